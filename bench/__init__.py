@@ -1,0 +1,1 @@
+"""Measurements: what the loader and the trainer do on this machine."""

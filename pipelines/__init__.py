@@ -1,0 +1,48 @@
+"""Clips out of video files, frame-exact and fast, for any framework that speaks DLPack."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipelines.decode import read_frames
+    from pipelines.errors import R3DFastError
+    from pipelines.index import VideoIndex
+    from pipelines.loader import Batch, ClipLoader
+    from pipelines.scan import probe_video
+    from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec, ShardSpec
+
+# Looked up on first use: `r3d-fast --help` must not wait for PyAV and DALI.
+_HOMES = {
+    "AugmentSpec": "specs",
+    "Batch": "loader",
+    "ClipLoader": "loader",
+    "ClipSpec": "specs",
+    "LoaderSpec": "specs",
+    "R3DFastError": "errors",
+    "ShardSpec": "specs",
+    "VideoIndex": "index",
+    "probe_video": "scan",
+    "read_frames": "decode",
+}
+
+__all__ = [
+    "AugmentSpec",
+    "Batch",
+    "ClipLoader",
+    "ClipSpec",
+    "LoaderSpec",
+    "R3DFastError",
+    "ShardSpec",
+    "VideoIndex",
+    "probe_video",
+    "read_frames",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pipelines' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"pipelines.{_HOMES[name]}"), name)

@@ -1,0 +1,320 @@
+"""Picture headers read from compressed bytes, no decoding: where a decoder may start and which pictures nobody needs.
+
+Sources: ISO/IEC 14496-2 (MPEG-4 Visual) 6.2.3 and 6.2.5, ITU-T H.264 7.3.1 and D.1.8, ITU-T H.265 7.4.2.2,
+ISO/IEC 13818-2 (MPEG-2) 6.2. The model of packed bitstreams follows what FFmpeg's decoder does with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+START = 1  # decoding may begin at this packet: its frame and all that display after it are exact
+DROPPABLE = 2  # no other picture refers to this one
+SILENT = 4  # MPEG-4: a not-coded VOP; it moves the clock but gives no frame
+
+# FFmpeg takes a packet of at most this size for the filler that follows a packed pair (libavcodec: MAX_NVOP_SIZE).
+_MAX_FILLER_SIZE = 19
+_I, _B = 0, 2
+
+
+class _Bits:
+    """Reads big-endian bit fields of `data`, most significant bit first; EOFError past the end."""
+
+    def __init__(self, data: bytes) -> None:
+        self._value = int.from_bytes(data, "big")
+        self._left = len(data) * 8
+
+    def take(self, count: int) -> int:
+        """The next `count` bits as an unsigned integer."""
+        if count > self._left:
+            raise EOFError("bit field runs past the end of the header")
+        self._left -= count
+        return (self._value >> self._left) & ((1 << count) - 1)
+
+    def exp_golomb(self) -> int:
+        """The next unsigned Exp-Golomb code, ue(v) of H.264 9.1."""
+        zeros = 0
+        while not self.take(1):
+            zeros += 1
+        return (1 << zeros) - 1 + self.take(zeros)
+
+
+@dataclass(frozen=True)
+class VideoObjectLayer:
+    """The fields of an MPEG-4 video object layer that decide timing, order and size."""
+
+    width: int
+    height: int
+    time_increment_bits: int
+    low_delay: bool | None  # None: the stream does not say
+    interlaced: bool
+
+
+def parse_video_object_layer(header: bytes) -> VideoObjectLayer | None:
+    """The first MPEG-4 video object layer in `header`, or None where there is none or it is not rectangular."""
+    at = header.find(b"\0\0\1")
+    while 0 <= at < len(header) - 4 and not 0x20 <= header[at + 3] <= 0x2F:
+        at = header.find(b"\0\0\1", at + 3)
+    if at < 0 or at >= len(header) - 4:
+        return None
+    try:
+        return _layer_fields(_Bits(header[at + 4 : at + 68]))
+    except EOFError:
+        return None
+
+
+def _layer_fields(bits: _Bits) -> VideoObjectLayer | None:
+    bits.take(9)  # random_accessible_vol, video_object_type_indication
+    if bits.take(1):  # is_object_layer_identifier
+        bits.take(7)
+    if bits.take(4) == 15:  # extended pixel aspect ratio
+        bits.take(16)
+    low_delay = None
+    if bits.take(1):  # vol_control_parameters
+        bits.take(2)
+        low_delay = bool(bits.take(1))
+        if bits.take(1):  # vbv_parameters
+            bits.take(79)
+    shape = bits.take(2)
+    bits.take(1)
+    resolution = bits.take(16)
+    bits.take(1)
+    if bits.take(1):  # fixed_vop_rate
+        bits.take(max(1, (resolution - 1).bit_length()))
+    if shape != 0 or resolution == 0:
+        return None
+    bits.take(1)
+    width = bits.take(13)
+    bits.take(1)
+    height = bits.take(13)
+    bits.take(1)
+    return VideoObjectLayer(width, height, max(1, (resolution - 1).bit_length()), low_delay, bool(bits.take(1)))
+
+
+def _is_coded(vop: bytes, time_increment_bits: int) -> bool:
+    """Whether the VOP after its start code carries a picture (`vop_coded`)."""
+    bits = _Bits(vop)
+    bits.take(2)
+    while bits.take(1):  # modulo_time_base
+        pass
+    bits.take(1 + time_increment_bits + 1)
+    return bool(bits.take(1))
+
+
+@dataclass(frozen=True)
+class Mpeg4Pictures:
+    """The VOPs that FFmpeg's decoder decodes, in decoding order, each as the byte range to feed it.
+
+    Packed bitstreams come unpacked: a second VOP in a packet is an entry of its own, its filler packet none.
+    """
+
+    offset: NDArray[np.int64]  # [P]
+    size: NDArray[np.int64]  # [P] bytes
+    flags: NDArray[np.uint8]  # [P]
+    frame_packet: NDArray[np.int64] | None  # [F] entry of each frame in display order; None: only decoding tells
+
+
+def mpeg4_pictures(
+    data: NDArray[np.uint8], offset: NDArray[np.int64], size: NDArray[np.int64], header: bytes, *, packed: bool
+) -> Mpeg4Pictures | None:
+    """The pictures of an MPEG-4 part 2 stream, or None where its headers leave doubt and only decoding tells.
+
+    `data` is the file, uint8 [bytes]; `offset` and `size` the demuxer's packets; `header` the stream's extradata;
+    `packed` whether the stream calls itself a packed bitstream.
+    """
+    layer = parse_video_object_layer(header)
+    if layer is None or layer.interlaced or len(offset) == 0:
+        # Interlaced B-VOPs use a frame period that FFmpeg learns from the first one it meets: decode from the start.
+        return None
+    codes = _vop_starts(data, offset, size)
+    if codes is None:
+        return None
+    rows = _decoded(data, offset, size, codes, packed=packed)
+    return _order(data, rows, layer)
+
+
+def _decoded(
+    data: NDArray[np.uint8],
+    offset: NDArray[np.int64],
+    size: NDArray[np.int64],
+    codes: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
+    *,
+    packed: bool,
+) -> NDArray[np.int64]:
+    """The VOPs that the decoder decodes, int64 [P, 3]: offset, size, coding type (0 I, 1 P, 2 B, 3 S)."""
+    hits, first, last = codes
+    if np.all(last - first == 1):  # a VOP a packet: nothing is packed
+        return np.stack([offset, size, data[hits[first] + 4].astype(np.int64) >> 6], axis=1)
+    kinds = (data[np.minimum(hits + 4, len(data) - 1)] >> 6).tolist()
+    places = hits.tolist()
+    rows: list[tuple[int, int, int]] = []
+    stored: tuple[int, int, int] | None = None
+    for begin, length, a, b in zip(offset.tolist(), size.tolist(), first.tolist(), last.tolist(), strict=True):
+        end = begin + length
+        head = (begin, (places[a + 1] if a + 1 < b else end) - begin, kinds[a])
+        follows: tuple[int, int, int] | None = None
+        if stored is not None and (packed or length <= _MAX_FILLER_SIZE):
+            rows.append(stored)
+            follows = head
+        else:
+            rows.append(head)
+            if a + 1 < b:
+                at = places[a + 1]
+                follows = (at, (places[a + 2] if a + 2 < b else end) - at, kinds[a + 1])
+        # The decoder keeps what follows the picture it just decoded, if that is an I- or a B-VOP, for the next packet.
+        keeps = packed and follows is not None and follows[2] in (_I, _B) and end - follows[0] > 7
+        stored = follows if keeps else None
+    return np.array(rows, np.int64).reshape(-1, 3)
+
+
+def _vop_starts(
+    data: NDArray[np.uint8], offset: NDArray[np.int64], size: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]] | None:
+    """Positions of all VOP start codes and each packet's range (first, last) of them; None if a packet has none."""
+    tail = np.flatnonzero(data[3:] == 0xB6)
+    hits = tail[(data[tail] == 0) & (data[tail + 1] == 0) & (data[tail + 2] == 1)]
+    first = np.searchsorted(hits, offset)
+    last = np.searchsorted(hits, offset + size - 4)
+    return None if np.any(last <= first) else (hits, first, last)
+
+
+def _order(data: NDArray[np.uint8], table: NDArray[np.int64], layer: VideoObjectLayer) -> Mpeg4Pictures | None:
+    kinds = table[:, 2]
+    if kinds[0] != _I:
+        return None
+    silent = np.zeros(len(table), bool)
+    for i in np.flatnonzero(table[:, 1] < 64).tolist():  # a not-coded VOP is 6 or 7 bytes, headers aside
+        at, length, _ = table[i].tolist()
+        chunk = data[at : at + length].tobytes()
+        code = chunk.find(b"\0\0\1\xb6")
+        try:
+            silent[i] = not _is_coded(chunk[code + 4 :], layer.time_increment_bits)
+        except EOFError:
+            return None
+    bidirectional = kinds == _B
+    flags = np.where(kinds == _I, START, 0) | np.where(bidirectional, DROPPABLE, 0) | np.where(silent, SILENT, 0)
+    shown = np.flatnonzero(~silent)
+    result = Mpeg4Pictures(table[:, 0].copy(), table[:, 1].copy(), flags.astype(np.uint8), shown)
+    if not bidirectional.any():
+        return result
+    references = np.flatnonzero(~bidirectional & ~silent)
+    orphan = len(references) < 2 or bool(np.any(np.flatnonzero(bidirectional) < references[1]))
+    if layer.low_delay is not False or orphan:
+        return Mpeg4Pictures(result.offset, result.size, result.flags, None)
+    # A B-VOP displays at once; a reference waits until the next reference is decoded.
+    following = np.searchsorted(references, shown, side="right")
+    key = np.where(bidirectional[shown], following - 1, following)
+    order = np.lexsort((shown, bidirectional[shown], key))
+    return Mpeg4Pictures(result.offset, result.size, result.flags, shown[order])
+
+
+def packet_flags(codec: str, packet: bytes, is_key: bool, extradata: bytes, intra_only: bool) -> int:
+    """START and DROPPABLE of one packet of `codec`, cautious: what the standard does not promise is not flagged."""
+    if intra_only:
+        return START
+    if codec == "h264":
+        return _h264_flags(packet, extradata)
+    if codec == "hevc":
+        return (
+            START
+            if any(16 <= (unit[0] >> 1) & 0x3F <= 21 for unit in _nal_units(packet, _hevc_length(extradata)))
+            else 0
+        )
+    if codec in ("mpeg1video", "mpeg2video"):
+        return _mpeg2_flags(packet)
+    if codec in ("vp8", "vp9", "libvpx-vp8", "libvpx-vp9", "av1", "libdav1d"):
+        return START if is_key else 0
+    return 0
+
+
+def _nal_units(packet: bytes, length_size: int) -> Iterator[bytes]:
+    """The NAL units of a packet; `length_size` bytes of length before each, or 0 for start codes."""
+    if not length_size:
+        at = packet.find(b"\0\0\1")
+        while at >= 0:
+            following = packet.find(b"\0\0\1", at + 3)
+            unit = packet[at + 3 : following if following >= 0 else len(packet)]
+            if unit:
+                yield unit
+            at = following
+        return
+    at = 0
+    while at + length_size < len(packet):
+        length = int.from_bytes(packet[at : at + length_size], "big")
+        at += length_size
+        if length:
+            yield packet[at : at + length]
+        at += length
+
+
+def _hevc_length(extradata: bytes) -> int:
+    return (extradata[21] & 3) + 1 if len(extradata) > 22 and extradata[0] == 1 else 0
+
+
+def _h264_flags(packet: bytes, extradata: bytes) -> int:
+    length_size = (extradata[4] & 3) + 1 if len(extradata) > 4 and extradata[0] == 1 else 0
+    flags, used = 0, False
+    for unit in _nal_units(packet, length_size):
+        kind = unit[0] & 31
+        if kind == 5 or (kind == 6 and _exact_recovery_point(unit[1:])):
+            flags |= START
+        if 1 <= kind <= 5:
+            used = used or bool(unit[0] & 0x60)
+    return flags if used or flags else flags | DROPPABLE
+
+
+def _exact_recovery_point(sei: bytes) -> bool:
+    """Whether a recovery point message promises exact pictures from this one on (H.264 D.2.8)."""
+    sei = sei.replace(b"\0\0\3", b"\0\0")
+    at = 0
+    while at + 2 < len(sei):
+        kind = length = 0
+        while at < len(sei) and sei[at] == 255:
+            kind, at = kind + 255, at + 1
+        kind, at = kind + sei[at], at + 1
+        while at < len(sei) and sei[at] == 255:
+            length, at = length + 255, at + 1
+        if at >= len(sei):
+            return False
+        length, at = length + sei[at], at + 1
+        if kind == 6:
+            bits = _Bits(sei[at : at + length])
+            try:
+                return bits.exp_golomb() == 0 and bits.take(1) == 1 and bits.take(1) == 0
+            except EOFError:
+                return False
+        at += length
+    return False
+
+
+def _mpeg2_flags(packet: bytes) -> int:
+    kinds = []
+    at = packet.find(b"\0\0\1\0")
+    while 0 <= at < len(packet) - 5:
+        kinds.append((packet[at + 5] >> 3) & 7)
+        at = packet.find(b"\0\0\1\0", at + 4)
+    if kinds and kinds[0] == 1 and b"\0\0\1\xb3" in packet:
+        return START
+    return DROPPABLE if kinds and all(kind == 3 for kind in kinds) else 0
+
+
+def single_picture(codec: str, packet: bytes, extradata: bytes) -> bool:
+    """Whether an H.264 or HEVC packet surely gives one frame: one first slice, no skippable leading one."""
+    firsts = 0
+    if codec == "h264":
+        length_size = (extradata[4] & 3) + 1 if len(extradata) > 4 and extradata[0] == 1 else 0
+        for unit in _nal_units(packet, length_size):
+            firsts += 1 <= unit[0] & 31 <= 5 and len(unit) > 1 and unit[1] >> 7
+        return firsts == 1
+    if codec == "hevc":
+        for unit in _nal_units(packet, _hevc_length(extradata)):
+            kind = (unit[0] >> 1) & 0x3F
+            if kind in (8, 9) or 16 <= kind <= 18 or kind == 21:
+                return False
+            firsts += kind < 32 and len(unit) > 2 and unit[2] >> 7
+        return firsts == 1
+    return False

@@ -1,0 +1,336 @@
+"""VideoIndex: the SQLite index of a data set. Videos, labels, splits and packet tables; built by demuxing, once.
+
+A build is one transaction: a kill leaves the old index or the new one. A later build looks only at files whose size or
+time changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.datasets import Dataset, recognise
+from pipelines.errors import DataError, IndexFileError, UsageError, VideoError
+from pipelines.probing import probe_all
+from pipelines.records import VideoRecord
+from pipelines.sampler import VideoColumns
+
+SCHEMA = 1
+SUFFIX = ".r3dindex"
+_COLUMNS = ("rowid", "label", "split", "num_frames", "height", "width")
+_FIELDS = (
+    "path, size, mtime_ns, num_frames, height, width, codec, decoder, pix_fmt, fps, container, extradata, packets, note"
+)
+_CREATE = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS videos (id INTEGER PRIMARY KEY, path TEXT UNIQUE NOT NULL, size INTEGER, mtime_ns INTEGER,
+  num_frames INTEGER, height INTEGER, width INTEGER, codec TEXT, decoder TEXT, pix_fmt TEXT, fps REAL, container TEXT,
+  extradata BLOB, packets BLOB, note TEXT, label INTEGER NOT NULL DEFAULT -1, split TEXT NOT NULL DEFAULT '');
+CREATE TABLE IF NOT EXISTS quarantine (path TEXT PRIMARY KEY, reason TEXT NOT NULL, detail TEXT NOT NULL,
+  size INTEGER, mtime_ns INTEGER);
+CREATE TABLE IF NOT EXISTS columns (name TEXT PRIMARY KEY, data BLOB NOT NULL);
+"""
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A file that is left out: its path relative to the root, a short reason, details."""
+
+    path: str
+    reason: str
+    detail: str = ""
+
+
+class VideoIndex:
+    """The videos of a data set. `len(index)` videos, `index[i]` the VideoRecord of video i (sorted by path)."""
+
+    def __init__(self, path: str | Path, root: str | Path | None = None) -> None:
+        """Open the index at `path`; `root` overrides the data set's folder, as after a move.
+
+        Raises IndexFileError if there is none, it is damaged or of another version.
+        """
+        self.path = Path(path)
+        self._root = root
+        self._connection: tuple[int, sqlite3.Connection] | None = None
+        if not self.path.is_file():
+            raise IndexFileError(f"{self.path}: no such index; make one with: r3d-fast data index ROOT")
+        try:
+            meta = dict(self._db.execute("SELECT key, value FROM meta"))
+            if meta.get("schema") != str(SCHEMA):
+                raise IndexFileError(
+                    f"{self.path}: index schema {meta.get('schema', 'unknown')}, expected {SCHEMA}; "
+                    f"{self._rebuild_hint(meta.get('root'))}"
+                )
+            blobs = dict(self._db.execute("SELECT name, data FROM columns"))
+            self._columns = {name: np.frombuffer(blobs[name], np.int32) for name in _COLUMNS}
+            self.classes: tuple[str, ...] = tuple(json.loads(meta["classes"]))
+            self.splits: tuple[str, ...] = tuple(json.loads(meta["splits"]))
+            self.warnings: tuple[str, ...] = tuple(json.loads(meta["warnings"]))
+        except (sqlite3.DatabaseError, KeyError, ValueError) as error:
+            raise IndexFileError(f"{self.path}: not a readable index ({error}); {self._rebuild_hint(None)}") from error
+        self.kind, self.digest = meta["kind"], meta["digest"]
+        self.root = Path(root if root is not None else meta["root"])
+
+    @classmethod
+    def open(cls, path: str | Path, root: str | Path | None = None) -> VideoIndex:
+        """The index at `path`; see VideoIndex."""
+        return cls(path, root)
+
+    @classmethod
+    def build(
+        cls,
+        root: str | Path,
+        *,
+        lists: str | Path | None = None,
+        split: int | None = None,
+        val_fraction: float = 0.2,
+        index: str | Path | None = None,
+        workers: int | None = None,
+        follow_links: bool = False,
+        allow_partial: bool = False,
+        progress: Progress | None = None,
+    ) -> VideoIndex:
+        """The index of the data set at `root`, made or brought up to date.
+
+        `lists`, `split`, `val_fraction`, `follow_links`: see datasets.recognise. It lies at `index`, else beside the
+        data set, else, where that is not writable, in the current folder. `workers` processes look at the files
+        (default: one a usable CPU); `allow_partial` takes truncated videos for what is left of them. Raises DataError
+        where there is nothing to index, ListError for a bad list, UsageError where `index` can't be written.
+        """
+        root = Path(root)
+        data = recognise(
+            root,
+            lists=Path(lists) if lists else None,
+            split=split,
+            val_fraction=val_fraction,
+            follow_links=follow_links,
+        )
+        path = Path(index) if index is not None else default_path(root)
+        return write_index(path, root, data, workers=workers, allow_partial=allow_partial, progress=progress)
+
+    def __len__(self) -> int:
+        return len(self._columns["rowid"])
+
+    def __getitem__(self, i: int) -> VideoRecord:
+        if not 0 <= i < len(self):
+            raise IndexError(f"video {i} of {len(self)}")
+        row = self._db.execute(
+            f"SELECT {_FIELDS}, label, split FROM videos WHERE id = ?",
+            (int(self._columns["rowid"][i]),),
+        ).fetchone()
+        if row is None:
+            raise IndexFileError(f"{self.path}: video {i} is gone: the index was rebuilt while in use; start again")
+        return replace(_record(row), video_id=i, label=row[14], split=row[15])
+
+    def __reduce__(self) -> tuple[type[VideoIndex], tuple[str, str]]:
+        """Pickle by path: each process opens the file itself."""
+        return type(self), (str(self.path), str(self.root))
+
+    def columns(self, split: str | None = None) -> VideoColumns:
+        """The sampler's view of the videos of `split` (None: all). Raises DataError if the index has no such split."""
+        rows: NDArray[np.int64] = np.arange(len(self))
+        if split is not None:
+            if split not in self.splits:
+                raise DataError(f"{self.path}: no split {split!r}; it has {', '.join(self.splits) or 'none'}")
+            rows = np.flatnonzero(self._columns["split"] == self.splits.index(split))
+        wide = {name: self._columns[name][rows].astype(np.int64) for name in _COLUMNS}
+        return VideoColumns(rows, wide["label"], wide["num_frames"], wide["height"], wide["width"])
+
+    @property
+    def quarantined(self) -> list[Quarantined]:
+        """What was left out, and why, sorted by path."""
+        rows = self._db.execute("SELECT path, reason, detail FROM quarantine ORDER BY path")
+        return [Quarantined(*row) for row in rows]
+
+    def counts(self, field: str) -> list[tuple[str, int]]:
+        """(value, videos) of `codec`, `size` ("320x240"), `note` or `split`, most frequent first."""
+        expression = {"codec": "codec", "size": "width || 'x' || height", "note": "note", "split": "split"}[field]
+        query = f"SELECT {expression}, COUNT(*) FROM videos GROUP BY 1 ORDER BY 2 DESC, 1"
+        return [(str(value), int(count)) for value, count in self._db.execute(query)]
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        """A connection of this process: SQLite's must not cross a fork."""
+        if self._connection is None or self._connection[0] != os.getpid():
+            self._connection = os.getpid(), _connect_to_read(self.path)
+        return self._connection[1]
+
+    def _rebuild_hint(self, root: str | None) -> str:
+        return f"delete it and run: r3d-fast data index {root or 'ROOT'} --index {self.path}"
+
+
+def default_path(root: Path) -> Path:
+    """Where the index of `root` is made: beside it, or in the current folder where that can't be written."""
+    resolved = root.resolve()
+    beside = resolved.parent / (resolved.name + SUFFIX)
+    # The mode bits are asked too, since they do not stop a superuser: a folder marked read-only is left alone.
+    writable = os.access(resolved.parent, os.W_OK) and bool(resolved.parent.stat().st_mode & 0o222)
+    return beside if writable else Path.cwd() / (resolved.name + SUFFIX)
+
+
+def find_index(root: str | Path) -> Path | None:
+    """The existing index of the data set at `root`: beside it or in the current folder; None if there is none."""
+    resolved = Path(root).resolve()
+    for folder in (resolved.parent, Path.cwd()):
+        path = folder / (resolved.name + SUFFIX)
+        if path.is_file():
+            return path
+    return None
+
+
+def write_index(
+    path: Path,
+    root: Path,
+    data: Dataset,
+    *,
+    workers: int | None = None,
+    allow_partial: bool = False,
+    progress: Progress | None = None,
+) -> VideoIndex:
+    """The index at `path` of the videos of `data`, made or brought up to date in one transaction."""
+    try:
+        connection = sqlite3.connect(path, timeout=1.0, isolation_level=None)
+    except sqlite3.OperationalError as error:
+        raise UsageError(
+            f"{path}: the index can't be written there ({error}); name another place with --index"
+        ) from error
+    with closing(connection):
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in _CREATE.split(";"):
+                connection.execute(statement)
+            _update(connection, root, data, workers, allow_partial, progress)
+            connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            locked = "locked" in str(error)
+            hint = "another process is building it; wait for it" if locked else "name another place with --index"
+            raise UsageError(f"{path}: the index can't be written ({error}); {hint}") from error
+        except sqlite3.DatabaseError as error:
+            raise IndexFileError(
+                f"{path}: not an r3d-fast index ({error}); delete it or name another with --index"
+            ) from error
+    return VideoIndex(path, root)
+
+
+def _update(
+    db: sqlite3.Connection,
+    root: Path,
+    data: Dataset,
+    workers: int | None,
+    allow_partial: bool,
+    progress: Progress | None,
+) -> None:
+    meta = dict(db.execute("SELECT key, value FROM meta"))
+    if meta.get("schema") not in (None, str(SCHEMA)) or meta.get("partial") not in (None, str(allow_partial)):
+        for table in ("meta", "videos", "quarantine", "columns"):
+            db.execute(f"DELETE FROM {table}")
+    known = {p: (s, m) for p, s, m in db.execute("SELECT path, size, mtime_ns FROM videos")}
+    bad = {p: (s, m) for p, s, m in db.execute("SELECT path, size, mtime_ns FROM quarantine WHERE size IS NOT NULL")}
+    pending = []
+    for entry in data.entries:
+        stamp = _stamp(root / entry.path)
+        if stamp is None or (known.get(entry.path) != stamp and bad.get(entry.path) != stamp):
+            pending.append(entry.path)
+    wanted = {entry.path for entry in data.entries}
+    db.executemany("DELETE FROM videos WHERE path = ?", [(p,) for p in (known.keys() - wanted) | set(pending)])
+    db.executemany("DELETE FROM quarantine WHERE path = ?", [(p,) for p in (bad.keys() - wanted) | set(pending)])
+    db.execute("DELETE FROM quarantine WHERE size IS NULL")
+    done = len(data.entries) - len(pending)
+    for i, result in enumerate(probe_all(pending, root, workers=workers, allow_partial=allow_partial)):
+        _insert(db, root, pending[i], result)
+        if progress is not None:
+            progress(done + i + 1, len(data.entries))
+    db.executemany(
+        "INSERT OR REPLACE INTO quarantine VALUES (?, ?, '', NULL, NULL)", [(x.path, x.reason) for x in data.left_out]
+    )
+    db.execute("UPDATE videos SET label = -1, split = ''")
+    db.executemany(
+        "UPDATE videos SET label = ?, split = ? WHERE path = ?", ((e.label, e.split, e.path) for e in data.entries)
+    )
+    _finish(db, root, data, allow_partial)
+
+
+def _insert(db: sqlite3.Connection, root: Path, path: str, result: VideoRecord | VideoError) -> None:
+    if isinstance(result, VideoError):
+        size, mtime_ns = _stamp(root / path) or (-1, -1)
+        db.execute(
+            "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)",
+            (path, result.reason, result.detail, size, mtime_ns),
+        )
+        return
+    r = result
+    row = (r.path, r.size, r.mtime_ns, r.num_frames, r.height, r.width, r.codec, r.decoder, r.pix_fmt, r.fps)
+    places = ", ".join("?" * 14)
+    db.execute(
+        f"INSERT INTO videos ({_FIELDS}) VALUES ({places})",
+        (*row, r.container, r.extradata, r.table, r.note),
+    )
+
+
+def _finish(db: sqlite3.Connection, root: Path, data: Dataset, allow_partial: bool) -> None:
+    """Write the columns that the sampler needs at once, and what tells two data sets apart."""
+    splits = sorted({entry.split for entry in data.entries})
+    query = "SELECT id, label, split, num_frames, height, width, path, size FROM videos ORDER BY path"
+    rows = [(i, label, splits.index(s), *rest) for i, label, s, *rest in db.execute(query)]
+    table = np.array([row[:6] for row in rows], np.int32).reshape(-1, 6)
+    db.executemany(
+        "INSERT OR REPLACE INTO columns VALUES (?, ?)",
+        ((name, np.ascontiguousarray(table[:, k]).tobytes()) for k, name in enumerate(_COLUMNS)),
+    )
+    digest = hashlib.sha256()
+    for _, label, split, frames, _, _, path, size in rows:
+        digest.update(f"{path}\0{label}\0{splits[split]}\0{frames}\0{size}\n".encode())
+    values = {
+        "schema": str(SCHEMA),
+        "root": str(root.resolve()),
+        "kind": data.kind,
+        "classes": json.dumps(data.classes),
+        "splits": json.dumps(splits),
+        "warnings": json.dumps(data.warnings),
+        "digest": digest.hexdigest(),
+        "partial": str(allow_partial),
+    }
+    db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _record(row: Sequence[object]) -> VideoRecord:
+    return VideoRecord(*row[:14])  # type: ignore[arg-type]
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    """A connection that may finish the rollback of a killed build; read-only where the folder is."""
+    address = "file:" + quote(str(path.resolve()))
+    for mode in ("rw", "ro"):
+        connection = sqlite3.connect(f"{address}?mode={mode}", uri=True)
+        try:
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError:
+            connection.close()
+            continue
+        return connection
+    raise sqlite3.DatabaseError("it can't be opened for reading")
+
+
+def read_records(index: VideoIndex, ids: Iterable[int]) -> Iterator[VideoRecord]:
+    """The records of videos `ids`, one by one."""
+    for i in ids:
+        yield index[i]

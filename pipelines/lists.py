@@ -1,0 +1,349 @@
+"""The list files of a data set, read without looking at a video: UCF-101, HMDB-51 and CSV become rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import posixpath
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from pipelines.errors import ListError, UsageError
+
+VIDEO_EXTENSIONS = frozenset(
+    ["avi", "mp4", "mkv", "webm", "mov", "m4v", "mpg", "mpeg", "wmv", "flv", "ogv", "ts", "m2ts", "3gp"]
+)
+EXTENSIONS_SHOWN = " ".join(f".{extension}" for extension in sorted(VIDEO_EXTENSIONS))
+SPLIT_NAMES = {"train": "train", "val": "val", "test": "test"}
+SPLIT_NAMES |= {"training": "train", "validation": "val", "testing": "test"}
+
+_FORMS = (
+    "expected a folder with classInd.txt and trainlistNN.txt/testlistNN.txt (UCF-101), a folder of "
+    "<class>_test_split<N>.txt files (HMDB-51), or a .csv/.tsv file of path,label[,split]"
+)
+_HEADERS = ("path", "video", "file", "filename", "video_path")
+_MAX_CLASSES = 100_000  # a label far beyond any data set is a mistake, and would make that many class names
+_INTEGER = re.compile(r"-?[0-9]{1,9}")
+_HMDB_MARKS = {"0": "", "1": "train", "2": "test"}
+_UCF_LIST = re.compile(r"(train|test)list([0-9]{1,4})\.txt")
+_HMDB_LIST = re.compile(r"(.+)_test_split([0-9]{1,4})\.txt", re.DOTALL)
+_UCF_NAME = re.compile(r"v_(.+)_(g[0-9]+)_c[0-9]+\.[^.]+", re.DOTALL)
+
+
+class Row(NamedTuple):
+    """One line of a list: a video relative to the root, its 0-based label, its split ("" if the list has none)."""
+
+    path: str
+    label: int
+    split: str
+    where: str
+
+
+@dataclass(frozen=True)
+class Lists:
+    """What the list files say: classes, rows in the order of the lists, paths listed as unused."""
+
+    kind: str
+    classes: tuple[str, ...]
+    rows: tuple[Row, ...]
+    unused: frozenset[str]
+
+
+def is_video_name(path: str) -> bool:
+    """True if the name ends in one of `VIDEO_EXTENSIONS`, in any case."""
+    _, dot, extension = path.rpartition(".")
+    return bool(dot) and extension.lower() in VIDEO_EXTENSIONS
+
+
+def ucf_group(path: str) -> tuple[str, str] | None:
+    """The class and group of a UCF-style name, ("Lunges", "g08") of ``v_Lunges_g08_c01.avi``; None for other names."""
+    match = _UCF_NAME.fullmatch(path.rpartition("/")[2])
+    return (match[1], match[2]) if match else None
+
+
+def final_split(split: str, present: Collection[str]) -> str:
+    """The split under the name it keeps: "val" is the "test" of a data set that has no other."""
+    return "test" if split == "val" and "test" not in present else split
+
+
+def shown(path: str | Path) -> str:
+    """The path as part of a one-line message: quoted and escaped where it holds line ends or bytes that don't print."""
+    text = str(path)
+    return text if text.isprintable() else repr(text)
+
+
+def first_ten(names: Sequence[str]) -> str:
+    """The first ten names, joined, with an ellipsis where there are more."""
+    return ", ".join(shown(n) for n in names[:10]) + (", ..." if len(names) > 10 else "")
+
+
+def read_lists(lists: Path, *, split: int | None = None, root: Path | None = None) -> Lists:
+    """The rows of a UCF-101 folder, an HMDB-51 folder or a CSV/TSV file; `split` picks one of the folder's splits.
+
+    No video is looked at; `root` only tells which absolute paths are inside it. Raises ListError for a form, a file or
+    a line that can't be used, UsageError for a `split` beside a CSV.
+    """
+    roots = () if root is None else (posixpath.normpath(root.absolute()), str(root.resolve()))
+    try:
+        is_folder = lists.is_dir()
+        names = sorted(p.name for p in lists.iterdir()) if is_folder else []
+    except (OSError, ValueError) as problem:
+        raise ListError(f"lists {shown(lists)}: {problem}; {_FORMS}") from problem
+    unused: frozenset[str] = frozenset()
+    if any(_UCF_LIST.fullmatch(n) for n in names):
+        kind = "ucf101"
+        classes, rows = _read_ucf(lists, names, 1 if split is None else split, roots)
+    elif any(_HMDB_LIST.fullmatch(n) for n in names):
+        kind = "hmdb51"
+        classes, rows, unused = _read_hmdb(lists, names, 1 if split is None else split)
+    elif not is_folder and lists.suffix.lower() in (".csv", ".tsv"):
+        if split is not None:
+            raise UsageError(f"split {split} with {shown(lists)}: a CSV names its splits in column 3; leave split out")
+        kind = "csv"
+        classes, rows = _read_csv(lists, roots)
+    else:
+        came = "holds no list of a known form" if is_folder else "is neither a folder nor a .csv/.tsv file"
+        raise ListError(f"lists {shown(lists)} {came}; {_FORMS}")
+    return Lists(kind, classes, tuple(rows), unused)
+
+
+def parse_class_ind(text: str, file: str) -> tuple[str, ...]:
+    """The class names of a UCF classInd.txt, lines ``1 Lunges``; ListError unless the numbers are 1..C, each once."""
+    names: dict[int, str] = {}
+    for number, line in _lines(text):
+        if line.lstrip().startswith("#"):
+            continue
+        index, *rest = line.split(None, 1)
+        if not _INTEGER.fullmatch(index) or not rest:
+            raise ListError(f"{file}:{number}: {line!r}; expected '<number> <class>', numbers from 1")
+        if int(index) in names or rest[0] in names.values():
+            raise ListError(f"{file}:{number}: {line!r} repeats a number or a class; expected each once")
+        names[int(index)] = rest[0]
+    if sorted(names) != list(range(1, len(names) + 1)) or not names:
+        raise ListError(f"{file}: {len(names)} classes; expected the numbers 1..{max(len(names), 1)}, each once")
+    return tuple(names[i] for i in sorted(names))
+
+
+def parse_ucf(
+    text: str, file: str, classes: Mapping[str, int], split: str, roots: tuple[str, ...] = ()
+) -> Iterator[Row]:
+    """The rows of one UCF list: lines ``Class/video 1``, 1-based, checked against the folder; "test" needs none.
+
+    `classes` maps a class name to its 0-based label. Raises ListError with the file and the line.
+    """
+    for number, line in _lines(text):
+        # A class may be called "#x": only a line that names no such class is a comment.
+        if line.lstrip().startswith("#") and line.lstrip().partition("/")[0] not in classes:
+            continue
+        where = f"{file}:{number}"
+        path, label = (line.lstrip(), None) if is_video_name(line) else _last_token(line.lstrip())
+        path = _relative(path, where, roots)
+        name = path.partition("/")[0]
+        if name not in classes or name == path:
+            raise ListError(
+                f"{where}: {shown(path)} is in no class folder named in classInd.txt ({len(classes)} classes)"
+            )
+        if label is None and split == "train":
+            raise ListError(f"{where}: no label after {shown(path)}; expected '<class>/<video> <label>'")
+        hint = f"UCF lists are 1-based: expected {classes[name] + 1} for {name} (1..{len(classes)})"
+        if label is not None and not _INTEGER.fullmatch(label):
+            raise ListError(f"{where}: label {label!r} is not an integer; {hint}")
+        if label is not None and int(label) != classes[name] + 1:
+            fault = f"not {name} in classInd.txt" if 1 <= int(label) <= len(classes) else "out of range"
+            raise ListError(f"{where}: label {label} is {fault}; {hint}")
+        yield Row(path, classes[name], split, where)
+
+
+def parse_hmdb(text: str, file: str, name: str, label: int) -> Iterator[Row]:
+    """The rows of one HMDB list, of class `name`: lines ``video.avi 1``, mark 1 train, 2 test, 0 unused (split "").
+
+    Raises ListError with the file and the line.
+    """
+    for number, line in _lines(text):
+        where = f"{file}:{number}"
+        # Real HMDB names start with "#" ("#20_Rhythm_clap_u_nm_np1_fr_goo_0.avi"): a comment is what is no entry.
+        path, mark = _last_token(line)
+        if mark in _HMDB_MARKS and is_video_name(path) and "/" not in path:
+            yield Row(f"{name}/{path}", label, _HMDB_MARKS[mark], where)
+        elif not line.startswith("#"):
+            raise ListError(f"{where}: {line!r}; expected '<video> <mark>', mark 1 train, 2 test, 0 unused")
+
+
+def parse_csv(
+    text: str, file: str, delimiter: str = ",", names: Sequence[str] = (), roots: tuple[str, ...] = ()
+) -> tuple[tuple[str, ...], list[Row]]:
+    """The classes and rows of a CSV of path,label[,split]; `names` are the classes where classes.txt gives them.
+
+    Splits are "" in every row where no row has one. Raises ListError with the file and the line.
+    """
+    cells: list[tuple[str, str, str, str]] = []
+    width, label_at, split_at = 3, 1, 2
+    for number, row in _csv_rows(text, file, delimiter):
+        where = f"{file}:{number}"
+        header = [c.strip().lower() for c in row]
+        if not cells and header[0] in _HEADERS:
+            width = len(row)
+            label_at = header.index("label") if "label" in header else 1
+            split_at = header.index("split") if "split" in header else 2
+            if label_at == split_at or width < 2:
+                raise ListError(f"{where}: header {','.join(row)!r}; expected path,label[,split]")
+            continue
+        if not label_at < len(row) <= width:
+            raise ListError(f"{where}: {len(row)} cells; expected path,label[,split] (quote a path that holds a comma)")
+        split = row[split_at].strip() if split_at < len(row) else ""
+        if split and split.lower() not in SPLIT_NAMES:
+            raise ListError(f"{where}: split {split!r}; expected one of {', '.join(SPLIT_NAMES)}")
+        path = _relative(row[0].rstrip(), where, roots)
+        cells.append((path, row[label_at].strip(), SPLIT_NAMES.get(split.lower(), ""), where))
+    if not cells:
+        raise ListError(f"{file}: no entries; expected lines of path,label[,split]")
+    classes, labels = _csv_labels([(label, where) for _, label, _, where in cells], names)
+    present = {split for _, _, split, _ in cells}
+    default = "train" if present - {""} else ""
+    rows = [
+        Row(path, label, final_split(split or default, present), where)
+        for (path, _, split, where), label in zip(cells, labels, strict=True)
+    ]
+    return classes, rows
+
+
+def _csv_rows(text: str, file: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Each row that is neither blank nor a comment, with the number of its first line."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    number = 1
+    try:
+        for row in reader:
+            # "#clap.avi" is a video: a comment is a first cell with "#" that names none.
+            if any(c.strip() for c in row) and not (row[0].startswith("#") and not is_video_name(row[0].rstrip())):
+                yield number, row
+            number = reader.line_num + 1
+    except csv.Error as problem:
+        raise ListError(f"{file}:{number}: {problem}; expected cells quoted as in RFC 4180") from problem
+
+
+def _csv_labels(found: Sequence[tuple[str, str]], names: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
+    """The classes and each row's label: integers are 0-based labels if all are, else every label is a class name."""
+    integers = sum(bool(_INTEGER.fullmatch(label)) for label, _ in found)
+    if integers == len(found) or (integers and not names):
+        for label, where in found:
+            if not _INTEGER.fullmatch(label):
+                raise ListError(f"{where}: label {label!r} is not an integer, others are; expected one kind of label")
+            if not 0 <= int(label) < (len(names) or _MAX_CLASSES):
+                limit = (len(names) or _MAX_CLASSES) - 1
+                raise ListError(f"{where}: label {label} is out of range; CSV labels are 0-based: expected 0..{limit}")
+        labels = [int(label) for label, _ in found]
+        return tuple(names) or tuple(str(i) for i in range(max(labels) + 1)), labels
+    known = tuple(names) or tuple(sorted({label for label, _ in found}))
+    number = {name: i for i, name in enumerate(known)}
+    for label, where in found:
+        if not label or label not in number:
+            raise ListError(f"{where}: class {label!r}; expected " + ("a class of classes.txt" if names else "a name"))
+    return known, [number[label] for label, _ in found]
+
+
+def _read_ucf(
+    folder: Path, names: Sequence[str], split: int, roots: tuple[str, ...]
+) -> tuple[tuple[str, ...], list[Row]]:
+    lists = _by_split(names, _UCF_LIST)
+    if "classInd.txt" not in names:
+        raise ListError(f"lists {shown(folder)}: trainlists without classInd.txt; expected it beside them")
+    _check_split(folder, split, [n for n, pair in lists.items() if len(pair) == 2])
+    classes = parse_class_ind(_read(folder / "classInd.txt"), shown(folder / "classInd.txt"))
+    labels = {name: i for i, name in enumerate(classes)}
+    rows: list[Row] = []
+    for side in ("train", "test"):
+        file = folder / lists[split][side]
+        rows += _checked(parse_ucf(_read(file), shown(file), labels, side, roots), file)
+    return classes, rows
+
+
+def _read_hmdb(folder: Path, names: Sequence[str], split: int) -> tuple[tuple[str, ...], list[Row], frozenset[str]]:
+    lists = _by_split(names, _HMDB_LIST)
+    classes = tuple(sorted({name for files in lists.values() for name in files}))
+    _check_split(folder, split, list(lists))
+    if lacking := [name for name in classes if name not in lists[split]]:
+        raise ListError(f"lists {shown(folder)}: split {split} has no file for {first_ten(lacking)}; expected one each")
+    rows: list[Row] = []
+    for label, name in enumerate(classes):
+        file = folder / lists[split][name]
+        rows += _checked(parse_hmdb(_read(file), shown(file), name, label), file)
+    used = [row for row in rows if row.split]
+    return classes, used, frozenset(row.path for row in rows if not row.split)
+
+
+def _read_csv(file: Path, roots: tuple[str, ...]) -> tuple[tuple[str, ...], list[Row]]:
+    beside = file.parent / "classes.txt"
+    names: list[str] = []
+    if beside.exists():
+        names = [line.strip() for _, line in _lines(_read(beside)) if not line.lstrip().startswith("#")]
+        if len(set(names)) != len(names):
+            raise ListError(f"{shown(beside)}: a class is named twice; expected each once, in the order of labels")
+    delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
+    return parse_csv(_read(file), shown(file), delimiter, names, roots)
+
+
+def _relative(path: str, where: str, roots: Sequence[str]) -> str:
+    """The listed path, normalised and relative to the root, or ListError: not a video's name, or outside the root."""
+    if not is_video_name(path):
+        raise ListError(f"{where}: {path!r} is no video file name; expected one of {EXTENSIONS_SHOWN}")
+    normal = posixpath.normpath(path)
+    for root in roots:
+        normal = normal.removeprefix(root.rstrip("/") + "/")
+    if normal.startswith(("/", "../")):
+        raise ListError(f"{where}: {shown(path)} is outside the root; expected a path relative to it")
+    return normal
+
+
+def _last_token(line: str) -> tuple[str, str]:
+    """The line's path, which may hold spaces, and its last word."""
+    path, *last = line.rsplit(None, 1)
+    return path, last[0] if last else ""
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """Each line that is not blank, with its number; only a line feed ends a line: a name may hold U+2028."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if stripped := line.rstrip():
+            yield number, stripped
+
+
+def _checked(found: Iterator[Row], file: Path) -> list[Row]:
+    """The rows of one file, or ListError if there is none."""
+    if rows := list(found):
+        return rows
+    raise ListError(f"{shown(file)}: no entries; expected one video a line")
+
+
+def _by_split(names: Sequence[str], pattern: re.Pattern[str]) -> dict[int, dict[str, str]]:
+    """The list files by the number and then by the first word of their names."""
+    lists: dict[int, dict[str, str]] = defaultdict(dict)
+    for name in names:
+        if match := pattern.fullmatch(name):
+            lists[int(match[2])][match[1]] = name
+    return lists
+
+
+def _check_split(folder: Path, split: int, there: Collection[int]) -> None:
+    if split not in there:
+        known = ", ".join(str(n) for n in sorted(there)) or "none: a train or a test list lacks its twin"
+        raise ListError(f"lists {shown(folder)}: split {split} is not there; expected one of these: {known}")
+
+
+def _read(file: Path) -> str:
+    """The text of a list file without its byte order mark; ListError if it can't be read as UTF-8."""
+    try:
+        # Opening a FIFO waits for ever.
+        data = file.read_bytes() if file.is_file() else None
+    except OSError as problem:
+        raise ListError(f"{shown(file)}: {problem.strerror}; expected a readable text file") from problem
+    if data is None:
+        raise ListError(f"{shown(file)}: missing or not a regular file; expected a text file")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as problem:
+        line = data.count(b"\n", 0, problem.start) + 1
+        raise ListError(f"{shown(file)}:{line}: not UTF-8; expected text in UTF-8") from problem

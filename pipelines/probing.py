@@ -1,0 +1,75 @@
+"""Many files probed side by side; a file that kills its process is found out and blamed alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from pipelines.errors import VideoError
+from pipelines.records import VideoRecord
+
+_CHUNK = 32
+_FEW = 64  # fewer files than this are done before a second process has started
+
+Result = VideoRecord | VideoError
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def probe_all(
+    paths: Sequence[str], root: Path, *, workers: int | None = None, allow_partial: bool = False
+) -> Iterator[Result]:
+    """The record of each of `paths` under `root`, in order, or the VideoError that says why there is none."""
+    count = usable_cpus() if workers is None else workers
+    if count <= 1 or len(paths) < _FEW:
+        for path in paths:
+            yield from _probe_chunk([path], str(root), allow_partial)
+        return
+    chunks = [list(paths[i : i + _CHUNK]) for i in range(0, len(paths), _CHUNK)]
+    with _pool(count) as pool:
+        futures: list[Future[list[Result]]] = [pool.submit(_probe_chunk, c, str(root), allow_partial) for c in chunks]
+        for number, future in enumerate(futures):
+            try:
+                results = future.result()
+            except BrokenProcessPool:  # noqa: PERF203 - rare
+                results = _one_by_one(chunks[number], root, allow_partial)
+            yield from results
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+
+
+def _probe_chunk(paths: list[str], root: str, allow_partial: bool) -> list[Result]:
+    from pipelines.scan import probe_video
+
+    results: list[Result] = []
+    for path in paths:
+        try:
+            results.append(probe_video(path, root=root, allow_partial=allow_partial))
+        except VideoError as error:
+            results.append(error)
+    return results
+
+
+def _one_by_one(paths: list[str], root: Path, allow_partial: bool) -> list[Result]:
+    """A chunk whose process died, or died beside another: each file in a process that only it can take down."""
+    results: list[Result] = []
+    pool: ProcessPoolExecutor | None = None
+    for path in paths:
+        pool = pool or _pool(1)
+        try:
+            results += pool.submit(_probe_chunk, [path], str(root), allow_partial).result()
+        except BrokenProcessPool:  # noqa: PERF203 - rare
+            results.append(VideoError(str(root / path), "crashes the decoder", "its process died"))
+            pool = None
+    if pool is not None:
+        pool.shutdown()
+    return results

@@ -1,0 +1,40 @@
+"""VideoRecord: what the index knows of one video, enough to read any of its frames without opening a container."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from pipelines.packets import PacketTable
+
+
+@dataclass(frozen=True)
+class VideoRecord:
+    """One video. `num_frames` is counted as a full decode gives them, never taken from a header.
+
+    `height` and `width` in px are those of the decoded frames; `size` in bytes and `mtime_ns` tell whether the file
+    changed since; `table` is the packed packets.PacketTable.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    num_frames: int
+    height: int
+    width: int
+    codec: str
+    decoder: str
+    pix_fmt: str
+    fps: float
+    container: str
+    extradata: bytes
+    table: bytes
+    note: str = ""
+    video_id: int = -1
+    label: int = -1
+    split: str = ""
+
+    @cached_property
+    def packets(self) -> PacketTable:
+        """The packet table, unpacked once."""
+        return PacketTable.from_bytes(self.table)

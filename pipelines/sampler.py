@@ -1,0 +1,225 @@
+"""(epoch, position) -> ClipPlan: a pure function of the seed, NumPy only, no I/O. Nothing is random after it.
+
+Draws are raw Philox words, so that no version of NumPy's distributions can change them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.errors import DataError
+from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
+
+# Each kind of draw has a stream of its own, so that a new one never shifts the others.
+_ORDER, _FRAMES, _CROP, _MIRROR = range(4)
+
+
+@dataclass(frozen=True)
+class VideoColumns:
+    """What the sampler knows of the videos it draws from; all arrays are [V] and aligned."""
+
+    video_id: NDArray[np.int64]
+    label: NDArray[np.int64]
+    num_frames: NDArray[np.int64]
+    height: NDArray[np.int64]
+    width: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.video_id)
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """One clip, decided: `frames` int32 [T] of video `video_id`, then `box`, `resized`, `window`, `mirror` in turn.
+
+    `box` (y, x, height, width) in px of the decoded frame; it is resized to `resized` (height, width) px; the model
+    sees the S x S px at `window` (y, x) of that. `is_real` is False for the padding of an evaluation's last batch.
+    """
+
+    video_id: int
+    label: int
+    frames: NDArray[np.int32] = field(repr=False)
+    box: tuple[int, int, int, int]
+    resized: tuple[int, int]
+    window: tuple[int, int]
+    mirror: bool
+    is_real: bool = True
+
+
+def random_words(count: int, *key: int) -> NDArray[np.uint64]:
+    """`count` uniform 64-bit words, uint64 [count], the same for the same key everywhere and always."""
+    return np.atleast_1d(np.random.Philox(np.random.SeedSequence(list(key))).random_raw(count))
+
+
+def below(words: NDArray[np.uint64], limit: int) -> NDArray[np.int64]:
+    """Uniform integers 0..limit-1 out of uniform words: the high 32 bits, scaled (bias < 1e-5 for limits < 40,000)."""
+    scaled: NDArray[np.uint64] = ((words >> np.uint64(32)) * np.uint64(limit)) >> np.uint64(32)
+    return scaled.astype(np.int64)
+
+
+def segment_frames(
+    num_frames: int, spec: ClipSpec, words: NDArray[np.uint64] | None, view: int = 0
+) -> NDArray[np.int32]:
+    """Frames of a `segments` clip, int32 [T]: one out of each of T equal parts of the video.
+
+    With `words` (training) part i gives frame i*a + randint(0, a), a = F // T. Without, view v of V gives
+    int(F/T*(v+1)/(V+1) + F/T*i); a single view is the middle of each part. Source: the reference recipe of
+    justld/3D-ResNets_paddle.
+    """
+    count = spec.num_frames
+    if num_frames < count:
+        return _fill(num_frames, np.arange(count), spec)
+    if words is not None:
+        part = num_frames // count
+        return (np.arange(count) * part + below(words[:count], part)).astype(np.int32)
+    views = 1 if spec.views == "all" else spec.views
+    part_length = num_frames / count
+    return (part_length * (view + 1) / (views + 1) + part_length * np.arange(count)).astype(np.int32)
+
+
+def consecutive_frames(
+    num_frames: int, spec: ClipSpec, words: NDArray[np.uint64] | None, view: int = 0
+) -> NDArray[np.int32]:
+    """Frames of a `consecutive` clip, int32 [T], `stride` apart.
+
+    With `words` (training) the start is uniform. Without, view v of V: V windows spread evenly, one view in the
+    middle; with views 'all' window v of the non-overlapping ones, a short last one looped
+    (Hara et al. 2018, arXiv:1711.09577, section 3.2).
+    """
+    steps = np.arange(spec.num_frames) * spec.stride
+    if spec.views == "all" and words is None:
+        begin = view * spec.num_frames * spec.stride
+        left = num_frames - begin
+        return (begin + (steps if left >= spec.span else steps % max(left, 1))).astype(np.int32)
+    room = num_frames - spec.span
+    if room < 0:
+        return _fill(num_frames, steps, spec)
+    if words is not None:
+        start = int(below(words[:1], room + 1)[0])
+    else:
+        views = 1 if spec.views == "all" else spec.views
+        start = room // 2 if views == 1 else int(room * view / (views - 1) + 0.5)
+    return (start + steps).astype(np.int32)
+
+
+def _fill(num_frames: int, steps: NDArray[np.int64], spec: ClipSpec) -> NDArray[np.int32]:
+    """Frames of a video shorter than the clip, int32 [T], by the rule of `spec.short`."""
+    if spec.short == "loop":
+        return (steps % num_frames).astype(np.int32)
+    if spec.short == "edge":
+        return np.minimum(steps, num_frames - 1).astype(np.int32)
+    return (np.arange(len(steps)) * num_frames // len(steps)).astype(np.int32)
+
+
+def crop_sizes(height: int, width: int, spec: AugmentSpec) -> list[tuple[int, int]]:
+    """The (height, width) in px of the training crops of a frame, each equally likely."""
+    short = min(height, width)
+    sides = [int(short * scale) for scale in spec.scales]
+    sides = [
+        spec.size_px if abs(side - spec.size_px) < spec.snap_px and spec.size_px <= short else side for side in sides
+    ]
+    sides = [max(1, side) for side in sides]
+    return [(h, w) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= spec.max_scale_step]
+
+
+def crop_positions(positions: str) -> list[tuple[int, int]]:
+    """The (y, x) places of a training crop in quarters of the room that is left."""
+    corners = [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2)]
+    if positions == "corners5":
+        return corners
+    return [*corners, (0, 2), (2, 0), (2, 4), (4, 2), (1, 1), (1, 3), (3, 1), (3, 3)]
+
+
+def train_box(height: int, width: int, spec: AugmentSpec, words: NDArray[np.uint64]) -> tuple[int, int, int, int]:
+    """A training crop (y, x, height, width) in px: a size and a place, each uniform."""
+    sizes = crop_sizes(height, width, spec)
+    h, w = sizes[int(below(words[:1], len(sizes))[0])]
+    places = crop_positions(spec.positions)
+    y, x = places[int(below(words[1:2], len(places))[0])]
+    return round(y * (height - h) / 4), round(x * (width - w) / 4), h, w
+
+
+def eval_geometry(height: int, width: int, spec: AugmentSpec) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(resized height, width), (window y, x): the short side becomes `size_px`, the window is the centre."""
+    short, size = min(height, width), spec.size_px
+    resized = (height * size // short, width * size // short)
+    return resized, ((resized[0] - size) // 2, (resized[1] - size) // 2)
+
+
+class ClipSampler:
+    """Says which clip stands at each position of an epoch.
+
+    Training: every video once an epoch, in a new order each epoch; evaluation: every view of every video, in order.
+    Positions count clips over all shards; shard k of n takes positions k, k+n, ...
+    """
+
+    def __init__(
+        self, videos: VideoColumns, clip: ClipSpec, augment: AugmentSpec, *, seed: int, train: bool, shard: ShardSpec
+    ) -> None:
+        if len(videos) == 0:
+            raise DataError("no videos to draw clips from: the split is empty; expected at least one indexed video")
+        self.videos, self.clip, self.augment = videos, clip, augment
+        self.seed, self.train, self.shard = seed, train, shard
+        if train:
+            self.views = np.ones(len(videos), np.int64)
+        elif clip.views == "all":
+            step = clip.num_frames * clip.stride
+            self.views = np.maximum(1, -(-videos.num_frames // step))
+        else:
+            self.views = np.full(len(videos), clip.views, np.int64)
+        self._ends = np.cumsum(self.views)
+        self._order: tuple[int, NDArray[np.int64]] | None = None
+
+    @property
+    def num_clips(self) -> int:
+        """Clips an epoch, over all shards."""
+        return int(self._ends[-1])
+
+    def num_batches(self, batch_size: int) -> int:
+        """Batches an epoch, the same on every shard: training drops the remainder, evaluation pads it."""
+        every = batch_size * self.shard.count
+        return self.num_clips // every if self.train else -(-self.num_clips // every)
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """The videos of an epoch in their order, int64 [V], as rows of `videos`."""
+        if not self.train:
+            return np.arange(len(self.videos))
+        if self._order is None or self._order[0] != epoch:
+            words = random_words(len(self.videos), self.seed, epoch, _ORDER)
+            self._order = epoch, np.argsort(words, kind="stable")
+        return self._order[1]
+
+    def plan(self, epoch: int, position: int) -> ClipPlan:
+        """The clip at `position` of `epoch` (both 0-based). Positions past the end are padding: not real."""
+        real = position < self.num_clips
+        if self.train:
+            row, view = int(self.order(epoch)[position % len(self.videos)]), 0
+        else:
+            position = min(position, self.num_clips - 1)
+            row = int(np.searchsorted(self._ends, position, side="right"))
+            view = position - int(self._ends[row] - self.views[row])
+        videos = self.videos
+        num_frames, height, width = int(videos.num_frames[row]), int(videos.height[row]), int(videos.width[row])
+        choose = segment_frames if self.clip.sampling == "segments" else consecutive_frames
+        if self.train:
+            key = (self.seed, epoch, position)
+            frames = choose(num_frames, self.clip, random_words(self.clip.num_frames, *key, _FRAMES))
+            box = train_box(height, width, self.augment, random_words(2, *key, _CROP))
+            resized, window = (self.augment.size_px, self.augment.size_px), (0, 0)
+            mirror = bool(int(random_words(1, *key, _MIRROR)[0]) < self.augment.mirror * 2.0**64)
+        else:
+            frames = choose(num_frames, self.clip, None, view)
+            box, mirror = (0, 0, height, width), False
+            resized, window = eval_geometry(height, width, self.augment)
+        return ClipPlan(
+            int(videos.video_id[row]), int(videos.label[row]), frames, box, resized, window, mirror, is_real=real
+        )
+
+    def batch(self, epoch: int, number: int, batch_size: int) -> Iterator[ClipPlan]:
+        """The plans of this shard's batch `number` of `epoch`."""
+        for i in range(batch_size):
+            yield self.plan(epoch, (number * batch_size + i) * self.shard.count + self.shard.index)

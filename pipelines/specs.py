@@ -1,0 +1,112 @@
+"""What a clip is, how it is augmented and how it is loaded: frozen specs that check themselves on construction."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Triple = tuple[float, float, float]
+
+
+class Spec(BaseModel):
+    """A frozen pydantic model: unknown keys and non-finite numbers are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ClipSpec(Spec):
+    """Which frames of a video make a clip.
+
+    `segments`: one frame out of each of `num_frames` equal parts of the video, a random one in training, the middle one
+    in evaluation (the reference recipe). `consecutive`: `num_frames` frames, `stride` apart, from a random start in
+    training, evenly spread windows in evaluation (Hara et al. 2018, arXiv:1711.09577, section 3.2).
+    """
+
+    num_frames: Positive = Field(16, description="frames a clip (T)")
+    sampling: Literal["segments", "consecutive"] = "segments"
+    stride: Positive = Field(1, description="distance between frames of a consecutive clip, in frames")
+    short: Literal["repeat", "loop", "edge"] = Field(
+        "repeat",
+        description="what a video shorter than the clip gives: each frame repeated evenly (0 0 1 1 ..), the video "
+        "played again (0 1 0 1 ..), or its last frame held (0 1 1 1 ..)",
+    )
+    views: Positive | Literal["all"] = Field(
+        1, description="clips a video in evaluation; 'all': every non-overlapping consecutive window"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> ClipSpec:
+        if self.sampling == "segments" and self.stride != 1:
+            raise ValueError(f"stride {self.stride} has no meaning for segments sampling; expected 1")
+        if self.sampling == "segments" and self.views == "all":
+            raise ValueError("views 'all' needs sampling 'consecutive': segments clips span the whole video")
+        return self
+
+    @property
+    def span(self) -> int:
+        """Frames from the first to the last frame of a consecutive clip, both included."""
+        return (self.num_frames - 1) * self.stride + 1
+
+
+class AugmentSpec(Spec):
+    """How frames become the model's input.
+
+    Training draws a crop whose height and width are `scales` of the short side (their indices in `scales` differ by at
+    most `max_scale_step`), at one of `positions`, resizes it to `size_px` and mirrors it. Evaluation resizes the short
+    side to `size_px` and takes the centre. Pixels are then scaled from 0..255 to 0..`value_max`, `mean` is subtracted
+    and the result divided by `std`.
+    """
+
+    size_px: Annotated[int, Field(ge=8, le=1024)] = Field(112, description="side of the square clip (S)")
+    scales: Annotated[tuple[float, ...], Field(min_length=1)] = (1.0, 0.875, 0.75, 0.66)
+    max_scale_step: Annotated[int, Field(ge=0)] = Field(1, description="0: square crops only")
+    positions: Literal["grid13", "corners5"] = Field(
+        "grid13",
+        description="corners5: 4 corners and centre; grid13: these, 4 edge middles and 4 quarter points",
+    )
+    snap_px: Annotated[int, Field(ge=0)] = Field(
+        3, description="a crop side nearer than this to size_px becomes size_px"
+    )
+    mirror: Fraction = Field(0.5, description="probability of a left-right flip, once a clip")
+    value_max: Literal[1, 255] = 1
+    mean: Triple = (0.485, 0.456, 0.406)
+    std: Triple = (0.229, 0.224, 0.225)
+    layout: Literal["NCTHW", "NTHWC"] = "NCTHW"
+
+    @model_validator(mode="after")
+    def _check(self) -> AugmentSpec:
+        if any(not 0.0 < s <= 1.0 for s in self.scales):
+            raise ValueError(f"scales {self.scales}: each is a share of the short side, expected 0 < scale <= 1")
+        if any(s <= 0.0 for s in self.std):
+            raise ValueError(f"std {self.std}: expected three numbers > 0")
+        return self
+
+
+class ShardSpec(Spec):
+    """Shard `index` of `count`: it takes clips index, index + count, ... of the epoch's order."""
+
+    index: Annotated[int, Field(ge=0)] = 0
+    count: Positive = 1
+
+    @model_validator(mode="after")
+    def _check(self) -> ShardSpec:
+        if self.index >= self.count:
+            raise ValueError(f"shard index {self.index} of {self.count}: expected 0..{self.count - 1}")
+        return self
+
+
+class LoaderSpec(Spec):
+    """How clips are loaded: who works, how far ahead, in which order."""
+
+    batch_size: Positive = Field(64, description="clips a batch of one shard (N)")
+    workers: Annotated[int, Field(ge=0, le=512)] | Literal["auto"] = Field(
+        "auto", description="decoding processes; 0: decode in the calling process; auto: one a usable CPU"
+    )
+    threads: Annotated[int, Field(ge=1, le=512)] | Literal["auto"] = Field(
+        "auto", description="DALI's augmenting threads; auto: one a usable CPU"
+    )
+    prefetch: Annotated[int, Field(ge=1, le=64)] = Field(2, description="batches made ahead")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of order, frames, crops and mirrors")

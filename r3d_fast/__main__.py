@@ -1,0 +1,6 @@
+"""`python -m r3d_fast` is `r3d-fast`."""
+
+from r3d_fast.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""How well a model does: exact over the videos that could be read, which is said beside the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.loader import BadClip, ClipLoader
+from r3d_fast.checkpoint import CheckpointError
+from r3d_fast.compat import choose_device, import_paddle
+from r3d_fast.config import Config
+from r3d_fast.data import eval_loader, open_index
+from r3d_fast.feed import feed
+from r3d_fast.metrics import ClassificationMetrics, Result, VideoScores
+from r3d_fast.restore import restore
+
+OnBatch = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of clips and of videos (their clips' softmax averaged), and what could not be read."""
+
+    clip: Result
+    video: Result
+    scores: VideoScores
+    bad: tuple[BadClip, ...]
+    num_videos: int
+
+    @property
+    def num_evaluated(self) -> int:
+        """Videos of which at least one clip was read."""
+        return self.video["count"]
+
+
+def evaluate_model(
+    model: Any, loader: ClipLoader, num_classes: int, device: str, on_batch: OnBatch | None = None
+) -> Evaluation:
+    """The evaluation of `model` over one pass of `loader`; the model is left in the mode it came in."""
+    paddle = import_paddle()
+    clips, videos = ClassificationMetrics(num_classes), VideoScores(num_classes)
+    bad: list[BadClip] = []
+    was_training = model.training
+    model.eval()
+    with paddle.no_grad():
+        for number, batch in enumerate(loader.epoch(0)):
+            logits = model(feed(batch, device).clips).numpy()
+            clips.update(logits, batch.labels, batch.is_real)
+            videos.update(batch.video_ids, logits, batch.labels, batch.is_real)
+            bad += batch.bad
+            if on_batch is not None:
+                on_batch(number + 1, len(loader))
+    if was_training:
+        model.train()
+    return Evaluation(clips.result(), videos.result(), videos, tuple(bad), len(loader.sampler.videos))
+
+
+def evaluate(
+    model: Path, config: Config | None = None, *, split: str | None = None, on_batch: OnBatch | None = None
+) -> tuple[Evaluation, tuple[str, ...]]:
+    """(evaluation, classes) of a run, a checkpoint or a weights file, on the data of `config` (default: the run's own).
+
+    Raises CheckpointError if the data set's classes are not the model's.
+    """
+    device = choose_device(config.train.device if config else "auto")
+    restored = restore(model)
+    config = config or restored.config
+    index = open_index(config)
+    check_classes(restored.classes, index.classes, str(restored.weights), str(index.path))
+    with eval_loader(config, index, split) as loader:
+        return evaluate_model(restored.model, loader, len(index.classes), device, on_batch), index.classes
+
+
+def check_classes(model: tuple[str, ...], data: tuple[str, ...], weights: str, index: str) -> None:
+    """Raise CheckpointError if a model's classes are not those of the data set, in the same order."""
+    if len(model) != len(data):
+        raise CheckpointError(
+            f"{weights}: the model has {len(model)} classes, the data set ({index}) {len(data)}; "
+            "evaluate on the data set it was trained for, or train anew"
+        )
+    for number, (mine, theirs) in enumerate(zip(model, data, strict=True)):
+        if mine != theirs:
+            raise CheckpointError(
+                f"{weights}: class {number} is {mine!r} in the model and {theirs!r} in the data set ({index}); "
+                "the labels would not mean the same"
+            )
+
+
+def report(evaluation: Evaluation, classes: tuple[str, ...]) -> dict[str, Any]:
+    """The evaluation as JSON values: clip and video figures, per class, confusion, what was not read."""
+
+    def plain(result: Result) -> dict[str, Any]:
+        figures = {key: result[key] for key in ("loss", "top1", "top5", "count")}
+        return {**figures, "per_class": dict(zip(classes, result["per_class"], strict=True))}
+
+    return {
+        "clip": plain(evaluation.clip),
+        "video": {**plain(evaluation.video), "confusion": np.asarray(evaluation.video["confusion"]).tolist()},
+        "videos": evaluation.num_videos,
+        "evaluated": evaluation.num_evaluated,
+        "bad": [{"video_id": clip.video_id, "reason": clip.reason} for clip in evaluation.bad],
+    }

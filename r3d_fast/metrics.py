@@ -1,0 +1,184 @@
+"""Sums and counts for loss, top1, top5, per class and confusion, of clips and of videos; divided once, when reported.
+
+A batch may hold padding (`is_real` False): it counts nowhere. So a last batch of 7 videos weighs 7, and shards that are
+merged give what one process gives.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.errors import UsageError
+
+
+class Result(TypedDict):
+    """Figures of `count` samples; the first three are None where `count` is 0."""
+
+    loss: float | None  # mean cross entropy, in nats
+    top1: float | None  # fraction 0..1
+    top5: float | None  # fraction 0..1; with fewer than 5 classes, of the top C
+    count: int
+    per_class: list[float | None]  # top1 of the samples with each label; None where there is none
+    confusion: NDArray[np.int64]  # int64 [C, C]: rows are labels, columns predictions
+
+
+class ClassificationMetrics:
+    """What a classifier got right, over any number of batches.
+
+    The rank of a label is the number of classes with a greater logit, plus those with the same logit and a lower index:
+    ties go to the lower index, as with `argmax`, so equal logits for all classes don't count as all correct. A row with
+    NaN or +inf has no softmax: it is wrong, predicts nothing (it is missing from the confusion matrix, not from the
+    counts) and makes the loss NaN.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        if num_classes < 1:
+            raise UsageError(f"num_classes {num_classes}: expected at least 1")
+        self.num_classes = num_classes
+        self._loss = 0.0
+        self._top5 = 0
+        self._seen = np.zeros(num_classes, dtype=np.int64)
+        self._confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
+
+    def update(self, logits: NDArray[Any], labels: NDArray[Any], is_real: NDArray[np.bool_]) -> None:
+        """Count one batch: logits float32 [N, C], labels int64 [N], is_real bool [N].
+
+        Raises UsageError where shapes don't fit or a real row's label isn't 0..C-1.
+        """
+        logits, labels = _real_rows(self.num_classes, logits, labels, is_real)
+        log_probs = _log_softmax(logits)
+        self._count(logits, -log_probs[np.arange(len(labels)), labels], labels)
+
+    def merge(self, other: ClassificationMetrics) -> None:
+        """Count what `other` counted, too. Raises UsageError where it has another number of classes."""
+        _check_same_classes(self.num_classes, other.num_classes)
+        self._loss += other._loss
+        self._top5 += other._top5
+        self._seen += other._seen
+        self._confusion += other._confusion
+
+    def result(self) -> Result:
+        """The figures of everything counted so far; see `Result`."""
+        count = int(self._seen.sum())
+        correct = self._confusion.diagonal()
+        return {
+            "loss": self._loss / count if count else None,
+            "top1": int(correct.sum()) / count if count else None,
+            "top5": self._top5 / count if count else None,
+            "count": count,
+            "per_class": [int(c) / int(n) if n else None for c, n in zip(correct, self._seen, strict=True)],
+            "confusion": self._confusion.copy(),
+        }
+
+    def _count(self, scores: NDArray[np.float64], losses: NDArray[np.float64], labels: NDArray[np.int64]) -> None:
+        """Count rows by scores float64 [N, C], of which only the order matters, and losses float64 [N]."""
+        valid = ~np.isnan(losses)
+        own = scores[np.arange(len(labels)), labels][:, None]
+        lower_index = np.arange(self.num_classes) < labels[:, None]
+        with np.errstate(invalid="ignore"):  # Whether a comparison with NaN warns depends on the processor.
+            rank = ((scores > own) | ((scores == own) & lower_index)).sum(axis=1)
+        self._loss += float(losses.sum())
+        self._top5 += int(((rank < 5) & valid).sum())
+        np.add.at(self._seen, labels, 1)
+        np.add.at(self._confusion, (labels[valid], scores[valid].argmax(axis=1)), 1)
+
+
+class VideoScores:
+    """The softmax of each clip, averaged over the clips of a video (Hara et al. 2018, arXiv:1711.09577).
+
+    Figures of clips and of videos are not comparable: report both by name. Clips of one video may come in any order, in
+    different batches and from different shards.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        if num_classes < 1:
+            raise UsageError(f"num_classes {num_classes}: expected at least 1")
+        self.num_classes = num_classes
+        self._labels: dict[int, int] = {}
+        self._clips: dict[int, int] = {}
+        self._sums: dict[int, NDArray[np.float64]] = {}
+
+    def update(
+        self, video_ids: NDArray[Any], logits: NDArray[Any], labels: NDArray[Any], is_real: NDArray[np.bool_]
+    ) -> None:
+        """Add one batch of clips: video_ids int64 [N], logits float32 [N, C], labels int64 [N], is_real bool [N].
+
+        Raises UsageError where shapes don't fit, a real row's label isn't 0..C-1 or a video comes with two labels.
+        """
+        if np.shape(video_ids) != np.shape(is_real):
+            raise UsageError(f"video_ids {np.shape(video_ids)}: expected the shape of is_real, {np.shape(is_real)}")
+        logits, labels = _real_rows(self.num_classes, logits, labels, is_real)
+        ids = np.asarray(video_ids)[np.asarray(is_real, dtype=bool)]
+        log_probs = _log_softmax(logits)
+        for video, label, row in zip(ids.tolist(), labels.tolist(), log_probs, strict=True):
+            self._add(video, label, 1, row)
+
+    def merge(self, other: VideoScores) -> None:
+        """Add the clips of `other`; a video in both is averaged over all its clips. Raises UsageError like `update`."""
+        _check_same_classes(self.num_classes, other.num_classes)
+        for video, label in other._labels.items():
+            self._add(video, label, other._clips[video], other._sums[video])
+
+    def predictions(self) -> list[tuple[int, int, NDArray[np.float64]]]:
+        """Of each video, by ascending id: (video id, label, mean softmax float64 [C])."""
+        return [(v, self._labels[v], np.exp(self._log_mean(v))) for v in sorted(self._labels)]
+
+    def result(self) -> Result:
+        """The figures of `Result`, of videos: `count` is theirs, loss the mean of -log(mean softmax of the label)."""
+        metrics = ClassificationMetrics(self.num_classes)
+        if self._labels:
+            labels = np.array(list(self._labels.values()), dtype=np.int64)
+            scores = np.stack([self._log_mean(video) for video in self._labels])
+            metrics._count(scores, -scores[np.arange(len(labels)), labels], labels)
+        return metrics.result()
+
+    def _log_mean(self, video: int) -> NDArray[np.float64]:
+        """Log of the mean softmax of a video's clips, float64 [C]; in logs, as a confident model's vanish otherwise."""
+        log_mean: NDArray[np.float64] = self._sums[video] - np.log(self._clips[video])
+        return log_mean
+
+    def _add(self, video: int, label: int, clips: int, log_sum: NDArray[np.float64]) -> None:
+        """Add the log of the sum of some clips' softmax, float64 [C]."""
+        if self._labels.setdefault(video, label) != label:
+            raise UsageError(
+                f"video {video} came with labels {self._labels[video]} and {label}; expected one label a video"
+            )
+        self._clips[video] = self._clips.get(video, 0) + clips
+        # A new array each time: the row may be a view of a batch, or belong to another VideoScores.
+        with np.errstate(invalid="ignore"):  # A clip without softmax leaves its video NaN.
+            self._sums[video] = np.logaddexp(self._sums.get(video, -np.inf), log_sum)
+
+
+def _real_rows(
+    num_classes: int, logits: NDArray[Any], labels: NDArray[Any], is_real: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Logits float64 [M, C] and labels int64 [M] of the M rows that count."""
+    shapes = np.shape(logits), np.shape(labels), np.shape(is_real)
+    rows = np.size(is_real)
+    if shapes != ((rows, num_classes), (rows,), (rows,)):
+        raise UsageError(
+            f"logits, labels and is_real have shapes {shapes[0]}, {shapes[1]}, {shapes[2]}; "
+            f"expected (N, {num_classes}), (N,), (N,)"
+        )
+    real = np.asarray(is_real, dtype=bool)
+    kept = np.asarray(labels)[real].astype(np.int64)
+    outside = kept[(kept < 0) | (kept >= num_classes)]
+    if outside.size:
+        raise UsageError(f"label {outside[0]}: expected 0..{num_classes - 1}")
+    return np.asarray(logits)[real].astype(np.float64), kept
+
+
+def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Log probabilities float64 [N, C], all NaN in a row with NaN or +inf, finite where the logits are."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shifted = logits - logits.max(axis=1, keepdims=True)
+        log_probs: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return log_probs
+
+
+def _check_same_classes(ours: int, theirs: int) -> None:
+    if ours != theirs:
+        raise UsageError(f"can't merge figures of {theirs} classes into those of {ours}: expected the same number")

@@ -1,0 +1,80 @@
+"""A model and what belongs to it, out of a run, a checkpoint or one .safetensors file. Strict: every key has to fit."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from r3d_fast.checkpoint import MANIFEST, Arrays, CheckpointError, find_weights, load_checkpoint, read_tensors
+from r3d_fast.compat import import_paddle
+from r3d_fast.config import Config, config_from_json
+from r3d_fast.models import build_model
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A model in evaluation mode, the config it was trained with, its classes, and the file it came from."""
+
+    model: Any
+    config: Config
+    classes: tuple[str, ...]
+    weights: Path
+
+
+def restore(path: Path) -> Restored:
+    """The model that `path` means (a run, a checkpoint, a .safetensors file written by a run).
+
+    Raises UsageError where there is none, CheckpointError where it is damaged or does not fit.
+    """
+    file = find_weights(path)
+    if (file.parent / MANIFEST).is_file():
+        load_checkpoint(file.parent)  # a flipped byte would load silently
+    weights, about = read_tensors(file)
+    try:
+        described = json.loads(about["r3d_fast"])
+        config, classes = config_from_json(described["config"]), tuple(described["classes"])
+    except (KeyError, TypeError, json.JSONDecodeError, ValidationError) as error:
+        raise CheckpointError(
+            f"{file}: does not say which model and classes it holds ({type(error).__name__}); "
+            "expected the weights of an r3d-fast run"
+        ) from error
+    model = new_model(config, len(classes))
+    load_weights(model, weights, str(file))
+    model.eval()
+    return Restored(model, config, classes, file)
+
+
+def new_model(config: Config, num_classes: int) -> Any:
+    """The untrained model of `config`, drawn under its seed."""
+    import_paddle().seed(config.train.seed)
+    spec = config.model
+    return build_model(
+        spec.name,
+        num_classes=num_classes,
+        shortcut=spec.shortcut,
+        data_format=spec.data_format,
+        width=spec.width,
+        dropout=spec.dropout,
+    )
+
+
+def load_weights(model: Any, weights: Arrays, source: str) -> None:
+    """Copy `weights` into `model`. Raises CheckpointError that lists missing, unexpected and mis-shaped keys."""
+    paddle = import_paddle()
+    own = model.state_dict()
+    problems = [f"missing {key}" for key in own if key not in weights]
+    problems += [f"unexpected {key}" for key in weights if key not in own]
+    problems += [
+        f"{key} is {list(weights[key].shape)}, the model has {list(tensor.shape)}"
+        for key, tensor in own.items()
+        if key in weights and list(weights[key].shape) != list(tensor.shape)
+    ]
+    if problems:
+        more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise CheckpointError(f"{source}: does not fit the model: {'; '.join(problems[:10])}{more}")
+    for key, tensor in own.items():
+        tensor.set_value(paddle.to_tensor(weights[key]))

@@ -1,0 +1,324 @@
+"""Training, top to bottom: clips in, steps, evaluations, checkpoints. A run that is stopped goes on where it was."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.errors import DataError, R3DFastError
+from pipelines.index import VideoIndex
+from pipelines.loader import Batch
+from r3d_fast.checkpoint import FORMAT as CHECKPOINT_FORMAT
+from r3d_fast.checkpoint import Arrays, Checkpoint, as_arrays, drop_old_checkpoints, save_checkpoint, step_folder
+from r3d_fast.compat import choose_device, import_paddle
+from r3d_fast.config import Config
+from r3d_fast.data import eval_loader, open_index, train_loader
+from r3d_fast.evaluate import check_classes, evaluate_model
+from r3d_fast.feed import feed
+from r3d_fast.metrics import ClassificationMetrics
+from r3d_fast.restore import load_weights, new_model
+from r3d_fast.runfolder import RunFolder
+from r3d_fast.runlog import MetricsFile, Progress
+from r3d_fast.schedule import learning_rate
+
+_MAX_BAD_STEPS = 20  # losses in a row that are no numbers, after which nothing will mend the run
+
+
+class DivergedError(R3DFastError, ArithmeticError):
+    """The loss is not a number any more."""
+
+    exit_code = 6
+
+
+class Stopped(R3DFastError):
+    """A signal ended the run, after a checkpoint from which it can go on."""
+
+    exit_code = 75
+
+
+@dataclass
+class RunState:
+    """Where a run is: the next step to take, the next clip to take it on, the best evaluation so far."""
+
+    epoch: int = 0
+    position: int = 0
+    step: int = 0
+    best_top1: float = -1.0
+    best_step: int = -1
+    last_top1: float | None = None
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run gives: its folder, steps taken, top1 (fraction) of the best and the last evaluation."""
+
+    run: Path
+    steps: int
+    best_top1: float
+    last_top1: float | None
+
+
+def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResult:
+    """Train as `config` says, in folder `run`; with `resume` go on from its newest whole checkpoint, if it has one.
+
+    Writes config.yaml, env.json, metrics.jsonl, metrics.csv, checkpoints/ and best/ there. Raises UsageError if the
+    folder is in use, holds another run or was begun with another setup; DataError if too many videos can't be read;
+    DivergedError if the loss stops being a number; Stopped on SIGINT or SIGTERM, after a checkpoint.
+    """
+    device = choose_device(config.train.device)
+    index = open_index(config)
+    with RunFolder(Path(run)) as folder, train_loader(config, index) as loader, eval_loader(config, index) as checks:
+        model = new_model(config, len(index.classes))
+        optimizer = new_optimizer(config, model)
+        state, records = RunState(), 0
+        found = folder.find_checkpoint(config, index.digest) if resume else None
+        if found is None:
+            if not resume:
+                folder.begin(config)
+            folder.describe(config)
+        else:
+            checkpoint, complaints = found
+            state, records = _restore(checkpoint, model, optimizer, index, folder.path)
+            for complaint in complaints:
+                print(f"warning: {complaint}", file=sys.stderr)
+            print(f"{folder.path}: going on at step {state.step}, epoch {state.epoch + 1}", file=sys.stderr)
+        metrics = MetricsFile(folder.path, records)
+        bad: dict[int, str] = {}
+
+        def save(where: Path) -> None:
+            metrics.sync()
+            values = _describe(config, index, state, metrics.count)
+            weights = as_arrays(model.state_dict())
+            save_checkpoint(where, Checkpoint(weights, _optimizer_arrays(model, optimizer), values))
+            drop_old_checkpoints(folder.path, config.train.keep_checkpoints)
+
+        total = config.train.epochs * len(loader)
+        saved_at, saved_step = time.monotonic(), state.step
+        not_numbers = 0
+        with Progress("train", total, state.step, config.train.log_every_steps) as progress, _signals() as stopping:
+            while state.epoch < config.train.epochs:
+                seen, waited = ClassificationMetrics(len(index.classes)), 0.0
+                epoch_start = interval_start = time.monotonic()
+                interval_clips, interval_wait = 0, 0.0
+                batches = loader.epoch(state.epoch, state.position)
+                model.train()
+                while True:
+                    asked = time.monotonic()
+                    batch = next(batches, None)
+                    if batch is None:
+                        break
+                    wait = time.monotonic() - asked
+                    waited, interval_wait = waited + wait, interval_wait + wait
+                    _count_bad(batch, bad, config, loader.sampler.num_clips, progress)
+                    rate = learning_rate(
+                        state.step, base=config.optimizer.lr, steps_per_epoch=len(loader), epochs=config.train.epochs,
+                        spec=config.schedule,
+                    )  # fmt: skip
+                    optimizer.set_lr(rate)
+                    loss, logits = _step(model, optimizer, batch, device)
+                    not_numbers = 0 if np.isfinite(loss) else not_numbers + 1
+                    if not_numbers == _MAX_BAD_STEPS:
+                        raise DivergedError(
+                            f"the loss was not a number in {not_numbers} steps in a row (step {state.step}, videos "
+                            f"{[index[int(i)].path for i in batch.video_ids[:4]]}); lower optimizer.lr or warm up"
+                        )
+                    seen.update(logits, batch.labels, batch.is_real)
+                    state.step, state.position = state.step + 1, batch.position
+                    interval_clips += len(batch.labels)
+                    passed = time.monotonic() - interval_start
+                    speed, share = interval_clips / passed, interval_wait / passed
+                    figures = seen.result()
+                    metrics.write({
+                        "kind": "train", "epoch": state.epoch + 1, "step": state.step, "loss": loss,
+                        "top1": figures["top1"], "lr": rate, "clips_per_second": speed, "wait_share": share,
+                        "count": int(batch.is_real.sum()), "seconds": time.monotonic() - asked,
+                    })  # fmt: skip
+                    progress.step(
+                        f"epoch {state.epoch + 1}/{config.train.epochs}  loss {figures['loss'] or 0:.3f}  "
+                        f"top1 {100 * (figures['top1'] or 0):.1f} %  {speed:.1f} clips/s  data {100 * share:.0f} %"
+                    )
+                    if state.step % config.train.log_every_steps == 0:
+                        interval_start, interval_clips, interval_wait = time.monotonic(), 0, 0.0
+                    minutes = config.train.checkpoint_every_minutes
+                    due = minutes is not None and time.monotonic() - saved_at > 60 * minutes
+                    steps = config.train.checkpoint_every_steps
+                    due = due or (steps is not None and state.step % steps == 0)
+                    if due or stopping():
+                        save(step_folder(folder.path, state.step))
+                        saved_at, saved_step = time.monotonic(), state.step
+                    if stopping():
+                        raise _stopped(folder.path, state)
+                seconds = time.monotonic() - epoch_start
+                last = state.epoch + 1 == config.train.epochs
+                if last or (state.epoch + 1) % config.train.eval_every_epochs == 0:
+                    best = _evaluate(config, model, checks, index, state, metrics, progress, device, seconds, waited)
+                    if best:
+                        save(folder.path / "best")
+                state.epoch, state.position = state.epoch + 1, 0
+                save(step_folder(folder.path, state.step))
+                saved_at, saved_step = time.monotonic(), state.step
+                if stopping() and not last:
+                    raise _stopped(folder.path, state)
+        assert saved_step == state.step, "a run never ends without its last checkpoint"
+        metrics.close()
+    return TrainResult(Path(run), state.step, state.best_top1, state.last_top1)
+
+
+def new_optimizer(config: Config, model: Any) -> Any:
+    """The optimiser of `config`: SGD with momentum, L2 on every parameter; its rate is set before each step."""
+    paddle = import_paddle()
+    spec = config.optimizer
+    return paddle.optimizer.Momentum(
+        learning_rate=spec.lr,
+        momentum=spec.momentum,
+        parameters=model.parameters(),
+        use_nesterov=spec.nesterov,
+        weight_decay=paddle.regularizer.L2Decay(spec.weight_decay) if spec.weight_decay else None,
+    )
+
+
+def _step(model: Any, optimizer: Any, batch: Batch, device: str) -> tuple[float, Any]:
+    """(mean cross entropy over real rows, logits float32 [N, C]) of one step; a NaN moves nothing."""
+    functional = import_paddle().nn.functional
+    fed = feed(batch, device)
+    logits = model(fed.clips)
+    losses = functional.cross_entropy(logits, fed.labels, reduction="none").reshape([-1])
+    loss = (losses * fed.weights).sum()
+    value = float(loss)
+    if np.isfinite(value):
+        loss.backward()
+        optimizer.step()
+    optimizer.clear_grad()
+    return value, logits.detach().numpy()
+
+
+def _evaluate(
+    config: Config,
+    model: Any,
+    loader: Any,
+    index: VideoIndex,
+    state: RunState,
+    metrics: MetricsFile,
+    progress: Progress,
+    device: str,
+    train_seconds: float,
+    waited: float,
+) -> bool:
+    """Evaluate and write it down; whether it is the best so far. Videos decide, their views averaged."""
+    start = time.monotonic()
+    evaluation = evaluate_model(model, loader, len(index.classes), device)
+    figures = evaluation.video
+    top1 = figures["top1"]
+    if top1 is None:
+        raise DataError(f"none of the {evaluation.num_videos} videos of split {config.data.eval_split!r} could be read")
+    seconds = time.monotonic() - start
+    metrics.write({
+        "kind": "eval", "epoch": state.epoch + 1, "step": state.step, "loss": figures["loss"], "top1": top1,
+        "top5": figures["top5"], "count": figures["count"], "seconds": seconds,
+    })  # fmt: skip
+    missing = evaluation.num_videos - evaluation.num_evaluated
+    progress.say(
+        f"epoch {state.epoch + 1}: test top1 {100 * top1:.2f} %  loss {figures['loss']:.4f}  "
+        f"({figures['count']} videos{f', {missing} unreadable' if missing else ''})  "
+        f"trained {train_seconds:.0f} s, waited for data {100 * waited / max(train_seconds, 1e-9):.0f} %, "
+        f"evaluated {seconds:.0f} s"
+    )
+    state.last_top1 = top1
+    if top1 <= state.best_top1:
+        return False
+    state.best_top1, state.best_step = top1, state.step
+    return True
+
+
+def _count_bad(batch: Batch, bad: dict[int, str], config: Config, videos: int, progress: Progress) -> None:
+    """Note the videos that can't be read; raise DataError once they are more than the config allows."""
+    for clip in batch.bad:
+        if clip.video_id not in bad:
+            bad[clip.video_id] = clip.reason
+            progress.say(f"warning: left out: {clip.reason}")
+    if len(bad) > config.data.max_bad_fraction * videos:
+        raise DataError(
+            f"{len(bad)} of {videos} training videos can't be read, more than data.max_bad_fraction "
+            f"{config.data.max_bad_fraction} allows; first: {next(iter(bad.values()))}; index the data set again"
+        )
+
+
+def _describe(config: Config, index: VideoIndex, state: RunState, records: int) -> dict[str, Any]:
+    return {
+        "format": CHECKPOINT_FORMAT,
+        "config": config.model_dump(mode="json"),
+        "classes": list(index.classes),
+        "index_digest": index.digest,
+        "records": records,
+        **vars(state),
+    }
+
+
+def _restore(checkpoint: Checkpoint, model: Any, optimizer: Any, index: VideoIndex, run: Path) -> tuple[RunState, int]:
+    """Put a checkpoint's weights and moments in place; (where the run is, records of metrics that stay)."""
+    check_classes(tuple(checkpoint.state["classes"]), index.classes, str(run), str(index.path))
+    load_weights(model, checkpoint.weights, str(run))
+    _load_optimizer(model, optimizer, checkpoint.optimizer)
+    names = RunState.__dataclass_fields__
+    return RunState(**{name: checkpoint.state[name] for name in names}), int(checkpoint.state["records"])
+
+
+def _optimizer_arrays(model: Any, optimizer: Any) -> Arrays:
+    """The optimiser's moments under the model's own names: Paddle's depend on what was built before in the process."""
+    state = optimizer.state_dict()
+    arrays = {}
+    for name, parameter in model.named_parameters():
+        for key, value in state.items():
+            if key.startswith(parameter.name + "_") and hasattr(value, "numpy"):
+                arrays[f"{name}|{key[len(parameter.name) + 1 :]}"] = np.ascontiguousarray(value.numpy())
+    return arrays
+
+
+def _load_optimizer(model: Any, optimizer: Any, arrays: Arrays) -> None:
+    paddle = import_paddle()
+    own = {name: parameter.name for name, parameter in model.named_parameters()}
+    state = {}
+    for key, array in arrays.items():
+        name, _, moment = key.partition("|")
+        state[f"{own[name]}_{moment}"] = paddle.to_tensor(array)
+    if state:
+        optimizer.set_state_dict(state)
+
+
+@contextmanager
+def _signals() -> Iterator[Any]:
+    """Gives a function that says whether SIGINT or SIGTERM came; the second one ends the process at once."""
+    came: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if came:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        came.append(number)
+        print("stopping after this step; a second signal stops at once", file=sys.stderr, flush=True)
+
+    before = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, note)
+    except ValueError:  # not the main thread: whoever runs us there has the signals
+        before = {}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stopped(run: Path, state: RunState) -> Stopped:
+    command = f"r3d-fast train -c {shlex.quote(str(run / 'config.yaml'))} --run {shlex.quote(str(run))} --resume auto"
+    return Stopped(f"stopped by a signal after step {state.step}; continue with: {command}")

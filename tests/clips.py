@@ -1,0 +1,244 @@
+"""Test videos whose frames show their own number as black and white blocks that survive lossy codecs.
+
+The blocks lie on the 16 px grid of macroblocks: two rows of six bits, most significant first, and below them the same
+bits inverted, so that a black, grey or smeared frame is never read as a number. Around them a texture moves, so that
+P- and B-frames carry something.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+Frame = NDArray[np.uint8]
+
+BLOCK_PX = 16
+BITS = 12
+COLUMNS = 6
+ROWS = 2 * (BITS // COLUMNS)  # the bits, then the inverse copy
+ORIGIN_PX = 16
+MIN_SIZE = (ORIGIN_PX + COLUMNS * BLOCK_PX, ORIGIN_PX + ROWS * BLOCK_PX)
+
+# codec: (encoder, usual container, pixel format, options that keep the encoder fast, quiet and on the asked key frames)
+ENCODERS: dict[str, tuple[str, str, str, dict[str, str]]] = {
+    "mpeg4": ("mpeg4", "avi", "yuv420p", {"sc_threshold": "1000000000"}),
+    "mpeg2video": ("mpeg2video", "avi", "yuv420p", {"sc_threshold": "1000000000"}),
+    "mjpeg": ("mjpeg", "avi", "yuvj420p", {}),
+    "h264": ("libx264", "mp4", "yuv420p", {"preset": "ultrafast", "sc_threshold": "0"}),
+    "hevc": ("libx265", "mp4", "yuv420p", {"preset": "ultrafast"}),
+    "vp8": ("libvpx", "webm", "yuv420p", {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"}),
+    "vp9": ("libvpx-vp9", "webm", "yuv420p", {"deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"}),
+    "av1": ("libsvtav1", "mp4", "yuv420p", {"preset": "8", "crf": "20"}),
+}
+os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder prints a page for each video otherwise
+FORMATS = {"mkv": "matroska"}  # where FFmpeg's name is not the suffix
+
+
+def has_encoder(codec: str) -> bool:
+    """Whether this PyAV can write `codec`."""
+    try:
+        av.Codec(ENCODERS[codec][0], "w")
+    except av.FFmpegError:
+        return False
+    return True
+
+
+def stamped_frame(number: int, size: tuple[int, int] = (128, 96)) -> Frame:
+    """Frame `number` of every stamped video, before encoding: uint8 [H, W, 3], RGB; `size` is (width, height)."""
+    width, height = size
+    if width < MIN_SIZE[0] or height < MIN_SIZE[1] or not 0 <= number < 1 << BITS:
+        raise ValueError(f"size {size}, number {number}: expected at least {MIN_SIZE} and 0..{(1 << BITS) - 1}")
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    waves = [np.sin((x + 2 * number) / 7 + channel) * np.cos((y - number) / 5 - channel) for channel in range(3)]
+    frame = (128 + 90 * np.stack(waves, axis=2)).astype(np.uint8)
+    bits = np.array([number >> (BITS - 1 - bit) & 1 for bit in range(BITS)], np.uint8).reshape(-1, COLUMNS)
+    blocks = np.concatenate([bits, 1 - bits]) * np.uint8(255)
+    stamp = blocks.repeat(BLOCK_PX, axis=0).repeat(BLOCK_PX, axis=1)
+    frame[ORIGIN_PX : ORIGIN_PX + stamp.shape[0], ORIGIN_PX : ORIGIN_PX + stamp.shape[1]] = stamp[..., None]
+    return frame
+
+
+def read_stamp(frame: Frame) -> int:
+    """The number that `frame` (uint8 [H, W, 3]) shows; AssertionError unless both copies say the same clearly."""
+    assert frame.dtype == np.uint8, f"expected uint8, got {frame.dtype}"
+    assert frame.ndim == 3, f"expected [H, W, 3], got shape {frame.shape}"
+    area = frame[ORIGIN_PX : ORIGIN_PX + ROWS * BLOCK_PX, ORIGIN_PX : ORIGIN_PX + COLUMNS * BLOCK_PX]
+    assert area.shape == (ROWS * BLOCK_PX, COLUMNS * BLOCK_PX, 3), f"no room for a stamp in shape {frame.shape}"
+    blocks = area.reshape(ROWS, BLOCK_PX, COLUMNS, BLOCK_PX, 3)
+    inner = BLOCK_PX // 4
+    levels = blocks[:, inner:-inner, :, inner:-inner].mean(axis=(1, 3, 4))  # edges ring, middles don't
+    assert ((levels < 80) | (levels > 175)).all(), f"grey blocks: {levels.round().astype(int).tolist()}"
+    ones = (levels > 128).reshape(2, BITS)
+    assert (ones[0] != ones[1]).all(), f"the two copies disagree: {ones.astype(int).tolist()}"
+    return int(sum(1 << (BITS - 1 - bit) for bit in range(BITS) if ones[0, bit]))
+
+
+def read_stamps(path: str | Path | io.BytesIO) -> list[int]:
+    """The numbers of all frames of a full sequential decode."""
+    with av.open(path) as container:
+        return [read_stamp(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+
+
+def write_stamped_video(
+    path: str | Path,
+    *,
+    num_frames: int = 48,
+    size: tuple[int, int] = (128, 96),
+    codec: str = "mpeg4",
+    container: str | None = None,
+    gop: int = 12,
+    b_frames: int = 0,
+    fps: int = 25,
+    options: Mapping[str, str] | None = None,
+    pix_fmt: str | None = None,
+) -> Path:
+    """`path`, now a video whose frame k is `stamped_frame(k)`, with a key frame every `gop` frames.
+
+    `codec` is a key of ENCODERS; `container` (avi, mp4, mkv, webm, mov) comes from the suffix of `path` if not given,
+    else from the codec. With B-frames mpeg4 and mpeg2video have open GOPs, as FFmpeg writes them by default.
+    """
+    path = Path(path)
+    suffix = path.suffix.removeprefix(".").lower()
+    path.write_bytes(_encode(container or suffix, num_frames, size, codec, gop, b_frames, fps, options or {}, pix_fmt))
+    return path
+
+
+def write_packed_mpeg4(
+    path: str | Path,
+    *,
+    num_frames: int = 48,
+    size: tuple[int, int] = (128, 96),
+    gop: int = 12,
+    b_frames: int = 1,
+    fps: int = 25,
+) -> Path:
+    """`path`, now an AVI as XviD writes it ("packed bitstream"), frames as in `write_stamped_video`.
+
+    A reference VOP shares its packet with the first B-VOP that follows it; the other B-VOPs move up by a packet, and a
+    VOP of a few bytes that is not coded fills the gap. Packets are as many as frames; user data announces the packing.
+    """
+    plain = _encode("avi", num_frames, size, "mpeg4", gop, b_frames, fps, {}, None)
+    path = Path(path)
+    with av.open(io.BytesIO(plain)) as source, av.open(str(path), "w", format="avi") as target:
+        video = source.streams.video[0]
+        stream = target.add_stream_from_template(video)
+        packets = [(bytes(packet), packet.is_keyframe) for packet in source.demux(video) if packet.size]
+        for position, (data, is_key) in enumerate(_packed(packets, fps)):
+            packet = av.Packet(data)
+            packet.stream = stream
+            packet.pts = packet.dts = position
+            packet.time_base = video.time_base
+            packet.is_keyframe = is_key
+            target.mux(packet)
+    return path
+
+
+def write_open_gop_h264(path: str | Path, *, num_frames: int = 72, size: tuple[int, int] = (128, 96)) -> Path:
+    """`path`, now H.264 whose key frames after the first are no IDR: B-frames shown before them need the GOP before."""
+    params = "open-gop=1:keyint=24:min-keyint=24:bframes=3:b-adapt=0:scenecut=0"
+    options = {"preset": "fast", "x264-params": params}
+    return write_stamped_video(
+        path, num_frames=num_frames, size=size, codec="h264", gop=24, b_frames=3, options=options
+    )
+
+
+def write_open_gop_mpeg(
+    path: str | Path, *, num_frames: int = 48, size: tuple[int, int] = (128, 96), codec: str = "mpeg2video"
+) -> Path:
+    """`path`, now MPEG-2 (or `codec="mpeg4"`) where two B-frames shown before each later key frame follow it."""
+    return write_stamped_video(path, num_frames=num_frames, size=size, codec=codec, gop=12, b_frames=2)
+
+
+def write_audio_only(path: str | Path, *, seconds: float = 0.5) -> Path:
+    """`path`, now a file with one audio stream (a tone) and no video."""
+    rate = 48000
+    wave = 8000 * np.sin(np.arange(int(rate * seconds)) * (2 * np.pi * 440 / rate))
+    with av.open(str(path), "w") as target:
+        stream = target.add_stream(target.default_audio_codec, rate=rate, layout="mono")
+        frame = av.AudioFrame.from_ndarray(wave.astype(np.int16)[None], format="s16", layout="mono")
+        frame.sample_rate = rate
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            target.mux(packet)
+    return Path(path)
+
+
+def _encode(
+    container: str,
+    num_frames: int,
+    size: tuple[int, int],
+    codec: str,
+    gop: int,
+    b_frames: int,
+    fps: int,
+    options: Mapping[str, str],
+    pix_fmt: str | None,
+) -> bytes:
+    encoder, usual_container, usual_format, usual_options = ENCODERS[codec]
+    container = container or usual_container
+    merged = {**usual_options, **options}
+    if codec == "hevc" and "x265-params" not in merged:
+        merged["x265-params"] = f"log-level=none:keyint={gop}:min-keyint={gop}:scenecut=0:bframes={b_frames}:open-gop=0"
+    file = io.BytesIO()
+    with av.open(file, "w", format=FORMATS.get(container, container)) as target:
+        stream = target.add_stream(encoder, rate=fps, options=merged)
+        stream.width, stream.height = size
+        stream.pix_fmt = pix_fmt or usual_format
+        stream.bit_rate = 0 if "crf" in merged else 2_000_000
+        stream.codec_context.gop_size = gop
+        stream.codec_context.max_b_frames = b_frames
+        stream.codec_context.thread_count = 1  # the same bytes wherever it runs
+        for number in range(num_frames):
+            frame = av.VideoFrame.from_ndarray(stamped_frame(number, size), format="rgb24")
+            frame.pts = number
+            target.mux(stream.encode(frame))
+        target.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def _packed(packets: list[tuple[bytes, bool]], fps: int) -> Iterator[tuple[bytes, bool]]:
+    """The packets of a packed stream, with their key flags, from those of a plain one in decode order."""
+    groups: list[tuple[bytes, bool, list[bytes]]] = []  # a reference VOP, its key flag, the B-VOPs after it
+    for data, is_key in packets:
+        if _vop_type(data) == "B":
+            groups[-1][2].append(data)
+        else:
+            groups.append((_with_packed_mark(data), is_key, []))
+    for reference, is_key, b_vops in groups:
+        if not b_vops:
+            yield reference, is_key
+            continue
+        yield reference + b_vops[0], is_key
+        for data in b_vops[1:]:
+            yield data, False
+        yield _not_coded_vop(reference, fps), False
+
+
+def _vop_type(data: bytes) -> str:
+    return "IPBS"[data[data.index(b"\0\0\1\xb6") + 4] >> 6]
+
+
+def _with_packed_mark(data: bytes) -> bytes:
+    """`data` with the encoder's user data replaced by XviD's; unchanged where it has none."""
+    start = data.find(b"\0\0\1\xb2")
+    if start < 0:
+        return data
+    end = data.index(b"\0\0\1", start + 4)
+    return data[:start] + b"\0\0\1\xb2DivX503b1393p\0\0\1\xb2XviD0055" + data[end:]
+
+
+def _not_coded_vop(reference: bytes, fps: int) -> bytes:
+    """A P-VOP of the time of `reference` that says it is not coded (ISO/IEC 14496-2, 6.2.5)."""
+    header = reference[reference.index(b"\0\0\1\xb6") + 4 :][:8]
+    bits = "".join(f"{byte:08b}" for byte in header)
+    seconds = bits.index("0", 2)  # modulo_time_base: a 1 for each second since the last reference, then a 0
+    time_bits = max(1, (fps - 1).bit_length())
+    time = bits[2 : seconds + 1] + bits[seconds + 1 : seconds + 1 + 1 + time_bits + 1]  # with a marker on both sides
+    text = "01" + time + "0"
+    text += "0" + "1" * (-(len(text) + 1) % 8)  # stuffing
+    return b"\0\0\1\xb6" + int(text, 2).to_bytes(len(text) // 8, "big")

@@ -1,0 +1,56 @@
+"""A tiny data set and config that train in seconds: the demo's videos, smaller, and a network to match."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from pipelines.index import VideoIndex
+from r3d_fast.config import Config, load_config
+from r3d_fast.demo_data import make_demo_dataset
+
+REPO = Path(__file__).resolve().parent.parent
+OVERRIDES = (
+    "clip.num_frames=4",
+    "augment.size_px=16",
+    "loader.batch_size=6",
+    "loader.workers=1",
+    "loader.threads=1",
+    "model.width=4",
+    "train.epochs=3",
+    "train.eval_every_epochs=1",
+    "train.checkpoint_every_steps=2",
+    "train.device=cpu",
+)
+
+
+def make_tiny(folder: Path) -> VideoIndex:
+    """24 training and 16 test videos of 8 motions, 32x32 px, 12 frames, indexed."""
+    make_demo_dataset(folder / "data", videos_per_class=3, test_per_class=2, size=(32, 32), num_frames=12)
+    return VideoIndex.build(folder / "data", index=folder / "data.r3dindex", workers=1)
+
+
+def overrides(index: VideoIndex, *more: str) -> list[str]:
+    return [*OVERRIDES, f"data.root={index.root}", f"data.index={index.path}", *more]
+
+
+def tiny_config(index: VideoIndex, *more: str) -> Config:
+    return load_config("demo", overrides(index, *more))
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "r3d_fast", *map(str, arguments)]
+
+
+def options(values: list[str]) -> list[str]:
+    return [part for value in values for part in ("-o", value)]
+
+
+def call(*arguments: str | Path, cwd: Path | None = None, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """A finished `r3d-fast` in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    return subprocess.run(
+        command(*arguments), cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    )
