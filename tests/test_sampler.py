@@ -158,9 +158,9 @@ def test_train_consecutive_of_a_video_as_long_as_the_clip_starts_at_0() -> None:
     assert sampler(videos(22), clip).plan(9, 0).frames.tolist() == list(range(0, 22, 3))
 
 
-def windows(num_frames: int, **fields: Any) -> list[list[int]]:
+def windows(length: int, **fields: Any) -> list[list[int]]:
     clip = ClipSpec(sampling="consecutive", **fields)
-    made = sampler(videos(num_frames), clip, train=False)
+    made = sampler(videos(length), clip, train=False)
     return [made.plan(0, v).frames.tolist() for v in range(made.num_clips)]
 
 
@@ -196,7 +196,7 @@ def test_eval_views_spread_from_the_first_to_the_last_start(views: int, starts: 
 @pytest.mark.parametrize(
     ("short", "expected"),
     [
-        ("repeat", [0, 0, 1, 1, 1, 2, 2, 2]),
+        ("repeat", [0, 0, 0, 1, 1, 1, 2, 2]),
         ("loop", [0, 1, 2, 0, 1, 2, 0, 1]),
         ("edge", [0, 1, 2, 2, 2, 2, 2, 2]),
     ],
@@ -269,8 +269,9 @@ def test_paper_crops_of_320x240_are_5_squares() -> None:
 
 @pytest.mark.parametrize(
     ("short", "side"),
-    [(166, 109), (168, 112), (169, 112), (172, 112), (174, 112), (175, 115)],  # int(0.66 * short): 109 110 111 113 114 115
-)  # fmt: skip
+    # int(0.66 * short) is 109, 110, 111, 113, 114, 115.
+    [(166, 109), (168, 112), (169, 112), (172, 112), (174, 112), (175, 115)],
+)
 def test_crop_side_nearer_than_3_px_to_the_clip_snaps(short: int, side: int) -> None:
     spec = AugmentSpec(scales=(1.0, 0.66), max_scale_step=0)
     assert crop_sizes(short, 320, spec) == [(short, short), (side, side)]
@@ -539,7 +540,7 @@ def golden() -> dict[str, Any]:
 
 
 def write_golden() -> None:
-    """Write tests/golden/sampler.json anew: only when the draws are meant to change, as old checkpoints then can't resume.
+    """Write tests/golden/sampler.json anew. Only when draws are meant to change: older checkpoints can't resume then.
 
     From the tests folder: python -c "import test_sampler; test_sampler.write_golden()"
     """
