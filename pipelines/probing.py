@@ -38,7 +38,7 @@ def probe_all(
         for number, future in enumerate(futures):
             try:
                 results = future.result()
-            except BrokenProcessPool:  # noqa: PERF203 - rare
+            except BrokenProcessPool:
                 results = _one_by_one(chunks[number], root, allow_partial)
             yield from results
 
@@ -67,7 +67,7 @@ def _one_by_one(paths: list[str], root: Path, allow_partial: bool) -> list[Resul
         pool = pool or _pool(1)
         try:
             results += pool.submit(_probe_chunk, [path], str(root), allow_partial).result()
-        except BrokenProcessPool:  # noqa: PERF203 - rare
+        except BrokenProcessPool:
             results.append(VideoError(str(root / path), "crashes the decoder", "its process died"))
             pool = None
     if pool is not None:

@@ -138,7 +138,7 @@ def latest_checkpoint(run: Path) -> tuple[Path, Checkpoint, list[str]] | None:
     for folder in reversed(folders):
         try:
             return folder, load_checkpoint(folder), complaints
-        except CheckpointError as error:  # noqa: PERF203 - at most a few
+        except CheckpointError as error:
             complaints.append(str(error))
     if folders:
         raise CheckpointError("no checkpoint of the run is whole: " + "; ".join(complaints))

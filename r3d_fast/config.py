@@ -153,7 +153,7 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     for override in overrides:
         try:
             sources.append(parse_override(override))
-        except ConfigError as error:  # noqa: PERF203 - every override is to be looked at
+        except ConfigError as error:
             problems.append(str(error))
     data: dict[str, Any] = {}
     for item in sources:

@@ -131,7 +131,9 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
                             f"the loss was not a number in {not_numbers} steps in a row (step {state.step}, videos "
                             f"{[index[int(i)].path for i in batch.video_ids[:4]]}); lower optimizer.lr or warm up"
                         )
-                    seen.update(logits, batch.labels, batch.is_real)
+                    one = ClassificationMetrics(len(index.classes))
+                    one.update(logits, batch.labels, batch.is_real)
+                    seen.merge(one)
                     state.step, state.position = state.step + 1, batch.position
                     interval_clips += len(batch.labels)
                     passed = time.monotonic() - interval_start
@@ -139,7 +141,7 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
                     figures = seen.result()
                     metrics.write({
                         "kind": "train", "epoch": state.epoch + 1, "step": state.step, "loss": loss,
-                        "top1": figures["top1"], "lr": rate, "clips_per_second": speed, "wait_share": share,
+                        "top1": one.result()["top1"], "lr": rate, "clips_per_second": speed, "wait_share": share,
                         "count": int(batch.is_real.sum()), "seconds": time.monotonic() - asked,
                     })  # fmt: skip
                     progress.step(
