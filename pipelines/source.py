@@ -64,12 +64,12 @@ class DecodedSource:
 
     def __setstate__(self, stream: ClipStream) -> None:
         self.stream, self._open = stream, None
+        _die_with_parent()  # now, not at the first sample: the parent may be killed while workers still start
 
     def __call__(self, info: Any) -> tuple[NDArray[Any], ...]:
         """The sample that DALI's `SampleInfo` asks for."""
         stream = self.stream
         if self._open is None:
-            _die_with_parent()
             index = VideoIndex.open(stream.index_path, stream.root)
             self._open = index, stream.sampler(index), FrameReader()
         index, sampler, reader = self._open

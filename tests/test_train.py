@@ -138,7 +138,7 @@ def test_kill_9_at_random_moments_and_resume_ends_with_the_same_bits(
         if child.poll() is None:
             child.kill()
             kills += 1
-        child.communicate()
+        child.communicate(timeout=60)
     child = start(index, run)
     _, err = child.communicate(timeout=240)
     assert child.returncode == 0, err
