@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,11 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
         total = config.train.epochs * len(loader)
         saved_at, saved_step = time.monotonic(), state.step
         not_numbers = 0
-        with Progress("train", total, state.step, config.train.log_every_steps) as progress, _signals() as stopping:
+        with (
+            Progress("train", total, state.step, config.train.log_every_steps) as progress,
+            _signals() as stopping,
+            closing(metrics),
+        ):
             while state.epoch < config.train.epochs:
                 seen, waited = ClassificationMetrics(len(index.classes)), 0.0
                 epoch_start = interval_start = time.monotonic()
@@ -171,7 +175,6 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
                 if stopping() and not last:
                     raise _stopped(folder.path, state)
         assert saved_step == state.step, "a run never ends without its last checkpoint"
-        metrics.close()
     return TrainResult(Path(run), state.step, state.best_top1, state.last_top1)
 
 
