@@ -198,12 +198,14 @@ def _step(model: Any, optimizer: Any, batch: Batch, device: str) -> tuple[float,
     logits = model(fed.clips)
     losses = functional.cross_entropy(logits, fed.labels, reduction="none").reshape([-1])
     loss = (losses * fed.weights).sum()
-    value = float(loss)
+    scores = logits.detach().numpy()
+    # The scores are asked too: Paddle's cross entropy on the CPU gives a number for scores that are none.
+    value = float(loss) if np.isfinite(scores).all() else float("nan")
     if np.isfinite(value):
         loss.backward()
         optimizer.step()
     optimizer.clear_grad()
-    return value, logits.detach().numpy()
+    return value, scores
 
 
 def _evaluate(
