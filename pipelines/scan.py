@@ -35,12 +35,10 @@ def probe_video(path: str | Path, *, root: str | Path = "", allow_partial: bool 
     full = str(Path(root) / name) if str(root) else name
     status = check_regular(full)
     try:
-        with Path(full).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            data = np.frombuffer(mapped, np.uint8)
-            try:
-                return _probe(name, full, status, data, allow_partial)
-            finally:
-                del data
+        with Path(full).open("rb") as file:
+            # Never closed by hand: the traceback of an error still holds arrays that lie on the map.
+            data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+        return _probe(name, full, status, data, allow_partial)
     except av.error.FFmpegError as error:
         raise VideoError(full, "not a readable video", error.strerror or str(error)) from error
     except OSError as error:
