@@ -1,26 +1,17 @@
 from __future__ import annotations
 
-import gc
-import json
-import logging
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from clips import read_stamp, write_stamped_video
+from clips import write_stamped_video
 from numpy.typing import NDArray
 
-from pipelines import AugmentSpec, Batch, ClipLoader, ClipSpec, LoaderSpec, ShardSpec, VideoIndex, read_frames
-from pipelines.errors import DataError, EnvironmentProblem, UsageError
+from pipelines import AugmentSpec, Batch, ClipLoader, ClipSpec, LoaderSpec, VideoIndex, read_frames
 from pipelines.sampler import ClipPlan
 
 ROOT = Path(__file__).resolve().parent.parent
