@@ -224,7 +224,7 @@ def _run_watched(run: Callable[[], Any], workers: Sequence[BaseProcess]) -> Any:
             raise error
         return outputs
     finally:
-        del error  # it holds this frame, which holds the pipeline
+        del error  # its traceback holds this frame, which holds the pipeline
 
 
 def _batch(outputs: Any, epoch: int, position: int) -> Batch:
