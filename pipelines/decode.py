@@ -76,14 +76,20 @@ class FrameReader:
             places.setdefault(number, []).append(place)
         try:
             _check_unchanged(path, os.stat(path), record)  # noqa: PTH116 - in the hot path
-            for runs in (select(table, frames), whole(table, frames)):
-                for number, frame in self._frames(path, record, table, runs):
+            for choose in (select, whole):
+                left = dict(places)
+                for number, frame in self._frames(path, record, table, choose(table, frames)):
+                    if frame.is_corrupt and choose is select and not table.ordinal:
+                        break  # damage is concealed out of what the decoder saw before: show it everything
+                    if number is None:
+                        continue
                     _check_size(path, number, frame, record)
                     rgb = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
-                    for place in places.pop(number, ()):
+                    for place in left.pop(number):
                         out[place] = rgb[y : y + height, x : x + width]
-                if not places:
-                    return out
+                else:
+                    if not left:
+                        return out
         except av.error.FFmpegError as error:
             raise FrameError(path, "does not decode", str(error)) from error
         except OSError as error:
@@ -91,14 +97,14 @@ class FrameReader:
         raise FrameError(
             path,
             "frames missing",
-            f"{sorted(places)[:10]} of {record.num_frames} did not come out of the decoder; "
+            f"{sorted(left)[:10]} of {record.num_frames} did not come out of the decoder; "
             "the file is damaged or changed: index the data set again",
         )
 
     def _frames(
         self, path: str, record: VideoRecord, table: PacketTable, runs: list[Run]
-    ) -> Iterator[tuple[int, av.VideoFrame]]:
-        """(frame number, frame) of every wanted frame."""
+    ) -> Iterator[tuple[int | None, av.VideoFrame]]:
+        """(frame number, frame) of every wanted frame, and (None, frame) of those decoded on the way."""
         if table.ordinal:
             yield from _counted(path, runs)
             return
@@ -113,11 +119,9 @@ class FrameReader:
                 packet.update(data)  # type: ignore[arg-type]  # any buffer will do
                 packet.pts = number
                 for frame in context.decode(packet):
-                    if frame.pts in wanted:
-                        yield wanted.pop(frame.pts), frame
+                    yield wanted.pop(frame.pts, None), frame
             for frame in context.decode(None):
-                if frame.pts in wanted:
-                    yield wanted.pop(frame.pts), frame
+                yield wanted.pop(frame.pts, None), frame
             context.flush_buffers()
 
 
@@ -189,7 +193,10 @@ def _demux(path: str, table: PacketTable, run: Run) -> Iterator[tuple[int, bytes
         with av.open(path) as container:
             stream = container.streams.video[0]
             if seeks:
-                container.seek(int(table.pts[first]), stream=stream)
+                try:
+                    container.seek(int(table.pts[first]), stream=stream)
+                except av.error.FFmpegError:
+                    continue  # too short a file, say: read from the beginning instead
             started = False
             for packet in container.demux(stream):
                 number = number_of.get(packet.pts) if packet.pts is not None and packet.size else None

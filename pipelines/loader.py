@@ -134,12 +134,12 @@ class ClipLoader:
 
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
         for number in range(start, len(self)):
-            outputs = self._run(epoch, number)
             following = number + 1
+            batch = _batch(self._run(epoch, number), epoch, following * self._per_batch)
             self._next = self._place(epoch, following)
             if following == len(self) and not self._stream.endless:
                 self._rewind()
-            yield _batch(outputs, epoch, following * self._per_batch)
+            yield batch
 
     def _place(self, epoch: int, batch: int) -> tuple[int, int]:
         """(epoch, batch) in the pipeline's own count: every epoch of an evaluation is the same one."""

@@ -26,7 +26,9 @@ class ClipSpec(Spec):
     """
 
     num_frames: Positive = Field(16, description="frames a clip (T)")
-    sampling: Literal["segments", "consecutive"] = "segments"
+    sampling: Literal["segments", "consecutive"] = Field(
+        "segments", description="one frame out of each of T equal parts, or T frames `stride` apart"
+    )
     stride: Positive = Field(1, description="distance between frames of a consecutive clip, in frames")
     short: Literal["repeat", "loop", "edge"] = Field(
         "repeat",
@@ -61,7 +63,9 @@ class AugmentSpec(Spec):
     """
 
     size_px: Annotated[int, Field(ge=8, le=1024)] = Field(112, description="side of the square clip (S)")
-    scales: Annotated[tuple[float, ...], Field(min_length=1)] = (1.0, 0.875, 0.75, 0.66)
+    scales: Annotated[tuple[float, ...], Field(min_length=1)] = Field(
+        (1.0, 0.875, 0.75, 0.66), description="sides of a training crop, as shares of the short side"
+    )
     max_scale_step: Annotated[int, Field(ge=0)] = Field(1, description="0: square crops only")
     positions: Literal["grid13", "corners5"] = Field(
         "grid13",
@@ -71,10 +75,10 @@ class AugmentSpec(Spec):
         3, description="a crop side nearer than this to size_px becomes size_px"
     )
     mirror: Fraction = Field(0.5, description="probability of a left-right flip, once a clip")
-    value_max: Literal[1, 255] = 1
-    mean: Triple = (0.485, 0.456, 0.406)
-    std: Triple = (0.229, 0.224, 0.225)
-    layout: Literal["NCTHW", "NTHWC"] = "NCTHW"
+    value_max: Literal[1, 255] = Field(1, description="pixels are scaled from 0..255 to 0..value_max")
+    mean: Triple = Field((0.485, 0.456, 0.406), description="subtracted from each channel, R G B")
+    std: Triple = Field((0.229, 0.224, 0.225), description="each channel is divided by it, R G B")
+    layout: Literal["NCTHW", "NTHWC"] = Field("NCTHW", description="axes of a batch; goes with model.data_format")
 
     @model_validator(mode="after")
     def _check(self) -> AugmentSpec:

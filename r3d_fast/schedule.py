@@ -20,7 +20,7 @@ class ScheduleSpec(Spec):
     The warmup is a straight line on top of any of them.
     """
 
-    kind: Literal["piecewise", "cosine", "constant"] = "constant"
+    kind: Literal["piecewise", "cosine", "constant"] = Field("constant", description="how the rate falls")
     milestones_epochs: tuple[float, ...] = Field(
         (), description="epochs done when the rate falls; (15, 20): epochs 16 and 21 are the first at a lower rate"
     )

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pipelines.errors import UsageError
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec
 from r3d_fast.config import Config, ConfigError, DataConfig, config_diff, dump_config, load_config
+from r3d_fast.config_reference import config_reference
 from r3d_fast.config_source import shipped_configs
 from r3d_fast.schedule import ScheduleSpec
 
@@ -363,3 +364,10 @@ def test_importing_the_config_stays_light() -> None:
     code = "import sys, r3d_fast.config; print(sorted({'paddle', 'av', 'nvidia', 'numpy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_the_readme_lists_every_key_as_it_is() -> None:
+    reference = config_reference()
+    assert "see its class" not in reference
+    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+    assert reference in readme, "run: python -m r3d_fast.config_reference, and put its table at the end of the README"
