@@ -78,14 +78,14 @@ class FrameReader:
             _check_unchanged(path, os.stat(path), record)  # noqa: PTH116 - in the hot path
             for choose in (select, whole):
                 left = dict(places)
-                for number, frame in self._frames(path, record, table, choose(table, frames)):
+                for wanted, frame in self._frames(path, record, table, choose(table, frames)):
                     if frame.is_corrupt and choose is select and not table.ordinal:
                         break  # damage is concealed out of what the decoder saw before: show it everything
-                    if number is None:
+                    if wanted is None:
                         continue
-                    _check_size(path, number, frame, record)
+                    _check_size(path, wanted, frame, record)
                     rgb = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
-                    for place in left.pop(number):
+                    for place in left.pop(wanted):
                         out[place] = rgb[y : y + height, x : x + width]
                 else:
                     if not left:
@@ -111,7 +111,7 @@ class FrameReader:
         context = _open_context(record)
         for run in runs:
             packets = _read_ranges(path, table, run) if table.addressable else _demux(path, table, run)
-            wanted = dict(run.wanted)
+            wanted: dict[int | None, int] = dict(run.wanted)  # type: ignore[arg-type]  # None: no key of it
             for number, data in packets:
                 # Not av.Packet(data): that lends the decoder our buffer, and it reads up to 64 bytes past the end,
                 # which must be zeros. A packet made by size has them.

@@ -10,9 +10,9 @@ from r3d_fast.config import Config
 def config_reference() -> str:
     """A Markdown table of every key of a config."""
     rows = ["| key | default | meaning |", "|---|---|---|"]
-    defaults = Config().model_dump(mode="json")
-    for section, values in defaults.items():
-        model = type(getattr(Config(), section))
+    config = Config.model_validate({})
+    for section, values in config.model_dump(mode="json").items():
+        model = type(getattr(config, section))
         for key, value in values.items():
             meaning = " ".join((model.model_fields[key].description or "see its class").split()).replace("|", "/")
             shown = "" if value is None else f"`{json.dumps(value)}`"

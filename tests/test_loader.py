@@ -607,3 +607,25 @@ def test_script_without_main_guard_is_told_so(index: VideoIndex, tmp_path: Path)
     last = result.stderr.strip().splitlines()[-1]
     assert last.startswith("pipelines.errors.EnvironmentProblem: decoding failed at batch 0 of epoch 0 (attempts: 1): ")
     assert last.endswith("a script needs its code below `if __name__ == '__main__':`")
+
+
+def test_killed_program_leaves_no_workers_behind(index: VideoIndex) -> None:
+    code = (
+        "import multiprocessing, os, signal, sys, pipelines as p\n"
+        "if __name__ == '__main__':\n"
+        "    spec = p.LoaderSpec(batch_size=2, workers=2)\n"
+        "    loader = p.ClipLoader(p.VideoIndex.open(sys.argv[1]), loader=spec)\n"
+        "    next(iter(loader))\n"
+        "    print(*[child.pid for child in multiprocessing.active_children()], flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, str(index.path)]
+    result = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
+    assert result.returncode == -signal.SIGKILL
+    workers = [Path("/proc") / pid / "cmdline" for pid in result.stdout.decode().split()]
+    assert len(workers) == 2
+    end = time.monotonic() + 10
+    while time.monotonic() < end and any(w.is_file() and b"spawn_main" in w.read_bytes() for w in workers):
+        time.sleep(0.1)
+    assert time.monotonic() < end, "the workers outlive the program"
