@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
 
 from pipelines.errors import VideoError
@@ -34,12 +36,14 @@ def probe_all(
         return
     chunks = [list(paths[i : i + _CHUNK]) for i in range(0, len(paths), _CHUNK)]
     with _pool(count) as pool:
-        futures: list[Future[list[Result]]] = [pool.submit(_probe_chunk, c, str(root), allow_partial) for c in chunks]
-        for number, future in enumerate(futures):
+        futures: list[Future[list[Result]]] = []
+        with suppress(BrokenProcessPool):  # a process may die before all is handed out
+            futures += (pool.submit(_probe_chunk, c, str(root), allow_partial) for c in chunks)
+        for chunk, future in zip_longest(chunks, futures):
             try:
-                results = future.result()
+                results = future.result() if future else _one_by_one(chunk, root, allow_partial)
             except BrokenProcessPool:
-                results = _one_by_one(chunks[number], root, allow_partial)
+                results = _one_by_one(chunk, root, allow_partial)
             yield from results
 
 

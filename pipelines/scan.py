@@ -69,6 +69,8 @@ def _probe(name: str, full: str, status: os.stat_result, data: NDArray[np.uint8]
             raise VideoError(full, "no video stream")
         stream = streams[0]
         context = stream.codec_context
+        if context is None:
+            raise VideoError(full, "unknown codec", "FFmpeg has no decoder for it")
         if context.width * context.height > MAX_PIXELS and context.codec.canonical_name != "mpeg4":
             raise _too_large(full, context.width, context.height)
         packets = list_packets(full, stream, data)

@@ -373,6 +373,7 @@ def test_eval_counts_every_video_once_and_pads_the_last_batch(index: VideoIndex)
         second = list(loader)
         third = list(loader.epoch(0))
         assert children() == workers  # the same processes go on
+    assert children() == []  # at once, not when garbage is collected
     assert [batch.is_real.sum() for batch in first] == [5, 5, 2]
     assert [int(i) for batch in first for i in batch.video_ids[batch.is_real]] == list(range(12))
     assert all(batch.bad == () for batch in first)
@@ -548,16 +549,16 @@ def test_killed_worker_is_replaced_and_nothing_is_lost(
     assert "of epoch 0 (" in record.getMessage()
 
 
-def test_worker_killed_between_two_evaluations(index: VideoIndex) -> None:
-    with make(index, train=False) as loader:
+@pytest.mark.parametrize("kill_after", [2, 3])
+def test_worker_killed_near_the_end_of_an_evaluation(index: VideoIndex, kill_after: int) -> None:
+    with make(index, batch_size=4, train=False) as loader:
         undisturbed = content([*loader, *loader])
-    with make(index, workers=2, train=False) as loader:
-        made = []
-        for batch in loader:
-            made.append(batch)
-            if len(made) == 3:
-                time.sleep(0.5)
-                os.kill(children()[0], signal.SIGKILL)  # the last batch lies ready; the end of the source does not
+    with make(index, workers=2, batch_size=4, train=False) as loader:
+        batches = iter(loader)
+        made = [next(batches) for _ in range(kill_after)]
+        time.sleep(0.5)  # with 2 of 3 given, the last one lies ready, the end of the source does not
+        os.kill(children()[0], signal.SIGKILL)
+        made += within(30, batches)
         made += within(30, iter(loader))
         assert content(made) == undisturbed
 
