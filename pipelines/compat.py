@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import inspect
+from collections.abc import Callable
+from functools import cache, partial
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from pipelines.errors import EnvironmentProblem
+from pipelines.remux import GREY_VP8, write_matroska
+
+# One grey frame of 16x16 px.
+_SAMPLES = {
+    "vp8": GREY_VP8,
+    "vp9": base64.b64decode("gkmDQgAA8AD2ADgkHBhKAAAwYAAAN4A="),
+    "mjpeg": base64.b64decode(
+        "/9j/2wBDAAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQH/wAARCAAQABADASIA"
+        "AhEAAxEA/9oADAMBAAIRAxEAPwAooooA/9k="
+    ),
+}
 
 
 def import_dali() -> tuple[ModuleType, ModuleType, Any]:
@@ -28,3 +44,47 @@ def executor_options(pipeline: Any) -> dict[str, bool]:
     DALI's older executor writes later batches into the buffers of earlier ones.
     """
     return {"exec_dynamic": True} if "exec_dynamic" in inspect.signature(pipeline.__init__).parameters else {}
+
+
+def video_decoder() -> Callable[..., Any]:
+    """DALI's video decoder operator: call it with (encoded, frames=..., device="cpu" or "mixed").
+
+    A frame number past the end is an error, never a black frame. Raises EnvironmentProblem where DALI has no decoder
+    that takes frame numbers.
+    """
+    fn, _, _ = import_dali()
+    for module in (fn, getattr(fn, "experimental", None)):
+        operator: Any = getattr(getattr(module, "decoders", None), "video", None)
+        arguments = inspect.signature(operator).parameters if operator is not None else {}
+        if "frames" in arguments:
+            return partial(operator, pad_mode="none") if "pad_mode" in arguments else partial(operator)
+    raise EnvironmentProblem("this NVIDIA DALI has no video decoder that takes frame numbers: install 1.53 or later")
+
+
+@cache
+def cpu_video_codecs() -> frozenset[str]:
+    """The codecs that DALI decodes frame-exactly on the CPU: those of vp8, vp9 and mjpeg that it manages here.
+
+    Found by decoding a tiny video of each, once a process. H.264 and HEVC are never among them, though some versions
+    take them: those guess how far frames are reordered, and fail on HEVC with B-frames.
+    """
+    try:
+        video_decoder()
+    except EnvironmentProblem:
+        return frozenset()
+    return frozenset(codec for codec in _SAMPLES if _decodes_on_cpu(codec))
+
+
+def _decodes_on_cpu(codec: str) -> bool:
+    fn, types, Pipeline = import_dali()
+    video = np.frombuffer(write_matroska([(0, _SAMPLES[codec])], codec=codec, width=16, height=16), np.uint8)
+    pipeline = Pipeline(batch_size=1, num_threads=1, device_id=None, **executor_options(Pipeline))
+    with pipeline:
+        encoded = fn.external_source(source=lambda: [video], dtype=types.UINT8, ndim=1)
+        pipeline.set_outputs(video_decoder()(encoded, frames=[0], device="cpu"))
+    try:
+        pipeline.build()
+        (frames,) = pipeline.run()
+        return bool(np.array(frames.at(0)).shape == (1, 16, 16, 3))
+    except RuntimeError:  # DALI's own, whatever the reason
+        return False

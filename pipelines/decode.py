@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
+from typing import Any
 
 import av
 import av.error
@@ -18,10 +20,10 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from pipelines.errors import FrameError, VideoError
+from pipelines.packet_io import check_unchanged, read_packets
 from pipelines.packets import PacketTable, Run, select, whole
 from pipelines.records import VideoRecord
-
-Box = tuple[int, int, int, int]  # y, x, height, width in px
+from pipelines.scaling import Box, BoxScaler, rgb_pixels
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,39 @@ def scan_frames(path: str) -> Iterator[ScannedFrame]:
                 yield ScannedFrame(frame.pts, frame.height, frame.width, frame.format.name, frame.is_corrupt)
 
 
+@dataclass(frozen=True)
+class Cut:
+    """What one clip takes of a video's frames, and where it goes.
+
+    `frames` int [T]: numbers in display order, in any order, repeats allowed. `box` (y, x, height, width) in px of
+    each frame is cut out; with `size_px` it is also scaled to a square of that side by the decoder's own scaler (see
+    scaling.py). `out` is written: uint8 [T, height, width, 3] or [T, size_px, size_px, 3], RGB.
+    """
+
+    frames: Sequence[int] | NDArray[np.integer]
+    box: Box
+    size_px: int | None
+    out: NDArray[np.uint8]
+
+
+@dataclass
+class ReadStatistics:
+    """What reading has cost so far: wall seconds by stage, bytes of file, packets decoded."""
+
+    read_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    convert_seconds: float = 0.0
+    bytes_read: int = 0
+    packets: int = 0
+
+
 class FrameReader:
-    """Reads frames of indexed videos; keeps one colour converter. One per process or thread."""
+    """Reads frames of indexed videos; keeps its colour converter and scalers. One per process or thread."""
 
     def __init__(self) -> None:
+        self.statistics = ReadStatistics()
         self._reformatter = VideoReformatter()
+        self._scaler = BoxScaler()
 
     def read(
         self,
@@ -62,38 +92,47 @@ class FrameReader:
     ) -> NDArray[np.uint8]:
         """Frames `frames` of the video, uint8 [T, H, W, 3], RGB; with `box` only that part of each.
 
-        `frames` are 0-based numbers in display order, in any order, repeats allowed. Raises VideoError if the file
-        is gone or changed since it was indexed, FrameError if a frame can't be had exactly, IndexError if it
-        doesn't exist.
+        `frames` are 0-based numbers in display order, in any order, repeats allowed. Raises what `fill` raises.
+        """
+        box = box or (0, 0, record.height, record.width)
+        out = np.empty((len(frames), box[2], box[3], 3), np.uint8)
+        self.fill(record, [Cut(frames, box, None, out)], root=root)
+        return out
+
+    def fill(self, record: VideoRecord, cuts: Sequence[Cut], *, root: str = "") -> None:
+        """Write the frames of all `cuts` where they go, out of one decode pass over what any of them needs.
+
+        Raises VideoError if the file is gone or changed since it was indexed, FrameError if a frame can't be had
+        exactly, IndexError if it doesn't exist; what was written by then is to be thrown away.
         """
         path = os.path.join(root, record.path)  # noqa: PTH118 - in the hot path, and root may be empty
         table = record.packets
-        y, x, height, width = box or (0, 0, record.height, record.width)
-        numbers = [int(k) for k in frames]
-        out = np.empty((len(numbers), height, width, 3), np.uint8)
-        places: dict[int, list[int]] = {}
-        for place, number in enumerate(numbers):
-            places.setdefault(number, []).append(place)
+        places: dict[int, list[tuple[Cut, int]]] = {}
+        for cut in cuts:
+            for place, number in enumerate(cut.frames):
+                places.setdefault(int(number), []).append((cut, place))
+        begin, before = perf_counter(), self.statistics.read_seconds + self.statistics.convert_seconds
         try:
-            _check_unchanged(path, os.stat(path), record)  # noqa: PTH116 - in the hot path
+            check_unchanged(path, record)
             for choose in (select, whole):
                 left = dict(places)
-                for wanted, frame in self._frames(path, record, table, choose(table, frames)):
+                for wanted, frame in self._frames(path, record, table, choose(table, list(places))):
                     if frame.is_corrupt and choose is select and not table.ordinal:
                         break  # damage is concealed out of what the decoder saw before: show it everything
                     if wanted is None:
                         continue
                     _check_size(path, wanted, frame, record)
-                    rgb = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
-                    for place in left.pop(wanted):
-                        out[place] = rgb[y : y + height, x : x + width]
+                    self._write(frame, left.pop(wanted))
                 else:
                     if not left:
-                        return out
+                        return
         except av.error.FFmpegError as error:
             raise FrameError(path, "does not decode", str(error)) from error
         except OSError as error:
             raise VideoError(path, "can't be read", error.strerror or str(error)) from error
+        finally:
+            spent = self.statistics.read_seconds + self.statistics.convert_seconds - before
+            self.statistics.decode_seconds += perf_counter() - begin - spent
         raise FrameError(
             path,
             "frames missing",
@@ -101,28 +140,52 @@ class FrameReader:
             "the file is damaged or changed: index the data set again",
         )
 
+    def _write(self, frame: av.VideoFrame, places: list[tuple[Cut, int]]) -> None:
+        begin = perf_counter()
+        whole_frame: NDArray[np.uint8] | None = None
+        for cut, place in places:
+            if cut.size_px is not None:
+                cut.out[place] = self._scaler.scale(frame, cut.box, cut.size_px)
+                continue
+            if whole_frame is None:
+                # One thread: by default FFmpeg splits even small frames over all cores, which costs more than it saves.
+                whole_frame = rgb_pixels(self._reformatter.reformat(frame, format="rgb24", threads=1))
+            y, x, height, width = cut.box
+            cut.out[place] = whole_frame[y : y + height, x : x + width]
+        self.statistics.convert_seconds += perf_counter() - begin
+
     def _frames(
         self, path: str, record: VideoRecord, table: PacketTable, runs: list[Run]
     ) -> Iterator[tuple[int | None, av.VideoFrame]]:
         """(frame number, frame) of every wanted frame, and (None, frame) of those decoded on the way."""
         if table.ordinal:
+            self.statistics.bytes_read += record.size
             yield from _counted(path, runs)
             return
         context = _open_context(record)
         for run in runs:
-            packets = _read_ranges(path, table, run) if table.addressable else _demux(path, table, run)
             wanted: dict[int | None, int] = dict(run.wanted)  # type: ignore[arg-type]  # None: no key of it
-            for number, data in packets:
-                # Not av.Packet(data): that lends the decoder our buffer, and it reads up to 64 bytes past the end,
-                # which must be zeros. A packet made by size has them.
-                packet = av.Packet(len(data))
-                packet.update(data)  # type: ignore[arg-type]  # any buffer will do
-                packet.pts = number
+            for packet in self._packets(path, table, run):
                 for frame in context.decode(packet):
                     yield wanted.pop(frame.pts, None), frame
             for frame in context.decode(None):
                 yield wanted.pop(frame.pts, None), frame
             context.flush_buffers()
+
+    def _packets(self, path: str, table: PacketTable, run: Run) -> Iterator[av.Packet[Any]]:
+        """The run's packets, each with its number as timestamp."""
+        begin = perf_counter()
+        pairs = list(read_packets(path, table, run))
+        self.statistics.read_seconds += perf_counter() - begin
+        self.statistics.packets += len(run.packets)
+        self.statistics.bytes_read += int(table.size[run.packets].sum())
+        for number, data in pairs:
+            # Not av.Packet(data): that lends the decoder our buffer, and it reads up to 64 bytes past the end,
+            # which must be zeros. A packet made by size has them.
+            packet = av.Packet(len(data))
+            packet.update(data)  # type: ignore[arg-type]  # any buffer will do
+            packet.pts = number
+            yield packet
 
 
 def read_frames(
@@ -134,15 +197,6 @@ def read_frames(
     `root` is the folder that `record.path` is relative to. Raises what FrameReader.read raises.
     """
     return FrameReader().read(record, frames, root=str(root))
-
-
-def _check_unchanged(path: str, status: os.stat_result, record: VideoRecord) -> None:
-    if status.st_size != record.size or status.st_mtime_ns != record.mtime_ns:
-        raise VideoError(
-            path,
-            "changed since it was indexed",
-            f"{record.size} bytes then, {status.st_size} now; index the data set again",
-        )
 
 
 def _check_size(path: str, number: int, frame: av.VideoFrame, record: VideoRecord) -> None:
@@ -164,54 +218,6 @@ def _open_context(record: VideoRecord) -> av.VideoCodecContext:
         # Without it the decoder guesses the reordering depth and drops pictures that come later than it guessed.
         context.options = {"strict": "1"}
     return context
-
-
-def _read_ranges(path: str, table: PacketTable, run: Run) -> Iterator[tuple[int, bytes | memoryview]]:
-    """(number, bytes) of the run's packets, out of one read of the byte range they span."""
-    offset, size = table.offset[run.packets], table.size[run.packets]
-    begin, end = int(offset.min()), int((offset + size).max())
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        if end - begin > 4 * int(size.sum()) + 2**20:  # a sparse run, such as a long one without its B-pictures
-            for number, at, length in zip(run.packets.tolist(), offset.tolist(), size.tolist(), strict=True):
-                yield number, os.pread(descriptor, length, at)
-            return
-        data = memoryview(os.pread(descriptor, end - begin, begin))
-    finally:
-        os.close(descriptor)
-    for number, at, length in zip(run.packets.tolist(), (offset - begin).tolist(), size.tolist(), strict=True):
-        yield number, data[at : at + length]
-
-
-def _demux(path: str, table: PacketTable, run: Run) -> Iterator[tuple[int, bytes]]:
-    """(number, bytes) of the run's packets, by seeking in the container; packets are known again by timestamp."""
-    assert table.pts is not None
-    number_of = {pts: number for number, pts in enumerate(table.pts.tolist())}
-    left = set(run.packets.tolist())
-    first, last = int(run.packets[0]), int(run.packets[-1])
-    for seeks in (True, False):
-        with av.open(path) as container:
-            stream = container.streams.video[0]
-            if seeks:
-                try:
-                    container.seek(int(table.pts[first]), stream=stream)
-                except av.error.FFmpegError:
-                    continue  # too short a file, say: read from the beginning instead
-            started = False
-            for packet in container.demux(stream):
-                number = number_of.get(packet.pts) if packet.pts is not None and packet.size else None
-                if number is None or number < first:
-                    continue
-                if not started and number != first:
-                    break  # the seek went past the packet: read from the beginning instead
-                started = True
-                if number in left:
-                    left.discard(number)
-                    yield number, bytes(packet)
-                if number >= last or not left:
-                    return
-            if started:
-                return
 
 
 def _counted(path: str, runs: list[Run]) -> Iterator[tuple[int, av.VideoFrame]]:

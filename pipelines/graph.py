@@ -1,24 +1,35 @@
 """The DALI graph: samples in, model input out.
 
-One clip on its way: the source ships uint8 [T, h, w, 3] (the plan's crop box, cut where frames are copied anyway)
+One clip on its way: the source gives uint8 [T, h, w, 3], the plan's crop box, cut where frames are copied anyway, or
+encoded bytes -> DALI decodes them and cuts the box
 -> antialiased bilinear resize -> window of S x S px -> mirror, scale, normalise, transpose -> float32 [3, T, S, S] or
-[T, S, S, 3]. The augment step is the same for every source and device.
+[T, S, S, 3]. Where the decoder's scaler has brought the box to S x S px already, the resize and the window fall away.
+The augment step is the same for every source and device.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from pipelines.compat import executor_options, import_dali
-from pipelines.source import DecodedSource
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.compat import executor_options, import_dali, video_decoder
+from pipelines.source import ClipStream, Sample
 from pipelines.specs import AugmentSpec
 
 
-def augment(frames: Any, resized: Any, window: Any, mirror: Any, spec: AugmentSpec) -> Any:
-    """Clips float32, laid out as `spec.layout`, of `frames` uint8 [T, h, w, 3] (layout FHWC); see ClipPlan."""
+def augment(frames: Any, resized: Any, window: Any, mirror: Any, spec: AugmentSpec, *, scaled: bool) -> Any:
+    """Clips float32, laid out as `spec.layout`, of `frames` uint8 [T, h, w, 3] (layout FHWC); see ClipPlan.
+
+    `scaled`: frames are S x S px as they come.
+    """
     fn, types, _ = import_dali()
-    clips = fn.resize(frames, size=resized, interp_type=types.INTERP_LINEAR, antialias=True)
-    clips = fn.slice(clips, window, [spec.size_px, spec.size_px], axes=[1, 2])
+    clips = frames
+    if not scaled:
+        clips = fn.resize(clips, size=resized, interp_type=types.INTERP_LINEAR, antialias=True)
+        clips = fn.slice(clips, window, [spec.size_px, spec.size_px], axes=[1, 2])
     to_pixels = 255.0 / spec.value_max  # DALI normalises pixels of 0..255
     return fn.crop_mirror_normalize(
         clips,
@@ -30,34 +41,65 @@ def augment(frames: Any, resized: Any, window: Any, mirror: Any, spec: AugmentSp
     )
 
 
-def build_pipeline(source: DecodedSource, *, workers: int, threads: int, prefetch: int) -> Any:
-    """A built DALI pipeline whose outputs are clips, info int64 [4] and reason uint8 [bytes] a sample.
+class ClipPipeline:
+    """A DALI pipeline that turns a batch's samples into clips; one batch is at work at a time.
 
-    `workers` processes call `source` (0: the calling process does), `threads` augment, `prefetch` batches lie ready.
+    `feed` starts and returns at once, `clips` waits for what was fed. The arrays that are fed are read in place: they
+    must stay as they are until `clips` has returned.
     """
-    fn, types, Pipeline = import_dali()
-    parallel = workers > 0
-    pipeline = Pipeline(
-        batch_size=source.stream.batch_size,
-        num_threads=threads,
-        device_id=None,
-        prefetch_queue_depth=prefetch,
-        py_num_workers=max(workers, 1),
-        py_start_method="spawn",
-        **executor_options(Pipeline),
-    )
-    with pipeline:
-        frames, resized, window, mirror, info, reason = fn.external_source(
-            source=source,
-            num_outputs=6,
-            batch=False,
-            parallel=parallel,
-            layout=["FHWC", "", "", "", "", ""],
-            dtype=[types.UINT8, types.FLOAT, types.INT32, types.INT32, types.INT64, types.UINT8],
-            ndim=[4, 1, 1, 1, 1, 1],
-            **({"prefetch_queue_depth": prefetch} if parallel else {}),
-        )
-        clips = augment(frames, resized, window, mirror, source.stream.augment)
-        pipeline.set_outputs(clips, info, reason)
-    pipeline.build()
-    return pipeline
+
+    def __init__(self, stream: ClipStream, *, threads: int) -> None:
+        fn, types, Pipeline = import_dali()
+        self._stream = stream
+        self._encoded = stream.decoder == "dali"
+        self._pipeline = Pipeline(
+            batch_size=stream.batch_size, num_threads=threads, device_id=None, prefetch_queue_depth=1,
+            **executor_options(Pipeline),
+        )  # fmt: skip
+        with self._pipeline:
+            if self._encoded:
+                frames = _decode(types)
+            else:
+                frames = fn.external_source(name="frames", layout="FHWC", dtype=types.UINT8, ndim=4, no_copy=True)
+            resized = window = None
+            if not stream.scaled:
+                resized, window = _input("resized", types.FLOAT), _input("window", types.INT32)
+            mirror = _input("mirror", types.INT32)
+            self._pipeline.set_outputs(augment(frames, resized, window, mirror, stream.augment, scaled=stream.scaled))
+        self._pipeline.build()
+
+    def feed(self, data: Sequence[NDArray[np.uint8]], samples: Sequence[Sample]) -> None:
+        """Start on a batch: `data` of each sample is its frames uint8 [T, h, w, 3], or its encoded bytes."""
+        feed = self._pipeline.feed_input
+        if self._encoded:
+            feed("encoded", list(data))
+            feed("numbers", [np.array(sample.numbers, np.int32) for sample in samples])
+            feed("order", [np.array(sample.order, np.int32) for sample in samples])
+            feed("box_start", np.array([sample.box[:2] for sample in samples], np.int32))
+            feed("box_shape", np.array([sample.box[2:] for sample in samples], np.int32))
+        else:
+            feed("frames", list(data))
+        feed("mirror", np.array([[sample.mirror] for sample in samples], np.int32))
+        if not self._stream.scaled:
+            feed("resized", np.array([sample.resized for sample in samples], np.float32))
+            feed("window", np.array([sample.window for sample in samples], np.int32))
+        self._pipeline.schedule_run()
+
+    def clips(self) -> Any:
+        """The clips of the batch that was fed: a DLPack object, float32 [N, ...], that belongs to whoever holds it."""
+        (clips,) = self._pipeline.outputs()
+        return clips.as_tensor()
+
+
+def _input(name: str, dtype: Any) -> Any:
+    fn, _, _ = import_dali()
+    return fn.external_source(name=name, dtype=dtype, ndim=1)
+
+
+def _decode(types: Any) -> Any:
+    """Frames uint8 [T, h, w, 3] out of encoded clips: decoded, the box cut, shown in the clip's order."""
+    fn, _, _ = import_dali()
+    encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1, no_copy=True)
+    frames = video_decoder()(encoded, frames=_input("numbers", types.INT32), device="cpu")
+    frames = fn.slice(frames, _input("box_start", types.INT32), _input("box_shape", types.INT32), axes=[1, 2])
+    return fn.sequence_rearrange(frames, new_order=_input("order", types.INT32))

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -153,11 +153,21 @@ class VideoIndex:
         rows = self._db.execute("SELECT path, reason, detail FROM quarantine ORDER BY path")
         return [Quarantined(*row) for row in rows]
 
-    def counts(self, field: str) -> list[tuple[str, int]]:
-        """(value, videos) of `codec`, `size` ("320x240"), `note` or `split`, most frequent first."""
+    def largest_file(self, split: str | None = None) -> int:
+        """Bytes of the largest file of `split` (None: all)."""
+        query = "SELECT MAX(size) FROM videos WHERE ?1 IS NULL OR split = ?1"
+        return int(self._db.execute(query, (split,)).fetchone()[0] or 0)
+
+    def counts(self, field: str, split: str | None = None) -> list[tuple[str, int]]:
+        """(value, videos) of `codec`, `size` ("320x240"), `note` or `split`, most frequent first.
+
+        Only the videos of `split` count (None: all).
+        """
         expression = {"codec": "codec", "size": "width || 'x' || height", "note": "note", "split": "split"}[field]
-        query = f"SELECT {expression}, COUNT(*) FROM videos GROUP BY 1 ORDER BY 2 DESC, 1"
-        return [(str(value), int(count)) for value, count in self._db.execute(query)]
+        query = (
+            f"SELECT {expression}, COUNT(*) FROM videos WHERE ?1 IS NULL OR split = ?1 GROUP BY 1 ORDER BY 2 DESC, 1"
+        )
+        return [(str(value), int(count)) for value, count in self._db.execute(query, (split,))]
 
     @property
     def _db(self) -> sqlite3.Connection:
@@ -328,9 +338,3 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
             continue
         return connection
     raise sqlite3.DatabaseError("it can't be opened for reading")
-
-
-def read_records(index: VideoIndex, ids: Iterable[int]) -> Iterator[VideoRecord]:
-    """The records of videos `ids`, one by one."""
-    for i in ids:
-        yield index[i]

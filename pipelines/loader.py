@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
+from collections.abc import Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.errors import EnvironmentProblem, R3DFastError, UsageError
-from pipelines.graph import build_pipeline
+from pipelines.compat import cpu_video_codecs
+from pipelines.engine import ClipEngine, LoaderStatistics
+from pipelines.errors import UsageError
 from pipelines.index import VideoIndex
-from pipelines.probing import usable_cpus
-from pipelines.source import ClipStream, DecodedSource
+from pipelines.source import ClipStream, Sample
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec, ShardSpec
-
-_MAX_RESTARTS = 3
-_WATCH_SECONDS = 1.0
-_starting = threading.Lock()
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,8 +48,9 @@ class Batch:
 class ClipLoader:
     """Batches of one split of an index, epoch after epoch.
 
-    Iterating gives the next epoch; `epoch(n, position)` starts anywhere. A worker process that dies is replaced and its
-    batch made again, the same. Close it, or use it in a `with`, to end its processes at once.
+    Iterating gives the next epoch; `epoch(n, position)` starts anywhere. Worker processes decode ahead into shared
+    memory, a DALI pipeline augments; a worker that dies or hangs is replaced and its clips made again, the same. Close
+    it, or use it in a `with`, to end its processes at once.
     """
 
     def __init__(
@@ -75,28 +66,30 @@ class ClipLoader:
     ) -> None:
         """A loader of `split` (None: all); `train`: whether to shuffle and augment (default: if split is "train").
 
-        Raises DataError if the split is missing or empty, UsageError if it is smaller than one batch.
+        Raises DataError if the split is missing or empty, UsageError if it is smaller than one batch or holds codecs
+        that DALI is to decode and can't.
         """
         self.spec = loader or LoaderSpec()
         train = split == "train" if train is None else train
         self._stream = ClipStream(
             str(index.path), str(index.root), split, clip or ClipSpec(), augment or AugmentSpec(),
-            shard or ShardSpec(), self.spec.batch_size, self.spec.seed, train, endless=train,
+            shard or ShardSpec(), self.spec.batch_size, self.spec.seed, train,
+            self.spec.repeats if train else 1, self.spec.decoder,
         )  # fmt: skip
         self.index = index
         self.sampler = self._stream.sampler(index)
+        self.statistics = LoaderStatistics()
         self._per_batch = self.spec.batch_size * self._stream.shard.count
         if len(self) == 0:
             shards = f" x {self._stream.shard.count} shards" if self._stream.shard.count > 1 else ""
             raise UsageError(
-                f"loader.batch_size {self.spec.batch_size}{shards} is more than the {self.sampler.num_clips} clips of "
-                f"split {split!r}: training drops incomplete batches; choose a smaller one"
+                f"loader.batch_size {self.spec.batch_size}{shards} is more than the {len(self.sampler.videos)} clips "
+                f"of split {split!r}: training drops incomplete batches; choose a smaller one"
             )
-        self._pipeline: Any = None
-        self._workers: list[BaseProcess] = []
-        self._has_worked = False  # what never worked is not tried again
-        self._next = (0, 0)  # (epoch, batch) that the pipeline gives next
+        if self.spec.decoder == "dali":
+            _check_codecs(index, split)
         self._epoch = 0
+        self._engine: ClipEngine | None = None
 
     def __len__(self) -> int:
         """Batches an epoch, the same on every shard."""
@@ -120,9 +113,16 @@ class ClipLoader:
             )
         return self._batches(number, start)
 
+    @property
+    def worker_pids(self) -> list[int]:
+        """The process numbers of the decoding workers; none before the first batch."""
+        return self._engine.pool.pids if self._engine else []
+
     def close(self) -> None:
         """End the worker processes. The loader can be used again: it starts new ones."""
-        self._pipeline, self._workers = None, []
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
 
     def __enter__(self) -> ClipLoader:
         return self
@@ -134,107 +134,34 @@ class ClipLoader:
 
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
         for number in range(start, len(self)):
-            following = number + 1
-            batch = _batch(self._run(epoch, number), epoch, following * self._per_batch)
-            self._next = self._place(epoch, following)
-            if following == len(self) and not self._stream.endless:
-                self._rewind()
-            yield batch
-
-    def _place(self, epoch: int, batch: int) -> tuple[int, int]:
-        """(epoch, batch) in the pipeline's own count: every epoch of an evaluation is the same one."""
-        if not self._stream.endless:
-            return 0, batch % len(self)
-        return epoch + batch // len(self), batch % len(self)
-
-    def _run(self, epoch: int, batch: int) -> Any:
-        """The pipeline's outputs for this batch; made again by new workers if one died."""
-        attempts = 1 + (_MAX_RESTARTS if self._has_worked else 0)
-        for attempt in range(1, attempts + 1):
+            if self._engine is None:
+                self._engine = ClipEngine(self._stream, self.index, self.spec, len(self), self.statistics)
             try:
-                if self._pipeline is None or self._next != self._place(epoch, batch):
-                    self._start(epoch, batch)
-                outputs = _run_watched(self._pipeline.run, self._workers)
-            except R3DFastError:
+                # Every epoch of an evaluation is the same one.
+                clips, samples = self._engine.run((epoch if self._stream.train else 0, number))
+            except BaseException:
+                self.close()  # what is on its way is of no use any more
                 raise
-            except RuntimeError as error:
-                failure = error.with_traceback(None)  # its frames would keep the pipeline and its workers
-            else:
-                self._has_worked = True
-                return outputs
-            self.close()
-            reason = (str(failure).strip().splitlines() or [type(failure).__name__])[-1].strip()
-            if attempt < attempts:
-                _log.warning("decoding failed at batch %d of epoch %d (%s): starting again", batch, epoch, reason)
-        raise EnvironmentProblem(
-            f"decoding failed at batch {batch} of epoch {epoch} (attempts: {attempts}): {reason}; loader.workers=0 "
-            "shows the error where it happens; a script needs its code below `if __name__ == '__main__':`"
-        ) from failure
-
-    def _start(self, epoch: int, batch: int) -> None:
-        self.close()  # the old workers end before the new ones start
-        workers = usable_cpus() if self.spec.workers == "auto" else self.spec.workers
-        threads = usable_cpus() if self.spec.threads == "auto" else self.spec.threads
-        source = DecodedSource(replace(self._stream, epoch=epoch, batch=batch))
-        with _starting:  # what is new afterwards is ours
-            others = set(multiprocessing.active_children())
-            self._pipeline = build_pipeline(source, workers=workers, threads=threads, prefetch=self.spec.prefetch)
-            self._workers = [child for child in multiprocessing.active_children() if child not in others]
-        self._next = self._place(epoch, batch)
-
-    def _rewind(self) -> None:
-        """Begin an evaluation's source again: it has ended, and nothing is made ahead."""
-        try:
-            _run_watched(self._pipeline.run, self._workers)
-        except StopIteration:
-            self._pipeline.reset()
-        except RuntimeError:
-            self.close()  # a worker died: the next epoch starts new ones
-        else:
-            raise AssertionError("the source went on past the end of its epoch")
+            yield _batch(clips, samples, epoch, (number + 1) * self._per_batch)
 
 
-def _run_watched(run: Callable[[], Any], workers: Sequence[BaseProcess]) -> Any:
-    """`run()`; raises RuntimeError if a worker has died and `run` does not come back.
-
-    DALI notices by itself a worker that dies at work. One that dies asleep is waited for without end: the thread that
-    waits is left behind then.
-    """
-    if not workers:
-        return run()
-    outcome: list[tuple[Any, BaseException | None]] = []
-
-    def work() -> None:
-        try:
-            outcome.append((run(), None))
-        except BaseException as error:
-            outcome.append((None, error))
-
-    thread = threading.Thread(target=work, name="r3d-fast-loader", daemon=True)
-    thread.start()
-    died = False
-    while thread.is_alive():
-        thread.join(_WATCH_SECONDS)
-        if died and thread.is_alive():
-            raise RuntimeError("a worker process died")
-        died = bool(wait([worker.sentinel for worker in workers], timeout=0))
-    outputs, error = outcome.pop()
-    try:
-        if error is not None:
-            raise error
-        return outputs
-    finally:
-        del error  # its traceback holds this frame, which holds the pipeline
+def _batch(clips: Any, samples: list[Sample], epoch: int, position: int) -> Batch:
+    return Batch(
+        clips,
+        np.array([sample.label for sample in samples], np.int64),
+        np.array([sample.video_id for sample in samples], np.int64),
+        np.array([sample.is_real for sample in samples], bool),
+        epoch,
+        position,
+        tuple(BadClip(sample.video_id, sample.reason) for sample in samples if sample.reason),
+    )
 
 
-def _batch(outputs: Any, epoch: int, position: int) -> Batch:
-    clips, info, reasons = outputs
-    rows = np.array(info.as_tensor())
-    real = rows[:, 2].astype(bool)
-    bad = []
-    if not real.all():
-        for i in np.flatnonzero(~real):
-            reason = bytes(np.array(reasons[int(i)])).decode()
-            if reason != "\0":
-                bad.append(BadClip(int(rows[i, 1]), reason))
-    return Batch(clips.as_tensor(), rows[:, 0].copy(), rows[:, 1].copy(), real, epoch, position, tuple(bad))
+def _check_codecs(index: VideoIndex, split: str | None) -> None:
+    known = cpu_video_codecs()
+    unknown = [f"{codec} ({count} videos)" for codec, count in index.counts("codec", split) if codec not in known]
+    if unknown:
+        raise UsageError(
+            f"loader.decoder dali: split {split!r} holds {', '.join(unknown)}; on the CPU DALI decodes "
+            f"{', '.join(sorted(known)) or 'no video'}: set loader.decoder to pyav"
+        )

@@ -20,9 +20,18 @@ _FEW = 64  # fewer files than this are done before a second process has started
 Result = VideoRecord | VideoError
 
 
-def usable_cpus() -> int:
-    """CPUs that this process may run on."""
-    return len(os.sched_getaffinity(0))
+def usable_cpus(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+    """CPUs that this process may use: those it may run on, or the share of them that its container is given."""
+    allowed = len(os.sched_getaffinity(0))
+    with suppress(OSError, ValueError):
+        quota, period = (cgroups / "cpu.max").read_text().split()  # "max 100000" where there is no limit
+        return max(1, min(allowed, -(-int(quota) // int(period))))
+    with suppress(OSError, ValueError):
+        quota = (cgroups / "cpu" / "cpu.cfs_quota_us").read_text()
+        period = (cgroups / "cpu" / "cpu.cfs_period_us").read_text()
+        if int(quota) > 0:
+            return max(1, min(allowed, -(-int(quota) // int(period))))
+    return allowed
 
 
 def probe_all(

@@ -153,17 +153,23 @@ def eval_geometry(height: int, width: int, spec: AugmentSpec) -> tuple[tuple[int
 class ClipSampler:
     """Says which clip stands at each position of an epoch.
 
-    Training: every video once an epoch, in a new order each epoch; evaluation: every view of every video, in order.
-    Positions count clips over all shards; shard k of n takes positions k, k+n, ...
+    Training: every video `repeats` times an epoch, in a new order each epoch; evaluation: every view of every video, in
+    order. Positions count clips over all shards; shard k of n takes positions k, k+n, ...
+
+    With `repeats` k > 1 an epoch goes in rounds: k batches (of `batch_size` on every shard) that show the same videos,
+    each time with other frames, crops and mirrors; videos that fill no batch are left out of the epoch.
     """
 
     def __init__(
-        self, videos: VideoColumns, clip: ClipSpec, augment: AugmentSpec, *, seed: int, train: bool, shard: ShardSpec
-    ) -> None:
+        self, videos: VideoColumns, clip: ClipSpec, augment: AugmentSpec, *, seed: int, train: bool, shard: ShardSpec,
+        repeats: int = 1, batch_size: int = 1,
+    ) -> None:  # fmt: skip
         if len(videos) == 0:
             raise DataError("no videos to draw clips from: the split is empty; expected at least one indexed video")
         self.videos, self.clip, self.augment = videos, clip, augment
         self.seed, self.train, self.shard = seed, train, shard
+        self.repeats = repeats if train else 1
+        self._group = batch_size * shard.count  # videos of a round
         if train:
             self.views = np.ones(len(videos), np.int64)
         elif clip.views == "all":
@@ -177,6 +183,8 @@ class ClipSampler:
     @property
     def num_clips(self) -> int:
         """Clips an epoch, over all shards."""
+        if self.repeats > 1:
+            return len(self.videos) // self._group * self._group * self.repeats
         return int(self._ends[-1])
 
     def num_batches(self, batch_size: int) -> int:
@@ -197,7 +205,11 @@ class ClipSampler:
         """The clip at `position` of `epoch` (both 0-based). Positions past the end are padding: not real."""
         real = position < self.num_clips
         if self.train:
-            row, view = int(self.order(epoch)[position % len(self.videos)]), 0
+            place = position
+            if self.repeats > 1:
+                rounds, rest = divmod(position, self._group * self.repeats)
+                place = rounds * self._group + rest % self._group
+            row, view = int(self.order(epoch)[place % len(self.videos)]), 0
         else:
             position = min(position, self.num_clips - 1)
             row = int(np.searchsorted(self._ends, position, side="right"))

@@ -1,32 +1,36 @@
-"""Picklable callables that hand DALI the samples of a batch. Each worker process holds one and opens what it needs.
+"""What makes clips: picklable sources that put the clips of a decode pass where DALI reads them.
 
-A clip that fails is handed on as a blank one, with the reason beside it and not real: it is never replaced by another.
+Each worker process holds one and opens what it needs. A clip that fails is handed on as a blank one, with the reason
+beside it and not real: it is never replaced by another.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import wait
-from typing import Any
+from time import perf_counter
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.decode import FrameReader
+from pipelines.decode import Cut, FrameReader, ReadStatistics
 from pipelines.errors import R3DFastError
 from pipelines.index import VideoIndex
+from pipelines.records import VideoRecord
+from pipelines.remux import GREY_PX, GREY_VIDEO, remux
 from pipelines.sampler import ClipPlan, ClipSampler
+from pipelines.scaling import Box
 from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
 
 _BLANK_PX = 8
+_MAX_REASON = 2000  # characters: reasons wait in a socket's buffer until they are read
 
 
 @dataclass(frozen=True)
 class ClipStream:
-    """Which batches a source gives: those of `epoch` from `batch` on; with `endless` those of the next epochs too."""
+    """Which clips a source makes: those of `split`, in the order and with the draws that the sampler gives them."""
 
     index_path: str
     root: str
@@ -37,81 +41,200 @@ class ClipStream:
     batch_size: int
     seed: int
     train: bool
-    epoch: int = 0
-    batch: int = 0
-    endless: bool = False
+    repeats: int = 1
+    decoder: Literal["pyav", "dali"] = "pyav"
 
     def sampler(self, index: VideoIndex) -> ClipSampler:
         """The sampler of this stream's videos."""
-        columns = index.columns(self.split)
-        return ClipSampler(columns, self.clip, self.augment, seed=self.seed, train=self.train, shard=self.shard)
+        return ClipSampler(
+            index.columns(self.split), self.clip, self.augment, seed=self.seed, train=self.train, shard=self.shard,
+            repeats=self.repeats, batch_size=self.batch_size,
+        )  # fmt: skip
+
+    @property
+    def scaled(self) -> bool:
+        """Whether clips are scaled by the decoder's scaler, so that the graph has nothing to resize."""
+        return self.train and self.augment.resize == "decoder" and self.decoder == "pyav"
+
+    def source(self) -> DecodedSource | EncodedSource:
+        """What makes these clips."""
+        return DecodedSource(self) if self.decoder == "pyav" else EncodedSource(self)
 
 
-class DecodedSource:
-    """Samples decoded by PyAV: `source(info)` for DALI's external_source, one clip a call.
+class Sample(NamedTuple):
+    """What a source says of a clip that lies in its slot: `shape` of the uint8 array, and what its plan says.
 
-    Gives frames uint8 [T, H, W, 3] of the plan's crop box, resized size float32 [2], window int32 [2], mirror int32
-    [1], (label, video id, is_real, position) int64 [4], and the reason of a failure as UTF-8, uint8 [bytes], one zero
-    byte if there is none. Raises StopIteration at the end of a stream that is not endless.
+    Encoded clips are bytes [B]; `numbers` says which frames of them to decode, `order` which of those the clip shows,
+    int [T], and `box` which part of each.
     """
+
+    shape: tuple[int, ...]
+    video_id: int
+    label: int
+    is_real: bool
+    resized: tuple[int, int]
+    window: tuple[int, int]
+    mirror: bool
+    reason: str = ""  # why it is blank
+    numbers: tuple[int, ...] = ()
+    order: tuple[int, ...] = ()
+    box: Box = (0, 0, 0, 0)
+
+
+class Source(Protocol):
+    """What workers hold: see DecodedSource."""
+
+    stream: ClipStream
+
+    def slot_bytes(self, index: VideoIndex) -> int:
+        """Bytes that the largest clip of `index` could take."""
+
+    def load(self, epoch: int, positions: Sequence[int], slots: Sequence[NDArray[np.uint8]]) -> list[Sample]:
+        """The samples at `positions` of `epoch`, all of one video, their data written to `slots`."""
+
+    def failed(
+        self, epoch: int, positions: Sequence[int], slots: Sequence[NDArray[np.uint8]], reason: str
+    ) -> list[Sample]:
+        """The same as blank samples that were given up."""
+
+    def statistics(self) -> ReadStatistics:
+        """What loading has cost since this was asked last."""
+
+
+class _IndexedSource:
+    """What sources share: the index and the sampler of their stream, opened where they are used."""
 
     def __init__(self, stream: ClipStream) -> None:
         self.stream = stream
-        self._open: tuple[VideoIndex, ClipSampler, FrameReader] | None = None
+        self._opened: tuple[VideoIndex, ClipSampler] | None = None
+        self._statistics = ReadStatistics()
 
-    def __getstate__(self) -> ClipStream:
-        return self.stream
+    def __reduce__(self) -> tuple[type[_IndexedSource], tuple[ClipStream]]:
+        """Pickle by the stream: each process opens the index itself."""
+        return type(self), (self.stream,)
 
-    def __setstate__(self, stream: ClipStream) -> None:
-        self.stream, self._open = stream, None
-        _die_with_parent()  # now, not at the first sample: the parent may be killed while workers still start
+    def statistics(self) -> ReadStatistics:
+        """What loading has cost since this was asked last."""
+        statistics, self._statistics = self._statistics, ReadStatistics()
+        return statistics
 
-    def __call__(self, info: Any) -> tuple[NDArray[Any], ...]:
-        """The sample that DALI's `SampleInfo` asks for."""
-        stream = self.stream
-        if self._open is None:
-            index = VideoIndex.open(stream.index_path, stream.root)
-            self._open = index, stream.sampler(index), FrameReader()
-        index, sampler, reader = self._open
-        per_epoch = sampler.num_batches(stream.batch_size)
-        number = info.iteration + (stream.batch if info.epoch_idx == 0 else 0)
-        if number >= per_epoch and not stream.endless:
-            raise StopIteration
-        epoch = stream.epoch + number // per_epoch
-        place = (number % per_epoch) * stream.batch_size + info.idx_in_batch
-        position = place * stream.shard.count + stream.shard.index
-        plan = sampler.plan(epoch, position)
-        frames, reason = _read(index, reader, plan)
-        real = plan.is_real and not reason
-        return (
-            frames,
-            np.array(plan.resized, np.float32),
-            np.array(plan.window, np.int32),
-            np.array([plan.mirror], np.int32),
-            np.array([plan.label, plan.video_id, real, position], np.int64),
-            np.frombuffer(reason.encode() or b"\0", np.uint8),
+    def _open(self) -> tuple[VideoIndex, ClipSampler]:
+        if self._opened is None:
+            index = VideoIndex.open(self.stream.index_path, self.stream.root)
+            self._opened = index, self.stream.sampler(index)
+        return self._opened
+
+    def _plans(self, epoch: int, positions: Sequence[int]) -> list[ClipPlan]:
+        _, sampler = self._open()
+        return [sampler.plan(epoch, position) for position in positions]
+
+
+class DecodedSource(_IndexedSource):
+    """Clips decoded by PyAV: frames uint8 [T, h, w, 3] of the plan's crop box, or scaled to [T, S, S, 3]."""
+
+    def __init__(self, stream: ClipStream) -> None:
+        super().__init__(stream)
+        self._reader = FrameReader()
+
+    def slot_bytes(self, index: VideoIndex) -> int:
+        """Bytes that the largest clip of the split could take."""
+        spec, columns = self.stream.augment, index.columns(self.stream.split)
+        frame_px = spec.size_px**2 if self.stream.scaled else int((columns.height * columns.width).max())
+        return self.stream.clip.num_frames * max(frame_px, _BLANK_PX**2) * 3
+
+    def load(self, epoch: int, positions: Sequence[int], slots: Sequence[NDArray[np.uint8]]) -> list[Sample]:
+        """The samples at `positions` of `epoch`, all of one video, their frames written to `slots`."""
+        index, _ = self._open()
+        plans = self._plans(epoch, positions)
+        cuts = [self._cut(plan, slot) for plan, slot in zip(plans, slots, strict=True) if plan.is_real]
+        self._reader.statistics = self._statistics
+        try:
+            if cuts:
+                self._reader.fill(index[plans[0].video_id], cuts, root=str(index.root))
+        except R3DFastError as error:
+            return self.failed(epoch, positions, slots, str(error) or type(error).__name__)
+        return [
+            _sample(plan, self._shape(plan)) if plan.is_real else self._blank(plan, slot)
+            for plan, slot in zip(plans, slots, strict=True)
+        ]
+
+    def failed(
+        self, epoch: int, positions: Sequence[int], slots: Sequence[NDArray[np.uint8]], reason: str
+    ) -> list[Sample]:
+        """The same as blank samples, `reason` saying why."""
+        return [
+            self._blank(plan, slot, reason) for plan, slot in zip(self._plans(epoch, positions), slots, strict=True)
+        ]
+
+    def _shape(self, plan: ClipPlan) -> tuple[int, int, int, int]:
+        size_px = self.stream.augment.size_px
+        height, width = (size_px, size_px) if self.stream.scaled else plan.box[2:]
+        return len(plan.frames), height, width, 3
+
+    def _cut(self, plan: ClipPlan, slot: NDArray[np.uint8]) -> Cut:
+        shape = self._shape(plan)
+        size_px = self.stream.augment.size_px if self.stream.scaled else None
+        return Cut(plan.frames, plan.box, size_px, slot[: math.prod(shape)].reshape(shape))
+
+    def _blank(self, plan: ClipPlan, slot: NDArray[np.uint8], reason: str = "") -> Sample:
+        side = self.stream.augment.size_px if self.stream.scaled else _BLANK_PX
+        shape = (len(plan.frames), side, side, 3)
+        slot[: math.prod(shape)] = 0
+        return _given_up(plan, shape, reason)
+
+
+class EncodedSource(_IndexedSource):
+    """Clips for DALI to decode: the packets they need, as a small video in memory, uint8 [bytes].
+
+    A blank clip is one grey frame shown T times.
+    """
+
+    def slot_bytes(self, index: VideoIndex) -> int:
+        """Bytes that the largest clip of the split could take: a whole file and a container around it."""
+        return index.largest_file(self.stream.split) * 2 + 2**16
+
+    def load(self, epoch: int, positions: Sequence[int], slots: Sequence[NDArray[np.uint8]]) -> list[Sample]:
+        """The samples at `positions` of `epoch`, all of one video, their bytes written to `slots`."""
+        index, _ = self._open()
+        plans = self._plans(epoch, positions)
+        begin = perf_counter()
+        try:
+            samples = [
+                self._remux(index[plan.video_id], plan, slot, str(index.root)) if plan.is_real else _grey(plan, slot)
+                for plan, slot in zip(plans, slots, strict=True)
+            ]
+        except R3DFastError as error:
+            samples = self.failed(epoch, positions, slots, str(error) or type(error).__name__)
+        self._statistics.read_seconds += perf_counter() - begin
+        return samples
+
+    def failed(
+        self, epoch: int, positions: Sequence[int], slots: Sequence[NDArray[np.uint8]], reason: str
+    ) -> list[Sample]:
+        """The same as blank samples, `reason` saying why."""
+        return [_grey(plan, slot, reason) for plan, slot in zip(self._plans(epoch, positions), slots, strict=True)]
+
+    def _remux(self, record: VideoRecord, plan: ClipPlan, slot: NDArray[np.uint8], root: str) -> Sample:
+        # Each frame once: for a repeated one DALI would decode from the beginning again.
+        frames, order = np.unique(plan.frames, return_inverse=True)
+        video = remux(record, frames, root=root)
+        slot[: len(video.data)] = video.data
+        self._statistics.bytes_read += len(video.data)
+        return _sample(plan, video.data.shape)._replace(
+            numbers=tuple(video.frames.tolist()), order=tuple(order.tolist()), box=plan.box
         )
 
 
-def _die_with_parent() -> None:
-    """End this worker when the process that started it is gone: killed outright, it could not end us itself."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, name="die with parent", daemon=True).start()
+def _grey(plan: ClipPlan, slot: NDArray[np.uint8], reason: str = "") -> Sample:
+    slot[: len(GREY_VIDEO)] = np.frombuffer(GREY_VIDEO, np.uint8)
+    sample = _given_up(plan, (len(GREY_VIDEO),), reason)
+    return sample._replace(numbers=(0,), order=(0,) * len(plan.frames), box=(0, 0, GREY_PX, GREY_PX))
 
 
-def _read(index: VideoIndex, reader: FrameReader, plan: ClipPlan) -> tuple[NDArray[np.uint8], str]:
-    """The plan's frames, and why there are none (blank frames then)."""
-    blank = np.zeros((len(plan.frames), _BLANK_PX, _BLANK_PX, 3), np.uint8)
-    if not plan.is_real:
-        return blank, ""
-    try:
-        return reader.read(index[plan.video_id], plan.frames, root=str(index.root), box=plan.box), ""
-    except R3DFastError as error:
-        return blank, str(error) or type(error).__name__
+def _given_up(plan: ClipPlan, shape: tuple[int, ...], reason: str) -> Sample:
+    """A sample that is not real; padding has no reason to be told."""
+    return _sample(plan, shape)._replace(is_real=False, reason=reason[:_MAX_REASON] if plan.is_real else "")
+
+
+def _sample(plan: ClipPlan, shape: tuple[int, ...]) -> Sample:
+    return Sample(shape, plan.video_id, plan.label, plan.is_real, plan.resized, plan.window, plan.mirror)

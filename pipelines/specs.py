@@ -78,6 +78,11 @@ class AugmentSpec(Spec):
     value_max: Literal[1, 255] = Field(1, description="pixels are scaled from 0..255 to 0..value_max")
     mean: Triple = Field((0.485, 0.456, 0.406), description="subtracted from each channel, R G B")
     std: Triple = Field((0.229, 0.224, 0.225), description="each channel is divided by it, R G B")
+    resize: Literal["decoder", "graph"] = Field(
+        "decoder",
+        description="who resizes a training crop. decoder: FFmpeg's scaler, in the pass that converts colours, several "
+        "times cheaper and within 36 dB of the other; graph: DALI, as evaluation always does",
+    )
     layout: Literal["NCTHW", "NTHWC"] = Field("NCTHW", description="axes of a batch; goes with model.data_format")
 
     @model_validator(mode="after")
@@ -103,9 +108,16 @@ class ShardSpec(Spec):
 
 
 class LoaderSpec(Spec):
-    """How clips are loaded: who works, how far ahead, in which order."""
+    """How clips are loaded: who works, how far ahead, in which order.
+
+    Up to (prefetch + repeats) x batch_size clips lie in memory: uint8 T x S x S x 3 bytes each in training, 0.6 MB by
+    default; T x crop x 3 where the graph resizes.
+    """
 
     batch_size: Positive = Field(64, description="clips a batch of one shard (N)")
+    decoder: Literal["pyav", "dali"] = Field(
+        "pyav", description="pyav: every codec of FFmpeg; dali: DALI decodes, on the CPU only MJPEG, VP8 and VP9"
+    )
     workers: Annotated[int, Field(ge=0, le=512)] | Literal["auto"] = Field(
         "auto", description="decoding processes; 0: decode in the calling process; auto: one a usable CPU"
     )
@@ -113,4 +125,13 @@ class LoaderSpec(Spec):
         "auto", description="DALI's augmenting threads; auto: one a usable CPU"
     )
     prefetch: Annotated[int, Field(ge=1, le=64)] = Field(2, description="batches made ahead")
+    repeats: Annotated[int, Field(ge=1, le=64)] = Field(
+        1,
+        description="clips of a video in an epoch, all out of one decode pass but with frames and crops of their own, "
+        "one in each of as many successive batches; an epoch is as many times longer. Cheaper a clip; successive "
+        "batches show the same videos. Evaluation ignores it",
+    )
+    timeout_seconds: Annotated[float, Field(gt=0.0)] = Field(
+        30.0, description="a worker that gives no clip for so long is replaced; three times on one video: a bad video"
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of order, frames, crops and mirrors")

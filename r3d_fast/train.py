@@ -122,7 +122,7 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
                         break
                     wait = time.monotonic() - asked
                     waited, interval_wait = waited + wait, interval_wait + wait
-                    _count_bad(batch, bad, config, loader.sampler.num_clips, progress)
+                    _count_bad(batch, bad, config, len(loader.sampler.videos), progress)
                     rate = learning_rate(
                         state.step, base=config.optimizer.lr, steps_per_epoch=len(loader), epochs=config.train.epochs,
                         spec=config.schedule,
