@@ -81,7 +81,7 @@ class AugmentSpec(Spec):
     resize: Literal["decoder", "graph"] = Field(
         "decoder",
         description="who resizes a training crop. decoder: FFmpeg's scaler, in the pass that converts colours, several "
-        "times cheaper and within 36 dB of the other; graph: DALI, as evaluation always does",
+        "times cheaper, colour at half resolution; graph: DALI, as evaluation always does",
     )
     layout: Literal["NCTHW", "NTHWC"] = Field("NCTHW", description="axes of a batch; goes with model.data_format")
 

@@ -1,0 +1,191 @@
+"""What is measured: each contender makes batches for as long as it is asked, and says what they cost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.peers import Peer, PeerLoader
+from pipelines.arena import Arena
+from pipelines.decode import Cut
+from pipelines.index import VideoIndex
+from pipelines.loader import ClipLoader
+from pipelines.pool import WorkerPool
+from pipelines.source import ClipStream, DecodedSource, Sample
+from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec, ShardSpec
+from pipelines.worker import Task
+
+_TIMEOUT_SECONDS = 60.0
+_STAGES = ("read", "decode", "convert", "ship", "augment")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all contenders of a run do: clips of `split` (None: all) in the same order with the same draws."""
+
+    index: VideoIndex
+    clip: ClipSpec
+    augment: AugmentSpec
+    workers: int
+    batch_size: int
+    seed: int = 0
+    split: str | None = None
+
+
+class Contender(Protocol):
+    """Something that makes batches without end."""
+
+    name: str
+
+    def make(self, batches: int) -> int:
+        """Clips made, after `batches` more batches."""
+
+    def bytes_read(self) -> int | None:
+        """Bytes of file read so far, None if nobody counts."""
+
+    def close(self) -> None:
+        """End its processes."""
+
+
+class Ours:
+    """The clip loader, epoch after epoch."""
+
+    def __init__(self, name: str, work: Work, *, workers: int | None = None, threads: int | None = None) -> None:
+        """A contender; `workers` and `threads` other than those of `work` are for the stage times."""
+        self.name = name
+        spec = LoaderSpec(
+            batch_size=work.batch_size, seed=work.seed, workers=work.workers if workers is None else workers,
+            threads="auto" if threads is None else threads,
+        )  # fmt: skip
+        self.loader = ClipLoader(
+            work.index, clip=work.clip, augment=work.augment, loader=spec, split=work.split, train=True
+        )
+        self._batches: Iterator[Any] = (batch for _ in count() for batch in self.loader)
+        self.bad: dict[int, str] = {}
+
+    def make(self, batches: int) -> int:
+        """Clips made, after `batches` more batches."""
+        clips = 0
+        for _ in range(batches):
+            batch = next(self._batches)
+            clips += len(np.from_dlpack(batch.clips))
+            self.bad.update({bad.video_id: bad.reason for bad in batch.bad})
+        return clips
+
+    def bytes_read(self) -> int:
+        """Bytes of file read so far."""
+        return self.loader.statistics.bytes_read
+
+    def stage_seconds(self) -> dict[str, float]:
+        """Wall seconds of each stage so far, and of the waits for workers."""
+        statistics = vars(self.loader.statistics)
+        return {stage: statistics[f"{stage}_seconds"] for stage in (*_STAGES, "wait")}
+
+    def close(self) -> None:
+        """End its processes."""
+        self.loader.close()
+
+
+class CeilingSource(DecodedSource):
+    """Decodes and converts what a clip needs, whole frames to RGB, and throws it away: what no loader can beat."""
+
+    def load(self, epoch: int, positions: Sequence[int], slots: Sequence[NDArray[np.uint8]]) -> list[Sample]:
+        """The samples at `positions` of `epoch`; nothing is written."""
+        index, sampler = self._open()
+        plan = sampler.plan(epoch, positions[0])
+        nothing = np.empty((len(plan.frames), 0, 0, 3), np.uint8)
+        self._reader.statistics = self._statistics
+        self._reader.fill(index[plan.video_id], [Cut(plan.frames, (0, 0, 0, 0), None, nothing)], root=str(index.root))
+        return [Sample((0,), plan.video_id, plan.label, True, (0, 0), (0, 0), False)]
+
+
+class Ceiling:
+    """Decoding and colour conversion alone, on as many processes; no crop, no resize, nothing handed over."""
+
+    name = "decode only (ceiling)"
+
+    def __init__(self, work: Work) -> None:
+        stream = ClipStream(
+            str(work.index.path), str(work.index.root), work.split, work.clip, work.augment, ShardSpec(),
+            work.batch_size, work.seed, train=True,
+        )  # fmt: skip
+        self._batch_size = work.batch_size
+        self._num_clips = stream.sampler(work.index).num_clips // work.batch_size * work.batch_size
+        self._arena = Arena(1, 1)
+        self._pool = WorkerPool(
+            CeilingSource(stream), self._arena, workers=work.workers, timeout_seconds=_TIMEOUT_SECONDS
+        )
+        self._given = self._made = self._bytes = 0
+
+    def make(self, batches: int) -> int:
+        """Clips made, after `batches` more batches' worth; three batches are always on their way, as in the loader."""
+        goal = self._made + batches * self._batch_size
+        while self._made < goal:
+            while self._given < self._made + 3 * self._batch_size:
+                epoch, position = divmod(self._given, self._num_clips)
+                self._given += 1
+                self._pool.submit(Task(self._given, 0, epoch, (position,), (0,)))
+            for reply in self._pool.collect(block=True):
+                self._made += 1
+                self._bytes += reply.statistics.bytes_read
+        return batches * self._batch_size
+
+    def bytes_read(self) -> int:
+        """Bytes of file read so far."""
+        return self._bytes
+
+    def close(self) -> None:
+        """End its processes."""
+        self._pool.close()
+        self._arena.close()
+
+
+class Theirs:
+    """A peer as a PyTorch DataLoader."""
+
+    def __init__(self, peer: Peer, work: Work) -> None:
+        self.name = peer.name
+        self.loader = PeerLoader(
+            peer, work.index, work.clip, work.augment, split=work.split, seed=work.seed, batch_size=work.batch_size,
+            workers=work.workers,
+        )  # fmt: skip
+
+    def make(self, batches: int) -> int:
+        """Clips made, after `batches` more batches."""
+        return sum(len(next(self.loader)) for _ in range(batches))
+
+    def bytes_read(self) -> None:
+        """Nobody counts."""
+        return
+
+    def close(self) -> None:
+        """End its processes."""
+        self.loader.close()
+
+
+def tree_cpu_seconds() -> float:
+    """CPU time that this process and all below it have taken so far, of the living ones."""
+    parents: dict[int, list[int]] = {}
+    ticks: dict[int, int] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+            except OSError:  # it has just ended
+                continue
+            pid = int(folder.name)
+            parents.setdefault(int(fields[1]), []).append(pid)
+            ticks[pid] = int(fields[11]) + int(fields[12])
+    total, left = 0, [os.getpid()]
+    while left:
+        pid = left.pop()
+        total += ticks.get(pid, 0)
+        left += parents.get(pid, [])
+    return total / os.sysconf("SC_CLK_TCK")
