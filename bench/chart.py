@@ -32,7 +32,7 @@ def draw(report: Report, path: str | Path) -> None:
 
 
 def figure_class(path: Path) -> Any:
-    """The Figure class of matplotlib, if `path` can become a chart. Raises UsageError and EnvironmentProblem like `draw`."""
+    """The Figure class of matplotlib, if `path` can become a chart. Raises what `draw` raises."""
     if path.suffix.lower() not in (".png", ".svg"):
         raise UsageError(f"{path}: expected a name that ends in .png or .svg")
     try:

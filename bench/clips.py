@@ -38,7 +38,7 @@ def open_clips(root: Path, folder: Path) -> Clips:
     begin = process_time()
     index = write_index(folder / "clips.r3dindex", root, data, workers=1)
     rate = len(data.entries) / max(process_time() - begin, 1e-9)
-    excluded = {item.path: item.reason for item in index.quarantined} | _unreadable(index)
+    excluded = {item.path: item.reason for item in index.quarantined} | unreadable(index)
     if len(excluded) >= len(data.entries):
         first = next(iter(excluded.items()), ("", ""))
         raise DataError(f"{root}: none of the {len(data.entries)} videos can be read; first: {first[0]}: {first[1]}")
@@ -47,7 +47,7 @@ def open_clips(root: Path, folder: Path) -> Clips:
     return Clips(index, tuple({"path": path, "reason": excluded[path]} for path in sorted(excluded)), rate)
 
 
-def _unreadable(index: VideoIndex) -> dict[str, str]:
+def unreadable(index: VideoIndex) -> dict[str, str]:
     """The videos of which a clip can't be read, by path, and why."""
     reader, bad = FrameReader(), {}
     if len(index) == 0:

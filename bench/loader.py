@@ -1,8 +1,8 @@
 """How many clips a second the loader gives, beside its ceiling and the loaders that a user would pick instead.
 
 Contenders are measured in turns, A B C A B C, so that what slows the machine for a while slows all of them. A turn
-begins with batches that are not timed: they empty what was made ahead while others ran, and leave the contender in the
-state in which it delivers as fast as it produces.
+begins when the one before has filled its queues and rests; then come batches that are not timed, which empty what was
+made ahead and leave the contender in the state in which it delivers as fast as it produces.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 from bench.clips import Clips, median_frames, open_clips
@@ -31,6 +31,8 @@ from pipelines.specs import AugmentSpec, ClipSpec
 GRAPH = f"{BASE}, graph resize"
 _WARM_BATCHES = 6  # more than any contender makes ahead
 _OWN_CLIPS = 64
+_REST_SECONDS = 0.1
+_LONGEST_REST = 300  # of these
 _STAGE_BATCHES = 12
 Say = Callable[[str], None]
 
@@ -153,6 +155,7 @@ def _take_turns(contenders: Sequence[Contender], settings: Settings, say: Say) -
     for number in range(settings.rounds + 1):
         say(f"round {number} of {settings.rounds}" if number else "warming up")
         for contender in contenders:
+            _wait_for_rest()
             contender.make(_WARM_BATCHES)
             read, cpu, begin = contender.bytes_read(), tree_cpu_seconds(), perf_counter()
             clips = contender.make(settings.batches)
@@ -162,6 +165,15 @@ def _take_turns(contenders: Sequence[Contender], settings: Settings, say: Say) -
             if number:
                 turns[contender.name].append(_Turn(clips, seconds, tree_cpu_seconds() - cpu, bytes_read))
     return turns
+
+
+def _wait_for_rest() -> None:
+    """Return when the processes below this one have nothing left to do, or after a time in which any would be done."""
+    for _ in range(_LONGEST_REST):
+        before = tree_cpu_seconds()
+        sleep(_REST_SECONDS)
+        if tree_cpu_seconds() - before < 0.2 * _REST_SECONDS:
+            return
 
 
 def _bytes_per_clip(turns: Sequence[_Turn]) -> float | None:

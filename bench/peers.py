@@ -63,20 +63,31 @@ def _decord(path: str, frames: NDArray[np.int32]) -> Frames:
     return pixels
 
 
-def _opencv(path: str, frames: NDArray[np.int32]) -> Frames:
+def _opencv(*, whole: bool, path: str, frames: NDArray[np.int32]) -> Frames:
+    """With `whole` every frame of the video is read, as most code does; else no more than needed is converted."""
     cv2: Any = importlib.import_module("cv2")
     # OpenCV's default, a thread a CPU, takes half as long again at this frame size, even alone.
     capture = cv2.VideoCapture(path, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     wanted, found = set(frames.tolist()), {}
     try:
-        for number in range(max(wanted) + 1):
-            if not capture.grab():
-                raise FrameError(path, "frames missing", f"OpenCV ends before frame {number}")
+        for number in itertools.count() if whole else range(max(wanted) + 1):
+            if not (read := capture.read() if whole else (capture.grab(), None))[0]:
+                break
             if number in wanted:
-                found[number] = capture.retrieve()[1]
+                found[number] = read[1] if whole else capture.retrieve()[1]
     finally:
         capture.release()
+    if len(found) < len(wanted):
+        raise FrameError(path, "frames missing", f"OpenCV gives {sorted(found)} of {sorted(wanted)}")
     return _bgr_to_rgb(cv2, [found[number] for number in frames.tolist()])
+
+
+def _opencv_whole(path: str, frames: NDArray[np.int32]) -> Frames:
+    return _opencv(whole=True, path=path, frames=frames)
+
+
+def _opencv_grab(path: str, frames: NDArray[np.int32]) -> Frames:
+    return _opencv(whole=False, path=path, frames=frames)
 
 
 def _pyav(path: str, frames: NDArray[np.int32]) -> Frames:
@@ -114,14 +125,16 @@ def _bgr_to_rgb(cv2: Any, images: Sequence[Any]) -> Frames:
 
 
 _FFMPEG = "pip install torch torchcodec (and FFmpeg's shared libraries)"
+_OPENCV = "pip install torch opencv-python-headless"
 PYAV = Peer("PyAV naive", ("torch",), "pip install torch", _pyav)
 PEERS: tuple[Peer, ...] = (
     Peer("torchcodec exact", ("torch", "torchcodec"), _FFMPEG, functools.partial(_torchcodec, "exact")),
     Peer("torchcodec approximate", ("torch", "torchcodec"), _FFMPEG, functools.partial(_torchcodec, "approximate")),
     Peer("decord", ("torch", "decord"), "pip install torch decord", _decord),
-    Peer("OpenCV", ("torch", "cv2"), "pip install torch opencv-python-headless", _opencv),
+    Peer("OpenCV full decode", ("torch", "cv2"), _OPENCV, _opencv_whole),
+    Peer("OpenCV grab", ("torch", "cv2"), _OPENCV, _opencv_grab),
     PYAV,
-    Peer("jpg frames", ("torch", "cv2|PIL"), "pip install torch opencv-python-headless", _jpegs, extracts=True),
+    Peer("jpg frames", ("torch", "cv2|PIL"), _OPENCV, _jpegs, extracts=True),
 )
 
 

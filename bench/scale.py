@@ -80,7 +80,7 @@ def soak(data: Path | None, clips: int, workers: int, command: str, say: Say) ->
 
 
 def measure_index(data: Path | None, videos: int, command: str, say: Say) -> dict[str, Any]:
-    """Figures of indexing the files of `data` (None: bench's own), and of an index of `videos` rows made from theirs."""
+    """Figures of indexing the files of `data` (None: bench's own) and of an index of `videos` rows made from them."""
     with tempfile.TemporaryDirectory(prefix="r3d-fast-bench-") as name:
         folder = Path(name)
         root = _root(data, folder, say)

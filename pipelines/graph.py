@@ -2,8 +2,8 @@
 
 One clip on its way: the source gives uint8 [T, h, w, 3], the plan's crop box, cut where frames are copied anyway, or
 encoded bytes -> DALI decodes them and cuts the box
--> antialiased bilinear resize -> window of S x S px -> mirror, scale, normalise, transpose -> float32 [3, T, S, S] or
-[T, S, S, 3]. Where the decoder's scaler has brought the box to S x S px already, the resize and the window fall away.
+-> antialiased bilinear resize, of which only the window of S x S px is computed -> mirror, scale, normalise, transpose
+-> float32 [3, T, S, S] or [T, S, S, 3]. Where the decoder's scaler has brought the box to S x S px, there is no resize.
 The augment step is the same for every source and device.
 """
 
@@ -20,16 +20,20 @@ from pipelines.source import ClipStream, Sample
 from pipelines.specs import AugmentSpec
 
 
-def augment(frames: Any, resized: Any, window: Any, mirror: Any, spec: AugmentSpec, *, scaled: bool) -> Any:
-    """Clips float32, laid out as `spec.layout`, of `frames` uint8 [T, h, w, 3] (layout FHWC); see ClipPlan.
+def augment(frames: Any, region: tuple[Any, Any] | None, mirror: Any, spec: AugmentSpec) -> Any:
+    """Clips float32, laid out as `spec.layout`, of `frames` uint8 [T, h, w, 3] (layout FHWC).
 
-    `scaled`: frames are S x S px as they come.
+    `region`: (y, x) in px of the frames where it begins and where it ends, float32 [2] each; it becomes S x S px. None:
+    frames are S x S px as they come.
     """
     fn, types, _ = import_dali()
     clips = frames
-    if not scaled:
-        clips = fn.resize(clips, size=resized, interp_type=types.INTERP_LINEAR, antialias=True)
-        clips = fn.slice(clips, window, [spec.size_px, spec.size_px], axes=[1, 2])
+    if region is not None:
+        start, end = region
+        clips = fn.resize(
+            clips, size=[spec.size_px, spec.size_px], roi_start=start, roi_end=end,
+            interp_type=types.INTERP_LINEAR, antialias=True,
+        )  # fmt: skip
     to_pixels = 255.0 / spec.value_max  # DALI normalises pixels of 0..255
     return fn.crop_mirror_normalize(
         clips,
@@ -61,11 +65,11 @@ class ClipPipeline:
                 frames = _decode(types)
             else:
                 frames = fn.external_source(name="frames", layout="FHWC", dtype=types.UINT8, ndim=4, no_copy=True)
-            resized = window = None
+            region = None
             if not stream.scaled:
-                resized, window = _input("resized", types.FLOAT), _input("window", types.INT32)
+                region = _input("region_start", types.FLOAT), _input("region_end", types.FLOAT)
             mirror = _input("mirror", types.INT32)
-            self._pipeline.set_outputs(augment(frames, resized, window, mirror, stream.augment, scaled=stream.scaled))
+            self._pipeline.set_outputs(augment(frames, region, mirror, stream.augment))
         self._pipeline.build()
 
     def feed(self, data: Sequence[NDArray[np.uint8]], samples: Sequence[Sample]) -> None:
@@ -81,14 +85,23 @@ class ClipPipeline:
             feed("frames", list(data))
         feed("mirror", np.array([[sample.mirror] for sample in samples], np.int32))
         if not self._stream.scaled:
-            feed("resized", np.array([sample.resized for sample in samples], np.float32))
-            feed("window", np.array([sample.window for sample in samples], np.int32))
+            start, end = _regions(samples, self._stream.augment.size_px)
+            feed("region_start", start)
+            feed("region_end", end)
         self._pipeline.schedule_run()
 
     def clips(self) -> Any:
         """The clips of the batch that was fed: a DLPack object, float32 [N, ...], that belongs to whoever holds it."""
         (clips,) = self._pipeline.outputs()
         return clips.as_tensor()
+
+
+def _regions(samples: Sequence[Sample], size_px: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Where the window of each sample begins and ends in its frames before the resize, (y, x) in px, float32 [N, 2]."""
+    frames = np.array([sample.box[2:] if sample.numbers else sample.shape[1:3] for sample in samples], np.float64)
+    scale = frames / np.array([sample.resized for sample in samples])
+    window = np.array([sample.window for sample in samples])
+    return (window * scale).astype(np.float32), ((window + size_px) * scale).astype(np.float32)
 
 
 def _input(name: str, dtype: Any) -> Any:

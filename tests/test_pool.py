@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
+import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,17 +161,29 @@ def test_pool_that_is_dropped_ends_its_processes(arena: Arena) -> None:
     assert not Path(f"/proc/{pid}").exists()
 
 
-def test_more_workers_than_the_limit_of_open_files_allows_is_a_clear_error(arena: Arena) -> None:
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    count = len(os.listdir("/proc/self/fd"))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (count + 8, before[1]))
-    try:
-        with pytest.raises(
-            EnvironmentProblem,
-            match=r"^no further decoding process can be started after \d+ \(Too many open files\); choose fewer "
-            r"loader.workers, or raise the limit of open files or processes \(ulimit -n, ulimit -u\)$",
-        ):
-            pool_of(arena, 64)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-    assert len(os.listdir("/proc/self/fd")) == count
+def test_more_workers_than_the_limit_of_open_files_allows_is_a_clear_error() -> None:
+    code = (
+        "import os\n"
+        "from crashing import CrashingSource\n"
+        "from pipelines.arena import Arena\n"
+        "from pipelines.errors import EnvironmentProblem\n"
+        "from pipelines.pool import WorkerPool\n"
+        "arena, before = Arena(64, 8), len(os.listdir('/proc/self/fd'))\n"
+        "try:\n"
+        "    WorkerPool(CrashingSource(), arena, workers=64, timeout_seconds=30)\n"
+        "except EnvironmentProblem as error:\n"
+        "    print(error)\n"
+        "assert len(os.listdir('/proc/self/fd')) == before\n"
+    )
+    tests = Path(__file__).resolve().parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])}
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -n 32 && exec "$@"', "sh", sys.executable, "-W", "error", "-c", code],
+        env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(
+        r"no further decoding process can be started after \d+ \(Too many open files\); choose fewer loader.workers, or "
+        r"raise the limit of open files or processes \(ulimit -n, ulimit -u\)\n",
+        done.stdout,
+    )
