@@ -183,7 +183,7 @@ def test_more_workers_than_the_limit_of_open_files_allows_is_a_clear_error() -> 
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(
-        r"no further decoding process can be started after \d+ \(Too many open files\); choose fewer loader.workers, or "
-        r"raise the limit of open files or processes \(ulimit -n, ulimit -u\)\n",
+        r"no further decoding process can be started after \d+ \(Too many open files\); choose fewer loader.workers, "
+        r"or raise the limit of open files or processes \(ulimit -n, ulimit -u\)\n",
         done.stdout,
     )
