@@ -40,6 +40,7 @@ def loader() -> None:
     "--peers", is_flag=False, flag_value="all", metavar="[NAME,...]",
     help="Measure the loaders that a user would pick instead too: all that are installed, or those named.",
 )  # fmt: skip
+@click.option("--repeats", metavar="K[,K...]", help="Measure loader.repeats K too: K clips from each decode pass.")
 @click.option("--rounds", type=click.IntRange(min=5), default=7, show_default=True, help="Turns of each contender.")
 @click.option("--batches", type=click.IntRange(min=1), default=12, show_default=True, help="Batches timed in a turn.")
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Clips a batch.")
@@ -50,6 +51,7 @@ def throughput(
     sampling: str,
     workers: str | None,
     peers: str | None,
+    repeats: str | None,
     rounds: int,
     batches: int,
     batch_size: int,
@@ -66,9 +68,10 @@ def throughput(
     settings = Settings(
         data=data,
         samplings=("segments", "consecutive") if sampling == "both" else (sampling,),
-        workers=_counts(workers) if workers else (usable_cpus(),),
+        workers=_counts("--workers", workers) if workers else (usable_cpus(),),
         peers=tuple(usable),
         missing=tuple(missing.items()),
+        repeats=_counts("--repeats", repeats) if repeats else (),
         rounds=rounds,
         batches=batches,
         batch_size=batch_size,
@@ -135,14 +138,14 @@ def compare_command(a: Path, b: Path) -> None:
     click.echo(as_text(load(a), load(b)))
 
 
-def _counts(text: str) -> tuple[int, ...]:
-    """The worker counts of `1,2,4`. Raises UsageError for anything else."""
+def _counts(option: str, text: str) -> tuple[int, ...]:
+    """The numbers of `1,2,4`, given for `option`. Raises UsageError for anything else."""
     try:
         counts = tuple(int(part) for part in text.split(","))
     except ValueError:
         counts = (0,)
     if min(counts) < 1 or len(set(counts)) < len(counts):
-        raise UsageError(f"--workers {text}: expected numbers of at least 1, each once, such as 2 or 1,2,4")
+        raise UsageError(f"{option} {text}: expected numbers of at least 1, each once, such as 2 or 1,2,4")
     return counts
 
 

@@ -57,12 +57,14 @@ class Contender(Protocol):
 class Ours:
     """The clip loader, epoch after epoch."""
 
-    def __init__(self, name: str, work: Work, *, workers: int | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self, name: str, work: Work, *, workers: int | None = None, threads: int | None = None, repeats: int = 1
+    ) -> None:
         """A contender; `workers` and `threads` other than those of `work` are for the stage times."""
         self.name = name
         spec = LoaderSpec(
             batch_size=work.batch_size, seed=work.seed, workers=work.workers if workers is None else workers,
-            threads="auto" if threads is None else threads,
+            threads="auto" if threads is None else threads, repeats=repeats,
         )  # fmt: skip
         self.loader = ClipLoader(
             work.index, clip=work.clip, augment=work.augment, loader=spec, split=work.split, train=True

@@ -46,6 +46,7 @@ class Settings:
     workers: tuple[int, ...] = (1,)
     peers: tuple[Peer, ...] = ()
     missing: tuple[tuple[str, str], ...] = ()  # peers that were asked for and are not installed, and the pip line
+    repeats: tuple[int, ...] = ()  # loaders that take so many clips from a decode pass are measured too
     rounds: int = 7
     batches: int = 12
     batch_size: int = 16
@@ -109,6 +110,7 @@ def _run(settings: Settings, clips: Clips, sampling: str, workers: int, say: Say
     # Ours are the exact frames that peers are compared with, so they are compared with a plain full decode.
     ours = check_frames(PYAV, clips.index, None, clip).text
     frames = {BASE: ours, GRAPH: ours, Ceiling.name: ""}
+    frames |= {f"{BASE}, {k} repeats": ours for k in settings.repeats}
     frames |= {peer.name: check_frames(peer, clips.index, None, clip).text for peer in settings.peers}
     stages = {name: _stages(variant) for name, variant in ((BASE, work), (GRAPH, graph))}
     with ExitStack() as open_contenders:
@@ -117,6 +119,7 @@ def _run(settings: Settings, clips: Clips, sampling: str, workers: int, say: Say
             lambda: Ours(BASE, work),
             lambda: Ours(GRAPH, graph),
             lambda: Ceiling(work),
+            *(lambda k=k: Ours(f"{BASE}, {k} repeats", work, repeats=k) for k in settings.repeats),
             *(lambda peer=peer: Theirs(peer, work) for peer in settings.peers),
         ]
         for make in makers:

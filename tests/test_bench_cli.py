@@ -123,8 +123,9 @@ def test_compare_says_no_difference_of_a_report_and_itself(
 
 def test_several_worker_counts_are_a_run_each(videos: Path, tmp_path: Path) -> None:
     done = bench("loader", "throughput", "--data", videos, *FEW[:-1], "1,2", "--sampling", "consecutive", "--json",
-                 tmp_path / "a.json")  # fmt: skip
+                 tmp_path / "a.json", "--repeats", "2")  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert all("r3d-fast, 2 repeats" in run.names for run in load(tmp_path / "a.json").runs)
     assert [(run.sampling, run.workers) for run in load(tmp_path / "a.json").runs] == [
         ("consecutive", 1),
         ("consecutive", 2),
@@ -151,6 +152,7 @@ def test_without_data_bench_makes_its_own_clips(tmp_path: Path) -> None:
         (["--workers", "0"], 2, r"bench: --workers 0: expected numbers of at least 1, each once, such as 2 or 1,2,4"),
         (["--workers", "2,2"], 2, r"bench: --workers 2,2: expected numbers"),
         (["--workers", "two"], 2, r"bench: --workers two: expected numbers"),
+        (["--repeats", "0"], 2, r"bench: --repeats 0: expected numbers of at least 1, each once"),
         (["--rounds", "4"], 2, r"4 is not in the range x>=5"),
         (["--json", "no/such/a.json"], 2, r"bench: no/such/a.json: no such folder to write to; make it first"),
         (["--plot", "a.gif"], 2, r"bench: a.gif: expected a name that ends in .png or .svg"),
