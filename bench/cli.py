@@ -120,11 +120,12 @@ def index(data: Path | None, videos: int, json_file: Path | None) -> None:
 
 @cli.command("report")
 @click.argument("folder", type=_file, default=Path("bench/results"))
-def report_command(folder: Path) -> None:
-    """Print the README's tables from the results (*.json) in FOLDER."""
+@click.option("--brief", is_flag=True, help="Only clips per second, as in the README.")
+def report_command(folder: Path, brief: bool) -> None:
+    """Print the tables of the results (*.json) in FOLDER."""
     from bench.report import load_folder, tables
 
-    click.echo(tables(load_folder(folder)), nl=False)
+    click.echo(tables(load_folder(folder), brief=brief), nl=False)
 
 
 @cli.command("compare")

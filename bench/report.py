@@ -56,10 +56,16 @@ def terminal(run: Run) -> str:
     return "\n".join(lines)
 
 
-def tables(reports: Sequence[Report | OtherReport]) -> str:
-    """Markdown: for each report one table a number of workers, then what else it says."""
+def tables(reports: Sequence[Report | OtherReport], *, brief: bool = False) -> str:
+    """Markdown: for each report one table a number of workers, then what else it says; `brief`: the clips/s alone."""
     blocks: list[str] = []
     for report in reports:
+        if brief:
+            if isinstance(report, Report):
+                for workers in dict.fromkeys(run.workers for run in report.runs):
+                    runs = [run for run in report.runs if run.workers == workers]
+                    blocks += [_conditions(report, runs), _rates(runs, brief=True)]
+            continue
         if isinstance(report, OtherReport):
             rows = [[key, value] for key, value in _flat(report.values) if key != "kind"]
             blocks += [report.kind, _markdown([["what", "value"], *rows], right=())]
@@ -86,7 +92,7 @@ def _conditions(report: Report, runs: Sequence[Run]) -> str:
     return "; ".join(parts) + ":"
 
 
-def _rates(runs: Sequence[Run]) -> str:
+def _rates(runs: Sequence[Run], *, brief: bool = False) -> str:
     """A row a contender: of each sampling, clips/s and the ratio; last what the check of the frames said."""
     rows = [["contender"]]
     for run in runs:
@@ -101,7 +107,7 @@ def _rates(runs: Sequence[Run]) -> str:
             row.append(f"{as_rate(figures.median)} ({as_rate(figures.low)} to {as_rate(figures.high)})")
             row.append("" if name == BASE or BASE not in run.names else f"{_times(run, name)} x")
         rows.append(row)
-    checks = [_frames(runs, name) for name in _contenders(runs)]
+    checks = [_frames(runs, name, brief) for name in _contenders(runs)]
     if any(checks):
         rows[0].append("frames")
         for row, check in zip(rows[1:], checks, strict=True):
@@ -163,9 +169,11 @@ def _stages(known: Sequence[Figures]) -> list[str]:
     return [name for name in _STAGES if name in names] + [name for name in names if name not in _STAGES]
 
 
-def _frames(runs: Sequence[Run], name: str) -> str:
+def _frames(runs: Sequence[Run], name: str, brief: bool) -> str:
     """What the check of a contender's frames said: once where it said the same of each sampling."""
     said = {run.sampling: run[name].frames for run in runs if name in run.names}
+    if brief:  # the worst of it
+        said = {sampling: text.split(", else ")[0] for sampling, text in said.items()}
     if len(set(said.values())) == 1:
         return next(iter(said.values()))
     return "; ".join(f"{sampling}: {text}" for sampling, text in said.items() if text)

@@ -454,8 +454,9 @@ def test_a_missing_matplotlib_is_named(saved: Path) -> None:
 # The README.
 
 
-def test_the_readme_shows_the_committed_results_as_bench_report_prints_them() -> None:
+@pytest.mark.parametrize(("page", "brief"), [("README.md", True), ("bench/results/README.md", False)])
+def test_pages_show_the_committed_results_as_bench_report_prints_them(page: str, brief: bool) -> None:
     root = Path(__file__).resolve().parent.parent
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    shown = readme.split("<!-- bench report -->\n", 1)[1].split("<!-- end of bench report -->", 1)[0]
-    assert shown == tables(load_folder(root / "bench" / "results")), "put there what `bench report` prints"
+    text = (root / page).read_text(encoding="utf-8")
+    shown = text.split("<!-- bench report -->\n", 1)[1].split("<!-- end of bench report -->", 1)[0]
+    assert shown == tables(load_folder(root / "bench" / "results"), brief=brief), "put there what `bench report` prints"
