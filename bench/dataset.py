@@ -6,9 +6,6 @@ the pictures are moving layers of a texture with the spectrum of photographs.
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import UsageError
+from r3d_fast.generated import make_once
 
 CLASSES = 8
 MARKER = ".r3d-bench.json"
@@ -54,30 +52,19 @@ def make_clips(
     """
     if videos < CLASSES or seed < 0:
         raise UsageError(f"videos {videos}, seed {seed}: expected at least {CLASSES} and 0")
-    marker = json.dumps({"version": 1, "videos": videos, "seed": seed})
-    if _is_made(root, marker):
-        return
-    # Built beside its place and renamed, so that a kill never leaves half a data set under the asked name.
-    building = root.with_name(f"{root.name}.tmp-{os.getpid()}")
-    try:
+
+    def write(folder: Path) -> None:
         rng = np.random.default_rng(seed)
         tiles = [_draw_tile(rng) for _ in range(3)]
         for number, video in enumerate(_plan(videos, rng)):
-            folder = building / f"class_{number % CLASSES}"
-            folder.mkdir(parents=True, exist_ok=True)
+            place = folder / f"class_{number % CLASSES}" / f"{number // CLASSES:03d}.avi"
+            place.parent.mkdir(parents=True, exist_ok=True)
             # A stream of draws for each video, so that none depends on what another one drew.
-            frames = _draw_frames(tiles, video.num_frames, np.random.default_rng([seed, number]))
-            _write_video(folder / f"{number // CLASSES:03d}.avi", video, frames)
+            _write_video(place, video, _draw_frames(tiles, video.num_frames, np.random.default_rng([seed, number])))
             if progress is not None:
                 progress(number + 1, videos)
-        (building / MARKER).write_text(marker, encoding="utf-8")
-        try:
-            building.rename(root)
-        except OSError:
-            if not _is_made(root, marker):  # else another process was faster
-                raise
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+
+    make_once(root, MARKER, {"version": 1, "videos": videos, "seed": seed}, "set of bench clips", write)
 
 
 def _plan(videos: int, rng: np.random.Generator) -> Iterator[_Video]:
@@ -147,16 +134,3 @@ def _write_video(path: Path, video: _Video, frames: Iterator[Plane]) -> None:
             frame.pts = number
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-
-
-def _is_made(root: Path, marker: str) -> bool:
-    """Whether `root` holds the clips that `marker` describes; UsageError where it holds another thing."""
-    try:
-        if (root / MARKER).read_text(encoding="utf-8") == marker:
-            return True
-        what = "holds clips made with other arguments"
-    except (FileNotFoundError, NotADirectoryError):
-        if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-            return False
-        what = "exists and holds no clips of bench"
-    raise UsageError(f"{root}: {what}; give another folder, or remove this one first")

@@ -6,9 +6,6 @@ frame are drawn alike for all classes, so a model that looks at single frames st
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import UsageError
+from r3d_fast.generated import make_once
 
 CLASSES = ("left", "right", "up", "down", "zoom_in", "zoom_out", "rotate_left", "rotate_right")
 SPLITS = ("train", "test")
@@ -61,21 +59,11 @@ def make_demo_dataset(
     if any(side % 2 or not 16 <= side <= 1024 for side in size):
         raise UsageError(f"size {size[0]}x{size[1]}: expected even numbers from 16 to 1024")
     counts = {"train": videos_per_class, "test": test_per_class}
-    marker = json.dumps({"version": 1, **counts, "size": size, "num_frames": num_frames, "seed": seed}, indent=1)
-    if _is_made(root, marker):
-        return
-    # Built beside its place and renamed, so that a kill never leaves half a data set under the asked name.
-    building = root.with_name(f"{root.name}.tmp-{os.getpid()}")
-    try:
-        _write_all(building, counts, size, num_frames, seed, progress)
-        (building / MARKER).write_text(marker, encoding="utf-8")
-        try:
-            building.rename(root)
-        except OSError:
-            if not _is_made(root, marker):  # else another process was faster
-                raise
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    arguments = {"version": 1, **counts, "size": size, "num_frames": num_frames, "seed": seed}
+    make_once(
+        root, MARKER, arguments, "demo data set",
+        lambda folder: _write_all(folder, counts, size, num_frames, seed, progress),
+    )  # fmt: skip
 
 
 def render_clip(name: str, *, size: tuple[int, int], num_frames: int, rng: np.random.Generator) -> Frames:
@@ -129,19 +117,6 @@ def _sample(texture: NDArray[np.float32], x: NDArray[np.float64], y: NDArray[np.
     below = pixels[y1 + x0] * (1 - right_share) + pixels[y1 + x1] * right_share
     mixed: NDArray[np.float32] = above * (1 - below_share) + below * below_share
     return (mixed + 0.5).astype(np.uint8)
-
-
-def _is_made(root: Path, marker: str) -> bool:
-    """Whether `root` holds the data set that `marker` describes; UsageError where it holds another thing."""
-    try:
-        if (root / MARKER).read_text(encoding="utf-8") == marker:
-            return True
-        what = "holds a demo data set made with other arguments"
-    except (FileNotFoundError, NotADirectoryError):
-        if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-            return False
-        what = "exists and is no demo data set"
-    raise UsageError(f"{root}: {what}; give another folder, or remove this one first")
 
 
 def _write_all(

@@ -7,8 +7,8 @@ import av
 import numpy as np
 import pytest
 from clips import write_stamped_video
+from loading import triangle
 from numpy.typing import NDArray
-from test_loader import triangle
 
 from pipelines import AugmentSpec, ClipSpec, ShardSpec, VideoIndex
 from pipelines.decode import Cut, FrameReader
