@@ -212,6 +212,17 @@ def predict(model: Path, videos: tuple[str, ...], top: int, json_file: Path | No
         raise DataError(f"{failed} of {len(predictions)} videos could not be read")
 
 
+@cli.command()
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
+def doctor(json_: bool) -> int:
+    """Say what this machine can do and how to mend what is missing; exit code 4 if it can't train."""
+    from r3d_fast.doctor import as_json, as_text, examine
+
+    diagnosis = examine()
+    click.echo(json.dumps(as_json(diagnosis), indent=1) if json_ else as_text(diagnosis, sys.stdout.encoding))
+    return diagnosis.exit_code
+
+
 def _write_json(path: Path | None, values: Any) -> None:
     if path is None:
         return

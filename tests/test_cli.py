@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -262,3 +263,14 @@ def test_the_real_lists(capsys: pytest.CaptureFixture[str], real_clips: Path, tm
 def test_shipped_configs_load() -> None:
     for name in ("demo", "ucf101_r3d18", "ucf101_r3d18_paper"):
         assert load_config(name).data.root is not None
+
+
+def test_doctor_says_that_this_machine_can_train() -> None:
+    done = tiny.call("doctor")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^ok +DALI +nvidia-dali-cuda\d+ [\d.]+, CPU decoder: mjpeg, vp8, vp9", done.stdout, re.M)
+    assert "This machine can train on the " in done.stdout
+    done = tiny.call("doctor", "--json")
+    values = json.loads(done.stdout)
+    assert values["exit_code"] == done.returncode == 0
+    assert {check["name"] for check in values["checks"]} >= {"PyAV", "DALI", "Paddle", "GPU", "NVDEC"}

@@ -89,4 +89,7 @@ def test_memory_and_open_files_stay_over_thousands_of_clips(index: VideoIndex, r
                 opened.append([len(os.listdir(f"/proc/{pid}/fd")) for pid in pids])
     middle, last = np.array(grown[10:30]).min(axis=0), np.array(grown[30:50]).min(axis=0)
     assert (last - middle < 20 * 160 / 1000).all()
-    assert len({str(counts) for counts in opened}) == 1
+    own, *workers = np.array(opened).T
+    assert own.min() == own.max()
+    for counts in workers:
+        assert counts.max() <= counts.min() + 1  # the video that it just reads
