@@ -111,7 +111,12 @@ def _run(settings: Settings, clips: Clips, sampling: str, workers: int, say: Say
     ours = check_frames(PYAV, clips.index, None, clip).text
     frames = {BASE: ours, GRAPH: ours, Ceiling.name: ""}
     frames |= {f"{BASE}, {k} repeats": ours for k in settings.repeats}
-    frames |= {peer.name: check_frames(peer, clips.index, None, clip).text for peer in settings.peers}
+    for peer in settings.peers:
+        check = check_frames(peer, clips.index, None, clip)
+        frames[peer.name] = check.text
+        for what, paths in (("other frames of", check.wrong), ("nothing of", check.failed)):
+            if paths:
+                say(f"{sampling}, {workers} workers: {peer.name} gives {what} {', '.join(paths)}")
     stages = {name: _stages(variant) for name, variant in ((BASE, work), (GRAPH, graph))}
     with ExitStack() as open_contenders:
         contenders: list[Contender] = []

@@ -14,6 +14,8 @@ from typing import ClassVar
 
 from pydantic import ConfigDict
 
+from pipelines.probing import usable_cpus
+
 # A figure that was damaged by hand must not load as another figure.
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 _PACKAGES = (
@@ -57,7 +59,7 @@ def describe() -> Machine:
     """The machine this runs on."""
     return Machine(
         cpu=_cpu(),
-        cpus=len(os.sched_getaffinity(0)),
+        cpus=usable_cpus(),
         memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         gpu=_gpu(),
         os=_system(),
