@@ -19,7 +19,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from pipelines.errors import FrameError, VideoError
+from pipelines.errors import FrameError, R3DFastError, VideoError
 from pipelines.packet_io import check_unchanged, read_packets
 from pipelines.packets import PacketTable, Run, select, whole
 from pipelines.records import VideoRecord
@@ -39,7 +39,7 @@ class ScannedFrame:
 
 def scan_frames(path: str) -> Iterator[ScannedFrame]:
     """Every frame of a full sequential decode, pixels dropped. Raises av.error.FFmpegError where decoding fails."""
-    with av.open(path) as container:
+    with av.open(path, metadata_errors="ignore") as container:
         stream = container.streams.video[0]
         for number, packet in enumerate(container.demux(stream)):
             if packet.size:
@@ -126,7 +126,9 @@ class FrameReader:
                 else:
                     if not left:
                         return
-        except av.error.FFmpegError as error:
+        except R3DFastError:
+            raise
+        except (av.error.FFmpegError, ValueError) as error:  # PyAV raises ValueError for some damage
             raise FrameError(path, "does not decode", str(error)) from error
         except OSError as error:
             raise VideoError(path, "can't be read", error.strerror or str(error)) from error
@@ -222,7 +224,7 @@ def _open_context(record: VideoRecord) -> av.VideoCodecContext:
 
 def _counted(path: str, runs: list[Run]) -> Iterator[tuple[int, av.VideoFrame]]:
     wanted = {count for run in runs for count in run.wanted}
-    with av.open(path) as container:
+    with av.open(path, metadata_errors="ignore") as container:
         for count, frame in enumerate(container.decode(container.streams.video[0])):
             if count in wanted:
                 wanted.discard(count)

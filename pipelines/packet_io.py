@@ -53,7 +53,7 @@ def demux_packets(path: str, table: PacketTable, run: Run) -> Iterator[tuple[int
     left = set(run.packets.tolist())
     first, last = int(run.packets[0]), int(run.packets[-1])
     for seeks in (True, False):
-        with av.open(path) as container:
+        with av.open(path, metadata_errors="ignore") as container:
             stream = container.streams.video[0]
             if seeks:
                 try:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.bitstream import DROPPABLE, SILENT, START
-from pipelines.errors import FrameError, VideoError
+from pipelines.errors import FrameError, R3DFastError, VideoError
 from pipelines.packet_io import check_unchanged, read_packets
 from pipelines.packets import PacketTable, Run, select
 from pipelines.records import VideoRecord
@@ -68,7 +68,9 @@ def remux(record: VideoRecord, frames: Sequence[int] | NDArray[np.integer], *, r
             raise _inexact(path, why)
         shown = _shown_as(record)
         numbers, blocks = _gather(path, record, record.packets, frames, shown)
-    except av.error.FFmpegError as error:
+    except R3DFastError:
+        raise
+    except (av.error.FFmpegError, ValueError) as error:  # PyAV raises ValueError for some damage
         raise VideoError(path, "can't be read", str(error)) from error
     except OSError as error:
         raise VideoError(path, "can't be read", error.strerror or str(error)) from error

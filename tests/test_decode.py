@@ -135,3 +135,16 @@ def test_damage_after_indexing_is_an_error_and_never_a_shorter_clip(tmp_path: Pa
     os.utime(path, ns=(record.mtime_ns, record.mtime_ns))
     with pytest.raises(FrameError):
         FrameReader().read(record, [0, 30])
+
+
+def test_text_in_a_container_that_is_no_text_is_not_read(tmp_path: Path) -> None:
+    """Bytes rot in a tag of a Matroska file: the frames are as good as before."""
+    path = clips.write_stamped_video(tmp_path / "a.mkv", codec="vp9")
+    record = probe_video(path)
+    expected = FrameReader().read(record, [3, 30])
+    status, data = path.stat(), path.read_bytes()
+    assert data.count(b"ENCODERD\x87") == 1  # a tag, its length and its text follow
+    at = data.index(b"ENCODERD\x87") + 11
+    path.write_bytes(data[:at] + b"\xcf\xff" + data[at + 2 :])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert np.array_equal(FrameReader().read(record, [3, 30]), expected)
