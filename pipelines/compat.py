@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from pipelines.errors import EnvironmentProblem
-from pipelines.remux import GREY_VP8, write_matroska
+from pipelines.remux import write_matroska
 
 # One grey frame of 16x16 px.
 _SAMPLES = {
-    "vp8": GREY_VP8,
+    "vp8": base64.b64decode("EAIAnQEqEAAQAABHCIWFiIWEiAICAAYZaAAA"),
     "vp9": base64.b64decode("gkmDQgAA8AD2ADgkHBhKAAAwYAAAN4A="),
     "mjpeg": base64.b64decode(
         "/9j/2wBDAAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQH/wAARCAAQABADASIA"
@@ -36,6 +36,14 @@ def import_dali() -> tuple[ModuleType, ModuleType, Any]:
             "'r3d-fast[cuda11]' or 'r3d-fast[cuda12]' (with a GPU)"
         ) from error
     return fn, types, Pipeline
+
+
+def import_pipeline() -> tuple[Any, Any]:
+    """(nvidia.dali.pipeline_def, Pipeline). Raises EnvironmentProblem where DALI is not installed."""
+    _, _, Pipeline = import_dali()
+    from nvidia.dali import pipeline_def
+
+    return pipeline_def, Pipeline
 
 
 def executor_options(pipeline: Any) -> dict[str, bool]:

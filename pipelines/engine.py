@@ -6,6 +6,7 @@ batch that follows the one given out is augmented while the caller works; the on
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import deque
 from collections.abc import Sequence
@@ -20,10 +21,11 @@ from pipelines.graph import ClipPipeline
 from pipelines.index import VideoIndex
 from pipelines.pool import WorkerPool
 from pipelines.probing import usable_cpus
-from pipelines.source import ClipStream, Sample
+from pipelines.source import ClipStream, EncodedSource, Sample
 from pipelines.specs import LoaderSpec
 from pipelines.worker import Reply, Task
 
+_log = logging.getLogger(__name__)
 Place = tuple[int, int]  # epoch, batch of this shard
 
 
@@ -192,11 +194,11 @@ class ClipEngine:
         self._pipeline.feed(data, samples)
 
     def _clips(self, batch: _Pending) -> Any:
-        """The clips of the batch that is in DALI; those that DALI itself fails on are found out and given up."""
+        """The clips of the batch that is in DALI; those that DALI itself fails on are found out and left to PyAV."""
         try:
             return self._pipeline.clips()
         except RuntimeError as error:
-            if self._stream.decoder == "pyav":
+            if not isinstance(self._source, EncodedSource):
                 raise EnvironmentProblem(f"DALI failed: {_in_one_line(error)}") from error
         for row in range(len(batch.slots)):
             self._restart_dali()
@@ -204,7 +206,7 @@ class ClipEngine:
                 self._feed(batch, [row])
                 self._pipeline.clips()
             except RuntimeError as error:
-                self._give_up(batch, row, _in_one_line(error))
+                self._decode(batch, row, self._source, _in_one_line(error))
         self._restart_dali()
         self._feed(batch, range(len(batch.slots)))
         return self._pipeline.clips()
@@ -213,11 +215,14 @@ class ClipEngine:
         """A pipeline in place of one that has failed: DALI's are of no use after that."""
         self._pipeline = ClipPipeline(self._stream, threads=self._threads)
 
-    def _give_up(self, batch: _Pending, row: int, reason: str) -> None:
+    def _decode(self, batch: _Pending, row: int, source: EncodedSource, reason: str) -> None:
+        """Decode the clip of a row here, by PyAV; blank it, as any, where that fails too."""
         slot = self._arena.slot(batch.slots[row])
-        (sample,) = self._source.failed(batch.place[0], [self._position(batch, row)], [slot], "")
-        path = Path(self._stream.root) / self._index[sample.video_id].path
-        batch.samples[row] = sample._replace(reason=f"{path}: DALI can't decode it: {reason}")
+        (sample,) = source.load_decoded(batch.place[0], [self._position(batch, row)], [slot])
+        batch.samples[row] = sample
+        if sample.is_real:
+            path = Path(self._stream.root) / self._index[sample.video_id].path
+            _log.warning("%s: DALI can't decode it (%s): decoded by PyAV", path, reason)
 
     def _position(self, batch: _Pending, row: int) -> int:
         """Where the clip of a row stands in the epoch, counted over all shards."""

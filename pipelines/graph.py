@@ -1,7 +1,7 @@
 """The DALI graph: samples in, model input out.
 
 One clip on its way: the source gives uint8 [T, h, w, 3], the plan's crop box, cut where frames are copied anyway, or
-encoded bytes -> DALI decodes them and cuts the box
+encoded bytes -> DALI decodes those and cuts the box
 -> antialiased bilinear resize, of which only the window of S x S px is computed -> mirror, scale, normalise, transpose
 -> float32 [3, T, S, S] or [T, S, S, 3]. Where the decoder's scaler has brought the box to S x S px, there is no resize.
 The augment step is the same for every source and device.
@@ -15,9 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.compat import executor_options, import_dali, video_decoder
+from pipelines.compat import executor_options, import_dali, import_pipeline, video_decoder
 from pipelines.source import ClipStream, Sample
 from pipelines.specs import AugmentSpec
+
+# What stands where a sample of the other kind has its data.
+_NO_FRAMES = np.zeros((1, 1, 1, 3), np.uint8)
+_NO_BYTES = np.zeros(1, np.uint8)
 
 
 def augment(frames: Any, region: tuple[Any, Any] | None, mirror: Any, spec: AugmentSpec) -> Any:
@@ -53,32 +57,27 @@ class ClipPipeline:
     """
 
     def __init__(self, stream: ClipStream, *, threads: int) -> None:
-        fn, types, Pipeline = import_dali()
+        pipeline_def, Pipeline = import_pipeline()
         self._stream = stream
-        self._encoded = stream.decoder == "dali"
-        self._pipeline = Pipeline(
-            batch_size=stream.batch_size, num_threads=threads, device_id=None, prefetch_queue_depth=1,
+        self._mixed = stream.decoder == "dali"
+        # Conditionals: each sample of a batch takes the branch that its flag says.
+        define = pipeline_def(enable_conditionals=True)(_clips_of) if self._mixed else pipeline_def(_clips_of)
+        self._pipeline = define(
+            stream, batch_size=stream.batch_size, num_threads=threads, device_id=None, prefetch_queue_depth=1,
             **executor_options(Pipeline),
         )  # fmt: skip
-        with self._pipeline:
-            if self._encoded:
-                frames = _decode(types)
-            else:
-                frames = fn.external_source(name="frames", layout="FHWC", dtype=types.UINT8, ndim=4, no_copy=True)
-            region = None
-            if not stream.scaled:
-                region = _input("region_start", types.FLOAT), _input("region_end", types.FLOAT)
-            mirror = _input("mirror", types.INT32)
-            self._pipeline.set_outputs(augment(frames, region, mirror, stream.augment))
         self._pipeline.build()
 
     def feed(self, data: Sequence[NDArray[np.uint8]], samples: Sequence[Sample]) -> None:
         """Start on a batch: `data` of each sample is its frames uint8 [T, h, w, 3], or its encoded bytes."""
         feed = self._pipeline.feed_input
-        if self._encoded:
-            feed("encoded", list(data))
-            feed("numbers", [np.array(sample.numbers, np.int32) for sample in samples])
-            feed("order", [np.array(sample.order, np.int32) for sample in samples])
+        if self._mixed:
+            encoded = [bool(sample.numbers) for sample in samples]
+            feed("is_encoded", np.array(encoded))
+            feed("frames", [_NO_FRAMES if flag else one for flag, one in zip(encoded, data, strict=True)])
+            feed("encoded", [one if flag else _NO_BYTES for flag, one in zip(encoded, data, strict=True)])
+            feed("numbers", [np.array(sample.numbers or (0,), np.int32) for sample in samples])
+            feed("order", [np.array(sample.order or (0,), np.int32) for sample in samples])
             feed("box_start", np.array([sample.box[:2] for sample in samples], np.int32))
             feed("box_shape", np.array([sample.box[2:] for sample in samples], np.int32))
         else:
@@ -104,15 +103,32 @@ def _regions(samples: Sequence[Sample], size_px: int) -> tuple[NDArray[np.float3
     return (window * scale).astype(np.float32), ((window + size_px) * scale).astype(np.float32)
 
 
-def _input(name: str, dtype: Any) -> Any:
-    fn, _, _ = import_dali()
-    return fn.external_source(name=name, dtype=dtype, ndim=1)
+def _clips_of(stream: ClipStream) -> Any:
+    """The graph's output for the samples of `stream`."""
+    fn, types, _ = import_dali()
+    frames = fn.external_source(name="frames", layout="FHWC", dtype=types.UINT8, ndim=4, no_copy=True)
+    if stream.decoder == "dali":
+        is_encoded = fn.external_source(name="is_encoded", dtype=types.BOOL, ndim=0)
+        if is_encoded:  # noqa: SIM108 - DALI takes such a statement apart, not an expression
+            frames = _decode()
+        else:
+            frames = fn.copy(frames)
+    region = None
+    if not stream.scaled:
+        region = _input("region_start", types.FLOAT), _input("region_end", types.FLOAT)
+    return augment(frames, region, _input("mirror", types.INT32), stream.augment)
 
 
-def _decode(types: Any) -> Any:
+def _decode() -> Any:
     """Frames uint8 [T, h, w, 3] out of encoded clips: decoded, the box cut, shown in the clip's order."""
-    fn, _, _ = import_dali()
+    fn, types, _ = import_dali()
     encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1, no_copy=True)
     frames = video_decoder()(encoded, frames=_input("numbers", types.INT32), device="cpu")
     frames = fn.slice(frames, _input("box_start", types.INT32), _input("box_shape", types.INT32), axes=[1, 2])
-    return fn.sequence_rearrange(frames, new_order=_input("order", types.INT32))
+    frames = fn.sequence_rearrange(frames, new_order=_input("order", types.INT32))
+    return fn.reshape(frames, layout="FHWC")  # DALI 1.53 has lost it by then
+
+
+def _input(name: str, dtype: Any) -> Any:
+    fn, _, _ = import_dali()
+    return fn.external_source(name=name, dtype=dtype, ndim=1)

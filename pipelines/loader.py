@@ -66,8 +66,7 @@ class ClipLoader:
     ) -> None:
         """A loader of `split` (None: all); `train`: whether to shuffle and augment (default: if split is "train").
 
-        Raises DataError if the split is missing or empty, UsageError if it is smaller than one batch or holds codecs
-        that DALI is to decode and can't.
+        Raises DataError if the split is missing or empty, UsageError if it is smaller than one batch.
         """
         self.spec = loader or LoaderSpec()
         train = split == "train" if train is None else train
@@ -75,6 +74,7 @@ class ClipLoader:
             str(index.path), str(index.root), split, clip or ClipSpec(), augment or AugmentSpec(),
             shard or ShardSpec(), self.spec.batch_size, self.spec.seed, train,
             self.spec.repeats if train else 1, self.spec.decoder,
+            cpu_video_codecs() if self.spec.decoder == "dali" else frozenset(),
         )  # fmt: skip
         self.index = index
         self.sampler = self._stream.sampler(index)
@@ -86,8 +86,6 @@ class ClipLoader:
                 f"loader.batch_size {self.spec.batch_size}{shards} is more than the {len(self.sampler.videos)} clips "
                 f"of split {split!r}: training drops incomplete batches; choose a smaller one"
             )
-        if self.spec.decoder == "dali":
-            _check_codecs(index, split)
         self._epoch = 0
         self._engine: ClipEngine | None = None
 
@@ -155,13 +153,3 @@ def _batch(clips: Any, samples: list[Sample], epoch: int, position: int) -> Batc
         position,
         tuple(BadClip(sample.video_id, sample.reason) for sample in samples if sample.reason),
     )
-
-
-def _check_codecs(index: VideoIndex, split: str | None) -> None:
-    known = cpu_video_codecs()
-    unknown = [f"{codec} ({count} videos)" for codec, count in index.counts("codec", split) if codec not in known]
-    if unknown:
-        raise UsageError(
-            f"loader.decoder dali: split {split!r} holds {', '.join(unknown)}; on the CPU DALI decodes "
-            f"{', '.join(sorted(known)) or 'no video'}: set loader.decoder to pyav"
-        )

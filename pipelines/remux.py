@@ -7,7 +7,6 @@ gives one frame: decoders that count packets and those that count frames agree.
 
 from __future__ import annotations
 
-import base64
 import os
 import struct
 from collections.abc import Iterable, Sequence
@@ -241,9 +240,3 @@ def _element(identifier: bytes, content: bytes) -> bytes:
 
 def _uint(value: int) -> bytes:
     return value.to_bytes(max(1, (value.bit_length() + 7) // 8), "big")
-
-
-# One grey frame of 16x16 px: what stands in for a clip that can't be read.
-GREY_PX = 16
-GREY_VP8 = base64.b64decode("EAIAnQEqEAAQAABHCIWFiIWEiAICAAYZaAAA")
-GREY_VIDEO = write_matroska([(0, GREY_VP8)], codec="vp8", width=GREY_PX, height=GREY_PX)

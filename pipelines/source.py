@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.decode import Cut, FrameReader, ReadStatistics
-from pipelines.errors import R3DFastError
+from pipelines.errors import FrameError, R3DFastError
 from pipelines.index import VideoIndex
 from pipelines.records import VideoRecord
-from pipelines.remux import GREY_PX, GREY_VIDEO, remux
+from pipelines.remux import INEXACT, remux
 from pipelines.sampler import ClipPlan, ClipSampler
 from pipelines.scaling import Box
 from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
@@ -43,6 +43,7 @@ class ClipStream:
     train: bool
     repeats: int = 1
     decoder: Literal["pyav", "dali"] = "pyav"
+    dali_codecs: frozenset[str] = frozenset()  # what DALI decodes here
 
     def sampler(self, index: VideoIndex) -> ClipSampler:
         """The sampler of this stream's videos."""
@@ -64,8 +65,8 @@ class ClipStream:
 class Sample(NamedTuple):
     """What a source says of a clip that lies in its slot: `shape` of the uint8 array, and what its plan says.
 
-    Encoded clips are bytes [B]; `numbers` says which frames of them to decode, `order` which of those the clip shows,
-    int [T], and `box` which part of each.
+    An encoded clip is bytes [B]; `numbers` says which frames of it to decode, none for a decoded one, `order` which of
+    those the clip shows, int [T], and `box` which part of each.
     """
 
     shape: tuple[int, ...]
@@ -183,36 +184,40 @@ class DecodedSource(_IndexedSource):
         return _given_up(plan, shape, reason)
 
 
-class EncodedSource(_IndexedSource):
+class EncodedSource(DecodedSource):
     """Clips for DALI to decode: the packets they need, as a small video in memory, uint8 [bytes].
 
-    A blank clip is one grey frame shown T times.
+    What DALI can't decode exactly comes decoded, as DecodedSource gives it, in the same batch: other codecs than
+    `stream.dali_codecs`, and clips that can't be cut out of their file. So do blank clips.
     """
 
     def slot_bytes(self, index: VideoIndex) -> int:
-        """Bytes that the largest clip of the split could take: a whole file and a container around it."""
-        return index.largest_file(self.stream.split) * 2 + 2**16
+        """Bytes that the largest clip of the split could take, encoded (a whole file and a container) or decoded."""
+        return max(super().slot_bytes(index), index.largest_file(self.stream.split) * 2 + 2**16)
 
     def load(self, epoch: int, positions: Sequence[int], slots: Sequence[NDArray[np.uint8]]) -> list[Sample]:
-        """The samples at `positions` of `epoch`, all of one video, their bytes written to `slots`."""
+        """The samples at `positions` of `epoch`, all of one video, their bytes or frames written to `slots`."""
         index, _ = self._open()
         plans = self._plans(epoch, positions)
+        record = index[plans[0].video_id]
+        if record.codec not in self.stream.dali_codecs:
+            return self.load_decoded(epoch, positions, slots)
         begin = perf_counter()
         try:
             samples = [
-                self._remux(index[plan.video_id], plan, slot, str(index.root)) if plan.is_real else _grey(plan, slot)
+                self._remux(record, plan, slot, str(index.root)) if plan.is_real else self._blank(plan, slot)
                 for plan, slot in zip(plans, slots, strict=True)
             ]
         except R3DFastError as error:
-            samples = self.failed(epoch, positions, slots, str(error) or type(error).__name__)
+            if isinstance(error, FrameError) and error.reason == INEXACT:
+                return self.load_decoded(epoch, positions, slots)
+            return self.failed(epoch, positions, slots, str(error) or type(error).__name__)
         self._statistics.read_seconds += perf_counter() - begin
         return samples
 
-    def failed(
-        self, epoch: int, positions: Sequence[int], slots: Sequence[NDArray[np.uint8]], reason: str
-    ) -> list[Sample]:
-        """The same as blank samples, `reason` saying why."""
-        return [_grey(plan, slot, reason) for plan, slot in zip(self._plans(epoch, positions), slots, strict=True)]
+    def load_decoded(self, epoch: int, positions: Sequence[int], slots: Sequence[NDArray[np.uint8]]) -> list[Sample]:
+        """The same, decoded by PyAV."""
+        return super().load(epoch, positions, slots)
 
     def _remux(self, record: VideoRecord, plan: ClipPlan, slot: NDArray[np.uint8], root: str) -> Sample:
         # Each frame once: for a repeated one DALI would decode from the beginning again.
@@ -223,12 +228,6 @@ class EncodedSource(_IndexedSource):
         return _sample(plan, video.data.shape)._replace(
             numbers=tuple(video.frames.tolist()), order=tuple(order.tolist()), box=plan.box
         )
-
-
-def _grey(plan: ClipPlan, slot: NDArray[np.uint8], reason: str = "") -> Sample:
-    slot[: len(GREY_VIDEO)] = np.frombuffer(GREY_VIDEO, np.uint8)
-    sample = _given_up(plan, (len(GREY_VIDEO),), reason)
-    return sample._replace(numbers=(0,), order=(0,) * len(plan.frames), box=(0, 0, GREY_PX, GREY_PX))
 
 
 def _given_up(plan: ClipPlan, shape: tuple[int, ...], reason: str) -> Sample:

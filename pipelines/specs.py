@@ -116,7 +116,8 @@ class LoaderSpec(Spec):
 
     batch_size: Positive = Field(64, description="clips a batch of one shard (N)")
     decoder: Literal["pyav", "dali"] = Field(
-        "pyav", description="pyav: every codec of FFmpeg; dali: DALI decodes, on the CPU only MJPEG, VP8 and VP9"
+        "pyav",
+        description="pyav: PyAV decodes; dali: DALI what it can, on the CPU MJPEG, VP8 and VP9, and PyAV the rest",
     )
     workers: Annotated[int, Field(ge=0, le=512)] | Literal["auto"] = Field(
         "auto", description="decoding processes; 0: decode in the calling process; auto: one a usable CPU"

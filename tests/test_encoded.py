@@ -1,7 +1,8 @@
-"""Clips that DALI decodes: the same as PyAV's, but for the rounding of two colour converters."""
+"""Clips that DALI decodes, beside those it leaves to PyAV: the same, but for the rounding of two colour converters."""
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,21 @@ from clips import read_stamp, write_stamped_video
 from numpy.typing import NDArray
 
 from pipelines import AugmentSpec, Batch, ClipLoader, ClipSpec, LoaderSpec, VideoIndex
-from pipelines.errors import UsageError
 
 CODECS = {"mjpeg": "avi", "vp8": "webm", "vp9": "mkv"}
+OTHERS = {"mpeg4": "avi", "h264": "mp4"}  # DALI has none of these on the CPU
 LENGTHS = (5, 22, 40)
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """9 stamped videos of three codecs and sizes, some shorter than a clip, some with odd sizes."""
+    """15 stamped videos of five codecs and sizes, some shorter than a clip, some with odd sizes."""
     root = tmp_path_factory.mktemp("encoded") / "videos"
-    for k, (codec, suffix) in enumerate(CODECS.items()):
+    for k, (codec, suffix) in enumerate({**CODECS, **OTHERS}.items()):
         folder = root / codec
         folder.mkdir(parents=True)
         for n, length in enumerate(LENGTHS):
-            size = (112 + 16 * k, 112 + 15 * n)
+            size = (112 + 16 * k, 112 + (15 if codec in CODECS else 16) * n)
             write_stamped_video(folder / f"v{n}.{suffix}", codec=codec, num_frames=length, size=size)
     return root
 
@@ -66,7 +67,9 @@ def assert_alike(one: list[Batch], other: list[Batch]) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_dali_and_pyav_give_the_same_clips_over_many_batches(index: VideoIndex, train: bool, workers: int) -> None:
     dali = batches(index, "dali", train=train, epochs=8, workers=workers)
-    assert len(dali) == 24
+    assert len(dali) == 40
+    kinds = [{index[i].codec in CODECS for i in batch.video_ids} for batch in dali]
+    assert ({True, False} in kinds) == train  # in one batch
     assert_alike(dali, batches(index, "pyav", train=train, epochs=8))
 
 
@@ -95,7 +98,7 @@ def test_frames_that_dali_decodes_show_their_numbers(tmp_path: Path) -> None:
 
 def test_repeats_work_with_either_decoder(index: VideoIndex) -> None:
     dali = batches(index, "dali", train=True, repeats=2)
-    assert len(dali) == 6
+    assert len(dali) == 10
     assert_alike(dali, batches(index, "pyav", train=True, repeats=2))
 
 
@@ -119,7 +122,7 @@ def test_clip_that_dali_fails_on_is_a_blank_row_and_no_other_is_lost(
         path.write_bytes(whole)
         os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert [bad.video_id for batch in found for bad in batch.bad] == [number] * 2
-    assert all(bad.reason.startswith(f"{path}: DALI can't decode it: ") for batch in found for bad in batch.bad)
+    assert all(bad.reason.startswith(f"{path}: does not decode: ") for batch in found for bad in batch.bad)
     assert all("\n" not in bad.reason for batch in found for bad in batch.bad)
     for a, b in zip(found, intact, strict=True):
         good = a.video_ids != number
@@ -137,17 +140,37 @@ def test_file_that_is_gone_is_a_bad_clip(index: VideoIndex, root: Path) -> None:
     assert [bad.reason for batch in found for bad in batch.bad] == [f"{path}: can't be read: No such file or directory"]
 
 
-def test_codecs_that_dali_lacks_on_the_cpu_are_an_error_before_anything_starts(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / "v" / name).mkdir(parents=True)
-        write_stamped_video(tmp_path / "v" / name / "0.avi", num_frames=20)
-    index = VideoIndex.build(tmp_path / "v", workers=1, val_fraction=0.0)
-    with pytest.raises(
-        UsageError,
-        match=r"^loader.decoder dali: split 'train' holds mpeg4 \(2 videos\); on the CPU DALI decodes mjpeg, vp8, vp9: "
-        "set loader.decoder to pyav$",
-    ):
-        ClipLoader(index, loader=LoaderSpec(batch_size=2, decoder="dali"))
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+def test_clip_that_dali_refuses_is_decoded_by_pyav(
+    index: VideoIndex, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, train: bool
+) -> None:
+    """As a driver may that says it takes a codec: here DALI is given MPEG-4, which it does not have on the CPU."""
+    expected = batches(index, "dali", train=train)
+    monkeypatch.setattr("pipelines.loader.cpu_video_codecs", lambda: frozenset({*CODECS, "mpeg4"}))
+    with caplog.at_level(logging.WARNING, "pipelines.engine"):
+        found = batches(index, "dali", train=train)
+    for a, b in zip(found, expected, strict=True):
+        assert a.bad == ()
+        assert np.array_equal(pixels(a), pixels(b))
+    told = [record.getMessage() for record in caplog.records]
+    assert sorted(message.split(": ", 1)[0] for message in told) == [
+        str(Path(index.root) / f"mpeg4/v{n}.avi") for n in range(3)
+    ]
+    assert all(message.endswith(": decoded by PyAV") for message in told)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("train", [True, False], ids=["train", "eval"])
+def test_all_real_oddities_in_one_batch(real_clips: Path, tmp_path: Path, train: bool) -> None:
+    (tmp_path / "v" / "a").mkdir(parents=True)
+    for path in sorted((real_clips / "odd").iterdir()):
+        if path.suffix in (".avi", ".mp4", ".mkv"):
+            (tmp_path / "v" / "a" / path.name).symlink_to(path)
+    index = VideoIndex.build(tmp_path / "v", workers=1, val_fraction=0.0, follow_links=True, allow_partial=True)
+    assert len(index) >= 6
+    dali = batches(index, "dali", train=train, batch_size=len(index), size_px=112)
+    assert_alike(dali, batches(index, "pyav", train=train, batch_size=len(index), size_px=112))
+    assert dali[0].is_real.all()
 
 
 @pytest.mark.real
