@@ -187,7 +187,7 @@ class DecodedSource(_IndexedSource):
 class EncodedSource(DecodedSource):
     """Clips for DALI to decode: the packets they need, as a small video in memory, uint8 [bytes].
 
-    DALI gives the same frames; its colours differ from PyAV's by a mean below 2.5 of 255, since PyAV's default conversion
+    DALI gives the same frames; its colours differ from PyAV's by a mean below 2.5 of 255, as PyAV's default conversion
     rounds more coarsely (against FFmpeg's accurate one by at most 1; `tests/test_remux.py`, `tests/test_encoded.py`).
     What DALI can't decode exactly comes decoded, as DecodedSource gives it, in the same batch: other codecs than
     `stream.dali_codecs`, and clips that can't be cut out of their file. So do blank clips.
