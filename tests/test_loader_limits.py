@@ -90,6 +90,6 @@ def test_memory_and_open_files_stay_over_thousands_of_clips(index: VideoIndex, r
     middle, last = np.array(grown[10:30]).min(axis=0), np.array(grown[30:50]).min(axis=0)
     assert (last - middle < 20 * 160 / 1000).all()
     own, *workers = np.array(opened).T
-    assert own.min() == own.max()
+    assert (np.diff(own) <= 0).all()  # what other tests left behind may be closed meanwhile
     for counts in workers:
         assert counts.max() <= counts.min() + 1  # the video that it just reads
