@@ -118,12 +118,14 @@ class ClipEngine:
     def _go_to(self, place: Place) -> None:
         """Drop what is on its way and begin at `place`."""
         if self._augmenting:
-            self._pipeline.clips()
+            try:
+                self._pipeline.clips()
+            except RuntimeError:  # DALI failed on clips that nobody wants any more
+                self._restart_dali()
             self._augmenting = False
         self.pool.cancel()
         for batch in self._pending:
             self._release(batch)
-        self._free = sorted(range(self._arena.slots), reverse=True)
         self._pending.clear()
         self._todo.clear()
         self._at.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,20 @@ def test_clip_that_dali_refuses_is_decoded_by_pyav(
         str(Path(index.root) / f"mpeg4/v{n}.avi") for n in range(3)
     ]
     assert all(message.endswith(": decoded by PyAV") for message in told)
+
+
+def test_leaving_an_epoch_while_dali_fails_on_its_next_batch(
+    index: VideoIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.loader.cpu_video_codecs", lambda: frozenset({*CODECS, *OTHERS}))
+    spec = LoaderSpec(batch_size=3, workers=1, threads=1, decoder="dali")
+    augment = AugmentSpec(size_px=56, resize="graph")
+    with ClipLoader(index, clip=ClipSpec(num_frames=8), augment=augment, loader=spec, split=None, train=True) as loader:
+        for number in range(4):
+            batches = loader.epoch(number)
+            next(batches)
+            time.sleep(0.3)  # what follows is decoded
+            assert next(batches).bad == ()  # and the batch after this one is in DALI
 
 
 @pytest.mark.real
