@@ -98,7 +98,9 @@ class Ours:
 class CeilingSource(DecodedSource):
     """Decodes and converts what a clip needs, whole frames to RGB, and throws it away: what no loader can beat."""
 
-    def load(self, epoch: int, positions: Sequence[int], slots: Sequence[NDArray[np.uint8]]) -> list[Sample]:
+    def load(
+        self, epoch: int, positions: Sequence[int], slots: Sequence[NDArray[np.uint8]], *, encoded: bool = False
+    ) -> list[Sample]:
         """The samples at `positions` of `epoch`; nothing is written."""
         index, sampler = self._open()
         plan = sampler.plan(epoch, positions[0])

@@ -45,13 +45,15 @@ class _Bits:
 
 @dataclass(frozen=True)
 class VideoObjectLayer:
-    """The fields of an MPEG-4 video object layer that decide timing, order and size."""
+    """The fields of an MPEG-4 video object layer that decide timing, order and size, and who can decode it."""
 
     width: int
     height: int
     time_increment_bits: int
     low_delay: bool | None  # None: the stream does not say
     interlaced: bool
+    object_type: int  # 1 simple, 17 advanced simple; others are rare
+    sprites: bool  # global motion compensation, or static sprites
 
 
 def parse_video_object_layer(header: bytes) -> VideoObjectLayer | None:
@@ -68,9 +70,11 @@ def parse_video_object_layer(header: bytes) -> VideoObjectLayer | None:
 
 
 def _layer_fields(bits: _Bits) -> VideoObjectLayer | None:
-    bits.take(9)  # random_accessible_vol, video_object_type_indication
+    bits.take(1)  # random_accessible_vol
+    object_type, version = bits.take(8), 1
     if bits.take(1):  # is_object_layer_identifier
-        bits.take(7)
+        version = bits.take(4)
+        bits.take(3)
     if bits.take(4) == 15:  # extended pixel aspect ratio
         bits.take(16)
     low_delay = None
@@ -92,7 +96,11 @@ def _layer_fields(bits: _Bits) -> VideoObjectLayer | None:
     bits.take(1)
     height = bits.take(13)
     bits.take(1)
-    return VideoObjectLayer(width, height, max(1, (resolution - 1).bit_length()), low_delay, bool(bits.take(1)))
+    interlaced = bool(bits.take(1))
+    bits.take(1)  # obmc_disable
+    sprites = bool(bits.take(1 if version == 1 else 2))
+    increment = max(1, (resolution - 1).bit_length())
+    return VideoObjectLayer(width, height, increment, low_delay, interlaced, object_type, sprites)
 
 
 def _is_coded(vop: bytes, time_increment_bits: int) -> bool:

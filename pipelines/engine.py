@@ -1,7 +1,8 @@
 """What runs behind a ClipLoader: it keeps workers and DALI busy ahead of the batch that is asked for.
 
 A batch's way: tasks to the pool -> samples in slots of the arena -> DALI, which reads the slots in place -> clips. The
-batch that follows the one given out is augmented while the caller works; the ones after it are decoded.
+batch that follows the one given out is augmented while the caller works; the ones after it are decoded. Which clips are
+left to DALI to decode is decided when a batch is planned.
 """
 
 from __future__ import annotations
@@ -9,20 +10,19 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from pipelines.arena import Arena
-from pipelines.errors import EnvironmentProblem
-from pipelines.graph import ClipPipeline
 from pipelines.index import VideoIndex
 from pipelines.pool import WorkerPool
 from pipelines.probing import usable_cpus
-from pipelines.source import ClipStream, EncodedSource, Sample
+from pipelines.share import ShareFinder, is_shared_out
+from pipelines.source import ClipStream, Sample
 from pipelines.specs import LoaderSpec
+from pipelines.stage import DaliStage, Row
 from pipelines.worker import Reply, Task
 
 _log = logging.getLogger(__name__)
@@ -35,10 +35,11 @@ class LoaderStatistics:
 
     `read`, `decode`, `convert`: in the workers (convert: to RGB, with the crop and the decoder's scaling). `ship`: the
     rest of a worker's time for a clip: planning, looking up the index. `augment`: the loader's wait for DALI.
-    `wait`: its wait for workers.
+    `wait`: its wait for workers. `encoded_clips`: those that DALI decoded.
     """
 
     clips: int = 0
+    encoded_clips: int = 0
     bytes_read: int = 0
     packets: int = 0
     read_seconds: float = 0.0
@@ -51,12 +52,17 @@ class LoaderStatistics:
 
 @dataclass
 class _Pending:
-    """A batch on its way: the slots and samples of its rows, how many are still to come."""
+    """A batch on its way: the slots and samples of its rows, how many are still to come.
+
+    `share` of its rows is left to DALI to decode; a `trial` is timed with nothing else in DALI.
+    """
 
     place: Place
     slots: list[int]
     samples: list[Sample | None]
     missing: int
+    share: float
+    trial: bool
 
 
 _Row = tuple[_Pending, int]  # a batch and a row of it
@@ -66,17 +72,23 @@ class ClipEngine:
     """The workers, the shared memory and the DALI pipeline of one loader, and which batches are on their way."""
 
     def __init__(
-        self, stream: ClipStream, index: VideoIndex, spec: LoaderSpec, num_batches: int, statistics: LoaderStatistics
+        self,
+        stream: ClipStream,
+        index: VideoIndex,
+        spec: LoaderSpec,
+        num_batches: int,
+        finder: ShareFinder,
+        statistics: LoaderStatistics,
     ) -> None:
         """Start the processes; `num_batches` of an epoch. Raises EnvironmentProblem where they can't be started."""
         self._stream, self._index, self._num_batches, self._statistics = stream, index, num_batches, statistics
+        self._finder = finder
+        self._sampler = stream.sampler(index)
         self._source = source = stream.source()
         rows = spec.prefetch + stream.repeats
         self._arena = Arena(rows * stream.batch_size, source.slot_bytes(index))
-        workers = usable_cpus() if spec.workers == "auto" else spec.workers
-        self._threads = usable_cpus() if spec.threads == "auto" else spec.threads
-        self.pool = WorkerPool(source, self._arena, workers=workers, timeout_seconds=spec.timeout_seconds)
-        self._pipeline = ClipPipeline(stream, threads=self._threads)
+        self.pool = WorkerPool(source, self._arena, workers=num_workers(spec), timeout_seconds=spec.timeout_seconds)
+        self._stage = DaliStage(stream, threads=_num_threads(spec, stream))
         self._max_pending = rows
         self._free = list(range(self._arena.slots))
         self._pending: deque[_Pending] = deque()
@@ -84,7 +96,6 @@ class ClipEngine:
         self._at: dict[int, tuple[_Row, ...]] = {}  # task -> the rows it makes
         self._tasks = 0
         self._next: Place | None = None  # the batch that follows the pending ones; None: the end
-        self._augmenting = False  # the first pending batch is in DALI
 
     def run(self, place: Place) -> tuple[Any, list[Sample]]:
         """(clips, samples) of the batch at `place`: a DLPack object, and what is known of each row."""
@@ -95,20 +106,27 @@ class ClipEngine:
         while head.missing:
             self._collect(block=True)
         waited = perf_counter()
-        if not self._augmenting:
+        if not self._stage.busy:
             self._augment(head)
-        clips = self._clips(head)
+        clips = self._stage.finish(lambda row, reason: self._decode(head, row, reason))
+        done = perf_counter()
+        samples = [sample for sample in head.samples if sample is not None]
+        encoded = sum(bool(sample.numbers) for sample in samples)
+        if head.trial:
+            routing = self._finder.note_trial(encoded, done - waited)
+            if routing is not None:
+                _log.info("%s", routing)
         self._statistics.wait_seconds += waited - begin
-        self._statistics.augment_seconds += perf_counter() - waited
+        self._statistics.augment_seconds += done - waited
         self._statistics.clips += len(head.slots)
-        self._augmenting = False
+        self._statistics.encoded_clips += encoded
         self._pending.popleft()
         self._release(head)
         self._dispatch()
         self._collect(block=False)
-        if self._pending and not self._pending[0].missing:
+        if self._pending and not self._pending[0].missing and not self._pending[0].trial:
             self._augment(self._pending[0])
-        return clips, [sample for sample in head.samples if sample is not None]
+        return clips, samples
 
     def close(self) -> None:
         """End the processes at once."""
@@ -117,12 +135,8 @@ class ClipEngine:
 
     def _go_to(self, place: Place) -> None:
         """Drop what is on its way and begin at `place`."""
-        if self._augmenting:
-            try:
-                self._pipeline.clips()
-            except RuntimeError:  # DALI failed on clips that nobody wants any more
-                self._restart_dali()
-            self._augmenting = False
+        self._stage.drop()
+        self._finder.forget_planned()
         self.pool.cancel()
         for batch in self._pending:
             self._release(batch)
@@ -150,14 +164,19 @@ class ClipEngine:
             self._at[self._tasks] = rows
             epoch = rows[0][0].place[0]
             positions = tuple(self._position(batch, row) for batch, row in rows)
-            self.pool.submit(Task(self._tasks, self._arena.generation, epoch, positions, slots))
+            encoded = self._is_encoded(*rows[0])
+            self.pool.submit(Task(self._tasks, self._arena.generation, epoch, positions, slots, encoded))
 
     def _plan_round(self, epoch: int, first: int) -> None:
         """Put the batches of a round from `first` on the way: with repeats those that share their decode passes."""
         stream = self._stream
         end = (first // stream.repeats + 1) * stream.repeats
         size = stream.batch_size
-        batches = [_Pending((epoch, number), [-1] * size, [None] * size, size) for number in range(first, end)]
+        share, trial = self._finder.plan()
+        batches = [
+            _Pending((epoch, number), [-1] * size, [None] * size, size, share, trial and number == first)
+            for number in range(first, end)
+        ]
         self._pending += batches
         for row in range(size):
             self._todo.append(tuple((batch, row) for batch in batches))
@@ -165,6 +184,13 @@ class ClipEngine:
             self._next = (epoch, end)
         else:
             self._next = (epoch + 1, 0) if stream.train else None
+
+    def _is_encoded(self, batch: _Pending, row: int) -> bool:
+        """Whether the clip of a row is left to DALI to decode, if it can."""
+        if not self._stage.decodes or not is_shared_out(row, batch.share):
+            return False
+        failed = self._stage.failed_videos
+        return not failed or self._sampler.plan(batch.place[0], self._position(batch, row)).video_id not in failed
 
     def _collect(self, *, block: bool) -> None:
         for reply in self.pool.collect(block=block):
@@ -174,6 +200,9 @@ class ClipEngine:
         for (batch, row), sample in zip(self._at.pop(reply.number), reply.samples, strict=True):
             batch.samples[row] = sample
             batch.missing -= 1
+        if self._finder.routing is None and reply.samples:
+            encoded = any(sample.numbers for sample in reply.samples)
+            self._finder.note_clips(len(reply.samples), reply.seconds, encoded=encoded)
         cost, total = reply.statistics, self._statistics
         total.read_seconds += cost.read_seconds
         total.decode_seconds += cost.decode_seconds
@@ -183,48 +212,23 @@ class ClipEngine:
         total.packets += cost.packets
 
     def _augment(self, batch: _Pending) -> None:
-        self._feed(batch, range(len(batch.slots)))
-        self._augmenting = True
+        self._stage.start([self._row(batch, row) for row in range(len(batch.slots))])
 
-    def _feed(self, batch: _Pending, rows: Sequence[int]) -> None:
-        data, samples = [], []
-        for row in rows:
-            sample = batch.samples[row]
-            assert sample is not None
-            data.append(self._arena.slot(batch.slots[row])[: math.prod(sample.shape)].reshape(sample.shape))
-            samples.append(sample)
-        self._pipeline.feed(data, samples)
-
-    def _clips(self, batch: _Pending) -> Any:
-        """The clips of the batch that is in DALI; those that DALI itself fails on are found out and left to PyAV."""
-        try:
-            return self._pipeline.clips()
-        except RuntimeError as error:
-            if not isinstance(self._source, EncodedSource):
-                raise EnvironmentProblem(f"DALI failed: {_in_one_line(error)}") from error
-        for row in range(len(batch.slots)):
-            self._restart_dali()
-            try:
-                self._feed(batch, [row])
-                self._pipeline.clips()
-            except RuntimeError as error:
-                self._decode(batch, row, self._source, _in_one_line(error))
-        self._restart_dali()
-        self._feed(batch, range(len(batch.slots)))
-        return self._pipeline.clips()
-
-    def _restart_dali(self) -> None:
-        """A pipeline in place of one that has failed: DALI's are of no use after that."""
-        self._pipeline = ClipPipeline(self._stream, threads=self._threads)
-
-    def _decode(self, batch: _Pending, row: int, source: EncodedSource, reason: str) -> None:
-        """Decode the clip of a row here, by PyAV; blank it, as any, where that fails too."""
+    def _row(self, batch: _Pending, row: int) -> Row:
+        sample = batch.samples[row]
+        assert sample is not None
         slot = self._arena.slot(batch.slots[row])
-        (sample,) = source.load_decoded(batch.place[0], [self._position(batch, row)], [slot])
+        return Row(slot[: math.prod(sample.shape)].reshape(sample.shape), sample)
+
+    def _decode(self, batch: _Pending, row: int, reason: str) -> Row:
+        """Decode the clip of a row here, by PyAV, as DALI can't; blank it, as any, where that fails too."""
+        slot = self._arena.slot(batch.slots[row])
+        (sample,) = self._source.load(batch.place[0], [self._position(batch, row)], [slot], encoded=False)
         batch.samples[row] = sample
         if sample.is_real:
             path = Path(self._stream.root) / self._index[sample.video_id].path
             _log.warning("%s: DALI can't decode it (%s): decoded by PyAV", path, reason)
+        return self._row(batch, row)
 
     def _position(self, batch: _Pending, row: int) -> int:
         """Where the clip of a row stands in the epoch, counted over all shards."""
@@ -239,8 +243,14 @@ class ClipEngine:
                 self._free.append(slot)
 
 
-def _in_one_line(error: RuntimeError) -> str:
-    """The telling line of DALI's page-long message."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if "rror" in line or "ssert" in line]
-    return (telling or lines or [type(error).__name__])[-1][:300]
+def num_workers(spec: LoaderSpec) -> int:
+    """Decoding processes of a loader."""
+    return usable_cpus() if spec.workers == "auto" else spec.workers
+
+
+def _num_threads(spec: LoaderSpec, stream: ClipStream) -> int:
+    """DALI's threads. Each keeps one NVDEC session busy at a time: two for each engine let none of them wait."""
+    if spec.threads != "auto":
+        return spec.threads
+    caps = (stream.limits.caps if stream.limits else None) or ()
+    return max(usable_cpus(), 2 * max((item.engines for item in caps), default=0))

@@ -1,10 +1,14 @@
 """The DALI graph: samples in, model input out.
 
-One clip on its way: the source gives uint8 [T, h, w, 3], the plan's crop box, cut where frames are copied anyway, or
-encoded bytes -> DALI decodes those and cuts the box
--> antialiased bilinear resize, of which only the window of S x S px is computed -> mirror, scale, normalise, transpose
--> float32 [3, T, S, S] or [T, S, S, 3]. Where the decoder's scaler has brought the box to S x S px, there is no resize.
-The augment step is the same for every source and device.
+One clip on its way from disk:
+1. A worker reads the packets the clip needs (`source.py`) and puts into its slot either frames uint8 [T, h, w, 3] that
+   PyAV decoded, cut to the plan's crop box or scaled to S x S px, or encoded bytes: a small video of those packets.
+2. `_frames`: a batch mixes both; each sample takes its branch. Frames are copied to the device; bytes are decoded there
+   (NVDEC on a GPU), the box cut, the frames put in the clip's order.
+3. `augment`: antialiased bilinear resize, of which only the window of S x S px is computed -> mirror, scale, normalise,
+   transpose -> float32 or float16 [3, T, S, S] or [T, S, S, 3]. No resize where every box is S x S px already.
+4. `ClipPipeline.clips` gives the batch as one DLPack object that lies on the device.
+The graph is the same for every device.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.compat import executor_options, import_dali, import_pipeline, video_decoder
+from pipelines.device import device_number
 from pipelines.source import ClipStream, Sample
 from pipelines.specs import AugmentSpec
 
@@ -24,8 +29,8 @@ _NO_FRAMES = np.zeros((1, 1, 1, 3), np.uint8)
 _NO_BYTES = np.zeros(1, np.uint8)
 
 
-def augment(frames: Any, region: tuple[Any, Any] | None, mirror: Any, spec: AugmentSpec) -> Any:
-    """Clips float32, laid out as `spec.layout`, of `frames` uint8 [T, h, w, 3] (layout FHWC).
+def augment(frames: Any, region: tuple[Any, Any] | None, mirror: Any, spec: AugmentSpec, dtype: str = "float32") -> Any:
+    """Clips of `dtype`, laid out as `spec.layout`, of `frames` uint8 [T, h, w, 3] (layout FHWC), where those are.
 
     `region`: (y, x) in px of the frames where it begins and where it ends, float32 [2] each; it becomes S x S px. None:
     frames are S x S px as they come.
@@ -44,7 +49,7 @@ def augment(frames: Any, region: tuple[Any, Any] | None, mirror: Any, spec: Augm
         mirror=mirror,
         mean=[value * to_pixels for value in spec.mean],
         std=[value * to_pixels for value in spec.std],
-        dtype=types.FLOAT,
+        dtype=types.FLOAT if dtype == "float32" else types.FLOAT16,
         output_layout="CFHW" if spec.layout == "NCTHW" else "FHWC",
     )
 
@@ -57,21 +62,15 @@ class ClipPipeline:
     """
 
     def __init__(self, stream: ClipStream, *, threads: int) -> None:
-        pipeline_def, Pipeline = import_pipeline()
+        """Build the graph. Raises RuntimeError where DALI can't, as on a GPU that is out of memory."""
         self._stream = stream
-        self._mixed = stream.decoder == "dali"
-        # Conditionals: each sample of a batch takes the branch that its flag says.
-        define = pipeline_def(enable_conditionals=True)(_clips_of) if self._mixed else pipeline_def(_clips_of)
-        self._pipeline = define(
-            stream, batch_size=stream.batch_size, num_threads=threads, device_id=None, prefetch_queue_depth=1,
-            **executor_options(Pipeline),
-        )  # fmt: skip
+        self._pipeline = define(stream, threads=threads)
         self._pipeline.build()
 
     def feed(self, data: Sequence[NDArray[np.uint8]], samples: Sequence[Sample]) -> None:
         """Start on a batch: `data` of each sample is its frames uint8 [T, h, w, 3], or its encoded bytes."""
         feed = self._pipeline.feed_input
-        if self._mixed:
+        if self._stream.limits is not None:
             encoded = [bool(sample.numbers) for sample in samples]
             feed("is_encoded", np.array(encoded))
             feed("frames", [_NO_FRAMES if flag else one for flag, one in zip(encoded, data, strict=True)])
@@ -83,16 +82,37 @@ class ClipPipeline:
         else:
             feed("frames", list(data))
         feed("mirror", np.array([[sample.mirror] for sample in samples], np.int32))
-        if not self._stream.scaled:
+        if _resizes(self._stream):
             start, end = _regions(samples, self._stream.augment.size_px)
             feed("region_start", start)
             feed("region_end", end)
         self._pipeline.schedule_run()
 
     def clips(self) -> Any:
-        """The clips of the batch that was fed: a DLPack object, float32 [N, ...], that belongs to whoever holds it."""
+        """The clips of the batch that was fed: a DLPack object [N, ...] on the device.
+
+        It is complete when this returns, whatever stream reads it, and its memory is never written again while it, or
+        what was made of it by DLPack, is held: the executor does not reuse what has left it.
+        """
         (clips,) = self._pipeline.outputs()
         return clips.as_tensor()
+
+
+def define(stream: ClipStream, *, threads: int) -> Any:
+    """The DALI pipeline for `stream`, not built yet: what can be known of its graph without a GPU."""
+    pipeline_def, Pipeline = import_pipeline()
+    # Conditionals: each sample of a batch takes the branch that its flag says.
+    mixes = stream.limits is not None
+    make = pipeline_def(enable_conditionals=True)(_clips_of) if mixes else pipeline_def(_clips_of)
+    return make(
+        stream, batch_size=stream.batch_size, num_threads=threads, device_id=device_number(stream.device),
+        prefetch_queue_depth=1, **executor_options(Pipeline),
+    )  # fmt: skip
+
+
+def _resizes(stream: ClipStream) -> bool:
+    """Whether a clip may come in another size than S x S px: encoded, or not scaled by PyAV."""
+    return stream.limits is not None or not stream.scaled
 
 
 def _regions(samples: Sequence[Sample], size_px: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -105,25 +125,33 @@ def _regions(samples: Sequence[Sample], size_px: int) -> tuple[NDArray[np.float3
 
 def _clips_of(stream: ClipStream) -> Any:
     """The graph's output for the samples of `stream`."""
-    fn, types, _ = import_dali()
-    frames = fn.external_source(name="frames", layout="FHWC", dtype=types.UINT8, ndim=4, no_copy=True)
-    if stream.decoder == "dali":
-        is_encoded = fn.external_source(name="is_encoded", dtype=types.BOOL, ndim=0)
-        if is_encoded:  # noqa: SIM108 - DALI takes such a statement apart, not an expression
-            frames = _decode()
-        else:
-            frames = fn.copy(frames)
+    _, types, _ = import_dali()
     region = None
-    if not stream.scaled:
+    if _resizes(stream):
         region = _input("region_start", types.FLOAT), _input("region_end", types.FLOAT)
-    return augment(frames, region, _input("mirror", types.INT32), stream.augment)
+    return augment(_frames(stream), region, _input("mirror", types.INT32), stream.augment, stream.dtype)
 
 
-def _decode() -> Any:
+def _frames(stream: ClipStream) -> Any:
+    """Frames uint8 [T, h, w, 3] of each sample on the stream's device, decoded here or by PyAV."""
+    fn, types, _ = import_dali()
+    on_gpu = device_number(stream.device) is not None
+    frames = fn.external_source(name="frames", layout="FHWC", dtype=types.UINT8, ndim=4, no_copy=True)
+    if stream.limits is None:
+        return frames.gpu() if on_gpu else frames
+    is_encoded = fn.external_source(name="is_encoded", dtype=types.BOOL, ndim=0)
+    if is_encoded:  # noqa: SIM108 - DALI takes such a statement apart, not an expression
+        chosen = _decode("mixed" if on_gpu else "cpu")
+    else:
+        chosen = frames.gpu() if on_gpu else fn.copy(frames)
+    return chosen
+
+
+def _decode(device: str) -> Any:
     """Frames uint8 [T, h, w, 3] out of encoded clips: decoded, the box cut, shown in the clip's order."""
     fn, types, _ = import_dali()
     encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1, no_copy=True)
-    frames = video_decoder()(encoded, frames=_input("numbers", types.INT32), device="cpu")
+    frames = video_decoder()(encoded, frames=_input("numbers", types.INT32), device=device)
     frames = fn.slice(frames, _input("box_start", types.INT32), _input("box_shape", types.INT32), axes=[1, 2])
     frames = fn.sequence_rearrange(frames, new_order=_input("order", types.INT32))
     return fn.reshape(frames, layout="FHWC")  # DALI 1.53 has lost it by then

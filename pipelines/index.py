@@ -158,6 +158,24 @@ class VideoIndex:
         query = "SELECT MAX(size) FROM videos WHERE ?1 IS NULL OR split = ?1"
         return int(self._db.execute(query, (split,)).fetchone()[0] or 0)
 
+    def kinds(self, split: str | None = None, *, examples: int = 3) -> list[tuple[list[VideoRecord], int]]:
+        """(first videos, number of videos) of each kind in `split` (None: all): one codec, pixel format and note."""
+        query = (
+            f"SELECT {_FIELDS}, place, count FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY codec, pix_fmt, note "
+            "ORDER BY id) AS place, COUNT(*) OVER (PARTITION BY codec, pix_fmt, note) AS count FROM videos "
+            "WHERE ?1 IS NULL OR split = ?1) WHERE place <= ?2 ORDER BY codec, pix_fmt, note, place"
+        )
+        found: list[tuple[list[VideoRecord], int]] = []
+        for row in self._db.execute(query, (split, examples)):
+            if row[14] == 1:
+                found.append(([], row[15]))
+            found[-1][0].append(_record(row))
+        return found
+
+    def sizes(self) -> list[tuple[str, int, int]]:
+        """(codec, width, height) in px of the videos, each once."""
+        return list(self._db.execute("SELECT DISTINCT codec, width, height FROM videos ORDER BY 1, 2, 3"))
+
     def counts(self, field: str, split: str | None = None) -> list[tuple[str, int]]:
         """(value, videos) of `codec`, `size` ("320x240"), `note` or `split`, most frequent first.
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.compat import cpu_video_codecs
-from pipelines.engine import ClipEngine, LoaderStatistics
+from pipelines.device import check_device
+from pipelines.engine import ClipEngine, LoaderStatistics, num_workers
 from pipelines.errors import UsageError
 from pipelines.index import VideoIndex
+from pipelines.routing import settle
+from pipelines.share import Routing, ShareFinder
 from pipelines.source import ClipStream, Sample
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec, ShardSpec
 
@@ -30,10 +32,12 @@ class BadClip:
 class Batch:
     """N clips; N is the same for every batch.
 
-    `clips`: a DLPack object on the host, float32 [N, 3, T, S, S] or [N, T, S, S, 3]; it stays as it is for as long as
-    it is held. `labels` int64 [N], `video_ids` int64 [N] (`index[video_id]`), `is_real` bool [N]: False for rows that
-    pad an evaluation's last batch and for `bad` clips. `epoch` and `position`: where the next batch starts, counted in
-    clips over all shards.
+    `clips`: a DLPack object on the loader's device, float32 or float16 [N, 3, T, S, S] or [N, T, S, S, 3]. It is
+    complete, for any stream, and stays as it is for as long as it is held. A tensor that was made of it by DLPack may
+    be let go of while work that reads it is still queued: DALI waits for the GPU before it uses that memory again.
+    `labels` int64 [N], `video_ids` int64 [N] (`index[video_id]`), `is_real` bool [N]: False for rows that pad an
+    evaluation's last batch and for `bad` clips. `epoch` and `position`: where the next batch starts, counted in clips
+    over all shards.
     """
 
     clips: Any
@@ -63,19 +67,26 @@ class ClipLoader:
         split: str | None = "train",
         train: bool | None = None,
         shard: ShardSpec | None = None,
+        device: str = "cpu",
+        dtype: Literal["float32", "float16"] = "float32",
     ) -> None:
         """A loader of `split` (None: all); `train`: whether to shuffle and augment (default: if split is "train").
 
-        Raises DataError if the split is missing or empty, UsageError if it is smaller than one batch.
+        `device`: where clips are augmented and handed over, "cpu", "gpu" or "gpu:N"; `dtype`: of the clips.
+        Raises DataError if the split is missing or empty, UsageError if it is smaller than one batch,
+        EnvironmentProblem if the device is a GPU that can't be used.
         """
         self.spec = loader or LoaderSpec()
         train = split == "train" if train is None else train
+        check_device(device)
+        if dtype not in ("float32", "float16"):
+            raise UsageError(f"dtype {dtype!r}: expected 'float32' or 'float16'")
         self._stream = ClipStream(
             str(index.path), str(index.root), split, clip or ClipSpec(), augment or AugmentSpec(),
             shard or ShardSpec(), self.spec.batch_size, self.spec.seed, train,
-            self.spec.repeats if train else 1, self.spec.decoder,
-            cpu_video_codecs() if self.spec.decoder == "dali" else frozenset(),
+            self.spec.repeats if train else 1, self.spec.decoder, self.spec.dali_share, device, dtype,
         )  # fmt: skip
+        self._finder: ShareFinder | None = None
         self.index = index
         self.sampler = self._stream.sampler(index)
         self.statistics = LoaderStatistics()
@@ -116,6 +127,11 @@ class ClipLoader:
         """The process numbers of the decoding workers; none before the first batch."""
         return self._engine.pool.pids if self._engine else []
 
+    @property
+    def routing(self) -> Routing | None:
+        """Who decodes the clips; None while that is not known: before the first batch, and while it is measured."""
+        return self._finder.routing if self._finder else None
+
     def close(self) -> None:
         """End the worker processes. The loader can be used again: it starts new ones."""
         if self._engine is not None:
@@ -133,7 +149,7 @@ class ClipLoader:
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
         for number in range(start, len(self)):
             if self._engine is None:
-                self._engine = ClipEngine(self._stream, self.index, self.spec, len(self), self.statistics)
+                self._engine = self._new_engine()
             try:
                 # Every epoch of an evaluation is the same one.
                 clips, samples = self._engine.run((epoch if self._stream.train else 0, number))
@@ -141,6 +157,12 @@ class ClipLoader:
                 self.close()  # what is on its way is of no use any more
                 raise
             yield _batch(clips, samples, epoch, (number + 1) * self._per_batch)
+
+    def _new_engine(self) -> ClipEngine:
+        if self._finder is None:
+            self._stream, self._finder = settle(self._stream, self.index, num_workers(self.spec))
+        self._finder.forget_planned()
+        return ClipEngine(self._stream, self.index, self.spec, len(self), self._finder, self.statistics)
 
 
 def _batch(clips: Any, samples: list[Sample], epoch: int, position: int) -> Batch:

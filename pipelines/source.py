@@ -20,6 +20,7 @@ from pipelines.errors import FrameError, R3DFastError
 from pipelines.index import VideoIndex
 from pipelines.records import VideoRecord
 from pipelines.remux import INEXACT, remux
+from pipelines.routing import DaliLimits
 from pipelines.sampler import ClipPlan, ClipSampler
 from pipelines.scaling import Box
 from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
@@ -42,8 +43,11 @@ class ClipStream:
     seed: int
     train: bool
     repeats: int = 1
-    decoder: Literal["pyav", "dali"] = "pyav"
-    dali_codecs: frozenset[str] = frozenset()  # what DALI decodes here
+    decoder: Literal["auto", "pyav", "dali", "hybrid"] = "pyav"
+    dali_share: float | Literal["auto"] = "auto"
+    device: str = "cpu"  # where DALI augments, and decodes what it gets: "cpu", "gpu" or "gpu:N"
+    dtype: Literal["float32", "float16"] = "float32"
+    limits: DaliLimits | None = None  # what DALI decodes of these videos; None: nothing, PyAV decodes all
 
     def sampler(self, index: VideoIndex) -> ClipSampler:
         """The sampler of this stream's videos."""
@@ -54,12 +58,12 @@ class ClipStream:
 
     @property
     def scaled(self) -> bool:
-        """Whether clips are scaled by the decoder's scaler, so that the graph has nothing to resize."""
-        return self.train and self.augment.resize == "decoder" and self.decoder == "pyav"
+        """Whether clips that PyAV decodes are scaled by its scaler, so that the graph has nothing to resize of them."""
+        return self.train and self.augment.resize == "decoder"
 
     def source(self) -> DecodedSource | EncodedSource:
         """What makes these clips."""
-        return DecodedSource(self) if self.decoder == "pyav" else EncodedSource(self)
+        return DecodedSource(self) if self.limits is None else EncodedSource(self)
 
 
 class Sample(NamedTuple):
@@ -90,8 +94,13 @@ class Source(Protocol):
     def slot_bytes(self, index: VideoIndex) -> int:
         """Bytes that the largest clip of `index` could take."""
 
-    def load(self, epoch: int, positions: Sequence[int], slots: Sequence[NDArray[np.uint8]]) -> list[Sample]:
-        """The samples at `positions` of `epoch`, all of one video, their data written to `slots`."""
+    def load(
+        self, epoch: int, positions: Sequence[int], slots: Sequence[NDArray[np.uint8]], *, encoded: bool
+    ) -> list[Sample]:
+        """The samples at `positions` of `epoch`, all of one video, their data written to `slots`.
+
+        `encoded`: for DALI to decode, if it can.
+        """
 
     def failed(
         self, epoch: int, positions: Sequence[int], slots: Sequence[NDArray[np.uint8]], reason: str
@@ -143,8 +152,10 @@ class DecodedSource(_IndexedSource):
         frame_px = spec.size_px**2 if self.stream.scaled else int((columns.height * columns.width).max())
         return self.stream.clip.num_frames * max(frame_px, _BLANK_PX**2) * 3
 
-    def load(self, epoch: int, positions: Sequence[int], slots: Sequence[NDArray[np.uint8]]) -> list[Sample]:
-        """The samples at `positions` of `epoch`, all of one video, their frames written to `slots`."""
+    def load(
+        self, epoch: int, positions: Sequence[int], slots: Sequence[NDArray[np.uint8]], *, encoded: bool = False
+    ) -> list[Sample]:
+        """The samples at `positions` of `epoch`, all of one video, their frames written to `slots`; never encoded."""
         index, _ = self._open()
         plans = self._plans(epoch, positions)
         cuts = [self._cut(plan, slot) for plan, slot in zip(plans, slots, strict=True) if plan.is_real]
@@ -189,21 +200,26 @@ class EncodedSource(DecodedSource):
 
     DALI gives the same frames; its colours differ from PyAV's by a mean below 2.5 of 255, as PyAV's default conversion
     rounds more coarsely (against FFmpeg's accurate one by at most 1; `tests/test_remux.py`, `tests/test_encoded.py`).
-    What DALI can't decode exactly comes decoded, as DecodedSource gives it, in the same batch: other codecs than
-    `stream.dali_codecs`, and clips that can't be cut out of their file. So do blank clips.
+    What DALI can't decode exactly comes decoded, as DecodedSource gives it, in the same batch: what `stream.limits`
+    refuse, and clips that can't be cut out of their file. So do blank clips.
     """
 
     def slot_bytes(self, index: VideoIndex) -> int:
         """Bytes that the largest clip of the split could take, encoded (a whole file and a container) or decoded."""
         return max(super().slot_bytes(index), index.largest_file(self.stream.split) * 2 + 2**16)
 
-    def load(self, epoch: int, positions: Sequence[int], slots: Sequence[NDArray[np.uint8]]) -> list[Sample]:
+    def load(
+        self, epoch: int, positions: Sequence[int], slots: Sequence[NDArray[np.uint8]], *, encoded: bool = True
+    ) -> list[Sample]:
         """The samples at `positions` of `epoch`, all of one video, their bytes or frames written to `slots`."""
+        if not encoded:
+            return super().load(epoch, positions, slots)
         index, _ = self._open()
         plans = self._plans(epoch, positions)
         record = index[plans[0].video_id]
-        if record.codec not in self.stream.dali_codecs:
-            return self.load_decoded(epoch, positions, slots)
+        assert self.stream.limits is not None
+        if self.stream.limits.refuses(record):
+            return super().load(epoch, positions, slots)
         begin = perf_counter()
         try:
             samples = [
@@ -212,14 +228,10 @@ class EncodedSource(DecodedSource):
             ]
         except R3DFastError as error:
             if isinstance(error, FrameError) and error.reason == INEXACT:
-                return self.load_decoded(epoch, positions, slots)
+                return super().load(epoch, positions, slots)
             return self.failed(epoch, positions, slots, str(error) or type(error).__name__)
         self._statistics.read_seconds += perf_counter() - begin
         return samples
-
-    def load_decoded(self, epoch: int, positions: Sequence[int], slots: Sequence[NDArray[np.uint8]]) -> list[Sample]:
-        """The same, decoded by PyAV."""
-        return super().load(epoch, positions, slots)
 
     def _remux(self, record: VideoRecord, plan: ClipPlan, slot: NDArray[np.uint8], root: str) -> Sample:
         # Each frame once: for a repeated one DALI would decode from the beginning again.

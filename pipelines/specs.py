@@ -115,15 +115,22 @@ class LoaderSpec(Spec):
     """
 
     batch_size: Positive = Field(64, description="clips a batch of one shard (N)")
-    decoder: Literal["pyav", "dali"] = Field(
-        "pyav",
-        description="pyav: PyAV decodes; dali: DALI what it can, on the CPU MJPEG, VP8 and VP9, and PyAV the rest",
+    decoder: Literal["auto", "pyav", "dali", "hybrid"] = Field(
+        "auto",
+        description="pyav: PyAV decodes, on the CPU; dali: DALI what it can (on a GPU by NVDEC, else MJPEG, VP8 and "
+        "VP9) and PyAV the rest; hybrid: both share each batch; auto: on a GPU the fastest of the three, measured in "
+        "the first batches, else pyav",
+    )
+    dali_share: Annotated[float, Field(gt=0.0, lt=1.0)] | Literal["auto"] = Field(
+        "auto",
+        description="share of a hybrid batch that DALI decodes; auto: measured in the first batches and logged, and "
+        "evaluation is left to PyAV, so that no metric depends on a measurement",
     )
     workers: Annotated[int, Field(ge=0, le=512)] | Literal["auto"] = Field(
         "auto", description="decoding processes; 0: decode in the calling process; auto: one a usable CPU"
     )
     threads: Annotated[int, Field(ge=1, le=512)] | Literal["auto"] = Field(
-        "auto", description="DALI's augmenting threads; auto: one a usable CPU"
+        "auto", description="DALI's threads; auto: one a usable CPU, and at least two for each engine of NVDEC"
     )
     prefetch: Annotated[int, Field(ge=1, le=64)] = Field(2, description="batches made ahead")
     repeats: Annotated[int, Field(ge=1, le=64)] = Field(

@@ -22,13 +22,17 @@ from pipelines.source import Sample, Source
 
 @dataclass(frozen=True)
 class Task:
-    """Clips to make in one decode pass: those at `positions` of `epoch`, each into its slot."""
+    """Clips to make in one decode pass: those at `positions` of `epoch`, each into its slot.
+
+    `encoded`: for DALI to decode, if it can.
+    """
 
     number: int
     generation: int
     epoch: int
     positions: tuple[int, ...]
     slots: tuple[int, ...]
+    encoded: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ def perform(task: Task, source: Source, arena: Arena) -> Reply:
     error = ""
     if task.generation == arena.generation:
         try:
-            samples = source.load(task.epoch, task.positions, [arena.slot(slot) for slot in task.slots])
+            slots = [arena.slot(slot) for slot in task.slots]
+            samples = source.load(task.epoch, task.positions, slots, encoded=task.encoded)
         except Exception:
             error = traceback.format_exc()
     return Reply(task.number, samples, source.statistics(), perf_counter() - begin, error)

@@ -2,17 +2,51 @@ from __future__ import annotations
 
 import os
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from clips import write_stamped_video
 from loading import LENGTHS, SIZES
+from stand_ins import NVML, cuda, cuvid, library
 
 from pipelines import VideoIndex
-from r3d_fast.compat import import_paddle
+from pipelines.device import check_device
+from pipelines.errors import EnvironmentProblem
+from r3d_fast.compat import choose_device, import_paddle
 
-# Before any test module says `import paddle`: what Paddle warns of while it is imported is not ours.
-import_paddle()
+# Before any test module says `import paddle`: what Paddle warns of while it is imported is not ours. The clip side's
+# tests run without it.
+if find_spec("paddle"):
+    import_paddle()
+
+
+@pytest.fixture(scope="session")
+def gpu() -> str:
+    """The GPU that tests marked `gpu` run on. Without one they are skipped, or fail under R3D_REQUIRE_GPU=1."""
+    try:
+        check_device("gpu:0")
+    except EnvironmentProblem as error:
+        _lack(str(error), "R3D_REQUIRE_GPU")
+    return "gpu:0"
+
+
+@pytest.fixture(scope="session")
+def paddle_gpu(gpu: str) -> str:
+    """The same where Paddle can use it too; without such a build skipped, or failed under R3D_REQUIRE_PADDLE_GPU=1."""
+    try:
+        choose_device("gpu")
+        import_paddle().set_device("cpu")  # as the other tests expect it
+    except EnvironmentProblem as error:
+        _lack(str(error), "R3D_REQUIRE_PADDLE_GPU")
+    return gpu
+
+
+def _lack(what: str, variable: str) -> NoReturn:
+    if os.environ.get(variable) == "1":
+        pytest.fail(what)
+    pytest.skip(what)
 
 
 def _real_root() -> Path:
@@ -25,10 +59,10 @@ def real_clips() -> Path:
     """The folder of real clips: UCF-101/, ucfTrainTestlist/, odd/."""
     root = _real_root()
     if not (root / "UCF-101").is_dir():
-        message = f"no real clips at {root}: set R3D_REAL_CLIPS to the folder that holds UCF-101/ and odd/"
-        if os.environ.get("R3D_REQUIRE_REAL") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
+        _lack(
+            f"no real clips at {root}: set R3D_REAL_CLIPS to the folder that holds UCF-101/ and odd/",
+            "R3D_REQUIRE_REAL",
+        )
     return root
 
 
@@ -49,3 +83,13 @@ def copied(index: VideoIndex, tmp_path: Path) -> VideoIndex:
     shutil.copytree(index.root, tmp_path / "videos")  # keeps the times
     shutil.copy(index.path, tmp_path / "index")
     return VideoIndex.open(tmp_path / "index", tmp_path / "videos")
+
+
+@pytest.fixture(scope="session")
+def v100(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with stand-ins for the driver's libraries on a machine with a V100."""
+    folder = tmp_path_factory.mktemp("v100")
+    cuda(folder)
+    cuvid(folder)
+    library(folder, "libnvidia-ml.so.1", NVML)
+    return folder

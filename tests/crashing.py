@@ -31,7 +31,9 @@ class CrashingSource:
     def slot_bytes(self, index: VideoIndex) -> int:
         return 8
 
-    def load(self, epoch: int, positions: Sequence[int], slots: Sequence[NDArray[np.uint8]]) -> list[Sample]:
+    def load(
+        self, epoch: int, positions: Sequence[int], slots: Sequence[NDArray[np.uint8]], *, encoded: bool = False
+    ) -> list[Sample]:
         for position, slot in zip(positions, slots, strict=True):
             if position == CRASHES:
                 os.kill(os.getpid(), signal.SIGSEGV)

@@ -22,7 +22,8 @@ LENGTHS = (5, 21, 34, 47)
 
 def make(index: VideoIndex, *, workers: int = 0, batch_size: int = 3, seed: int = 0, **options: Any) -> ClipLoader:
     """A small loader of all videos, in training unless told otherwise."""
-    own = {name: options.pop(name) for name in ("prefetch", "repeats", "timeout_seconds") if name in options}
+    names = ("prefetch", "repeats", "timeout_seconds", "decoder")
+    own = {name: options.pop(name) for name in names if name in options}
     spec = LoaderSpec(batch_size=batch_size, workers=workers, threads=1, seed=seed, **own)
     options = {"clip": CLIP, "augment": SMALL, "split": None, "train": True, **options}
     return ClipLoader(index, loader=spec, **options)

@@ -33,7 +33,7 @@ def layer(*, low_delay: int | None, resolution: int = FPS, interlaced: int = 0, 
     aspect = [(15, 4), (0x0403, 16)] if extended else [(1, 4)]
     rate = [(1, 1), (1, max(1, (resolution - 1).bit_length()))] if extended else [(0, 1)]
     fields = [(0, 1), (1, 8), (1, 1), (1, 4), (1, 3), *aspect, *control, (0, 2), (1, 1), (resolution, 16), (1, 1)]
-    fields += [*rate, (1, 1), (322, 13), (1, 1), (242, 13), (1, 1), (interlaced, 1), (1, 1)]
+    fields += [*rate, (1, 1), (322, 13), (1, 1), (242, 13), (1, 1), (interlaced, 1), (1, 1), (0, 1)]
     return b"\0\0\1\0\0\0\1\x20" + packed_bits(*fields)
 
 
