@@ -43,6 +43,13 @@ def paddle_gpu(gpu: str) -> str:
     return gpu
 
 
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> str:
+    """ "cpu" or a GPU, as the test is parametrised; without a GPU that part is skipped, see `gpu`."""
+    name: str = request.param
+    return str(request.getfixturevalue("gpu")) if name.startswith("gpu") else name
+
+
 def _lack(what: str, variable: str) -> NoReturn:
     if os.environ.get(variable) == "1":
         pytest.fail(what)
