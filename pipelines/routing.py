@@ -13,7 +13,7 @@ from pipelines.bitstream import parse_video_object_layer
 from pipelines.compat import cpu_video_codecs
 from pipelines.device import device_number
 from pipelines.errors import R3DFastError
-from pipelines.nvidia import DecoderCaps, can_decode, probe_decoder
+from pipelines.nvidia import DALI_CODECS, DecoderCaps, can_decode, probe_decoder
 from pipelines.parity import wrong_frames
 from pipelines.records import VideoRecord
 from pipelines.share import Routing, ShareFinder
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from pipelines.source import ClipStream
 
 _log = logging.getLogger(__name__)
-# What DALI hands to NVDEC of what NVDEC decodes: its GPU decoder has no MJPEG, MPEG-1, MPEG-2 or VC-1, though the
-# documentation lists MJPEG. The size in px that pictures are coded in multiples of, cropped when they are shown.
-_NVDEC_CODECS = {"mpeg4": 16, "h264": 16, "vp8": 16, "hevc": 8, "vp9": 8, "av1": 8}
 _PIX_FMT = re.compile(r"yuvj?(420|422|444)p(9|10|12|14|16)?(?:le|be)?")
 # Profiles that NVDEC has no decoder for (NVDEC application note: baseline, main and high; main, main 10 and range
 # extensions). Of MPEG-4, global motion compensation is named nowhere.
@@ -89,7 +86,7 @@ class DaliLimits:
         It keeps sessions by the size that is shown and looks them up by the size that is coded, and a session's height
         decides where the colours lie (DALI, frames_decoder_gpu.cc, NVDECCache).
         """
-        unit = _NVDEC_CODECS[record.codec]
+        unit = DALI_CODECS[record.codec]
         width, height = (-(-side // unit) * unit for side in (record.width, record.height))
         return height != record.height and (record.codec, width, height) in self.sizes
 
@@ -137,7 +134,7 @@ def dali_limits(device: str) -> DaliLimits:
         remedy = f"; to use NVDEC: {decoder.to_do}" if decoder.to_do else ""
         _log.warning("%s: PyAV decodes on the CPU, everything else stays on the GPU%s", decoder.problem, remedy)
         return DaliLimits(frozenset(), ())
-    return DaliLimits(frozenset({caps.codec for caps in decoder.caps} & set(_NVDEC_CODECS)), decoder.caps)
+    return DaliLimits(frozenset({caps.codec for caps in decoder.caps} & set(DALI_CODECS)), decoder.caps)
 
 
 def settle(stream: ClipStream, index: VideoIndex, workers: int) -> tuple[ClipStream, ShareFinder]:

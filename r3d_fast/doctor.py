@@ -5,33 +5,27 @@ Libraries are tried in processes of their own, side by side: one that crashes or
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import re
 import resource
-import signal
-import subprocess
 import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib import import_module, metadata
+from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pipelines.errors import EnvironmentProblem
-from pipelines.nvidia import Decoder, Driver, container, probe_decoder, probe_driver
+from pipelines.nvidia import DALI_CODECS, Decoder, Driver, container
 from r3d_fast import __version__
+from r3d_fast.doctor_probes import DECODERS, PROBES, Facts, Probe, run_probe
 
 State = Literal["ok", "warning", "missing"]
 _Finding = tuple[State, str, str]  # of a Check
-_Facts = dict[str, Any]
 
-_MARK = "r3d-fast doctor: "  # before what a probe says, among whatever libraries print
-# What makes PyAV decode each codec; FFmpeg's own "av1" needs a GPU.
-_DECODERS = {"mpeg4": {"mpeg4"}, "h264": {"h264"}, "hevc": {"hevc"}, "vp9": {"vp9"}, "av1": {"libdav1d", "libaom-av1"}}
 _OPEN_FILES = 32  # of a training process beyond one a worker of each of its two loaders; about 15 are in use
 _PADDLE_26 = (61, 70, 75, 80, 86)  # architectures in the wheels of paddlepaddle-gpu 2.6
 
@@ -61,18 +55,10 @@ class Diagnosis:
         return 0 if self.device else EnvironmentProblem.exit_code
 
 
-@dataclass(frozen=True)
-class _Probe:
-    """What a probe found out before it ended, and why it ended early."""
-
-    facts: _Facts
-    error: str
-
-
 def examine(*, patience_seconds: float = 60.0) -> Diagnosis:
     """What this machine can do. A library that says nothing for `patience_seconds` counts as hanging."""
-    with ThreadPoolExecutor(len(_PROBES)) as pool:
-        probes = dict(zip(_PROBES, pool.map(lambda name: _run(name, patience_seconds), _PROBES), strict=True))
+    with ThreadPoolExecutor(len(PROBES)) as pool:
+        probes = dict(zip(PROBES, pool.map(lambda name: run_probe(name, patience_seconds), PROBES), strict=True))
     driver, decoder = _asked(probes["driver"])
     paddle, pyav = probes["paddle"], probes["av"]
     cpus = int(probes["packages"].facts.get("cpus", len(os.sched_getaffinity(0))))
@@ -97,7 +83,7 @@ def examine(*, patience_seconds: float = 60.0) -> Diagnosis:
     return Diagnosis(checks, device, driver, decoder)
 
 
-def as_json(diagnosis: Diagnosis) -> _Facts:
+def as_json(diagnosis: Diagnosis) -> Facts:
     """The diagnosis as JSON values."""
     return {"version": __version__, "exit_code": diagnosis.exit_code, **asdict(diagnosis)}
 
@@ -187,7 +173,7 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
-def _packages(probe: _Probe, paddle: _Probe) -> _Finding:
+def _packages(probe: Probe, paddle: Probe) -> _Finding:
     """What r3d-fast needs besides PyAV, DALI and Paddle."""
     needs = {name: least for name, least in _needs().items() if name != "av"}
     wrong = {name: problem for name in needs if (problem := _wrong(name))}
@@ -204,7 +190,7 @@ def _packages(probe: _Probe, paddle: _Probe) -> _Finding:
     return "ok", found, ""
 
 
-def _pyav(probe: _Probe) -> _Finding:
+def _pyav(probe: Probe) -> _Finding:
     install = f"pip install --upgrade 'av>={_needs().get('av', '17.0')}'"
     if wrong := _wrong("av"):
         return "missing", wrong, install
@@ -212,12 +198,12 @@ def _pyav(probe: _Probe) -> _Finding:
         return "missing", f"av {_version('av')} can't be used: {probe.error}", f"{install} --force-reinstall"
     decoders = probe.facts["decoders"]
     found = f"{probe.facts['version']}, decodes {', '.join(decoders)}"
-    if lacking := [codec for codec in _DECODERS if codec not in decoders]:
+    if lacking := [codec for codec in DECODERS if codec not in decoders]:
         return "warning", f"{found}, not {', '.join(lacking)}", f"{install} --force-reinstall --only-binary av"
     return "ok", found, ""
 
 
-def _dali(probe: _Probe, driver: Driver, *, without_pyav: bool) -> _Finding:
+def _dali(probe: Probe, driver: Driver, *, without_pyav: bool) -> _Finding:
     names = {str(wheel.metadata["Name"]).lower().replace("_", "-") for wheel in metadata.distributions()}
     builds = sorted(name for name in names if re.fullmatch(r"nvidia-dali(-nightly|-weekly)?-cuda\d{3}", name))
     extra = "cpu" if not driver.gpus else "cuda12" if driver.cuda >= (12, 0) else "cuda11"
@@ -241,7 +227,7 @@ def _trouble(named: str, installed: bool, error: str) -> str:
     return "not installed" if not installed and "ModuleNotFound" in error else f"{named} can't be used: {error}"
 
 
-def _paddle(probe: _Probe, driver: Driver) -> _Finding:
+def _paddle(probe: Probe, driver: Driver) -> _Finding:
     wheels = [name for name in ("paddlepaddle", "paddlepaddle-gpu") if _version(name)]
     named = ", ".join(f"{name} {_version(name)}" for name in wheels) or "Paddle"
     install, facts = _paddle_line(driver), probe.facts
@@ -273,13 +259,13 @@ def _paddle_line(driver: Driver) -> str:
     return f"pip install {wanted}{python}"
 
 
-def _paddle_misfit(facts: _Facts, driver: Driver) -> str:
+def _paddle_misfit(facts: Facts, driver: Driver) -> str:
     """Why a GPU build does not run on the GPUs, as far as figures tell it."""
     archs = facts["archs"] or (_PADDLE_26 if facts["version"].startswith("2.6") else ())
     return driver.misfit(_numbers(facts["cuda"])[0], archs) if facts["cuda"] else ""
 
 
-def _asked(probe: _Probe) -> tuple[Driver, Decoder]:
+def _asked(probe: Probe) -> tuple[Driver, Decoder]:
     facts, problem, to_do = probe.facts, f"asking the driver failed: {probe.error}", "see whether nvidia-smi works"
     driver = Driver.from_json(facts["driver"]) if "driver" in facts else Driver("", (0, 0), (), problem, to_do)
     return driver, Decoder.from_json(facts["decoder"]) if "decoder" in facts else Decoder(0, (), problem, to_do)
@@ -303,98 +289,14 @@ def _nvdec(driver: Driver, decoder: Decoder) -> _Finding:
         return "warning", f"{decoder.problem}{said}: videos are decoded on the CPU", decoder.to_do
     depths: dict[str, int] = {}
     for caps in decoder.caps:
-        depths[caps.codec] = max(caps.bit_depth, depths.get(caps.codec, 0))
+        if caps.codec in DALI_CODECS:
+            depths[caps.codec] = max(caps.bit_depth, depths.get(caps.codec, 0))
     engines = max(caps.engines for caps in decoder.caps)
     counted = f"{engines} engine{'s' * (engines > 1)}: " if engines else ""
-    return "ok", counted + ", ".join(f"{codec} {depth} bit" for codec, depth in depths.items()), ""
+    codecs = ", ".join(f"{codec} {depth} bit" for codec, depth in depths.items())
+    return "ok", f"{counted}{codecs or 'nothing that DALI can use'}; other videos are decoded on the CPU", ""
 
 
 def _plots() -> _Finding:
     found = [f"{name} {version}" for name in ("matplotlib", "visualdl") if (version := _version(name))]
     return "ok", ", ".join(found) or "none; optional", "" if _version("matplotlib") else "pip install 'r3d-fast[plots]'"
-
-
-def _run(name: str, patience_seconds: float) -> _Probe:
-    """What a probe found in a Python of the same paths."""
-    code = f"import sys; sys.path[:] = {sys.path!r}; from r3d_fast.doctor import probe; probe({name!r})"
-    command = [sys.executable, "-W", "ignore", "-c", code]
-    try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=patience_seconds)
-    except subprocess.TimeoutExpired as slow:
-        return _Probe(_said(slow.stdout), f"no answer within {patience_seconds:g} s")
-    except OSError as failed:
-        return _Probe({}, f"no process could be started: {failed.strerror}")
-    facts = _said(done.stdout)
-    if done.returncode < 0:
-        return _Probe(
-            facts, f"its process was ended by signal {-done.returncode}, {signal.strsignal(-done.returncode)}"
-        )
-    last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-    died = f"its process ended with exit code {done.returncode}: {last}"
-    return _Probe(facts, facts.pop("error", textwrap.shorten(died, 300).rstrip(": ")))
-
-
-def _said(output: bytes | None) -> _Facts:
-    lines = (output or b"").decode(errors="replace").splitlines()
-    said = (json.loads(line.removeprefix(_MARK)) for line in lines if line.startswith(_MARK))
-    return {key: value for facts in said for key, value in facts.items()}
-
-
-def _say(**facts: Any) -> None:
-    print(f"\n{_MARK}{json.dumps(facts)}", flush=True)
-
-
-def probe(name: str) -> None:
-    """Nothing; says on stdout what is behind `name`, last the error or "". For a process that may die of it."""
-    problem = ""
-    try:
-        _PROBES[name]()
-    except Exception as error:
-        problem = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
-    _say(error=problem)
-
-
-def _try_packages() -> None:
-    from pipelines.probing import usable_cpus  # imports NumPy
-
-    _say(cpus=usable_cpus())
-    for name in ("pydantic", "rich", "safetensors", "yaml"):
-        import_module(name)
-
-
-def _try_av() -> None:
-    import av
-
-    decoders = [codec for codec, names in _DECODERS.items() if names & av.codec.codecs_available]
-    _say(version=av.__version__, decoders=decoders)
-
-
-def _try_dali() -> None:
-    import nvidia.dali.fn
-
-    _say(version=nvidia.dali.__version__)
-    from pipelines.compat import cpu_video_codecs  # imports PyAV too
-
-    _say(codecs=sorted(cpu_video_codecs()))
-
-
-def _try_paddle() -> None:
-    import paddle
-
-    cuda = str(paddle.version.cuda()) if paddle.is_compiled_with_cuda() else ""
-    archs = [int(arch) for arch in getattr(paddle.version, "cuda_archs", list)() or ()]
-    _say(version=paddle.__version__, cuda=cuda, cudnn=str(paddle.version.cudnn()), archs=archs)
-    _say(gpus=paddle.device.cuda.device_count() if cuda else 0)
-    # Only computing shows whether Paddle has code for the GPU.
-    cube = paddle.ones([1, 1, 3, 3, 3])
-    total = float(paddle.nn.functional.conv3d(cube, cube).numpy().sum())
-    if total != 27.0:
-        raise RuntimeError(f"over ones it gives {total}, not 27")
-
-
-def _try_driver() -> None:
-    _say(driver=asdict(probe_driver()))
-    _say(decoder=asdict(probe_decoder()))
-
-
-_PROBES = {"paddle": _try_paddle, "dali": _try_dali, "packages": _try_packages, "av": _try_av, "driver": _try_driver}
