@@ -14,6 +14,8 @@ import numpy as np
 from pipelines.errors import EnvironmentProblem
 from pipelines.remux import write_matroska
 
+# What a DALI pipeline raises where it can't decode or augment, whatever the reason (error_reporting.cc).
+DALI_ERRORS = (RuntimeError, MemoryError, ValueError, IndexError)
 # One grey frame of 16x16 px.
 _SAMPLES = {
     "vp8": base64.b64decode("EAIAnQEqEAAQAABHCIWFiIWEiAICAAYZaAAA"),
@@ -94,5 +96,5 @@ def _decodes_on_cpu(codec: str) -> bool:
         pipeline.build()
         (frames,) = pipeline.run()
         return bool(np.array(frames.at(0)).shape == (1, 16, 16, 3))
-    except RuntimeError:  # DALI's own, whatever the reason
+    except DALI_ERRORS:
         return False

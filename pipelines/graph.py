@@ -62,7 +62,7 @@ class ClipPipeline:
     """
 
     def __init__(self, stream: ClipStream, *, threads: int) -> None:
-        """Build the graph. Raises RuntimeError where DALI can't, as on a GPU that is out of memory."""
+        """Build the graph. Raises one of DALI_ERRORS where DALI can't, as on a GPU that is out of memory."""
         self._stream = stream
         self._pipeline = define(stream, threads=threads)
         self._pipeline.build()

@@ -29,8 +29,8 @@ _CODECS = {
     "vp9": 10,
     "av1": 11,
 }
-# What DALI hands to NVDEC of these (its GPU decoder has no MJPEG, though its documentation lists it), with the size in px
-# that pictures are coded in multiples of; what is shown is cut out of that.
+# What DALI hands to NVDEC of these (its GPU decoder has no MJPEG, though its documentation lists that), and the size in
+# px that pictures are coded in multiples of: what is shown is cut out of that.
 DALI_CODECS = {"mpeg4": 16, "h264": 16, "vp8": 16, "hevc": 8, "vp9": 8, "av1": 8}
 _SAME_CODEC = {"wmv3": "vc1"}
 _CHROMAS = {"4:2:0": 1, "4:2:2": 2, "4:4:4": 3}  # cudaVideoChromaFormat

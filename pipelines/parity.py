@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.compat import executor_options, import_dali, video_decoder
+from pipelines.compat import DALI_ERRORS, executor_options, import_dali, video_decoder
 from pipelines.decode import read_frames
 from pipelines.device import device_number
 from pipelines.records import VideoRecord
@@ -36,7 +36,7 @@ def wrong_frames(record: VideoRecord, root: str, device: str) -> str:
     shown = dict(zip(beside, read_frames(record, beside, root=root), strict=True))
     try:
         decoded = decode_by_dali(video.data, video.frames, device)
-    except RuntimeError as error:
+    except DALI_ERRORS as error:
         return telling_line(error)
     for frame, found in zip(frames.tolist(), decoded, strict=True):
         reason = _compare(found, frame, shown)
@@ -48,7 +48,7 @@ def wrong_frames(record: VideoRecord, root: str, device: str) -> str:
 def decode_by_dali(data: NDArray[np.uint8], numbers: NDArray[np.int32], device: str) -> NDArray[np.uint8]:
     """Frames uint8 [T, H, W, 3], RGB, of an encoded video uint8 [bytes], at `numbers` int32 [T], decoded on `device`.
 
-    Raises RuntimeError where DALI fails.
+    Raises one of DALI_ERRORS where DALI fails.
     """
     fn, types, Pipeline = import_dali()
     number = device_number(device)

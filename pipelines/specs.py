@@ -143,3 +143,9 @@ class LoaderSpec(Spec):
         30.0, description="a worker that gives no clip for so long is replaced; three times on one video: a bad video"
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of order, frames, crops and mirrors")
+
+    @model_validator(mode="after")
+    def _check(self) -> LoaderSpec:
+        if self.dali_share != "auto" and self.decoder != "hybrid":
+            raise ValueError(f"dali_share {self.dali_share} has a meaning for decoder hybrid only, got {self.decoder}")
+        return self

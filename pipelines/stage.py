@@ -13,15 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.compat import DALI_ERRORS
 from pipelines.errors import EnvironmentProblem
 from pipelines.graph import ClipPipeline
 from pipelines.parity import telling_line
 from pipelines.source import ClipStream, Sample
 
 _log = logging.getLogger(__name__)
-# What DALI raises for a batch that it can't decode or augment, whatever the reason.
-DALI_ERRORS = (RuntimeError, MemoryError, ValueError, IndexError)
-# What its messages say where there was no memory (dali/core/cuda_error.h).
+# What DALI says where there was no memory (dali/core/cuda_error.h).
 _OUT_OF_MEMORY = ("Can't allocate", "CUDA allocation failed", "out of memory", "bad_alloc")
 _TELLING = 3  # videos of which DALI decodes none: it is the decoder that fails, not they
 

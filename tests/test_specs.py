@@ -51,6 +51,8 @@ BROKEN: list[tuple[type[Spec], dict[str, Any], str, str]] = [
     (LoaderSpec, {"prefetch": 65}, "prefetch", "less than or equal to 64"),
     (LoaderSpec, {"seed": -1}, "seed", "greater than or equal to 0"),
     (LoaderSpec, {"seed": 2**63}, "seed", "less than 9223372036854775808"),
+    (LoaderSpec, {"dali_share": 0.5}, "", "dali_share 0.5 has a meaning for decoder hybrid only, got auto"),
+    (LoaderSpec, {"decoder": "hybrid", "dali_share": 1.0}, "dali_share", "less than 1"),
     (ShardSpec, {"index": -1}, "index", "greater than or equal to 0"),
     (ShardSpec, {"count": 0}, "count", "greater than or equal to 1"),
     (ShardSpec, {"index": 2, "count": 2}, "", "shard index 2 of 2: expected 0..1"),
