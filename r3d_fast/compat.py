@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from numpy.typing import NDArray
+
 from pipelines.errors import EnvironmentProblem
+
+_DLPACK_CUDA = 2  # kDLCUDA of dlpack.h
+_EXHAUSTED = re.compile(r"Out of memory error|ResourceExhausted|_ALLOC_FAILED|cudaErrorMemoryAllocation")
 
 
 @cache
@@ -57,9 +63,68 @@ def choose_device(wanted: str) -> str:
     return device
 
 
+def compute_capability() -> tuple[int, int]:
+    """(major, minor) of the current GPU, such as (7, 0) of a V100."""
+    major, minor = import_paddle().device.cuda.get_device_capability()
+    return int(major), int(minor)
+
+
 def from_dlpack(exporter: Any) -> Any:
-    """A Paddle tensor that shares the memory of `exporter`: 3.x takes the object itself, 2.6 only its capsule."""
+    """A Paddle tensor of what `exporter` holds, on the device it lies on: 3.x shares the memory, 2.6 copies it.
+
+    Where that is a GPU, the exporter is told Paddle's current stream and makes it wait for the data. 2.6 takes only the
+    capsule, for which nobody but us can name the stream; so both versions get one. 2.6 copies on that stream and drops
+    the capsule at once: whoever calls holds `exporter` until the stream has come past.
+    """
+    if exporter.__dlpack_device__()[0] == _DLPACK_CUDA:
+        capsule = exporter.__dlpack__(stream=stream_handle())
+    else:
+        capsule = exporter.__dlpack__()
+    return import_paddle().utils.dlpack.from_dlpack(capsule)
+
+
+def stream_handle() -> int:
+    """The CUDA stream on which Paddle computes, as DLPack wants it named: 1 is the legacy default one."""
+    return int(import_paddle().device.current_stream().stream_base.cuda_stream) or 1
+
+
+def record_event() -> Any:
+    """An event after everything that was put on Paddle's current stream so far; `query`, `synchronize`. GPU only."""
+    event = import_paddle().device.Event()
+    event.record()
+    return event
+
+
+def to_gpu(array: NDArray[Any]) -> tuple[Any, Any]:
+    """(tensor on the GPU, what has to live until the copy is done) of `array`; the host does not wait for the copy."""
     paddle = import_paddle()
-    if hasattr(paddle, "from_dlpack"):
-        return paddle.from_dlpack(exporter)
-    return paddle.utils.dlpack.from_dlpack(exporter.__dlpack__())
+    pinned = paddle.to_tensor(array, place=paddle.CUDAPinnedPlace())
+    return pinned.cuda(blocking=False), pinned
+
+
+def unscale_gradients(gradients: list[Any], scale: Any) -> Any:
+    """A bool tensor [1]: whether any number is not finite. Divides `gradients` by `scale` float32 [1] in place."""
+    from paddle import _C_ops  # what Paddle's own GradScaler calls: one kernel for all gradients
+
+    return _C_ops.check_finite_and_unscale_(gradients, scale)[1]
+
+
+def autocast(dtype: str, level: str, white_list: frozenset[str]) -> Any:
+    """Paddle's autocast context for `dtype`, with `white_list` beside its own list of ops to run in it."""
+    return import_paddle().amp.auto_cast(custom_white_list=set(white_list), level=level, dtype=dtype)
+
+
+def new_parameter(tensor: Any) -> Any:
+    """A trainable parameter with the values and dtype of `tensor`."""
+    from paddle.base.framework import EagerParamBase
+
+    return EagerParamBase.from_tensor(tensor.detach())
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Paddle, cuDNN or cuBLAS says by `error` that memory is exhausted.
+
+    Paddle's allocators raise MemoryError ("ResourceExhaustedError: Out of memory error on GPU 0 ..."), the libraries
+    an OSError or RuntimeError with their own status.
+    """
+    return isinstance(error, (MemoryError, OSError, RuntimeError)) and _EXHAUSTED.search(str(error)) is not None

@@ -23,7 +23,8 @@ from r3d_fast.schedule import ScheduleSpec
 
 __all__ = ["Config", "ConfigError", "config_diff", "config_from_json", "dump_config", "load_config"]
 
-LAYOUT_OF = {"NCDHW": "NCTHW", "NDHWC": "NTHWC"}
+DataFormat = Literal["NCDHW", "NDHWC"]
+LAYOUT_OF: dict[DataFormat, Literal["NCTHW", "NTHWC"]] = {"NCDHW": "NCTHW", "NDHWC": "NTHWC"}
 REFERENCE_SCHEDULE = ScheduleSpec(kind="piecewise", milestones_epochs=(15, 20))
 
 
@@ -62,7 +63,10 @@ class ModelConfig(Spec):
         None, description="where the shape changes, A: stride and zero-padded channels, B: 1x1x1 convolution and BN; "
         "not set: the model's own"
     )  # fmt: skip
-    data_format: Literal["NCDHW", "NDHWC"] = Field("NCDHW", description="NDHWC: channels last, as tensor cores want it")
+    data_format: Literal["auto", "NCDHW", "NDHWC"] = Field(
+        "auto", description="NDHWC: channels last, as tensor cores want it; auto: NDHWC for half precision on a GPU, "
+        "else NCDHW. augment.layout follows, and need not be set"
+    )  # fmt: skip
     width: Annotated[int, Field(ge=1, le=512)] = Field(64, description="channels of the first stage")
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.0, description="before the last linear layer")
 
@@ -90,6 +94,14 @@ class TrainConfig(Spec):
     epochs: Positive = Field(25, description="passes over the training split")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of the initial weights and of dropout")
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: a GPU if there is one that works")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="what convolutions run in; auto: bf16 on GPUs from Ampere on, fp16 on Volta and Turing, "
+        "fp32 on older ones and on the CPU"
+    )  # fmt: skip
+    amp_level: Literal["O1", "O2"] = Field(
+        "O1", description="of half precision. O1: float32 weights, cast for convolutions; O2: half weights too, with "
+        "float32 copies for the optimiser"
+    )  # fmt: skip
     log_every_steps: Positive = Field(10, description="steps between two lines of metrics")
     checkpoint_every_steps: Positive | None = Field(None, description="steps between checkpoints; not set: by time")
     checkpoint_every_minutes: Annotated[float, Field(gt=0.0)] | None = Field(
@@ -122,13 +134,33 @@ class Config(Spec):
 
     @model_validator(mode="after")
     def _check(self) -> Config:
-        model, wanted = self.model.data_format, LAYOUT_OF[self.model.data_format]
-        if self.augment.layout != wanted:
-            raise ValueError(f"model.data_format {model} goes with augment.layout {wanted}, got {self.augment.layout}")
+        chosen, layout = self.model.data_format, self.augment.layout
+        given = "layout" in self.augment.model_fields_set
+        if chosen == "auto":
+            if given:  # one of the two is said: the other is what goes with it
+                formats = {layout: data_format for data_format, layout in LAYOUT_OF.items()}
+                self._replace(model=self.model.model_copy(update={"data_format": formats[layout]}))
+        elif layout != (wanted := LAYOUT_OF[chosen]):
+            if given:
+                raise ValueError(f"model.data_format {chosen} goes with augment.layout {wanted}, got {layout}")
+            self._replace(augment=self.augment.model_copy(update={"layout": wanted}))
         views = self.clip.views if self.eval.views is None else self.eval.views
         if views == "all" and self.clip.sampling == "segments":
             raise ValueError("eval.views 'all' needs clip.sampling consecutive, got segments")
         return self
+
+    def _replace(self, **sections: Spec) -> None:
+        for name, section in sections.items():
+            object.__setattr__(self, name, section)  # frozen for everyone else
+
+    def in_data_format(self, data_format: DataFormat) -> Config:
+        """The same config with `model.data_format` and `augment.layout` settled."""
+        return self.model_copy(
+            update={
+                "model": self.model.model_copy(update={"data_format": data_format}),
+                "augment": self.augment.model_copy(update={"layout": LAYOUT_OF[data_format]}),
+            }
+        )
 
 
 class _Flag:
@@ -168,13 +200,35 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def dump_config(config: Config) -> str:
-    """YAML text of every value of `config`, defaults included; `load_config` reads it back to an equal Config."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+    """YAML text of `config`, defaults included; `load_config` reads it back to an equal Config.
+
+    `augment.layout` is left out: it follows from model.data_format, and would contradict an override of that.
+    """
+    values = _without_layout(config.model_dump(mode="json"))
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, which but for this reads line breaks outside ASCII back as spaces."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        """Such text in double quotes, where they are escaped."""
+        broken = any(mark in data for mark in "\x85\u2028\u2029")
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if broken else None)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 def config_from_json(values: dict[str, Any]) -> Config:
     """The Config that `model_dump(mode="json")` gave. Raises pydantic's ValidationError."""
-    return Config.model_validate(values)
+    return Config.model_validate(_without_layout(values))
+
+
+def _without_layout(values: dict[str, Any]) -> dict[str, Any]:
+    """`values` as if nobody had set augment.layout: a dump names it even where it only follows."""
+    augment = {key: value for key, value in values["augment"].items() if key != "layout"}
+    return {**values, "augment": augment}
 
 
 def config_diff(a: Config, b: Config) -> list[str]:

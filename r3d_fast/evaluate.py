@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ import numpy as np
 
 from pipelines.loader import BadClip, ClipLoader
 from r3d_fast.checkpoint import CheckpointError
-from r3d_fast.compat import choose_device, import_paddle
+from r3d_fast.compat import choose_device, import_paddle, is_out_of_memory
 from r3d_fast.config import Config
 from r3d_fast.data import eval_loader, open_index
-from r3d_fast.feed import feed
+from r3d_fast.feed import Fed, feeding
 from r3d_fast.metrics import ClassificationMetrics, Result, VideoScores
+from r3d_fast.precision import Precision, with_data_format
 from r3d_fast.restore import restore
+from r3d_fast.step import fitting_batch, free_memory, out_of_memory
 
 OnBatch = Callable[[int, int], None]
 
@@ -38,17 +41,26 @@ class Evaluation:
 
 
 def evaluate_model(
-    model: Any, loader: ClipLoader, num_classes: int, device: str, on_batch: OnBatch | None = None
+    model: Any,
+    loader: ClipLoader,
+    num_classes: int,
+    device: str,
+    on_batch: OnBatch | None = None,
+    precision: Precision | None = None,
 ) -> Evaluation:
-    """The evaluation of `model` over one pass of `loader`; the model is left in the mode it came in."""
+    """The evaluation of `model` over one pass of `loader`; the model is left in the mode it came in.
+
+    It computes in `precision` (default fp32). Raises EnvironmentProblem, with the batch size that fits, out of memory.
+    """
     paddle = import_paddle()
+    precision = precision or Precision()
     clips, videos = ClassificationMetrics(num_classes), VideoScores(num_classes)
     bad: list[BadClip] = []
     was_training = model.training
     model.eval()
-    with paddle.no_grad():
-        for number, batch in enumerate(loader.epoch(0)):
-            logits = model(feed(batch, device).clips).numpy()
+    with paddle.no_grad(), closing(feeding(loader.epoch(0), device)) as batches:
+        for number, (batch, fed) in enumerate(batches):
+            logits = _logits(model, fed, precision, device)
             clips.update(logits, batch.labels, batch.is_real)
             videos.update(batch.video_ids, logits, batch.labels, batch.is_real)
             bad += batch.bad
@@ -59,6 +71,21 @@ def evaluate_model(
     return Evaluation(clips.result(), videos.result(), videos, tuple(bad), len(loader.sampler.videos))
 
 
+def _logits(model: Any, fed: Fed, precision: Precision, device: str) -> Any:
+    """Logits float32 [N, C] of a batch, on the host."""
+    try:
+        return precision.forward(model, fed.clips).numpy()
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        said = str(error)
+    size = int(fed.clips.shape[0])
+    fits = fitting_batch(
+        lambda rows: precision.forward(model, fed.clips[:rows]).numpy(), size, lambda: free_memory(device)
+    )
+    raise out_of_memory(said, device, size, fits, "eval.batch_size")
+
+
 def evaluate(
     model: Path, config: Config | None = None, *, split: str | None = None, on_batch: OnBatch | None = None
 ) -> tuple[Evaluation, tuple[str, ...]]:
@@ -67,12 +94,13 @@ def evaluate(
     Raises CheckpointError if the data set's classes are not the model's.
     """
     device = choose_device(config.train.device if config else "auto")
-    restored = restore(model)
-    config = config or restored.config
+    restored = restore(model, device, config)
+    config = with_data_format(config, restored.precision, device) if config else restored.config
     index = open_index(config)
     check_classes(restored.classes, index.classes, str(restored.weights), str(index.path))
-    with eval_loader(config, index, split) as loader:
-        return evaluate_model(restored.model, loader, len(index.classes), device, on_batch), index.classes
+    with eval_loader(config, index, split, device, restored.precision.clip_dtype) as loader:
+        evaluation = evaluate_model(restored.model, loader, len(index.classes), device, on_batch, restored.precision)
+    return evaluation, index.classes
 
 
 def check_classes(model: tuple[str, ...], data: tuple[str, ...], weights: str, index: str) -> None:

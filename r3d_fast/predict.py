@@ -14,8 +14,8 @@ import numpy as np
 from pipelines.datasets import Dataset, Entry
 from pipelines.errors import UsageError
 from pipelines.index import VideoIndex, write_index
-from pipelines.loader import ClipLoader
 from r3d_fast.compat import choose_device
+from r3d_fast.data import clip_loader
 from r3d_fast.evaluate import evaluate_model
 from r3d_fast.restore import restore
 
@@ -46,7 +46,7 @@ class Predictor:
         Raises UsageError where there is none, CheckpointError where it is damaged, EnvironmentProblem without `device`.
         """
         self.device = choose_device(device)
-        self.restored = restore(Path(model))
+        self.restored = restore(Path(model), self.device)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -85,8 +85,14 @@ class Predictor:
         few = clip.views != "all" and len(index) * clip.views < _FEW_CLIPS
         size = min(config.loader.batch_size, 8 if few else config.loader.batch_size, max(1, len(index)))
         spec = config.loader.model_copy(update={"batch_size": size, **({"workers": 0, "prefetch": 1} if few else {})})
-        with ClipLoader(index, clip=clip, augment=config.augment, loader=spec, split=None, train=False) as loader:
-            evaluation = evaluate_model(self.restored.model, loader, len(self.classes), self.device)
+        precision = self.restored.precision
+        with clip_loader(
+            index, self.device, precision.clip_dtype, clip=clip, augment=config.augment, loader=spec, split=None,
+            train=False,
+        ) as loader:  # fmt: skip
+            evaluation = evaluate_model(
+                self.restored.model, loader, len(self.classes), self.device, precision=precision
+            )
         for bad in evaluation.bad:
             errors[index[bad.video_id].path] = bad.reason
         return {index[video].path: probabilities for video, _, probabilities in evaluation.scores.predictions()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,28 @@ from r3d_fast.checkpoint import MANIFEST, Arrays, CheckpointError, find_weights,
 from r3d_fast.compat import import_paddle
 from r3d_fast.config import Config, config_from_json
 from r3d_fast.models import build_model
+from r3d_fast.precision import Precision, available_precision, with_data_format
 
 
 @dataclass(frozen=True)
 class Restored:
-    """A model in evaluation mode, the config it was trained with, its classes, and the file it came from."""
+    """A model in evaluation mode, the config it was trained with, its classes, and the file it came from.
+
+    `precision` is what it is to compute in here; the config's data format is the model's.
+    """
 
     model: Any
     config: Config
     classes: tuple[str, ...]
     weights: Path
+    precision: Precision
 
 
-def restore(path: Path) -> Restored:
-    """The model that `path` means (a run, a checkpoint, a .safetensors file written by a run).
+def restore(path: Path, device: str = "cpu", config: Config | None = None) -> Restored:
+    """The model that `path` means (a run, a checkpoint, a .safetensors file written by a run), for `device`.
 
+    Precision and data format are those of `config` (default: the run's own): weights are float32 and the same for all
+    of them. A precision that `device` has not gives way to what it has, with a warning on stderr.
     Raises UsageError where there is none, CheckpointError where it is damaged or does not fit.
     """
     file = find_weights(path)
@@ -36,27 +44,37 @@ def restore(path: Path) -> Restored:
     weights, about = read_tensors(file)
     try:
         described = json.loads(about["r3d_fast"])
-        config, classes = config_from_json(described["config"]), tuple(described["classes"])
+        trained, classes = config_from_json(described["config"]), tuple(described["classes"])
     except (KeyError, TypeError, json.JSONDecodeError, ValidationError) as error:
         raise CheckpointError(
             f"{file}: does not say which model and classes it holds ({type(error).__name__}); "
             "expected the weights of an r3d-fast run"
         ) from error
-    model = new_model(config, len(classes))
+    wanted = config or trained
+    precision = available_precision(wanted.train.precision, device, wanted.train.amp_level)
+    if wanted.train.precision not in ("auto", precision.name):
+        print(
+            f"warning: {file}: train.precision {wanted.train.precision} can't be had here, {precision} is used",
+            file=sys.stderr,
+        )
+    settled = with_data_format(wanted, precision, device)
+    assert settled.model.data_format != "auto"
+    trained = trained.in_data_format(settled.model.data_format)
+    model = new_model(trained, len(classes))
     load_weights(model, weights, str(file))
     model.eval()
-    return Restored(model, config, classes, file)
+    return Restored(model, trained, classes, file, precision)
 
 
 def new_model(config: Config, num_classes: int) -> Any:
-    """The untrained model of `config`, drawn under its seed."""
+    """The untrained model of `config`, drawn under its seed; channels first where its data format is still auto."""
     import_paddle().seed(config.train.seed)
     spec = config.model
     return build_model(
         spec.name,
         num_classes=num_classes,
         shortcut=spec.shortcut,
-        data_format=spec.data_format,
+        data_format="NCDHW" if spec.data_format == "auto" else spec.data_format,
         width=spec.width,
         dropout=spec.dropout,
     )

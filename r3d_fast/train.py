@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,18 @@ from pipelines.index import VideoIndex
 from pipelines.loader import Batch
 from r3d_fast.checkpoint import FORMAT as CHECKPOINT_FORMAT
 from r3d_fast.checkpoint import Arrays, Checkpoint, as_arrays, drop_old_checkpoints, save_checkpoint, step_folder
-from r3d_fast.compat import choose_device, import_paddle
+from r3d_fast.compat import import_paddle
 from r3d_fast.config import Config
 from r3d_fast.data import eval_loader, open_index, train_loader
-from r3d_fast.evaluate import check_classes, evaluate_model
-from r3d_fast.feed import feed
+from r3d_fast.evaluate import Evaluation, check_classes, evaluate_model
+from r3d_fast.feed import feeding
 from r3d_fast.metrics import ClassificationMetrics
+from r3d_fast.precision import LossScaler, float32_parameters, float32_weights, settle
 from r3d_fast.restore import load_weights, new_model
 from r3d_fast.runfolder import RunFolder
 from r3d_fast.runlog import MetricsFile, Progress
 from r3d_fast.schedule import learning_rate
+from r3d_fast.step import TrainStep
 
 _MAX_BAD_STEPS = 20  # losses in a row that are no numbers, after which nothing will mend the run
 
@@ -52,6 +54,7 @@ class RunState:
     epoch: int = 0
     position: int = 0
     step: int = 0
+    skipped: int = 0  # steps that moved nothing, which the learning rate does not count
     best_top1: float = -1.0
     best_step: int = -1
     last_top1: float | None = None
@@ -72,14 +75,20 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
 
     Writes config.yaml, env.json, metrics.jsonl, metrics.csv, checkpoints/ and best/ there. Raises UsageError if the
     folder is in use, holds another run or was begun with another setup; DataError if too many videos can't be read;
-    DivergedError if the loss stops being a number; Stopped on SIGINT or SIGTERM, after a checkpoint.
+    DivergedError if the loss stops being a number; EnvironmentProblem if the device lacks the precision or the memory;
+    Stopped on SIGINT or SIGTERM, after a checkpoint.
     """
-    device = choose_device(config.train.device)
+    device, precision, settled = settle(config)
     index = open_index(config)
-    with RunFolder(Path(run)) as folder, train_loader(config, index) as loader, eval_loader(config, index) as checks:
-        model = new_model(config, len(index.classes))
-        optimizer = new_optimizer(config, model)
+    with (
+        RunFolder(Path(run)) as folder,
+        train_loader(settled, index, device, precision.clip_dtype) as loader,
+        eval_loader(settled, index, device=device, dtype=precision.clip_dtype) as checks,
+    ):
+        model = new_model(settled, len(index.classes))
+        optimizer, scaler = new_optimizer(config, model), LossScaler(enabled=precision.name == "fp16")
         state, records = RunState(), 0
+        loaded: Arrays = {}
         found = folder.find_checkpoint(config, index.digest) if resume else None
         if found is None:
             if not resume:
@@ -87,23 +96,35 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
             folder.describe(config)
         else:
             checkpoint, complaints = found
-            state, records = _restore(checkpoint, model, optimizer, index, folder.path)
+            state, records = _restore(checkpoint, model, optimizer, scaler, index, folder.path)
+            loaded = checkpoint.optimizer
+            before = checkpoint.state.get("precision", "fp32")
+            if before != str(precision):
+                complaints = [*complaints, f"{folder.path}: was trained in {before} so far, goes on in {precision}"]
             for complaint in complaints:
                 print(f"warning: {complaint}", file=sys.stderr)
             print(f"{folder.path}: going on at step {state.step}, epoch {state.epoch + 1}", file=sys.stderr)
+        if precision.name != "fp32":
+            print(f"training in {precision}, {settled.model.data_format}", file=sys.stderr)
+        model, optimizer = precision.decorate(model, optimizer)
+        step = TrainStep(model, optimizer, precision, scaler, device)
         metrics = MetricsFile(folder.path, records)
         bad: dict[int, str] = {}
 
         def save(where: Path) -> None:
             metrics.sync()
-            values = _describe(config, index, state, metrics.count)
-            weights = as_arrays(model.state_dict())
-            save_checkpoint(where, Checkpoint(weights, _optimizer_arrays(model, optimizer), values))
+            values = {
+                **_describe(config, index, state, metrics.count),
+                "precision": str(precision), "scaler": scaler.state_dict(),
+            }  # fmt: skip
+            # Paddle has no moments before its first step: a run resumed at the end of an epoch keeps those it loaded.
+            moments = {**loaded, **_optimizer_arrays(model, optimizer)}
+            save_checkpoint(where, Checkpoint(as_arrays(float32_weights(model)), moments, values))
             drop_old_checkpoints(folder.path, config.train.keep_checkpoints)
 
         total = config.train.epochs * len(loader)
         saved_at, saved_step = time.monotonic(), state.step
-        not_numbers = 0
+        not_numbers, routing = 0, None
         with (
             Progress("train", total, state.step, config.train.log_every_steps) as progress,
             _signals() as stopping,
@@ -113,32 +134,41 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
                 seen, waited = ClassificationMetrics(len(index.classes)), 0.0
                 epoch_start = interval_start = time.monotonic()
                 interval_clips, interval_wait = 0, 0.0
-                batches = loader.epoch(state.epoch, state.position)
+                batches = feeding(loader.epoch(state.epoch, state.position), device)
                 model.train()
                 while True:
                     asked = time.monotonic()
-                    batch = next(batches, None)
-                    if batch is None:
+                    pair = next(batches, None)
+                    if pair is None:
                         break
+                    batch, fed = pair
+                    if device == "gpu" and routing is None and (routing := loader.routing) is not None:
+                        progress.say(str(routing))
+                        metrics.write({"kind": "loader", "step": state.step, **asdict(routing)})
                     wait = time.monotonic() - asked
                     waited, interval_wait = waited + wait, interval_wait + wait
                     _count_bad(batch, bad, config, len(loader.sampler.videos), progress)
                     rate = learning_rate(
-                        state.step, base=config.optimizer.lr, steps_per_epoch=len(loader), epochs=config.train.epochs,
-                        spec=config.schedule,
+                        state.step - state.skipped, base=config.optimizer.lr, steps_per_epoch=len(loader),
+                        epochs=config.train.epochs, spec=config.schedule,
                     )  # fmt: skip
                     optimizer.set_lr(rate)
-                    loss, logits = _step(model, optimizer, batch, device)
-                    not_numbers = 0 if np.isfinite(loss) else not_numbers + 1
+                    loss, logits, applied = step(fed)
+                    if applied:
+                        not_numbers = 0
+                    elif not np.isfinite(loss) or scaler.collapsed:
+                        not_numbers += 1
                     if not_numbers == _MAX_BAD_STEPS:
                         raise DivergedError(
-                            f"the loss was not a number in {not_numbers} steps in a row (step {state.step}, videos "
-                            f"{[index[int(i)].path for i in batch.video_ids[:4]]}); lower optimizer.lr or warm up"
+                            f"the loss or its gradients were not a number in {not_numbers} steps in a row (step "
+                            f"{state.step}, videos {[index[int(i)].path for i in batch.video_ids[:4]]}); "
+                            "lower optimizer.lr or warm up"
                         )
                     one = ClassificationMetrics(len(index.classes))
                     one.update(logits, batch.labels, batch.is_real)
                     seen.merge(one)
                     state.step, state.position = state.step + 1, batch.position
+                    state.skipped += not applied
                     interval_clips += len(batch.labels)
                     passed = time.monotonic() - interval_start
                     speed, share = interval_clips / passed, interval_wait / passed
@@ -147,6 +177,7 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
                         "kind": "train", "epoch": state.epoch + 1, "step": state.step, "loss": loss,
                         "top1": one.result()["top1"], "lr": rate, "clips_per_second": speed, "wait_share": share,
                         "count": int(batch.is_real.sum()), "seconds": time.monotonic() - asked,
+                        "skipped": state.skipped, "loss_scale": scaler.scale,
                     })  # fmt: skip
                     progress.step(
                         f"epoch {state.epoch + 1}/{config.train.epochs}  loss {figures['loss'] or 0:.3f}  "
@@ -166,7 +197,10 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
                 seconds = time.monotonic() - epoch_start
                 last = state.epoch + 1 == config.train.epochs
                 if last or (state.epoch + 1) % config.train.eval_every_epochs == 0:
-                    best = _evaluate(config, model, checks, index, state, metrics, progress, device, seconds, waited)
+                    start = time.monotonic()
+                    evaluation = evaluate_model(model, checks, len(index.classes), device, precision=precision)
+                    spent = (seconds, waited, time.monotonic() - start)
+                    best = _note(evaluation, config, state, metrics, progress, spent)
                     if best:
                         save(folder.path / "best")
                 state.epoch, state.position = state.epoch + 1, 0
@@ -191,43 +225,23 @@ def new_optimizer(config: Config, model: Any) -> Any:
     )
 
 
-def _step(model: Any, optimizer: Any, batch: Batch, device: str) -> tuple[float, Any]:
-    """(mean cross entropy over real rows, logits float32 [N, C]) of one step; a NaN moves nothing."""
-    functional = import_paddle().nn.functional
-    fed = feed(batch, device)
-    logits = model(fed.clips)
-    losses = functional.cross_entropy(logits, fed.labels, reduction="none").reshape([-1])
-    loss = (losses * fed.weights).sum()
-    scores = logits.detach().numpy()
-    # The scores are asked too: Paddle's cross entropy on the CPU gives a number for scores that are none.
-    value = float(loss) if np.isfinite(scores).all() else float("nan")
-    if np.isfinite(value):
-        loss.backward()
-        optimizer.step()
-    optimizer.clear_grad()
-    return value, scores
-
-
-def _evaluate(
+def _note(
+    evaluation: Evaluation,
     config: Config,
-    model: Any,
-    loader: Any,
-    index: VideoIndex,
     state: RunState,
     metrics: MetricsFile,
     progress: Progress,
-    device: str,
-    train_seconds: float,
-    waited: float,
+    spent: tuple[float, float, float],
 ) -> bool:
-    """Evaluate and write it down; whether it is the best so far. Videos decide, their views averaged."""
-    start = time.monotonic()
-    evaluation = evaluate_model(model, loader, len(index.classes), device)
+    """Write an evaluation down; whether it is the best so far. Videos decide, their views averaged.
+
+    `spent`: seconds in which the epoch was trained, of which it waited for data, and those of the evaluation.
+    """
+    train_seconds, waited, seconds = spent
     figures = evaluation.video
     top1 = figures["top1"]
     if top1 is None:
         raise DataError(f"none of the {evaluation.num_videos} videos of split {config.data.eval_split!r} could be read")
-    seconds = time.monotonic() - start
     metrics.write({
         "kind": "eval", "epoch": state.epoch + 1, "step": state.step, "loss": figures["loss"], "top1": top1,
         "top5": figures["top5"], "count": figures["count"], "seconds": seconds,
@@ -270,12 +284,15 @@ def _describe(config: Config, index: VideoIndex, state: RunState, records: int) 
     }
 
 
-def _restore(checkpoint: Checkpoint, model: Any, optimizer: Any, index: VideoIndex, run: Path) -> tuple[RunState, int]:
+def _restore(
+    checkpoint: Checkpoint, model: Any, optimizer: Any, scaler: LossScaler, index: VideoIndex, run: Path
+) -> tuple[RunState, int]:
     """Put a checkpoint's weights and moments in place; (where the run is, records of metrics that stay)."""
     check_classes(tuple(checkpoint.state["classes"]), index.classes, str(run), str(index.path))
     load_weights(model, checkpoint.weights, str(run))
     _load_optimizer(model, optimizer, checkpoint.optimizer)
-    names = RunState.__dataclass_fields__
+    scaler.load_state_dict(checkpoint.state.get("scaler", {}))
+    names = RunState.__dataclass_fields__.keys() & checkpoint.state.keys()
     return RunState(**{name: checkpoint.state[name] for name in names}), int(checkpoint.state["records"])
 
 
@@ -283,7 +300,7 @@ def _optimizer_arrays(model: Any, optimizer: Any) -> Arrays:
     """The optimiser's moments under the model's own names: Paddle's depend on what was built before in the process."""
     state = optimizer.state_dict()
     arrays = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in float32_parameters(model).items():
         for key, value in state.items():
             if key.startswith(parameter.name + "_") and hasattr(value, "numpy"):
                 arrays[f"{name}|{key[len(parameter.name) + 1 :]}"] = np.ascontiguousarray(value.numpy())
@@ -292,7 +309,7 @@ def _optimizer_arrays(model: Any, optimizer: Any) -> Arrays:
 
 def _load_optimizer(model: Any, optimizer: Any, arrays: Arrays) -> None:
     paddle = import_paddle()
-    own = {name: parameter.name for name, parameter in model.named_parameters()}
+    own = {name: parameter.name for name, parameter in float32_parameters(model).items()}
     state = {}
     for key, array in arrays.items():
         name, _, moment = key.partition("|")

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from pipelines.errors import UsageError
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec
-from r3d_fast.config import Config, ConfigError, DataConfig, config_diff, dump_config, load_config
+from r3d_fast.config import (
+    Config,
+    ConfigError,
+    DataConfig,
+    config_diff,
+    config_from_json,
+    dump_config,
+    load_config,
+)
 from r3d_fast.config_reference import config_reference
 from r3d_fast.config_source import shipped_configs
 from r3d_fast.schedule import ScheduleSpec
@@ -121,6 +129,48 @@ def test_a_schedule_without_a_kind_changes_the_default_one() -> None:
     assert Config.model_validate({"schedule": {"kind": "cosine"}}).schedule == ScheduleSpec(kind="cosine")
 
 
+def test_layout_follows_the_data_format_and_the_other_way_round(tmp_path: Path) -> None:
+    def formats(*overrides: str) -> tuple[str, str]:
+        config = load_config("demo", overrides)
+        again = load_config(write(tmp_path, dump_config(config)))
+        assert again == config
+        return config.model.data_format, config.augment.layout
+
+    assert formats() == ("auto", "NCTHW")
+    assert formats("model.data_format=NDHWC") == ("NDHWC", "NTHWC")
+    assert formats("model.data_format=NCDHW") == ("NCDHW", "NCTHW")
+    assert formats("augment.layout=NTHWC") == ("NDHWC", "NTHWC")
+    assert formats("augment.layout=NCTHW") == ("NCDHW", "NCTHW")
+    assert formats("augment.layout=NTHWC", "model.data_format=NDHWC") == ("NDHWC", "NTHWC")
+
+
+def test_the_data_format_of_a_dumped_config_can_be_overridden(tmp_path: Path) -> None:
+    for override in ("NCDHW", "NDHWC"):
+        path = write(tmp_path, dump_config(load_config("demo", ["model.data_format=NCDHW"])))
+        assert load_config(path, [f"model.data_format={override}"]).model.data_format == override
+
+
+@pytest.mark.parametrize("data_format", ["auto", "NCDHW", "NDHWC"])
+def test_a_config_comes_back_from_json(data_format: str) -> None:
+    config = load_config("demo", [f"model.data_format={data_format}"])
+    assert config_from_json(config.model_dump(mode="json")) == config
+
+
+def test_line_breaks_outside_ascii_come_back(tmp_path: Path) -> None:
+    for split in ("\x85", "a\u2028b", "\u2029 "):
+        config = Config.model_validate({"data": {"train_split": split}})
+        assert load_config(write(tmp_path, dump_config(config))) == config
+
+
+def test_a_config_in_a_data_format() -> None:
+    config = Config().in_data_format("NDHWC")
+    assert (config.model.data_format, config.augment.layout) == ("NDHWC", "NTHWC")
+    assert config_diff(Config(), config) == [
+        'augment.layout: "NCTHW" -> "NTHWC"',
+        'model.data_format: "auto" -> "NDHWC"',
+    ]
+
+
 def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     assert load_config("demo", ["data.root=~/videos"]).data.root == Path("/home/me/videos")
@@ -191,7 +241,7 @@ augment:
             "FILE: clip (line 1): stride 2 has no meaning for segments sampling; expected 1",
         ),
         (
-            "model: {data_format: NDHWC}",
+            "model: {data_format: NDHWC}\naugment: {layout: NCTHW}",
             "FILE: model.data_format NDHWC goes with augment.layout NTHWC, got NCTHW",
         ),
         ("eval: {views: all}", "FILE: eval.views 'all' needs clip.sampling consecutive, got segments"),

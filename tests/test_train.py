@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,23 @@ import numpy as np
 import paddle
 import pytest
 import tiny
+from claimed import claim_gpu
 
 from pipelines.errors import DataError, UsageError
 from pipelines.index import VideoIndex
 from pipelines.loader import Batch
 from r3d_fast import train as train_function
-from r3d_fast.checkpoint import Checkpoint, latest_checkpoint, list_checkpoints, load_checkpoint
+from r3d_fast.checkpoint import Checkpoint, latest_checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
+from r3d_fast.cli import cli, run_cli
+from r3d_fast.evaluate import evaluate
+from r3d_fast.feed import feed
+from r3d_fast.models.resnet3d import ResNet3D
+from r3d_fast.precision import LossScaler, Precision
 from r3d_fast.restore import new_model
 from r3d_fast.runfolder import RunFolder
-from r3d_fast.train import DivergedError, _step, new_optimizer
+from r3d_fast.schedule import learning_rate
+from r3d_fast.step import TrainStep
+from r3d_fast.train import DivergedError, new_optimizer
 
 STEPS = 3 * 4  # epochs x batches of 6 out of 24 videos
 
@@ -178,6 +187,24 @@ def test_a_damaged_newest_checkpoint_costs_its_steps_only(index: VideoIndex, fin
     assert_same_outcome(run, finished)
 
 
+def test_moments_outlive_a_resumption_that_has_no_step_left_to_take(
+    index: VideoIndex, finished: Path, tmp_path: Path
+) -> None:
+    """As after a kill between the last step of an epoch and its evaluation; Paddle makes moments at the first step."""
+    run = tmp_path / "copy"
+    shutil.copytree(finished, run)
+    point = last_checkpoint(run)
+    state = {**point.state, "epoch": 2, "position": 24}
+    save_checkpoint(list_checkpoints(run)[-1], Checkpoint(point.weights, point.optimizer, state))
+    train_function(tiny.tiny_config(index), run=run, resume=True)
+    after = last_checkpoint(run)
+    assert after.state["epoch"] == 3
+    assert point.optimizer
+    assert after.optimizer.keys() == point.optimizer.keys()
+    for name, moment in point.optimizer.items():
+        np.testing.assert_array_equal(after.optimizer[name], moment, err_msg=name)
+
+
 def test_a_run_is_not_overwritten(index: VideoIndex, finished: Path) -> None:
     with pytest.raises(UsageError, match="holds a run already; continue it with --resume auto, or choose another"):
         train_function(tiny.tiny_config(index), run=finished)
@@ -262,8 +289,8 @@ def test_rows_that_are_not_real_move_nothing(index: VideoIndex) -> None:
         model = new_model(config, 8)
         model.eval()
         batch = Batch(clips[rows], labels[rows], rows, flags, 0, 0, ())
-        loss, _ = _step(model, new_optimizer(config, model), batch, "cpu")
-        after.append((loss, model.state_dict()["head.fc.weight"].numpy()))
+        step = TrainStep(model, new_optimizer(config, model), Precision(), LossScaler(enabled=False), "cpu")
+        after.append((step(feed(batch, "cpu")).loss, model.state_dict()["head.fc.weight"].numpy()))
     assert math.isclose(after[0][0], after[1][0], rel_tol=1e-5)
     np.testing.assert_allclose(after[0][1], after[1][1], rtol=1e-5, atol=1e-6)
 
@@ -302,3 +329,141 @@ def test_a_second_signal_stops_at_once(index: VideoIndex, tmp_path: Path) -> Non
     child.send_signal(signal.SIGTERM)
     child.communicate(timeout=60)
     assert child.returncode in (-signal.SIGTERM, 75)
+
+
+@pytest.fixture
+def fp16_o2(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that would be fp32 here go the whole way of fp16 O2, but for the kernels."""
+    claim_gpu(monkeypatch)
+    module = sys.modules[train_function.__module__]  # r3d_fast.train is the function
+    monkeypatch.setattr(module, "settle", lambda config: ("cpu", Precision("fp16", "O2"), config))
+    monkeypatch.setattr(LossScaler, "FIRST", 2.0**18)  # the first steps overflow
+    monkeypatch.setattr(LossScaler, "GROWTH_STEPS", 4)
+
+
+def cut(run: Path, to: Path, step: int) -> None:
+    """A copy of `run` as it was when it had taken `step` steps."""
+    shutil.copytree(run, to)
+    for folder in list_checkpoints(to):
+        if load_checkpoint(folder).state["step"] > step:
+            shutil.rmtree(folder)
+
+
+def test_a_resumed_fp16_run_ends_with_the_same_bits_and_the_same_scale(
+    index: VideoIndex, tmp_path: Path, fp16_o2: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny.tiny_config(index, "train.keep_checkpoints=100")
+    whole = train_function(config, run=tmp_path / "whole")
+    assert "training in fp16 O2, auto" in capsys.readouterr().err
+    assert whole.steps == STEPS
+    first, last = last_checkpoint_at(tmp_path / "whole", 6), last_checkpoint(tmp_path / "whole").state
+    assert first["scaler"]["scale"] < 2.0**18
+    assert first["skipped"] > 0
+    assert (first["precision"], last["precision"]) == ("fp16 O2", "fp16 O2")
+    cut(tmp_path / "whole", tmp_path / "resumed", 6)
+    train_function(config, run=tmp_path / "resumed", resume=True)
+    assert "going on at step 6" in capsys.readouterr().err
+    assert_same_outcome(tmp_path / "resumed", tmp_path / "whole")
+    again = last_checkpoint(tmp_path / "resumed").state
+    assert (again["scaler"], again["skipped"]) == (last["scaler"], last["skipped"])
+
+
+def last_checkpoint_at(run: Path, step: int) -> dict[str, Any]:
+    return next(state for f in list_checkpoints(run) if (state := load_checkpoint(f).state)["step"] == step)
+
+
+def test_skipped_steps_do_not_advance_the_schedule(index: VideoIndex, tmp_path: Path, fp16_o2: None) -> None:
+    config = tiny.tiny_config(index)
+    train_function(config, run=tmp_path / "run")
+    steps = [r for r in records(tmp_path / "run") if r["kind"] == "train"]
+    skipped = [r["skipped"] for r in steps]
+    assert skipped[0] == 1
+    assert skipped[-1] < STEPS
+    for number, record in enumerate(steps):
+        before = skipped[number - 1] if number else 0
+        assert record["lr"] == learning_rate(
+            number - before, base=config.optimizer.lr, steps_per_epoch=4, epochs=3, spec=config.schedule
+        )
+        if record["skipped"] > before:
+            assert steps[min(number + 1, STEPS - 1)]["loss_scale"] <= record["loss_scale"]
+
+
+def test_a_checkpoint_of_fp16_holds_float32_weights_that_any_device_loads(
+    index: VideoIndex,
+    tmp_path: Path,
+    fp16_o2: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = tiny.tiny_config(index, "train.keep_checkpoints=100")
+    train_function(config, run=tmp_path / "run")
+    checkpoint = last_checkpoint(tmp_path / "run")
+    assert {array.dtype for array in checkpoint.weights.values()} == {np.dtype(np.float32)}
+    assert {array.dtype for array in checkpoint.optimizer.values()} == {np.dtype(np.float32)}
+    rounded = checkpoint.weights["head.fc.weight"].astype(np.float16).astype(np.float32)
+    assert (rounded != checkpoint.weights["head.fc.weight"]).any()
+    evaluation, _ = evaluate(tmp_path / "run", config)
+    assert evaluation.num_evaluated == 16
+    monkeypatch.undo()
+    cut(tmp_path / "run", tmp_path / "moved", 6)
+    capsys.readouterr()
+    assert train_function(config, run=tmp_path / "moved", resume=True).steps == STEPS
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning:")]
+    assert warnings == [f"warning: {tmp_path / 'moved'}: was trained in fp16 O2 so far, goes on in fp32"]
+    assert last_checkpoint(tmp_path / "moved").state["precision"] == "fp32"
+
+
+def test_a_scale_that_collapses_ends_the_run(
+    index: VideoIndex, tmp_path: Path, fp16_o2: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LossScaler, "FIRST", 2.0**40)
+    monkeypatch.setattr(LossScaler, "LEAST", 2.0**40)
+    config = tiny.tiny_config(index, "train.epochs=20")
+    with pytest.raises(DivergedError, match=r"gradients were not a number in 20 steps in a row .*lower optimizer.lr"):
+        train_function(config, run=tmp_path / "run")
+    assert all(r["loss"] is not None for r in records(tmp_path / "run") if r["kind"] == "train")
+
+
+def test_memory_that_runs_out_ends_the_run_with_4_and_the_batch_that_fits(
+    index: VideoIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forward = ResNet3D.forward
+
+    def greedy(self: Any, clips: Any) -> Any:
+        if clips.shape[0] > 2:
+            paddle.empty([2**44])  # Paddle's own error
+        return forward(self, clips)
+
+    monkeypatch.setattr(ResNet3D, "forward", greedy)
+    options = tiny.options(tiny.overrides(index))
+    code = run_cli(cli, ["train", "-c", "demo", "--run", str(tmp_path / "run"), *options], "r3d-fast")
+    assert code == 4
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == (
+        "r3d-fast: out of memory on the CPU: a batch of 6 clips does not fit; a batch of 1 fits: -o loader.batch_size=1"
+    )
+
+
+def test_weights_are_the_same_in_either_data_format(index: VideoIndex, finished: Path) -> None:
+    first, _ = evaluate(finished, tiny.tiny_config(index, "model.data_format=NCDHW"))
+    last, _ = evaluate(finished, tiny.tiny_config(index, "model.data_format=NDHWC"))
+    logs = [[row for _, _, row in evaluation.scores.predictions()] for evaluation in (first, last)]
+    np.testing.assert_allclose(logs[0], logs[1], atol=1e-4)
+    assert np.ptp(logs[0], axis=0).max() > 1e-3
+
+
+def test_a_precision_that_is_not_to_be_had_gives_way_in_evaluation(
+    index: VideoIndex, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluation, _ = evaluate(finished, tiny.tiny_config(index, "train.precision=bf16"))
+    plain, _ = evaluate(finished, tiny.tiny_config(index))
+    assert evaluation.video["loss"] == plain.video["loss"]
+    warned = (
+        f"warning: {finished / 'best' / 'model.safetensors'}: train.precision bf16 can't be had here, fp32 is used\n"
+    )
+    assert capsys.readouterr().err == warned
+
+
+def test_another_precision_does_not_resume_when_it_is_asked_for(index: VideoIndex, finished: Path) -> None:
+    with pytest.raises(UsageError, match=r'train\.precision: "auto" -> "fp32"'):
+        train_function(tiny.tiny_config(index, "train.precision=fp32"), run=finished, resume=True)
