@@ -6,17 +6,18 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from bench.report import as_rate
-from bench.results import BASE, Figures, Report, Run, building
+from bench.results import BASE, TRAIN_KIND, TRAINING, Figures, Report, Run, building
+from bench.text import as_rate
 from pipelines.errors import EnvironmentProblem, UsageError
 
 _WIDTH = 9.0  # inches
 _DPI = 200  # twice the 900 pixels it is shown at, for sharp screens
 _OURS, _VARIANT, _PEER, _INK, _FAINT = "#12805c", "#7fb8a4", "#c4c8cc", "#22262a", "#6b7278"
+_TITLES = ("Clips per second, from video file to batch", "Clips per second in training, and its two ceilings")
 
 
 def draw(report: Report, path: str | Path) -> None:
-    """Write a bar chart, one panel a sampling, of the report's first number of workers.
+    """Write a bar chart, one panel a run, of the report's first number of workers.
 
     Raises UsageError for a name that doesn't end in .png or .svg, a report without runs, or a file that can't be
     written, and EnvironmentProblem where matplotlib is missing.
@@ -50,9 +51,7 @@ def _figure(report: Report, make: Any) -> Any:
     height = 0.55 + sum(0.3 * number + 0.75 for number in bars) + 0.2 * footer.count("\n") + 0.35
     figure = make(figsize=(_WIDTH, height), layout="constrained", facecolor="white")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08, hspace=0.04)
-    figure.suptitle(
-        "Clips per second, from video file to batch", x=0.013, ha="left", size=13, weight="bold", color=_INK
-    )
+    figure.suptitle(_TITLES[report.kind == TRAIN_KIND], x=0.013, ha="left", size=13, weight="bold", color=_INK)
     # supxlabel is placed under the panels by the layout.
     figure.supxlabel(footer, x=0.013, ha="left", size=8, color=_FAINT, parse_math=False)
     panels = figure.subplots(len(runs), 1, squeeze=False, height_ratios=[number + 0.5 for number in bars])
@@ -65,26 +64,26 @@ def _panel(axes: Any, run: Run) -> None:
     """Draw one run, the fastest contender on top."""
     ranked = sorted(run.figures, key=lambda figures: figures.median, reverse=True)
     for row, figures in enumerate(ranked):
-        axes.barh(row, figures.median, height=0.68, **_look(figures))
+        axes.barh(row, figures.median, height=0.68, **_look(figures, run.base))
         whisker = [[figures.median - figures.low], [figures.high - figures.median]]
         axes.errorbar(figures.median, row, xerr=whisker, color=_INK, capsize=3, elinewidth=1, capthick=1)
-        ours = figures.name == BASE
+        ours = figures.name == run.base
         axes.annotate(
             as_rate(figures.median), (figures.high, row), (6, 0), textcoords="offset points",
             va="center", size=9, color=_INK, weight="bold" if ours else "normal",
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )  # fmt: skip
-        if BASE in run.names and not ours:
-            _aside(axes, f"{run.ratio(figures.name)[0]:.2f} x", row)
-    if BASE in run.names:
-        _aside(axes, f"{BASE} is", -0.8, size=8, color=_FAINT)
+        if run.base is not None and not ours:
+            _aside(axes, f"{run.ratio(figures.name, run.base)[0]:.2f} x", row)
+    if run.base is not None:
+        _aside(axes, f"{run.base} is", -0.8, size=8, color=_FAINT)
     axes.set_yticks(range(len(ranked)), [figures.name for figures in ranked], size=9, color=_INK, parse_math=False)
     for label, figures in zip(axes.get_yticklabels(), ranked, strict=True):
-        label.set_weight("bold" if figures.name == BASE else "normal")
+        label.set_weight("bold" if figures.name == run.base else "normal")
     axes.set_ylim(len(ranked) - 0.45, -0.55)
     axes.set_xlim(0, 1.12 * max(figures.high for figures in ranked))
     frames = " or ".join(str(number) for number in sorted({figures.frames_per_clip for figures in ranked}))
-    axes.set_title(f"{run.sampling}, {frames} frames a clip", loc="left", size=10, color=_INK, parse_math=False)
+    axes.set_title(f"{run.title}, {frames} frames a clip", loc="left", size=10, color=_INK, parse_math=False)
     axes.tick_params(length=0, labelsize=8, labelcolor=_FAINT, axis="x")
     axes.tick_params(length=0, axis="y")
     axes.grid(axis="x", color="#e6e8ea", linewidth=0.8)
@@ -102,11 +101,11 @@ def _aside(axes: Any, text: str, row: float, size: int = 9, color: str = _INK) -
     )  # fmt: skip
 
 
-def _look(figures: Figures) -> dict[str, Any]:
+def _look(figures: Figures, base: str | None) -> dict[str, Any]:
     """How a bar is drawn: ours strong, its variants light, a ceiling only outlined, the others grey."""
-    if "ceiling" in figures.name:
+    if "ceiling" in figures.name or (base == TRAINING and figures.name != base):
         return {"facecolor": "white", "edgecolor": _FAINT, "hatch": "////", "linewidth": 0.8, "alpha": 0.7}
-    if figures.name == BASE:
+    if figures.name == base:
         return {"color": _OURS}
     return {"color": _VARIANT if figures.name.startswith(BASE) else _PEER}
 

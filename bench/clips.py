@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import process_time
+from typing import Any
 
 import numpy as np
 
+from bench.dataset import make_clips
 from pipelines.datasets import recognise
 from pipelines.decode import FrameReader
 from pipelines.errors import DataError, R3DFastError
 from pipelines.index import VideoIndex, write_index
 from pipelines.sampler import ClipSampler
 from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
+
+_OWN_CLIPS = 64
 
 
 @dataclass(frozen=True)
@@ -26,15 +33,36 @@ class Clips:
     index_files_per_cpu_second: float
 
 
-def open_clips(root: Path, folder: Path) -> Clips:
+@contextmanager
+def clips_of(data: Path | None, say: Callable[[str], None], videos: int | None = None) -> Iterator[Clips]:
+    """The videos under `data` (no more than `videos` of them); None: clips of bench's own, there until this ends.
+
+    Raises what `open_clips` raises.
+    """
+    with tempfile.TemporaryDirectory(prefix="r3d-fast-bench-") as name:
+        root = data
+        if root is None:
+            root = Path(name) / "clips"
+            say(f"making {_OWN_CLIPS} clips of 320x240")
+            make_clips(root, _OWN_CLIPS)
+        clips = open_clips(root, Path(name), videos)
+        say(f"{len(clips.index)} videos, {len(clips.excluded)} excluded")
+        yield clips
+
+
+def open_clips(root: Path, folder: Path, videos: int | None = None) -> Clips:
     """The videos under `root`; their index lies in `folder`, so that nothing is left at `root`.
 
+    With `videos` no more than so many are taken, spread evenly over all in the order of their names.
     A video that can't be indexed, or of which one clip of either sampling can't be read, is excluded. Raises DataError
     where nothing is left.
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; expected one with videos, or no --data: bench makes its own clips")
     data = recognise(root, val_fraction=0.0)
+    if videos is not None and videos < len(data.entries):
+        entries = sorted(data.entries, key=lambda entry: entry.path)
+        data = replace(data, entries=tuple(entries[k * len(entries) // videos] for k in range(videos)))
     begin = process_time()
     index = write_index(folder / "clips.r3dindex", root, data, workers=1)
     rate = len(data.entries) / max(process_time() - begin, 1e-9)
@@ -65,6 +93,13 @@ def unreadable(index: VideoIndex) -> dict[str, str]:
     return bad
 
 
-def median_frames(index: VideoIndex) -> float:
-    """The median length of the videos, in frames."""
-    return float(np.median(index.columns().num_frames))
+def described(data: Path | None, clips: Clips) -> dict[str, Any]:
+    """What a report says of the videos, by name; JSON values."""
+    columns = clips.index.columns()
+    return {
+        "data": data.name if data else "bench's own clips",
+        "videos": len(clips.index),
+        "median_frames_a_video": float(np.median(columns.num_frames)),
+        "largest_frame_px": [int(columns.width.max()), int(columns.height.max())],
+        "codecs": dict(clips.index.counts("codec")),
+    }

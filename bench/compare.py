@@ -9,6 +9,7 @@ from statistics import median
 from typing import Literal
 
 from bench.results import Report
+from pipelines.errors import UsageError
 
 _LEAST_ROUNDS = 4  # With 3 rounds each, no outcome has p < 0.05.
 _LEVEL = 0.05
@@ -20,7 +21,7 @@ Verdict = Literal["faster", "slower", "no difference", "too few rounds"]
 class Difference:
     """How B did against A: clips/s of B over those of A, for one contender in one run."""
 
-    sampling: str
+    run: str
     workers: int
     name: str
     ratio: float  # of the medians
@@ -35,8 +36,10 @@ def compare(a: Report, b: Report) -> list[Difference]:
     The rule: "faster" or "slower" where the rounds differ by a two-sided exact Mann-Whitney U test at p < 0.05 and the
     ratio of the medians is more than 2 % from 1; else "no difference". With fewer than 4 rounds in either report, "too
     few rounds". Rounds are not paired: the two reports were measured at different times. Each contender is tested by
-    itself, so among 20 without any change one such verdict is no surprise.
+    itself, so among 20 without any change one such verdict is no surprise. Raises UsageError for reports of two kinds.
     """
+    if a.kind != b.kind:
+        raise UsageError(f"results of {a.kind!r} and of {b.kind!r}; expected two of the same kind")
     theirs = dict(_rounds(b))
     differences = []
     for key, before in _rounds(a):
@@ -94,7 +97,10 @@ def unmatched(a: Report, b: Report) -> list[str]:
 def warnings(a: Report, b: Report) -> list[str]:
     """Why the verdicts may say nothing of the code: a line for another machine and for each setting that differs."""
     lines = []
-    machines = [f"{report.machine.cpu}, {report.machine.cpus} usable" for report in (a, b)]
+    machines = [
+        ", ".join([report.machine.cpu, f"{report.machine.cpus} usable", *filter(None, [report.machine.gpu])])
+        for report in (a, b)
+    ]
     if machines[0] != machines[1]:
         lines.append(
             f"measured on two machines (A: {machines[0]}; B: {machines[1]}): differences say nothing of the code"
@@ -109,7 +115,7 @@ def warnings(a: Report, b: Report) -> list[str]:
 def as_text(a: Report, b: Report) -> str:
     """The comparison for the terminal: warnings first, then a line a difference, then what only one report has."""
     differences = compare(a, b)
-    labels = [_what(found.sampling, found.workers, found.name) for found in differences]
+    labels = [_what(found.run, found.workers, found.name) for found in differences]
     width = max(map(len, labels), default=0)
     lines = [f"warning: {line}" for line in warnings(a, b)]
     lines.append(f"B ({b.commit or 'no commit'}) against A ({a.commit or 'no commit'}), clips/s of B over A:")
@@ -125,8 +131,8 @@ def as_text(a: Report, b: Report) -> str:
 def _rounds(report: Report) -> Iterator[tuple[tuple[str, int, str], tuple[float, ...]]]:
     for run in report.runs:
         for figures in run.figures:
-            yield (run.sampling, run.workers, figures.name), figures.clips_per_second
+            yield (run.title, run.workers, figures.name), figures.clips_per_second
 
 
-def _what(sampling: str, workers: int, name: str) -> str:
-    return f"{sampling}, {workers} worker{'' if workers == 1 else 's'}: {name}"
+def _what(run: str, workers: int, name: str) -> str:
+    return f"{run}, {workers} worker{'' if workers == 1 else 's'}: {name}"

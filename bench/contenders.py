@@ -12,11 +12,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.handover import make_loader, routing_of, wait_for
 from bench.peers import Peer, PeerLoader
+from bench.results import Routing
 from pipelines.arena import Arena
 from pipelines.decode import Cut
+from pipelines.errors import EnvironmentProblem
 from pipelines.index import VideoIndex
-from pipelines.loader import ClipLoader
+from pipelines.loader import Batch, ClipLoader
 from pipelines.pool import WorkerPool
 from pipelines.source import ClipStream, DecodedSource, Sample
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec, ShardSpec
@@ -47,43 +50,45 @@ class Contender(Protocol):
     def make(self, batches: int) -> int:
         """Clips made, after `batches` more batches."""
 
-    def bytes_read(self) -> int | None:
-        """Bytes of file read so far, None if nobody counts."""
+    def costs(self) -> dict[str, float]:
+        """What it has cost so far, of those of bytes_read, waited_seconds, step_seconds and steps that it counts."""
 
     def close(self) -> None:
         """End its processes."""
 
 
 class Ours:
-    """The clip loader, epoch after epoch."""
+    """The clip loader, epoch after epoch. A batch counts once it is ready, where it was wanted: none is copied."""
 
-    def __init__(
-        self, name: str, work: Work, *, workers: int | None = None, threads: int | None = None, repeats: int = 1
-    ) -> None:
-        """A contender; `workers` and `threads` other than those of `work` are for the stage times."""
-        self.name = name
-        spec = LoaderSpec(
-            batch_size=work.batch_size, seed=work.seed, workers=work.workers if workers is None else workers,
-            threads="auto" if threads is None else threads, repeats=repeats,
-        )  # fmt: skip
-        self.loader = ClipLoader(
-            work.index, clip=work.clip, augment=work.augment, loader=spec, split=work.split, train=True
-        )
-        self._batches: Iterator[Any] = (batch for _ in count() for batch in self.loader)
-        self.bad: dict[int, str] = {}
+    def __init__(self, name: str, work: Work, *, device: str = "cpu", **options: Any) -> None:
+        """A contender; `options` of LoaderSpec have the last word.
+
+        Raises EnvironmentProblem where this machine has no such device.
+        """
+        self.name, self.device = name, device
+        values = {"batch_size": work.batch_size, "seed": work.seed, "workers": work.workers, **options}
+        spec = LoaderSpec.model_validate(values)
+        self.loader = make_loader(work.index, work.clip, work.augment, spec, split=work.split, device=device)
+        self._batches = endless(self.loader)
 
     def make(self, batches: int) -> int:
         """Clips made, after `batches` more batches."""
         clips = 0
         for _ in range(batches):
-            batch = next(self._batches)
-            clips += len(np.from_dlpack(batch.clips))
-            self.bad.update({bad.video_id: bad.reason for bad in batch.bad})
+            info = wait_for(next(self._batches).clips)
+            if info.gpu != self.device.startswith("gpu"):
+                raise EnvironmentProblem(f"{self.name}: clips on the {'GPU' if info.gpu else 'CPU'}, not {self.device}")
+            clips += info.shape[0]
         return clips
 
-    def bytes_read(self) -> int:
+    def costs(self) -> dict[str, float]:
         """Bytes of file read so far."""
-        return self.loader.statistics.bytes_read
+        return {"bytes_read": self.loader.statistics.bytes_read}
+
+    @property
+    def routing(self) -> Routing | None:
+        """Who decodes, as far as the loader has found out."""
+        return routing_of(self.loader)
 
     def stage_seconds(self) -> dict[str, float]:
         """Wall seconds of each stage so far, and of the waits for workers."""
@@ -141,9 +146,9 @@ class Ceiling:
                 self._bytes += reply.statistics.bytes_read
         return batches * self._batch_size
 
-    def bytes_read(self) -> int:
+    def costs(self) -> dict[str, float]:
         """Bytes of file read so far."""
-        return self._bytes
+        return {"bytes_read": self._bytes}
 
     def close(self) -> None:
         """End its processes."""
@@ -165,13 +170,18 @@ class Theirs:
         """Clips made, after `batches` more batches."""
         return sum(len(next(self.loader)) for _ in range(batches))
 
-    def bytes_read(self) -> None:
+    def costs(self) -> dict[str, float]:
         """Nobody counts."""
-        return
+        return {}
 
     def close(self) -> None:
         """End its processes."""
         self.loader.close()
+
+
+def endless(loader: ClipLoader) -> Iterator[Batch]:
+    """The batches of epoch after epoch."""
+    return (batch for _ in count() for batch in loader)
 
 
 def tree_cpu_seconds() -> float:

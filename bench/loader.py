@@ -1,8 +1,6 @@
 """How many clips a second the loader gives, beside its ceiling and the loaders that a user would pick instead.
 
-Contenders are measured in turns, A B C A B C, so that what slows the machine for a while slows all of them. A turn
-begins when the one before has filled its queues and rests; then come batches that are not timed, which empty what was
-made ahead and leave the contender in the state in which it delivers as fast as it produces.
+On a GPU the ways to decode stand beside each other: NVDEC, both, and CPU cores with the GPU left to augment.
 """
 
 from __future__ import annotations
@@ -10,31 +8,36 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from time import perf_counter, sleep
+from time import perf_counter
 from typing import Any
 
-from bench.clips import Clips, median_frames, open_clips
-from bench.contenders import Ceiling, Contender, Ours, Theirs, Work, tree_cpu_seconds
-from bench.dataset import make_clips
+from bench.clip_check import try_clips
+from bench.clips import Clips, clips_of, described
+from bench.contenders import Ceiling, Contender, Ours, Theirs, Work
+from bench.gpu_use import GpuSampler
+from bench.handover import require_gpu
 from bench.machine import commit, describe
 from bench.peer_frames import check_frames
 from bench.peers import PYAV, Peer
 from bench.results import BASE, FORMAT, KIND, Figures, Report, Run
+from bench.turns import WARM_BATCHES, Pace, Say, Turn, bytes_per_clip, take_turns
+from pipelines.errors import EnvironmentProblem
 from pipelines.specs import AugmentSpec, ClipSpec
 
+DECODERS = ("auto", "pyav", "dali", "hybrid")  # of LoaderSpec.decoder
 GRAPH = f"{BASE}, graph resize"
-_WARM_BATCHES = 6  # more than any contender makes ahead
-_OWN_CLIPS = 64
-_REST_SECONDS = 0.1
-_LONGEST_REST = 300  # of these
+ON_GPU = {
+    "dali": f"{BASE}, NVDEC",
+    "hybrid": f"{BASE}, hybrid",
+    "pyav": f"{BASE}, CPU decode, GPU augment",
+    "auto": f"{BASE}, auto decodes",
+}
 _STAGE_BATCHES = 12
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,14 @@ class Settings:
     """What to measure. `data` None: clips of bench's own; each contender has `rounds` turns of `batches`."""
 
     data: Path | None = None
+    videos: int | None = None  # no more than so many of them
     samplings: tuple[str, ...] = ("segments", "consecutive")
     workers: tuple[int, ...] = (1,)
     peers: tuple[Peer, ...] = ()
     missing: tuple[tuple[str, str], ...] = ()  # peers that were asked for and are not installed, and the pip line
     repeats: tuple[int, ...] = ()  # loaders that take so many clips from a decode pass are measured too
+    decoders: tuple[str, ...] = ()  # loaders with these values of loader.decoder are measured too
+    device: str = "cpu"
     rounds: int = 7
     batches: int = 12
     batch_size: int = 16
@@ -54,139 +60,155 @@ class Settings:
     size_px: int = 112
 
 
+@dataclass(frozen=True)
+class _Variant:
+    """A loader of ours to measure; `options` of LoaderSpec. `exact`: its frames are PyAV's, bit for bit."""
+
+    name: str
+    work: Work
+    options: dict[str, Any] = field(default_factory=dict)
+    exact: bool = True
+
+
 def measure(settings: Settings, command: str, say: Say = lambda _: None) -> Report:
     """The report of a whole measurement; `command` is what it will say it was made by, `say` is told what goes on.
 
-    Raises DataError where there are no clips, UsageError where they are fewer than a batch.
+    Raises DataError where there are no clips, UsageError where they are fewer than a batch, EnvironmentProblem where
+    the GPU that was asked for isn't there.
     """
-    with _clips(settings, say) as clips:
+    if settings.device != "cpu":
+        require_gpu()
+    left_out: dict[str, str] = {}
+    with clips_of(settings.data, say, settings.videos) as clips:
         runs = tuple(
-            _run(settings, clips, sampling, workers, say)
+            _run(settings, clips, sampling, workers, say, left_out)
             for sampling in settings.samplings
             for workers in settings.workers
         )
-        columns = clips.index.columns()
-        extra = {
+        extra: dict[str, Any] = {
             "first batch, seconds after the start of Python": _first_batch_seconds(settings, clips),
             "index, files per CPU second": round(clips.index_files_per_cpu_second),
         }
-        described = {
-            "data": settings.data.name if settings.data else "bench's own clips",
-            "videos": len(clips.index),
-            "median_frames_a_video": median_frames(clips.index),
-            "largest_frame_px": [int(columns.width.max()), int(columns.height.max())],
-            "codecs": dict(clips.index.counts("codec")),
+        if left_out:
+            extra["not measured"] = left_out
+        values = {
+            **described(settings.data, clips),
             "batch_size": settings.batch_size,
             "num_frames": settings.num_frames,
             "size_px": settings.size_px,
             "batches_a_turn": settings.batches,
             "rounds": settings.rounds,
+            # Reports of before there was a choice have none.
+            **({} if settings.device == "cpu" else {"device": settings.device}),
         }
     return Report(
-        FORMAT, KIND, command, commit(Path(__file__).parent), describe(), described, runs,
+        FORMAT, KIND, command, commit(Path(__file__).parent), describe(), values, runs,
         missing=dict(settings.missing), excluded=clips.excluded, extra=extra,
     )  # fmt: skip
 
 
-@contextmanager
-def _clips(settings: Settings, say: Say) -> Iterator[Clips]:
-    with tempfile.TemporaryDirectory(prefix="r3d-fast-bench-") as name:
-        root = settings.data
-        if root is None:
-            root = Path(name) / "clips"
-            say(f"making {_OWN_CLIPS} clips of 320x240")
-            make_clips(root, _OWN_CLIPS)
-        clips = open_clips(root, Path(name))
-        say(f"{len(clips.index)} videos, {len(clips.excluded)} excluded")
-        yield clips
-
-
-def _run(settings: Settings, clips: Clips, sampling: str, workers: int, say: Say) -> Run:
-    """All contenders at one sampling and number of workers."""
+def _run(settings: Settings, clips: Clips, sampling: str, workers: int, say: Say, left_out: dict[str, str]) -> Run:
+    """All contenders at one sampling and number of workers; those that can't be measured go to `left_out`, with why."""
+    where = f"{sampling}, {workers} workers"
     clip = ClipSpec.model_validate({"sampling": sampling, "num_frames": settings.num_frames})
     work = Work(clips.index, clip, AugmentSpec(size_px=settings.size_px), workers, settings.batch_size)
-    graph = replace(work, augment=AugmentSpec(size_px=settings.size_px, resize="graph"))
-    say(f"{sampling}, {workers} workers: comparing frames")
+    say(f"{where}: comparing frames")
+    variants = _variants(settings, work)
+    frames = _check_frames(settings, work, variants, lambda text: say(f"{where}: {text}"))
+    routed = {variant.name for variant in variants if not variant.exact}
+    stages = {v.name: _stages(v.work) for v in variants if v.name in (BASE, GRAPH) and settings.device == "cpu"}
+    with ExitStack() as opened:
+        contenders: list[Contender] = []
+        for variant in variants:
+            contender = _open(variant, settings.device, frames, opened)
+            if isinstance(contender, str):
+                say(f"{where}: {variant.name} is left out: {contender}")
+                left_out[f"{where}: {variant.name}"] = contender
+            else:
+                contenders.append(contender)
+        others: list[Callable[[], Contender]] = [
+            lambda: Ceiling(work),
+            *(lambda peer=peer: Theirs(peer, work) for peer in settings.peers),
+        ]
+        for make in others:
+            contenders.append(other := make())
+            opened.callback(other.close)
+        samplers = {c.name: GpuSampler() for c in contenders if isinstance(c, Ours) and settings.device != "cpu"}
+        pace = Pace(settings.batches)
+        turns = take_turns(
+            contenders, settings.rounds, lambda _: pace, lambda text: say(f"{where}: {text}"), samplers
+        )  # fmt: skip
+        return Run(
+            sampling, workers,
+            tuple(
+                replace(
+                    _figures(contender.name, turns[contender.name], settings.num_frames),
+                    stages_ms=stages.get(contender.name),
+                    frames=frames[contender.name],
+                    gpu=samplers[contender.name].use() if contender.name in samplers else None,
+                    routing=contender.routing if contender.name in routed and isinstance(contender, Ours) else None,
+                )
+                for contender in contenders
+            ),
+        )  # fmt: skip
+
+
+def _check_frames(settings: Settings, work: Work, variants: Sequence[_Variant], say: Say) -> dict[str, str]:
+    """What the checks say of the frames of each contender, but for loaders of ours that aren't exact."""
     # Ours are the exact frames that peers are compared with, so they are compared with a plain full decode.
-    ours = check_frames(PYAV, clips.index, None, clip).text
-    frames = {BASE: ours, GRAPH: ours, Ceiling.name: ""}
-    frames |= {f"{BASE}, {k} repeats": ours for k in settings.repeats}
+    ours = check_frames(PYAV, work.index, None, work.clip).text
+    frames = {Ceiling.name: "", **{variant.name: ours for variant in variants if variant.exact}}
     for peer in settings.peers:
-        check = check_frames(peer, clips.index, None, clip)
+        check = check_frames(peer, work.index, None, work.clip)
         frames[peer.name] = check.text
         for what, paths in (("other frames of", check.wrong), ("nothing of", check.failed)):
             if paths:
-                say(f"{sampling}, {workers} workers: {peer.name} gives {what} {', '.join(paths)}")
-    stages = {name: _stages(variant) for name, variant in ((BASE, work), (GRAPH, graph))}
-    with ExitStack() as open_contenders:
-        contenders: list[Contender] = []
-        makers: list[Callable[[], Contender]] = [
-            lambda: Ours(BASE, work),
-            lambda: Ours(GRAPH, graph),
-            lambda: Ceiling(work),
-            *(lambda k=k: Ours(f"{BASE}, {k} repeats", work, repeats=k) for k in settings.repeats),
-            *(lambda peer=peer: Theirs(peer, work) for peer in settings.peers),
+                say(f"{peer.name} gives {what} {', '.join(paths)}")
+    return frames
+
+
+def _figures(name: str, turns: Sequence[Turn], num_frames: int) -> Figures:
+    return Figures(
+        name,
+        tuple(turn.clips / turn.seconds for turn in turns),
+        num_frames,
+        tuple(turn.cpu_seconds / turn.clips for turn in turns),
+        bytes_per_clip(turns),
+    )
+
+
+def _variants(settings: Settings, work: Work) -> list[_Variant]:
+    """Our loaders, the usual one first."""
+    if settings.device == "cpu":
+        graph = replace(work, augment=AugmentSpec(size_px=settings.size_px, resize="graph"))
+        return [
+            _Variant(BASE, work),
+            _Variant(GRAPH, graph),
+            *(_Variant(f"{BASE}, {k} repeats", work, {"repeats": k}) for k in settings.repeats),
+            *(_Variant(f"{BASE}, {d} decodes", work, {"decoder": d}, exact=False) for d in settings.decoders),
         ]
-        for make in makers:
-            contender = make()
-            open_contenders.callback(contender.close)
-            contenders.append(contender)
-        turns = _take_turns(contenders, settings, lambda text: say(f"{sampling}, {workers} workers: {text}"))
-    return Run(
-        sampling, workers,
-        tuple(
-            Figures(
-                contender.name,
-                tuple(turn.clips / turn.seconds for turn in turns[contender.name]),
-                settings.num_frames,
-                tuple(turn.cpu_seconds / turn.clips for turn in turns[contender.name]),
-                _bytes_per_clip(turns[contender.name]),
-                stages.get(contender.name),
-                frames[contender.name],
-            )
-            for contender in contenders
+    return [
+        _Variant(BASE, work, exact=False),
+        *(
+            _Variant(ON_GPU[decoder], work, {"decoder": decoder}, exact=False)
+            for decoder in settings.decoders or ("dali", "hybrid", "pyav")
         ),
-    )  # fmt: skip
+        *(_Variant(f"{BASE}, {k} repeats", work, {"repeats": k}, exact=False) for k in settings.repeats),
+    ]
 
 
-@dataclass(frozen=True)
-class _Turn:
-    clips: int
-    seconds: float
-    cpu_seconds: float
-    bytes_read: int | None
-
-
-def _take_turns(contenders: Sequence[Contender], settings: Settings, say: Say) -> dict[str, list[_Turn]]:
-    """Each contender's turns; a round more than asked for is made, the first, and thrown away."""
-    turns: dict[str, list[_Turn]] = {contender.name: [] for contender in contenders}
-    for number in range(settings.rounds + 1):
-        say(f"round {number} of {settings.rounds}" if number else "warming up")
-        for contender in contenders:
-            _wait_for_rest()
-            contender.make(_WARM_BATCHES)
-            read, cpu, begin = contender.bytes_read(), tree_cpu_seconds(), perf_counter()
-            clips = contender.make(settings.batches)
-            seconds = perf_counter() - begin
-            after = contender.bytes_read()
-            bytes_read = None if read is None or after is None else after - read
-            if number:
-                turns[contender.name].append(_Turn(clips, seconds, tree_cpu_seconds() - cpu, bytes_read))
-    return turns
-
-
-def _wait_for_rest() -> None:
-    """Return when the processes below this one have nothing left to do, or after a time in which any would be done."""
-    for _ in range(_LONGEST_REST):
-        before = tree_cpu_seconds()
-        sleep(_REST_SECONDS)
-        if tree_cpu_seconds() - before < 0.2 * _REST_SECONDS:
-            return
-
-
-def _bytes_per_clip(turns: Sequence[_Turn]) -> float | None:
-    counted = [turn.bytes_read / turn.clips for turn in turns if turn.bytes_read is not None]
-    return median(counted) if counted else None
+def _open(variant: _Variant, device: str, frames: dict[str, str], opened: ExitStack) -> Ours | str:
+    """The contender, its clips checked; or why it can't be measured, but for the usual one, which raises that."""
+    try:
+        if not variant.exact:
+            frames[variant.name] = try_clips(variant.name, variant.work, device, variant.options)
+        contender = Ours(variant.name, variant.work, device=device, **variant.options)
+        opened.callback(contender.close)
+        return contender
+    except EnvironmentProblem as problem:
+        if variant.name == BASE:
+            raise
+        return str(problem)
 
 
 def _stages(work: Work) -> dict[str, float]:
@@ -209,7 +231,7 @@ def _stages(work: Work) -> dict[str, float]:
 def _timed(ours: Ours) -> dict[str, float]:
     """Milliseconds a clip of each stage, and of the whole loop."""
     try:
-        ours.make(_WARM_BATCHES)
+        ours.make(WARM_BATCHES)
         before, begin = ours.stage_seconds(), perf_counter()
         clips = ours.make(_STAGE_BATCHES)
         whole = perf_counter() - begin
@@ -226,12 +248,14 @@ def _first_batch_seconds(settings: Settings, clips: Clips) -> dict[str, float]:
         "from pipelines import ClipLoader, LoaderSpec, VideoIndex\n"
         "index = VideoIndex.open(sys.argv[1], sys.argv[2])\n"
         "spec = LoaderSpec(batch_size=int(sys.argv[3]), workers=int(sys.argv[4]))\n"
-        "with ClipLoader(index, loader=spec, split=None, train=True) as loader:\n"
+        "device = {} if sys.argv[6] == 'cpu' else {'device': sys.argv[6]}\n"
+        "with ClipLoader(index, loader=spec, split=None, train=True, **device) as loader:\n"
         "    next(iter(loader))\n"
         "    print(time.perf_counter() - begin)\n"
     )
     paths = [path or os.getcwd() for path in sys.path]  # noqa: PTH109 - a string is wanted
     arguments: list[Any] = [clips.index.path, clips.index.root, settings.batch_size, settings.workers[0], repr(paths)]
+    arguments.append(settings.device)
     seconds = []
     for _ in range(5):
         done = subprocess.run(

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from bench.results import BASE, Figures, OtherReport, Report, Run, load_any
+from bench import train_report
+from bench.gpu_report import gpu_table, notes, routed
+from bench.results import BASE, TRAIN_KIND, Figures, OtherReport, Report, Run, load_any
+from bench.text import UNKNOWN, aligned, as_rate, count, flat, known, markdown
 from pipelines.errors import UsageError
 
 _STAGES = ("read", "decode", "convert", "ship", "augment", "hand-over")
-_UNKNOWN = "-"
-
-
-def as_rate(value: float) -> str:
-    """Clips or frames per second with the digits that mean something."""
-    return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}"
 
 
 def load_folder(path: str | Path) -> list[Report | OtherReport]:
@@ -40,19 +35,23 @@ def terminal(run: Run) -> str:
             as_rate(figures.median),
             f"{as_rate(figures.low)} - {as_rate(figures.high)}",
             as_rate(figures.frames_per_second),
-            _known(figures.cpu_ms, 1, 1),
-            _known(figures.bytes_per_clip, 1e-3, 0),
+            known(figures.cpu_ms, 1, 1),
+            known(figures.bytes_per_clip, 1e-3, 0),
             _times(run, figures.name),
             figures.frames,
         ]
         for figures in run.figures
     ]
-    title = f"{run.sampling}, {_count(run.workers, 'worker')}, {_count(run.rounds, 'round')}"
-    lines = [f"{title}; x: how many times its clips/s {BASE} gives, median of the rounds", *_aligned([header, *rows])]
+    title = f"{run.title}, {count(run.workers, 'worker')}, {count(run.rounds, 'round')}"
+    lines = [f"{title}; x: how many times its clips/s {run.base} gives, median of the rounds"]
+    if not any(figures.frames for figures in run.figures):
+        header, *rows = [row[:-1] for row in (header, *rows)]
+    lines += aligned([header, *rows])
     for figures in run.figures:
         if figures.stages_ms:
             stages = ", ".join(f"{name} {figures.stages_ms[name]:.2f}" for name in _stages([figures]))
             lines.append(f"{figures.name}, wall ms/clip: {stages}")
+    lines += [f"{figures.name}: {line}" for figures in run.figures for line in notes(figures)]
     return "\n".join(lines)
 
 
@@ -61,29 +60,35 @@ def tables(reports: Sequence[Report | OtherReport], *, brief: bool = False) -> s
     blocks: list[str] = []
     for report in reports:
         if brief:
-            if isinstance(report, Report):
+            if isinstance(report, Report) and report.runs and report.kind == TRAIN_KIND:
+                blocks += [conditions(report, report.runs), *train_report.blocks(report, brief=True)]
+            elif isinstance(report, Report):
                 for workers in dict.fromkeys(run.workers for run in report.runs):
                     runs = [run for run in report.runs if run.workers == workers]
-                    blocks += [_conditions(report, runs), _rates(runs, brief=True)]
+                    blocks += [conditions(report, runs), _rates(runs, brief=True)]
             continue
         if isinstance(report, OtherReport):
-            rows = [[key, value] for key, value in _flat(report.values) if key != "kind"]
-            blocks += [report.kind, _markdown([["what", "value"], *rows], right=())]
+            rows = [[key, value] for key, value in flat(report.values) if key != "kind"]
+            blocks += [report.kind, markdown([["what", "value"], *rows], right=())]
+            continue
+        if report.runs and report.kind == TRAIN_KIND:
+            blocks += [conditions(report, report.runs), *train_report.blocks(report, brief=False), *remarks(report)]
             continue
         for workers in dict.fromkeys(run.workers for run in report.runs):
             runs = [run for run in report.runs if run.workers == workers]
-            blocks += [_conditions(report, runs), _rates(runs), _costs(runs), _stage_table(runs)]
-        blocks += _remarks(report)
+            blocks += [conditions(report, runs), _rates(runs), _costs(runs), _stage_table(runs), gpu_table(runs)]
+        blocks += remarks(report)
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def _conditions(report: Report, runs: Sequence[Run]) -> str:
+def conditions(report: Report, runs: Sequence[Run]) -> str:
     """One line: what the table was measured on, and how."""
     batch = report.settings.get("batch_size", report.settings.get("batch"))
-    rounds = " or ".join(_count(number, "round") for number in dict.fromkeys(run.rounds for run in runs))
+    rounds = " or ".join(count(number, "round") for number in dict.fromkeys(run.rounds for run in runs))
     parts = [
         report.machine.in_words(),
-        _count(runs[0].workers, "worker"),
+        count(runs[0].workers, "worker"),
+        *([train_report.subject(report)] if report.kind == TRAIN_KIND else []),
         *([] if batch is None else [f"batch {batch}"]),
         rounds,
         *([f"commit {report.commit}"] if report.commit else []),
@@ -101,7 +106,7 @@ def _rates(runs: Sequence[Run], *, brief: bool = False) -> str:
         row = [name]
         for run in runs:
             if name not in run.names:
-                row += [_UNKNOWN, _UNKNOWN]
+                row += [UNKNOWN, UNKNOWN]
                 continue
             figures = run[name]
             row.append(f"{as_rate(figures.median)} ({as_rate(figures.low)} to {as_rate(figures.high)})")
@@ -112,7 +117,7 @@ def _rates(runs: Sequence[Run], *, brief: bool = False) -> str:
         rows[0].append("frames")
         for row, check in zip(rows[1:], checks, strict=True):
             row.append(check)
-    return _markdown(rows, right=range(1, 1 + 2 * len(runs)))
+    return markdown(rows, right=range(1, 1 + 2 * len(runs)))
 
 
 def _costs(runs: Sequence[Run]) -> str:
@@ -124,38 +129,46 @@ def _costs(runs: Sequence[Run]) -> str:
         row = [name]
         for run in runs:
             figures = run[name] if name in run.names else None
-            row.append(_known(figures.cpu_ms if figures else None, 1, 1))
-            row.append(_known(figures.bytes_per_clip if figures else None, 1e-3, 0))
-        if set(row[1:]) != {_UNKNOWN}:
+            row.append(known(figures.cpu_ms if figures else None, 1, 1))
+            row.append(known(figures.bytes_per_clip if figures else None, 1e-3, 0))
+        if set(row[1:]) != {UNKNOWN}:
             rows.append(row)
-    return _markdown(rows, right=range(1, len(rows[0]))) if len(rows) > 1 else ""
+    return markdown(rows, right=range(1, len(rows[0]))) if len(rows) > 1 else ""
 
 
 def _stage_table(runs: Sequence[Run]) -> str:
     """A row a contender and sampling that knows its stages; empty where none does."""
-    known = [(run.sampling, figures) for run in runs for figures in run.figures if figures.stages_ms]
-    if not known:
+    staged = [(run.sampling, figures) for run in runs for figures in run.figures if figures.stages_ms]
+    if not staged:
         return ""
-    stages = _stages([figures for _, figures in known])
+    stages = _stages([figures for _, figures in staged])
     rows = [["wall ms a clip", "sampling", *stages]]
-    for sampling, figures in known:
+    for sampling, figures in staged:
         times = figures.stages_ms or {}
-        rows.append([figures.name, sampling, *(_known(times.get(stage), 1, 2) for stage in stages)])
-    return _markdown(rows, right=range(2, len(rows[0])))
+        rows.append([figures.name, sampling, *(known(times.get(stage), 1, 2) for stage in stages)])
+    return markdown(rows, right=range(2, len(rows[0])))
 
 
-def _remarks(report: Report) -> list[str]:
-    """What was not measured, and the further figures."""
+def remarks(report: Report) -> list[str]:
+    """Who decoded, what was not measured, and the further figures."""
     remarks = []
+    routes = [
+        f"- {run.title}, {count(run.workers, 'worker')}: {figures.name}: {routed(figures.routing)}"
+        for run in report.runs
+        for figures in run.figures
+        if figures.routing
+    ]
+    if routes:
+        remarks.append("\n".join(routes))
     if report.missing:
         listed = ", ".join(f"{peer} (`{line}`)" for peer, line in report.missing.items())
         remarks.append(f"Not installed there: {listed}.")
     if report.excluded:
         reasons = Counter(clip["reason"] for clip in report.excluded).most_common()
         listed = ", ".join(f"{count} {reason}" for reason, count in reasons)
-        remarks.append(f"{_count(len(report.excluded), 'clip')} left out as not readable: {listed}.")
+        remarks.append(f"{count(len(report.excluded), 'clip')} left out as not readable: {listed}.")
     if report.extra:
-        remarks.append("\n".join(f"- {key}: {value}" for key, value in _flat(report.extra)))
+        remarks.append("\n".join(f"- {key}: {value}" for key, value in flat(report.extra)))
     return remarks
 
 
@@ -180,52 +193,4 @@ def _frames(runs: Sequence[Run], name: str, brief: bool) -> str:
 
 
 def _times(run: Run, name: str) -> str:
-    return f"{run.ratio(name)[0]:.2f}" if BASE in run.names else _UNKNOWN
-
-
-def _known(value: float | None, scale: float, digits: int) -> str:
-    return _UNKNOWN if value is None else f"{value * scale:.{digits}f}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Name and text of each value, however deep; lists of plain values stay in one piece."""
-    if isinstance(values, dict) and values:
-        for key, value in values.items():
-            yield from _flat(value, f"{prefix}, {key}" if prefix else str(key))
-    elif isinstance(values, list) and any(isinstance(value, dict | list) for value in values):
-        for number, value in enumerate(values, 1):
-            yield from _flat(value, f"{prefix} {number}".strip())
-    elif isinstance(values, list):
-        yield prefix, ", ".join(_plain(value) for value in values)
-    else:
-        yield prefix, _plain(values)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines with columns of equal width: the first and the last to the left, figures to the right."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    last = len(widths) - 1
-    return [
-        "  ".join(
-            cell.ljust(width) if number in (0, last) else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
-def _markdown(rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
-    """A Markdown table; the columns in `right` hold figures."""
-    rule = ["---:" if number in right else "---" for number in range(len(rows[0]))]
-    clean = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [clean[0], rule, *clean[1:]])
+    return UNKNOWN if run.base is None else f"{run.ratio(name, run.base)[0]:.2f}"

@@ -132,6 +132,29 @@ def test_several_worker_counts_are_a_run_each(videos: Path, tmp_path: Path) -> N
     ]
 
 
+def test_other_decoders_are_measured_beside_ours_and_fewer_videos_if_told(tmp_path: Path) -> None:
+    for k in range(8):
+        (tmp_path / "v" / "ab"[k // 4]).mkdir(parents=True, exist_ok=True)
+        write_stamped_video(tmp_path / "v" / "ab"[k // 4] / f"{k}.avi", num_frames=20, size=(128, 112), codec="mjpeg")
+    done = bench("loader", "throughput", "--data", tmp_path / "v", *FEW, "--sampling", "segments", "--videos", "6",
+                 "--decoder", "pyav,dali", "--json", tmp_path / "a.json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = load(tmp_path / "a.json")
+    (run,) = report.runs
+    assert report.settings["videos"] == 6
+    assert "device" not in report.settings  # so that it compares with reports of before there was a choice
+    assert run["r3d-fast, pyav decodes"].frames == "identical"
+    # DALI converts colours more finely than PyAV.
+    assert re.fullmatch(r"same clips \(mean difference up to [012]\.\d of 255\)", run["r3d-fast, dali decodes"].frames)
+    assert run["r3d-fast, dali decodes"].bytes_per_clip is not None
+
+
+def test_fewer_videos_are_spread_over_all(videos: Path, tmp_path: Path) -> None:
+    index = open_clips(videos, tmp_path, 4).index
+    assert [index[i].path for i in range(len(index))] == ["class0/v0.avi", "class0/v4.avi", "class1/v3.avi"]
+    assert len(open_clips(videos, tmp_path, 99).index) == 6
+
+
 @pytest.mark.slow
 def test_without_data_bench_makes_its_own_clips(tmp_path: Path) -> None:
     done = bench("loader", "throughput", *FEW, "--sampling", "segments", "--json", "a.json", cwd=tmp_path)
@@ -152,6 +175,11 @@ def test_without_data_bench_makes_its_own_clips(tmp_path: Path) -> None:
         (["--workers", "0"], 2, r"bench: --workers 0: expected numbers of at least 1, each once, such as 2 or 1,2,4"),
         (["--workers", "2,2"], 2, r"bench: --workers 2,2: expected numbers"),
         (["--workers", "two"], 2, r"bench: --workers two: expected numbers"),
+        (
+            ["--decoder", "davi"],
+            2,
+            r"bench: --decoder davi: expected one or more of .*, each once",
+        ),
         (["--repeats", "0"], 2, r"bench: --repeats 0: expected numbers of at least 1, each once"),
         (["--rounds", "4"], 2, r"4 is not in the range x>=5"),
         (["--json", "no/such/a.json"], 2, r"bench: no/such/a.json: no such folder to write to; make it first"),

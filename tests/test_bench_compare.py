@@ -69,7 +69,7 @@ def test_reports_are_compared_contender_by_contender() -> None:
     other = replace(run(faster), figures=(*run(faster).figures[:2], Figures("OpenCV", (9.0,) * 5, 16)))
     a, b = report(run(), run(sampling="consecutive")), report(other, commit="fff9999")
     first, second = compare(a, b)
-    assert (first.sampling, first.workers, first.name, first.verdict) == ("segments", 2, "r3d-fast", "faster")
+    assert (first.run, first.workers, first.name, first.verdict) == ("segments", 2, "r3d-fast", "faster")
     assert (first.ratio, first.low, first.high) == pytest.approx((1.5, 1.5 * 99 / 120, 1.5 * 120 / 99))
     assert (second.name, second.ratio, second.verdict) == ("decord", 1.0, "no difference")
     assert unmatched(a, b) == [
@@ -93,3 +93,5 @@ def test_other_machines_and_settings_are_warned_of() -> None:
     assert batch == "measured with two settings of batch_size (A: 8; B: 16)"
     assert seed == "measured with two settings of seed (A: not given; B: 1)"
     assert as_text(report(), other).startswith(f"warning: {machine}\n")
+    (gpu,) = comparing.warnings(report(), report(machine=replace(MACHINE, gpu="Tesla V100")))
+    assert "two machines (A: Some CPU, 4 usable; B: Some CPU, 4 usable, Tesla V100)" in gpu

@@ -14,16 +14,20 @@ import pytest
 from reports import FULL, PEER, cells, report, run
 
 from bench.chart import draw
-from bench.report import as_rate, load_folder, tables, terminal
+from bench.report import load_folder, tables, terminal
 from bench.results import Figures, OtherReport, save
+from bench.text import as_rate
 from pipelines.errors import EnvironmentProblem, UsageError
 
 # Printing.
 
 
 def test_rates_have_the_digits_that_mean_something() -> None:
-    assert [as_rate(rate) for rate in (3.14159, 99.94, 99.96, 100.4, 1234.5678)] == [
-        "3.1",
+    assert [as_rate(rate) for rate in (0.8251, 3.14159, 9.994, 9.996, 99.94, 99.96, 100.4, 1234.5678)] == [
+        "0.83",
+        "3.14",
+        "9.99",
+        "10.0",
         "99.9",
         "100",
         "100",
