@@ -119,7 +119,10 @@ class DaliStage:
                 raise EnvironmentProblem(
                     f"{self._stream.device}: no memory left to start DALI; end what else uses the GPU"
                 ) from error
-            raise EnvironmentProblem(f"DALI can't be started: {telling_line(error)}") from error
+            on_gpu = "; does this build of DALI fit the GPU and its driver? r3d-fast doctor says" * (
+                self._stream.device != "cpu"
+            )
+            raise EnvironmentProblem(f"DALI can't be started: {telling_line(error)}{on_gpu}") from error
 
     def _too_large(self, rows: Sequence[Row]) -> EnvironmentProblem:
         """The error that says how many clips fit, found by trying."""

@@ -144,3 +144,14 @@ def test_dali_failing_on_frames_is_an_error() -> None:
     stage.start([decoded(1), Row(longer, decoded(2).sample._replace(shape=longer.shape))])
     with pytest.raises(EnvironmentProblem, match=r"^DALI failed: "):
         stage.finish(nothing_to_redo)
+
+
+def test_a_build_of_dali_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def misfit(stream: ClipStream, *, threads: int) -> ClipPipeline:
+        raise RuntimeError("CUDA runtime API error cudaErrorNoKernelImageForDevice (209):\nno kernel image")
+
+    monkeypatch.setattr("pipelines.stage.ClipPipeline", misfit)
+    for device, remedy in (("cpu", ""), ("gpu:0", "; does this build of DALI fit the GPU and its driver? r3d-fast")):
+        with pytest.raises(EnvironmentProblem, match=r"^DALI can't be started: ") as caught:
+            DaliStage(stream(device=device), threads=1)
+        assert remedy in str(caught.value)
