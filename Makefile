@@ -1,15 +1,23 @@
-# Each target sets up .venv by itself, then does its job.
+# Each target sets up its environment by itself, then does its job.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+OLDEST := .venv-oldest
+# What speaks to Paddle or DALI: the rest does not know which version is there.
+OLDEST_TESTS := $(addprefix tests/test_,$(addsuffix .py,checkpoint cli config devices_decode devices_loader encoded \
+	evaluate graph loader loader_epochs models parity precision predict remux routing schedule stage step train))
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-oldest lint clean
 
 demo: $(VENV)/.demo
 	$(BIN)/r3d-fast demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+# The oldest versions that are supported, and that the index of PyPI still has: Paddle 2.6 and DALI 1.53.
+test-oldest: $(OLDEST)/.test
+	$(OLDEST)/bin/python -m pytest -m "not slow" $(wildcard $(OLDEST_TESTS))
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -24,10 +32,16 @@ $(VENV)/.demo: $(BIN)/python setup.cfg
 	$(BIN)/pip install --quiet '.[cpu,plots]'
 	touch $@
 
+$(OLDEST)/.test: setup.cfg
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet --upgrade pip
+	$(OLDEST)/bin/pip install --quiet --editable '.[test]' paddlepaddle==2.6.2 nvidia-dali-cuda120==1.53.0 'numpy<2'
+	touch $@
+
 # Editable, so that what is tested is what is in the folder.
 $(VENV)/.test: $(BIN)/python setup.cfg
 	$(BIN)/pip install --quiet --editable '.[cpu,test]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info demo
