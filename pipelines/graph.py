@@ -5,15 +5,16 @@ One clip on its way from disk:
    PyAV decoded, cut to the plan's crop box or scaled to S x S px, or encoded bytes: a small video of those packets.
 2. `_frames`: a batch mixes both; each sample takes its branch. Frames are copied to the device; bytes are decoded there
    (NVDEC on a GPU), the box cut, the frames put in the clip's order.
-3. `augment`: antialiased bilinear resize, of which only the window of S x S px is computed -> mirror, scale, normalise,
-   transpose -> float32 or float16 [3, T, S, S] or [T, S, S, 3]. No resize where every box is S x S px already.
+3. `augment`: antialiased bilinear resize, of which only the window of S x S px is computed -> colours -> mirror, scale,
+   normalise, transpose -> float32 or float16 [3, T, S, S] or [T, S, S, 3]. No resize where every box is S x S px
+   already, no change of colours unless training jitters them.
 4. `ClipPipeline.clips` gives the batch as one DLPack object that lies on the device.
 The graph is the same for every device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from pipelines.compat import executor_options, import_dali, import_pipeline, video_decoder
 from pipelines.device import device_number
+from pipelines.sampler import Jitter
 from pipelines.source import ClipStream, Sample
 from pipelines.specs import AugmentSpec
 
@@ -29,11 +31,19 @@ _NO_FRAMES = np.zeros((1, 1, 1, 3), np.uint8)
 _NO_BYTES = np.zeros(1, np.uint8)
 
 
-def augment(frames: Any, region: tuple[Any, Any] | None, mirror: Any, spec: AugmentSpec, dtype: str = "float32") -> Any:
+def augment(
+    frames: Any, region: tuple[Any, Any] | None, mirror: Any, spec: AugmentSpec, dtype: str = "float32",
+    jitter: Mapping[str, Any] | None = None,
+) -> Any:  # fmt: skip
     """Clips of `dtype`, laid out as `spec.layout`, of `frames` uint8 [T, h, w, 3] (layout FHWC), where those are.
 
     `region`: (y, x) in px of the frames where it begins and where it ends, float32 [2] each; it becomes S x S px. None:
     frames are S x S px as they come.
+
+    `jitter`: the fields of a Jitter by name, a number a clip each, hue in degrees. None: colours stay. A pixel p, R G B
+    of 0..255, becomes b (c J p + (1 - c) 128), rounded to whole numbers of 0..255 once, at the end. J turns the plane
+    of I and Q by the hue and scales it by the saturation, in YIQ of luma .299 .587 .114: what DALI's color_twist does
+    (dali/operators/image/color/color_twist.h). Luma stays as it is, so this is near a turn of HSV's hue, not the same.
     """
     fn, types, _ = import_dali()
     clips = frames
@@ -43,6 +53,8 @@ def augment(frames: Any, region: tuple[Any, Any] | None, mirror: Any, spec: Augm
             clips, size=[spec.size_px, spec.size_px], roi_start=start, roi_end=end,
             interp_type=types.INTERP_LINEAR, antialias=True,
         )  # fmt: skip
+    if jitter is not None:
+        clips = fn.color_twist(clips, **jitter)
     to_pixels = 255.0 / spec.value_max  # DALI normalises pixels of 0..255
     return fn.crop_mirror_normalize(
         clips,
@@ -86,6 +98,9 @@ class ClipPipeline:
             start, end = _regions(samples, self._stream.augment.size_px)
             feed("region_start", start)
             feed("region_end", end)
+        if _jitters(self._stream):
+            for name, values in _jitter_inputs(samples).items():
+                feed(name, values)
         self._pipeline.schedule_run()
 
     def clips(self) -> Any:
@@ -115,6 +130,18 @@ def _resizes(stream: ClipStream) -> bool:
     return stream.limits is not None or not stream.scaled
 
 
+def _jitters(stream: ClipStream) -> bool:
+    """Whether the colours of clips change."""
+    return stream.train and stream.augment.jitters
+
+
+def _jitter_inputs(samples: Sequence[Sample]) -> dict[str, NDArray[np.float32]]:
+    """The jitter of each sample as DALI takes it, by field, float32 [N, 1]; hue in degrees."""
+    values = {name: [[getattr(sample.jitter, name)] for sample in samples] for name in Jitter._fields}
+    inputs = {name: np.array(value, np.float32) for name, value in values.items()}
+    return {**inputs, "hue": inputs["hue"] * np.float32(360.0)}
+
+
 def _regions(samples: Sequence[Sample], size_px: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Where the window of each sample begins and ends in its frames before the resize, (y, x) in px, float32 [N, 2]."""
     frames = np.array([sample.box[2:] if sample.numbers else sample.shape[1:3] for sample in samples], np.float64)
@@ -129,7 +156,10 @@ def _clips_of(stream: ClipStream) -> Any:
     region = None
     if _resizes(stream):
         region = _input("region_start", types.FLOAT), _input("region_end", types.FLOAT)
-    return augment(_frames(stream), region, _input("mirror", types.INT32), stream.augment, stream.dtype)
+    jitter = None
+    if _jitters(stream):
+        jitter = {name: _input(name, types.FLOAT) for name in Jitter._fields}
+    return augment(_frames(stream), region, _input("mirror", types.INT32), stream.augment, stream.dtype, jitter)
 
 
 def _frames(stream: ClipStream) -> Any:

@@ -5,8 +5,10 @@ Draws are raw Philox words, so that no version of NumPy's distributions can chan
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,8 @@ from pipelines.errors import DataError
 from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
 
 # Each kind of draw has a stream of its own, so that a new one never shifts the others.
-_ORDER, _FRAMES, _CROP, _MIRROR = range(4)
+_ORDER, _FRAMES, _CROP, _MIRROR, _JITTER = range(5)
+_TRIES = 10  # to draw a resized crop that lies inside its frame, as torchvision
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,28 @@ class VideoColumns:
         return len(self.video_id)
 
 
+class Jitter(NamedTuple):
+    """How the colours of a clip change: three factors, and the turn of the hue, 1.0 being once around.
+
+    As it stands nothing changes. `pipelines.graph.augment` says what becomes of a pixel.
+    """
+
+    brightness: float = 1.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+    hue: float = 0.0
+
+
+NO_JITTER = Jitter()
+
+
 @dataclass(frozen=True)
 class ClipPlan:
     """One clip, decided: `frames` int32 [T] of video `video_id`, then `box`, `resized`, `window`, `mirror` in turn.
 
     `box` (y, x, height, width) in px of the decoded frame; it is resized to `resized` (height, width) px; the model
-    sees the S x S px at `window` (y, x) of that. `is_real` is False for the padding of an evaluation's last batch.
+    sees the S x S px at `window` (y, x) of that, their colours changed by `jitter`. `is_real` is False for the padding
+    of an evaluation's last batch.
     """
 
     video_id: int
@@ -48,6 +67,7 @@ class ClipPlan:
     window: tuple[int, int]
     mirror: bool
     is_real: bool = True
+    jitter: Jitter = NO_JITTER
 
 
 def random_words(count: int, *key: int) -> NDArray[np.uint64]:
@@ -59,6 +79,12 @@ def below(words: NDArray[np.uint64], limit: int) -> NDArray[np.int64]:
     """Uniform integers 0..limit-1 out of uniform words: the high 32 bits, scaled (bias < 1e-5 for limits < 40,000)."""
     scaled: NDArray[np.uint64] = ((words >> np.uint64(32)) * np.uint64(limit)) >> np.uint64(32)
     return scaled.astype(np.int64)
+
+
+def between(words: NDArray[np.uint64], low: float, high: float) -> NDArray[np.float64]:
+    """Uniform numbers from `low` to `high` out of uniform words: their high 53 bits, scaled."""
+    scaled: NDArray[np.float64] = low + (words >> np.uint64(11)).astype(np.float64) * 2.0**-53 * (high - low)
+    return scaled
 
 
 def segment_frames(
@@ -143,6 +169,39 @@ def train_box(height: int, width: int, spec: AugmentSpec, words: NDArray[np.uint
     return round(y * (height - h) / 4), round(x * (width - w) / 4), h, w
 
 
+def resized_box(height: int, width: int, spec: AugmentSpec, words: NDArray[np.uint64]) -> tuple[int, int, int, int]:
+    """A training crop (y, x, height, width) in px by torchvision's RandomResizedCrop; `words` uint64 [22].
+
+    Its share of the frame's area is uniform within `spec.area`, its width / height log-uniform within `spec.aspect`,
+    its place uniform. Of ten draws the first that fits into the frame is taken; if none does, the largest central box
+    whose aspect is as near to the frame's as `spec.aspect` allows.
+    """
+    low, high = spec.aspect
+    areas = between(words[:_TRIES], *spec.area) * (height * width)
+    logs = between(words[_TRIES : 2 * _TRIES], math.log(low), math.log(high))
+    for area, log in zip(areas.tolist(), logs.tolist(), strict=True):
+        # math.exp, as NumPy's differs between CPUs. A last digit of the C library's is lost in rounding to whole px.
+        aspect = math.exp(log)
+        h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if 0 < h <= height and 0 < w <= width:
+            y, x = words[2 * _TRIES :]
+            return int(below(y, height - h + 1)), int(below(x, width - w + 1)), h, w
+    aspect = min(max(width / height, low), high)
+    h = min(height, max(1, round(width / aspect)))
+    w = min(width, max(1, round(height * aspect)))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def draw_jitter(spec: AugmentSpec, words: NDArray[np.uint64]) -> Jitter:
+    """The colours of a training clip, by torchvision's ColorJitter; `words` uint64 [4], one for each field.
+
+    A factor is uniform from max(0, 1 - v) to 1 + v, the hue from -v to v; v is the field of `spec` of that name.
+    """
+    shares = (spec.brightness, spec.contrast, spec.saturation)
+    limits = [(max(0.0, 1.0 - share), 1.0 + share) for share in shares] + [(-spec.hue, spec.hue)]
+    return Jitter(*(float(between(word, *limit)) for word, limit in zip(words, limits, strict=True)))
+
+
 def eval_geometry(height: int, width: int, spec: AugmentSpec) -> tuple[tuple[int, int], tuple[int, int]]:
     """(resized height, width), (window y, x): the short side becomes `size_px`, the window is the centre."""
     short, size = min(height, width), spec.size_px
@@ -220,16 +279,22 @@ class ClipSampler:
         if self.train:
             key = (self.seed, epoch, position)
             frames = choose(num_frames, self.clip, random_words(self.clip.num_frames, *key, _FRAMES))
-            box = train_box(height, width, self.augment, random_words(2, *key, _CROP))
+            box = self._train_box(height, width, key)
             resized, window = (self.augment.size_px, self.augment.size_px), (0, 0)
             mirror = bool(int(random_words(1, *key, _MIRROR)[0]) < self.augment.mirror * 2.0**64)
+            jitter = draw_jitter(self.augment, random_words(4, *key, _JITTER)) if self.augment.jitters else NO_JITTER
         else:
             frames = choose(num_frames, self.clip, None, view)
-            box, mirror = (0, 0, height, width), False
+            box, mirror, jitter = (0, 0, height, width), False, NO_JITTER
             resized, window = eval_geometry(height, width, self.augment)
         return ClipPlan(
-            int(videos.video_id[row]), int(videos.label[row]), frames, box, resized, window, mirror, is_real=real
+            int(videos.video_id[row]), int(videos.label[row]), frames, box, resized, window, mirror, real, jitter
         )
+
+    def _train_box(self, height: int, width: int, key: tuple[int, int, int]) -> tuple[int, int, int, int]:
+        if self.augment.crop == "resized":
+            return resized_box(height, width, self.augment, random_words(2 * _TRIES + 2, *key, _CROP))
+        return train_box(height, width, self.augment, random_words(2, *key, _CROP))
 
     def batch(self, epoch: int, number: int, batch_size: int) -> Iterator[ClipPlan]:
         """The plans of this shard's batch `number` of `epoch`."""

@@ -21,7 +21,7 @@ from pipelines.index import VideoIndex
 from pipelines.records import VideoRecord
 from pipelines.remux import INEXACT, remux
 from pipelines.routing import DaliLimits
-from pipelines.sampler import ClipPlan, ClipSampler
+from pipelines.sampler import NO_JITTER, ClipPlan, ClipSampler, Jitter
 from pipelines.scaling import Box
 from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
 
@@ -84,6 +84,7 @@ class Sample(NamedTuple):
     numbers: tuple[int, ...] = ()
     order: tuple[int, ...] = ()
     box: Box = (0, 0, 0, 0)
+    jitter: Jitter = NO_JITTER
 
 
 class Source(Protocol):
@@ -245,9 +246,12 @@ class EncodedSource(DecodedSource):
 
 
 def _given_up(plan: ClipPlan, shape: tuple[int, ...], reason: str) -> Sample:
-    """A sample that is not real; padding has no reason to be told."""
-    return _sample(plan, shape)._replace(is_real=False, reason=reason[:_MAX_REASON] if plan.is_real else "")
+    """A sample that is not real, black whatever its plan says; padding has no reason to be told."""
+    sample = _sample(plan, shape)._replace(jitter=NO_JITTER)
+    return sample._replace(is_real=False, reason=reason[:_MAX_REASON] if plan.is_real else "")
 
 
 def _sample(plan: ClipPlan, shape: tuple[int, ...]) -> Sample:
-    return Sample(shape, plan.video_id, plan.label, plan.is_real, plan.resized, plan.window, plan.mirror)
+    return Sample(
+        shape, plan.video_id, plan.label, plan.is_real, plan.resized, plan.window, plan.mirror, jitter=plan.jitter
+    )

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Triple = tuple[float, float, float]
+Pair = tuple[float, float]
+JitterShare = Annotated[float, Field(ge=0.0, le=10.0)]
 
 
 class Spec(BaseModel):
@@ -56,13 +58,31 @@ class ClipSpec(Spec):
 class AugmentSpec(Spec):
     """How frames become the model's input.
 
-    Training draws a crop whose height and width are `scales` of the short side (their indices in `scales` differ by at
-    most `max_scale_step`), at one of `positions`, resizes it to `size_px` and mirrors it. Evaluation resizes the short
-    side to `size_px` and takes the centre. Pixels are then scaled from 0..255 to 0..`value_max`, `mean` is subtracted
-    and the result divided by `std`.
+    Training draws a crop by the rule of `crop`, resizes it to `size_px` and mirrors it. `scales`, the reference recipe:
+    its height and width are `scales` of the short side (their indices in `scales` differ by at most `max_scale_step`),
+    at one of `positions`. `resized`: torchvision's RandomResizedCrop, as PySlowFast and MMAction train on video; its
+    area and aspect lie within `area` and `aspect`, its place is anywhere.
+
+    `brightness`, `contrast`, `saturation` and `hue` jitter the colours of a training clip, all frames alike, with the
+    ranges of torchvision's ColorJitter. That one applies the four in a random order; here it is always saturation, hue,
+    contrast, brightness, cut to 0..255 at the end, and contrast is about the grey of 128, not the picture's mean.
+
+    Evaluation resizes the short side to `size_px` and takes the centre; it ignores crop and colours. Pixels are then
+    scaled from 0..255 to 0..`value_max`, `mean` is subtracted and the result divided by `std`.
     """
 
     size_px: Annotated[int, Field(ge=8, le=1024)] = Field(112, description="side of the square clip (S)")
+    crop: Literal["scales", "resized"] = Field(
+        "scales",
+        description="how a training crop is drawn. scales: by scales, max_scale_step, positions and snap_px; resized: "
+        "by area and aspect, anywhere in the frame",
+    )
+    area: Pair = Field(
+        (0.08, 1.0), description="of crop resized: least and largest share of the frame's area; drawn uniformly"
+    )
+    aspect: Pair = Field(
+        (3 / 4, 4 / 3), description="of crop resized: least and largest width / height; drawn log-uniformly"
+    )
     scales: Annotated[tuple[float, ...], Field(min_length=1)] = Field(
         (1.0, 0.875, 0.75, 0.66), description="sides of a training crop, as shares of the short side"
     )
@@ -75,6 +95,17 @@ class AugmentSpec(Spec):
         3, description="a crop side nearer than this to size_px becomes size_px"
     )
     mirror: Fraction = Field(0.5, description="probability of a left-right flip, once a clip")
+    brightness: JitterShare = Field(
+        0.0,
+        description="training clips are made brighter or darker by a factor from max(0, 1 - v) to 1 + v, drawn once a "
+        "clip; 0: off",
+    )
+    contrast: JitterShare = Field(0.0, description="likewise: pixels' distance from the grey of 128; 0: off")
+    saturation: JitterShare = Field(0.0, description="likewise: pixels' distance from their own grey; 0: off")
+    hue: Annotated[float, Field(ge=0.0, le=0.5)] = Field(
+        0.0,
+        description="training clips' hue is turned by -v to v, drawn once a clip, in turns (0.5: half around); 0: off",
+    )
     value_max: Literal[1, 255] = Field(1, description="pixels are scaled from 0..255 to 0..value_max")
     mean: Triple = Field((0.485, 0.456, 0.406), description="subtracted from each channel, R G B")
     std: Triple = Field((0.229, 0.224, 0.225), description="each channel is divided by it, R G B")
@@ -91,7 +122,20 @@ class AugmentSpec(Spec):
             raise ValueError(f"scales {self.scales}: each is a share of the short side, expected 0 < scale <= 1")
         if any(s <= 0.0 for s in self.std):
             raise ValueError(f"std {self.std}: expected three numbers > 0")
+        if not 0.0 < self.area[0] <= self.area[1] <= 1.0:
+            raise ValueError(f"area {self.area}: shares of the frame's area, expected 0 < least <= largest <= 1")
+        if not 0.01 <= self.aspect[0] <= self.aspect[1] <= 100.0:
+            raise ValueError(f"aspect {self.aspect}: width / height, expected 0.01 <= least <= largest <= 100")
+        for name in ("area", "aspect"):
+            value = getattr(self, name)
+            if self.crop != "resized" and value != type(self).model_fields[name].default:
+                raise ValueError(f"{name} {value} has a meaning for crop resized only, got {self.crop}")
         return self
+
+    @property
+    def jitters(self) -> bool:
+        """Whether the colours of training clips change."""
+        return any((self.brightness, self.contrast, self.saturation, self.hue))
 
 
 class ShardSpec(Spec):
@@ -142,7 +186,7 @@ class LoaderSpec(Spec):
     timeout_seconds: Annotated[float, Field(gt=0.0)] = Field(
         30.0, description="a worker that gives no clip for so long is replaced; three times on one video: a bad video"
     )
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of order, frames, crops and mirrors")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of order, frames, crops, mirrors and colours")
 
     @model_validator(mode="after")
     def _check(self) -> LoaderSpec:

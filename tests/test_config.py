@@ -311,6 +311,15 @@ def test_an_unknown_name_lists_the_shipped_ones() -> None:
     assert found.startswith("FILE: no such config; did you mean ucf101_r3d18?; shipped: demo, ucf101_r3d18")
 
 
+def test_a_checkpoint_from_before_crop_and_jitter_resumes() -> None:
+    """Its config knows none of these keys, and is the config of today with none of them on."""
+    today = load_config("ucf101_r3d18")
+    values = today.model_dump(mode="json")
+    for name in ("crop", "area", "aspect", "brightness", "contrast", "saturation", "hue"):
+        del values["augment"][name]
+    assert config_diff(config_from_json(values), today) == []
+
+
 def test_base_is_one_level_and_relative_to_the_file(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     write(tmp_path / "deep", "train: {epochs: 3, seed: 4}\naugment: {scales: [0.5, 0.25]}\n", "below.yaml")

@@ -46,6 +46,23 @@ def test_what_pyav_scales_is_not_resized_again() -> None:
     assert "Resize" in operators(replace(STREAM, limits=DECODES))  # what DALI decodes has the size of its box
 
 
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
+def test_colours_change_where_the_clips_lie_and_in_training_only(name: str) -> None:
+    jittered = replace(STREAM, augment=AugmentSpec.model_validate({name: 0.1}), limits=DECODES)
+    assert operators(jittered)["ColorTwist"] == "cpu"
+    for device in ("gpu", "gpu:0"):
+        here, there = operators(jittered), operators(replace(jittered, device=device))
+        assert there["ColorTwist"] == there["CropMirrorNormalize"] == "gpu"
+        assert set(there) == set(here) - {"Copy"}
+        order = list(there)
+        assert order.index("Resize") < order.index("ColorTwist") < order.index("CropMirrorNormalize")
+        plain = operators(replace(jittered, device=device, limits=None))
+        assert plain["ColorTwist"] == "gpu"
+        assert "Resize" not in plain
+    for stream in (STREAM, replace(jittered, train=False), replace(STREAM, limits=DECODES)):
+        assert "ColorTwist" not in operators(stream)
+
+
 def test_half_precision_is_the_same_rounded(index: VideoIndex) -> None:
     with make(index) as full, make(index, dtype="float16") as half:
         for a, b in zip(full, half, strict=True):

@@ -40,6 +40,22 @@ BROKEN: list[tuple[type[Spec], dict[str, Any], str, str]] = [
     (AugmentSpec, {"std": (0.2, 0.2, 0.2, 0.2)}, "std", "at most 3 items"),
     (AugmentSpec, {"std": (0.2, 0.0, 0.2)}, "", "std (0.2, 0.0, 0.2): expected three numbers > 0"),
     (AugmentSpec, {"std": (0.2, 0.2, -math.inf)}, "std", "finite number"),
+    (AugmentSpec, {"crop": "random"}, "crop", "'scales' or 'resized'"),
+    (AugmentSpec, {"crop": "resized", "area": (0.0, 1.0)}, "", "area (0.0, 1.0): shares of the frame's area, expected"),
+    (AugmentSpec, {"crop": "resized", "area": (0.5, 0.4)}, "", "expected 0 < least <= largest <= 1"),
+    (AugmentSpec, {"crop": "resized", "area": (0.5, 1.1)}, "", "expected 0 < least <= largest <= 1"),
+    (AugmentSpec, {"crop": "resized", "area": (0.5,)}, "area", "required"),
+    (AugmentSpec, {"crop": "resized", "area": (0.5, math.nan)}, "area", "finite number"),
+    (AugmentSpec, {"crop": "resized", "aspect": (0.0, 1.0)}, "", "aspect (0.0, 1.0): width / height, expected 0.01 <="),
+    (AugmentSpec, {"crop": "resized", "aspect": (2.0, 1.0)}, "", "expected 0.01 <= least <= largest <= 100"),
+    (AugmentSpec, {"crop": "resized", "aspect": (1.0, 101.0)}, "", "expected 0.01 <= least <= largest <= 100"),
+    (AugmentSpec, {"area": (0.5, 1.0)}, "", "area (0.5, 1.0) has a meaning for crop resized only, got scales"),
+    (AugmentSpec, {"aspect": (1.0, 1.0)}, "", "aspect (1.0, 1.0) has a meaning for crop resized only, got scales"),
+    (AugmentSpec, {"brightness": -0.1}, "brightness", "greater than or equal to 0"),
+    (AugmentSpec, {"contrast": 10.5}, "contrast", "less than or equal to 10"),
+    (AugmentSpec, {"saturation": math.inf}, "saturation", "finite number"),
+    (AugmentSpec, {"hue": 0.6}, "hue", "less than or equal to 0.5"),
+    (AugmentSpec, {"hue": -0.1}, "hue", "greater than or equal to 0"),
     (AugmentSpec, {"layout": "NCHW"}, "layout", "'NCTHW' or 'NTHWC'"),
     (LoaderSpec, {"batch_size": 0}, "batch_size", "greater than or equal to 1"),
     (LoaderSpec, {"workers": -1}, "workers", "greater than or equal to 0"),
@@ -77,6 +93,9 @@ def test_broken_rule_names_the_field_and_what_is_expected(
         (ClipSpec, {"sampling": "consecutive", "stride": 5, "views": "all", "short": "edge"}),
         (AugmentSpec, {"size_px": 8, "scales": (1e-3, 1.0), "mirror": 0.0, "value_max": 255, "std": (1, 1, 1)}),
         (AugmentSpec, {"size_px": 1024, "mirror": 1.0, "max_scale_step": 0, "snap_px": 0, "layout": "NTHWC"}),
+        (AugmentSpec, {"crop": "resized", "area": (1e-3, 1.0), "aspect": (0.01, 100.0)}),
+        (AugmentSpec, {"crop": "resized", "area": (1.0, 1.0), "aspect": (1.0, 1.0)}),
+        (AugmentSpec, {"brightness": 10.0, "contrast": 0.0, "saturation": 1.0, "hue": 0.5}),
         (LoaderSpec, {"workers": 0, "threads": 1, "prefetch": 64, "seed": 2**63 - 1, "batch_size": 1}),
         (LoaderSpec, {"workers": "auto", "threads": "auto"}),
         (ShardSpec, {"index": 1, "count": 2}),
@@ -114,6 +133,7 @@ def test_defaults_are_the_reference_recipe() -> None:
     assert (clip.num_frames, clip.sampling, clip.stride, clip.views) == (16, "segments", 1, 1)
     assert (augment.size_px, augment.scales, augment.max_scale_step) == (112, (1.0, 0.875, 0.75, 0.66), 1)
     assert (augment.positions, augment.snap_px, augment.mirror, augment.value_max) == ("grid13", 3, 0.5, 1)
+    assert (augment.crop, augment.jitters) == ("scales", False)
     assert augment.mean == (0.485, 0.456, 0.406)
     assert augment.std == (0.229, 0.224, 0.225)
     assert (loader.batch_size, loader.seed) == (64, 0)
@@ -129,6 +149,7 @@ def test_specs_survive_json() -> None:
     for made in (
         ClipSpec(sampling="consecutive", views="all"),
         AugmentSpec(scales=(1.0, 0.5), layout="NTHWC"),
+        AugmentSpec(crop="resized", area=(0.2, 0.9), hue=0.1),
         LoaderSpec(workers=3, seed=2**62),
         ShardSpec(index=3, count=4),
     ):
