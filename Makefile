@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OLDEST := .venv-oldest
 # What speaks to Paddle or DALI: the rest does not know which version is there.
 OLDEST_TESTS := $(addprefix tests/test_,$(addsuffix .py,checkpoint cli config devices_decode devices_loader encoded \
-	evaluate graph loader loader_epochs models parity precision predict remux routing schedule stage step train))
+	feed graph loader loader_epochs models parity precision predict remux routing schedule stage step train))
 
 .PHONY: demo test test-oldest lint clean
 
