@@ -16,10 +16,9 @@ from pipelines.errors import UsageError
 from pipelines.loader import Batch, ClipLoader
 from r3d_fast.config import Config
 from r3d_fast.feed import Fed, feeding
-from r3d_fast.precision import LossScaler, Precision
-from r3d_fast.restore import new_model
-from r3d_fast.step import TrainStep
-from r3d_fast.train import DivergedError, new_optimizer
+from r3d_fast.learner import Learner
+from r3d_fast.precision import Precision
+from r3d_fast.train import DivergedError
 
 
 class Step:
@@ -27,13 +26,8 @@ class Step:
 
     def __init__(self, config: Config, num_classes: int, device: str, precision: Precision) -> None:
         """A new model of `config`."""
-        self.device = device
-        model = new_model(config, num_classes)
-        optimizer = new_optimizer(config, model)
-        model.train()
-        scaler = LossScaler(enabled=precision.name == "fp16")
-        model, optimizer = precision.decorate(model, optimizer)
-        self._step = TrainStep(model, optimizer, precision, scaler, device)
+        self.device, self._rate = device, config.optimizer.lr
+        self._learner = Learner(config, num_classes, precision, device)
 
     def feeding(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Fed]]:
         """Each batch and what `step` takes: the batch on the device, as training feeds it."""
@@ -41,7 +35,7 @@ class Step:
 
     def step(self, fed: Fed) -> float:
         """The loss of one step, once it is done."""
-        return self._step(fed).loss
+        return self._learner.step(fed, self._rate).loss
 
 
 class Synthetic:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,19 +16,18 @@ from pipelines.errors import DataError, R3DFastError
 from pipelines.index import VideoIndex
 from pipelines.loader import Batch
 from r3d_fast.checkpoint import FORMAT as CHECKPOINT_FORMAT
-from r3d_fast.checkpoint import Arrays, Checkpoint, as_arrays, drop_old_checkpoints, save_checkpoint, step_folder
-from r3d_fast.compat import import_paddle
+from r3d_fast.checkpoint import Checkpoint, drop_old_checkpoints, save_checkpoint, step_folder
 from r3d_fast.config import Config
 from r3d_fast.data import eval_loader, open_index, train_loader
-from r3d_fast.evaluate import Evaluation, check_classes, evaluate_model
+from r3d_fast.evaluate import Evaluation, check_classes
 from r3d_fast.feed import feeding
+from r3d_fast.learner import Learner
 from r3d_fast.metrics import ClassificationMetrics
-from r3d_fast.precision import LossScaler, float32_parameters, float32_weights, settle
-from r3d_fast.restore import load_weights, new_model
+from r3d_fast.precision import Precision, settle
 from r3d_fast.runfolder import RunFolder
 from r3d_fast.runlog import MetricsFile, Progress
 from r3d_fast.schedule import learning_rate
-from r3d_fast.step import TrainStep
+from r3d_fast.signals import stop_signals
 
 _MAX_BAD_STEPS = 20  # losses in a row that are no numbers, after which nothing will mend the run
 
@@ -59,6 +56,12 @@ class RunState:
     best_step: int = -1
     last_top1: float | None = None
 
+    @classmethod
+    def of(cls, checkpoint: Checkpoint) -> RunState:
+        """Where the run was when `checkpoint` was made."""
+        names = cls.__dataclass_fields__.keys() & checkpoint.state.keys()
+        return cls(**{name: checkpoint.state[name] for name in names})
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -85,10 +88,7 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
         train_loader(settled, index, device, precision.clip_dtype) as loader,
         eval_loader(settled, index, device=device, dtype=precision.clip_dtype) as checks,
     ):
-        model = new_model(settled, len(index.classes))
-        optimizer, scaler = new_optimizer(config, model), LossScaler(enabled=precision.name == "fp16")
-        state, records = RunState(), 0
-        loaded: Arrays = {}
+        state, records, checkpoint = RunState(), 0, None
         found = folder.find_checkpoint(config, index.digest) if resume else None
         if found is None:
             if not resume:
@@ -96,30 +96,19 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
             folder.describe(config)
         else:
             checkpoint, complaints = found
-            state, records = _restore(checkpoint, model, optimizer, scaler, index, folder.path)
-            loaded = checkpoint.optimizer
-            before = checkpoint.state.get("precision", "fp32")
-            if before != str(precision):
-                complaints = [*complaints, f"{folder.path}: was trained in {before} so far, goes on in {precision}"]
-            for complaint in complaints:
-                print(f"warning: {complaint}", file=sys.stderr)
-            print(f"{folder.path}: going on at step {state.step}, epoch {state.epoch + 1}", file=sys.stderr)
+            check_classes(tuple(checkpoint.state["classes"]), index.classes, str(run), str(index.path))
+            state, records = RunState.of(checkpoint), int(checkpoint.state["records"])
+            _tell(checkpoint, complaints, state, precision, folder.path)
+        learner = Learner(settled, len(index.classes), precision, device, checkpoint)
         if precision.name != "fp32":
             print(f"training in {precision}, {settled.model.data_format}", file=sys.stderr)
-        model, optimizer = precision.decorate(model, optimizer)
-        step = TrainStep(model, optimizer, precision, scaler, device)
         metrics = MetricsFile(folder.path, records)
         bad: dict[int, str] = {}
 
         def save(where: Path) -> None:
             metrics.sync()
-            values = {
-                **_describe(config, index, state, metrics.count),
-                "precision": str(precision), "scaler": scaler.state_dict(),
-            }  # fmt: skip
-            # Paddle has no moments before its first step: a run resumed at the end of an epoch keeps those it loaded.
-            moments = {**loaded, **_optimizer_arrays(model, optimizer)}
-            save_checkpoint(where, Checkpoint(as_arrays(float32_weights(model)), moments, values))
+            values = {**_describe(config, index, state, metrics.count), **learner.state()}
+            save_checkpoint(where, Checkpoint(*learner.arrays(), values))
             drop_old_checkpoints(folder.path, config.train.keep_checkpoints)
 
         total = config.train.epochs * len(loader)
@@ -127,7 +116,7 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
         not_numbers, routing = 0, None
         with (
             Progress("train", total, state.step, config.train.log_every_steps) as progress,
-            _signals() as stopping,
+            stop_signals() as stopping,
             closing(metrics),
         ):
             while state.epoch < config.train.epochs:
@@ -135,7 +124,6 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
                 epoch_start = interval_start = time.monotonic()
                 interval_clips, interval_wait = 0, 0.0
                 batches = feeding(loader.epoch(state.epoch, state.position), device)
-                model.train()
                 while True:
                     asked = time.monotonic()
                     pair = next(batches, None)
@@ -152,11 +140,10 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
                         state.step - state.skipped, base=config.optimizer.lr, steps_per_epoch=len(loader),
                         epochs=config.train.epochs, spec=config.schedule,
                     )  # fmt: skip
-                    optimizer.set_lr(rate)
-                    loss, logits, applied = step(fed)
+                    loss, logits, applied = learner.step(fed, rate)
                     if applied:
                         not_numbers = 0
-                    elif not np.isfinite(loss) or scaler.collapsed:
+                    elif not np.isfinite(loss) or learner.scaler.collapsed:
                         not_numbers += 1
                     if not_numbers == _MAX_BAD_STEPS:
                         raise DivergedError(
@@ -177,7 +164,7 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
                         "kind": "train", "epoch": state.epoch + 1, "step": state.step, "loss": loss,
                         "top1": one.result()["top1"], "lr": rate, "clips_per_second": speed, "wait_share": share,
                         "count": int(batch.is_real.sum()), "seconds": time.monotonic() - asked,
-                        "skipped": state.skipped, "loss_scale": scaler.scale,
+                        "skipped": state.skipped, "loss_scale": learner.scaler.scale,
                     })  # fmt: skip
                     progress.step(
                         f"epoch {state.epoch + 1}/{config.train.epochs}  loss {figures['loss'] or 0:.3f}  "
@@ -198,7 +185,7 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
                 last = state.epoch + 1 == config.train.epochs
                 if last or (state.epoch + 1) % config.train.eval_every_epochs == 0:
                     start = time.monotonic()
-                    evaluation = evaluate_model(model, checks, len(index.classes), device, precision=precision)
+                    evaluation = learner.evaluate(checks)
                     spent = (seconds, waited, time.monotonic() - start)
                     best = _note(evaluation, config, state, metrics, progress, spent)
                     if best:
@@ -210,19 +197,6 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
                     raise _stopped(folder.path, state)
         assert saved_step == state.step, "a run never ends without its last checkpoint"
     return TrainResult(Path(run), state.step, state.best_top1, state.last_top1)
-
-
-def new_optimizer(config: Config, model: Any) -> Any:
-    """The optimiser of `config`: SGD with momentum, L2 on every parameter; its rate is set before each step."""
-    paddle = import_paddle()
-    spec = config.optimizer
-    return paddle.optimizer.Momentum(
-        learning_rate=spec.lr,
-        momentum=spec.momentum,
-        parameters=model.parameters(),
-        use_nesterov=spec.nesterov,
-        weight_decay=paddle.regularizer.L2Decay(spec.weight_decay) if spec.weight_decay else None,
-    )
 
 
 def _note(
@@ -284,63 +258,14 @@ def _describe(config: Config, index: VideoIndex, state: RunState, records: int) 
     }
 
 
-def _restore(
-    checkpoint: Checkpoint, model: Any, optimizer: Any, scaler: LossScaler, index: VideoIndex, run: Path
-) -> tuple[RunState, int]:
-    """Put a checkpoint's weights and moments in place; (where the run is, records of metrics that stay)."""
-    check_classes(tuple(checkpoint.state["classes"]), index.classes, str(run), str(index.path))
-    load_weights(model, checkpoint.weights, str(run))
-    _load_optimizer(model, optimizer, checkpoint.optimizer)
-    scaler.load_state_dict(checkpoint.state.get("scaler", {}))
-    names = RunState.__dataclass_fields__.keys() & checkpoint.state.keys()
-    return RunState(**{name: checkpoint.state[name] for name in names}), int(checkpoint.state["records"])
-
-
-def _optimizer_arrays(model: Any, optimizer: Any) -> Arrays:
-    """The optimiser's moments under the model's own names: Paddle's depend on what was built before in the process."""
-    state = optimizer.state_dict()
-    arrays = {}
-    for name, parameter in float32_parameters(model).items():
-        for key, value in state.items():
-            if key.startswith(parameter.name + "_") and hasattr(value, "numpy"):
-                arrays[f"{name}|{key[len(parameter.name) + 1 :]}"] = np.ascontiguousarray(value.numpy())
-    return arrays
-
-
-def _load_optimizer(model: Any, optimizer: Any, arrays: Arrays) -> None:
-    paddle = import_paddle()
-    own = {name: parameter.name for name, parameter in float32_parameters(model).items()}
-    state = {}
-    for key, array in arrays.items():
-        name, _, moment = key.partition("|")
-        state[f"{own[name]}_{moment}"] = paddle.to_tensor(array)
-    if state:
-        optimizer.set_state_dict(state)
-
-
-@contextmanager
-def _signals() -> Iterator[Any]:
-    """Gives a function that says whether SIGINT or SIGTERM came; the second one ends the process at once."""
-    came: list[int] = []
-
-    def note(number: int, frame: Any) -> None:
-        if came:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        came.append(number)
-        print("stopping after this step; a second signal stops at once", file=sys.stderr, flush=True)
-
-    before = {}
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, note)
-    except ValueError:  # not the main thread: whoever runs us there has the signals
-        before = {}
-    try:
-        yield lambda: bool(came)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _tell(checkpoint: Checkpoint, complaints: list[str], state: RunState, precision: Precision, run: Path) -> None:
+    """Say what the run goes on with, and what is not as it was."""
+    before = checkpoint.state.get("precision", "fp32")
+    if before != str(precision):
+        complaints = [*complaints, f"{run}: was trained in {before} so far, goes on in {precision}"]
+    for complaint in complaints:
+        print(f"warning: {complaint}", file=sys.stderr)
+    print(f"{run}: going on at step {state.step}, epoch {state.epoch + 1}", file=sys.stderr)
 
 
 def _stopped(run: Path, state: RunState) -> Stopped:

@@ -18,9 +18,9 @@ from r3d_fast.compat import is_out_of_memory
 from r3d_fast.evaluate import evaluate_model
 from r3d_fast.feed import Fed, feed, feeding
 from r3d_fast.models import build_model
+from r3d_fast.optim import moments
 from r3d_fast.precision import LossScaler, Precision, float32_weights
 from r3d_fast.step import TrainStep
-from r3d_fast.train import _optimizer_arrays
 
 GPU_TEXT = (
     "\n\n--------------------------------------\nC++ Traceback (most recent call last):\n"
@@ -49,7 +49,7 @@ def everything(step: TrainStep) -> dict[str, Any]:
     """Weights, half weights, running statistics and moments."""
     weights = {f"weights {key}": value.numpy() for key, value in float32_weights(step.model).items()}
     stored = {f"stored {key}": value.astype("float32").numpy() for key, value in step.model.state_dict().items()}
-    return {**weights, **stored, **_optimizer_arrays(step.model, step.optimizer)}
+    return {**weights, **stored, **moments(step.model, step.optimizer)}
 
 
 def assert_equal(one: dict[str, Any], two: dict[str, Any]) -> None:

@@ -28,12 +28,13 @@ from r3d_fast.cli import cli, run_cli
 from r3d_fast.evaluate import evaluate
 from r3d_fast.feed import feed
 from r3d_fast.models.resnet3d import ResNet3D
+from r3d_fast.optim import new_optimizer
 from r3d_fast.precision import LossScaler, Precision
 from r3d_fast.restore import new_model
 from r3d_fast.runfolder import RunFolder
 from r3d_fast.schedule import learning_rate
 from r3d_fast.step import TrainStep
-from r3d_fast.train import DivergedError, new_optimizer
+from r3d_fast.train import DivergedError
 
 STEPS = 3 * 4  # epochs x batches of 6 out of 24 videos
 
