@@ -158,7 +158,9 @@ class LoaderSpec(Spec):
     default; T x crop x 3 where the graph resizes.
     """
 
-    batch_size: Positive = Field(64, description="clips a batch of one shard (N)")
+    batch_size: Positive = Field(
+        64, description="clips a batch (N): of one shard for ClipLoader; for train and eval of all processes together"
+    )
     decoder: Literal["auto", "pyav", "dali", "hybrid"] = Field(
         "auto",
         description="pyav: PyAV decodes, on the CPU; dali: DALI what it can (on a GPU by NVDEC, else MJPEG, VP8 and "

@@ -18,6 +18,7 @@ import click
 
 from pipelines.errors import DataError, R3DFastError, UsageError
 from r3d_fast import __version__
+from r3d_fast.launch import report_exit
 
 _EXIT_INTERNAL = 1
 _config = click.option("-c", "--config", "config", metavar="CFG", help="A shipped config by name, or a YAML file.")
@@ -112,9 +113,13 @@ def data_make_demo(root: Path, **options: int | None) -> None:
 @_override
 @click.option("--run", type=click.Path(path_type=Path), help="Run folder (default: runs/NAME of the config).")
 @click.option("--resume", metavar="auto|DIR", help="auto: go on if the run has a checkpoint; DIR: go on with that run.")
-def train(config: str | None, overrides: tuple[str, ...], run: Path | None, resume: str | None) -> None:
+@click.option("--nproc", type=click.IntRange(min=1), help="Processes on this machine that train together, one a GPU.")
+def train(
+    config: str | None, overrides: tuple[str, ...], run: Path | None, resume: str | None, nproc: int | None
+) -> int | None:
     """Train a model: -c ucf101_r3d18 -o data.root=UCF-101."""
     from r3d_fast.config import load_config
+    from r3d_fast.launch import is_reported, launch, rank_and_count, report
     from r3d_fast.train import train as run_training
 
     if resume is not None and resume != "auto":
@@ -128,11 +133,21 @@ def train(config: str | None, overrides: tuple[str, ...], run: Path | None, resu
         raise UsageError("no config given; expected -c NAME or -c FILE.yaml, such as -c ucf101_r3d18")
     chosen = load_config(config, overrides)
     run = run or Path("runs") / Path(config).stem
+    if nproc is not None and nproc > 1:
+        given = ["train", "-c", config, "--run", str(run), *(part for value in overrides for part in ("-o", value))]
+        return launch([*given, *(["--resume", "auto"] if resume else [])], nproc, run / "ranks", click.echo)
     result = run_training(chosen, run=run, resume=resume is not None)
     last = "" if result.last_top1 is None else f", last top1 {100 * result.last_top1:.2f} %"
-    click.echo(f"{result.run}: {result.steps} steps, best top1 {100 * result.best_top1:.2f} %{last}")
-    click.echo(f"evaluate: r3d-fast eval --run {result.run}")
-    click.echo(f"predict:  r3d-fast predict {result.run} VIDEO...")
+    told = (
+        f"{result.run}: {result.steps} steps, best top1 {100 * result.best_top1:.2f} %{last}\n"
+        f"evaluate: r3d-fast eval --run {result.run}\n"
+        f"predict:  r3d-fast predict {result.run} VIDEO..."
+    )
+    if rank_and_count()[0] == 0:
+        report("result", told)
+        if not is_reported():
+            click.echo(told)
+    return None
 
 
 @cli.command("eval")
@@ -153,6 +168,7 @@ def evaluate(
     from r3d_fast.config import load_config
     from r3d_fast.evaluate import evaluate as run_evaluation
     from r3d_fast.evaluate import report
+    from r3d_fast.launch import rank_and_count
     from r3d_fast.runlog import Progress
     from r3d_fast.summary import print_evaluation
 
@@ -180,8 +196,9 @@ def evaluate(
     finally:
         for shown in bar:
             shown.__exit__(None, None, None)
-    print_evaluation(evaluation, classes, click.echo)
-    _write_json(json_file, report(evaluation, classes))
+    if rank_and_count()[0] == 0:
+        print_evaluation(evaluation, classes, click.echo)
+        _write_json(json_file, report(evaluation, classes))
     if evaluation.bad:
         raise DataError(
             f"{len(evaluation.bad)} clips could not be read; the figures are of the others; "
@@ -235,7 +252,9 @@ def _write_json(path: Path | None, values: Any) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    sys.exit(run_cli(cli, arguments, "r3d-fast"))
+    code = run_cli(cli, arguments, "r3d-fast")
+    report_exit(code)
+    sys.exit(code)
 
 
 def run_cli(command: Callable[..., Any], arguments: list[str], name: str) -> int:

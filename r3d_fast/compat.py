@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipelines.errors import EnvironmentProblem
 
+_CHOSEN_GPU = "FLAGS_selected_gpus"
 _DLPACK_CUDA = 2  # kDLCUDA of dlpack.h
 _EXHAUSTED = re.compile(r"Out of memory error|ResourceExhausted|_ALLOC_FAILED|cudaErrorMemoryAllocation")
 
@@ -59,8 +60,17 @@ def choose_device(wanted: str) -> str:
             f"train.device gpu: {reason}; use device auto or cpu, or install a GPU build of Paddle"
         )
     device = "gpu" if wanted in ("auto", "gpu") and built and seen else "cpu"
-    paddle.set_device(device)
+    if device == "gpu" and gpu_number() >= seen:
+        raise EnvironmentProblem(
+            f"this process is to use GPU {gpu_number()}, Paddle sees {seen} of them; start one process a GPU"
+        )
+    paddle.set_device(f"gpu:{gpu_number()}" if device == "gpu" else device)
     return device
+
+
+def gpu_number() -> int:
+    """The GPU of this process, as Paddle's launcher chose it: 0 where nobody launched it."""
+    return int((os.environ.get(_CHOSEN_GPU) or "0").split(",")[0])
 
 
 def compute_capability() -> tuple[int, int]:

@@ -75,7 +75,9 @@ class EvalConfig(Spec):
     """How a model is evaluated."""
 
     views: Positive | Literal["all"] | None = Field(None, description="clips a video; not set: clip.views")
-    batch_size: Positive | None = Field(None, description="clips a batch; not set: loader.batch_size")
+    batch_size: Positive | None = Field(
+        None, description="clips a batch, of all processes together; not set: loader.batch_size"
+    )
 
 
 class OptimizerConfig(Spec):
@@ -109,6 +111,10 @@ class TrainConfig(Spec):
     )
     keep_checkpoints: Positive = Field(2, description="the latest ones that are kept, beside the best")
     eval_every_epochs: Positive = Field(1, description="epochs between evaluations")
+    rank_timeout_seconds: Annotated[float, Field(ge=1.0)] = Field(
+        30.0, description="of several processes: one that gives no sign of life for so long ends the run; one that is "
+        "alive may be late by 20 times that"
+    )  # fmt: skip
 
 
 class Config(Spec):

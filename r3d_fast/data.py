@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pipelines.errors import DataError
+from pipelines.errors import DataError, UsageError
 from pipelines.index import VideoIndex, find_index
 from pipelines.loader import ClipLoader
+from pipelines.probing import usable_cpus
+from pipelines.specs import LoaderSpec
+from r3d_fast.compat import gpu_number
 from r3d_fast.config import Config
+from r3d_fast.distributed import Group
 
 ClipDtype = Literal["float32", "float16"]
+_MOST_NVDEC_THREADS = 16  # two for each of as many engines as any card has
 
 
 def open_index(config: Config) -> VideoIndex:
@@ -27,28 +32,63 @@ def open_index(config: Config) -> VideoIndex:
     return VideoIndex.open(path, data.root)
 
 
-def train_loader(config: Config, index: VideoIndex, device: str = "cpu", dtype: ClipDtype = "float32") -> ClipLoader:
-    """Shuffled, augmented clips of the training split, on `device`, in `dtype`."""
+def train_loader(
+    config: Config, index: VideoIndex, device: str = "cpu", dtype: ClipDtype = "float32", group: Group | None = None
+) -> ClipLoader:
+    """Shuffled, augmented clips of the training split, on `device`, in `dtype`; those of this rank of `group`.
+
+    Raises UsageError where the ranks can't share `loader.batch_size`, which is that of all of them together.
+    """
+    group, size = group or Group(), config.loader.batch_size
+    if size % group.count:
+        raise UsageError(
+            f"loader.batch_size {size} can't be shared by {group.count} ranks: it counts the clips of all of them "
+            f"together; expected a multiple of {group.count}, such as {-(-size // group.count) * group.count}"
+        )
     return clip_loader(
-        index, device, dtype, clip=config.clip, augment=config.augment, loader=config.loader,
+        index, device, dtype, group, clip=config.clip, augment=config.augment,
+        loader=_for_rank(config.loader, size // group.count, group, device),
         split=config.data.train_split, train=True,
     )  # fmt: skip
 
 
 def eval_loader(
-    config: Config, index: VideoIndex, split: str | None = None, device: str = "cpu", dtype: ClipDtype = "float32"
-) -> ClipLoader:
-    """Every view of every video of the evaluation split (or of `split`), centred, in order, on `device`, in `dtype`."""
+    config: Config, index: VideoIndex, split: str | None = None, device: str = "cpu", dtype: ClipDtype = "float32",
+    group: Group | None = None,
+) -> ClipLoader:  # fmt: skip
+    """Every view of every video of the evaluation split (or of `split`), centred, in order, on `device`, in `dtype`.
+
+    Of several ranks in `group` each gets a share of them, in batches of its share of the batch size, rounded up.
+    """
+    group = group or Group()
     views = config.eval.views
     clip = config.clip if views is None else config.clip.model_copy(update={"views": views})
     size = config.eval.batch_size or config.loader.batch_size
-    loader = config.loader.model_copy(update={"batch_size": size})
+    loader = _for_rank(config.loader, -(-size // group.count), group, device)
     return clip_loader(
-        index, device, dtype, clip=clip, augment=config.augment, loader=loader,
+        index, device, dtype, group, clip=clip, augment=config.augment, loader=loader,
         split=split or config.data.eval_split, train=False,
     )  # fmt: skip
 
 
-def clip_loader(index: VideoIndex, device: str, dtype: ClipDtype, **options: Any) -> ClipLoader:
-    """A ClipLoader whose batches lie on `device` ("cpu" or "gpu") in `dtype` ("float32" or "float16")."""
-    return ClipLoader(index, device=device, dtype=dtype, **options)
+def clip_loader(
+    index: VideoIndex, device: str, dtype: ClipDtype, group: Group | None = None, **options: Any
+) -> ClipLoader:
+    """A ClipLoader whose batches lie on `device` ("cpu" or "gpu": Paddle's current one) in `dtype`, of a rank's clips.
+
+    `dtype`: "float32" or "float16".
+    """
+    group = group or Group()
+    place = f"gpu:{gpu_number()}" if device == "gpu" else device
+    return ClipLoader(index, device=place, dtype=dtype, shard=group.shard, **options)
+
+
+def _for_rank(loader: LoaderSpec, batch_size: int, group: Group, device: str) -> LoaderSpec:
+    """`loader` with the batch of one rank, which shares this machine's CPUs with the others there."""
+    update: dict[str, Any] = {"batch_size": batch_size}
+    cpus = max(1, usable_cpus() // group.local_count)
+    if group.local_count > 1 and loader.workers == "auto":
+        update["workers"] = cpus
+    if group.local_count > 1 and loader.threads == "auto":
+        update["threads"] = max(cpus, _MOST_NVDEC_THREADS) if device == "gpu" else cpus
+    return loader.model_copy(update=update)

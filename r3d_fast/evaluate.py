@@ -15,6 +15,7 @@ from r3d_fast.checkpoint import CheckpointError
 from r3d_fast.compat import choose_device, import_paddle, is_out_of_memory
 from r3d_fast.config import Config
 from r3d_fast.data import eval_loader, open_index
+from r3d_fast.distributed import Group, join_group, pack, unpack
 from r3d_fast.feed import Fed, feeding
 from r3d_fast.metrics import ClassificationMetrics, Result, VideoScores
 from r3d_fast.precision import Precision, with_data_format
@@ -26,7 +27,10 @@ OnBatch = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures of clips and of videos (their clips' softmax averaged), and what could not be read."""
+    """Figures of clips and of videos (their clips' softmax averaged), and what could not be read.
+
+    All ranks of a group have the same figures; `scores` are those of all videos on the first, of its own on another.
+    """
 
     clip: Result
     video: Result
@@ -47,31 +51,56 @@ def evaluate_model(
     device: str,
     on_batch: OnBatch | None = None,
     precision: Precision | None = None,
+    group: Group | None = None,
 ) -> Evaluation:
     """The evaluation of `model` over one pass of `loader`; the model is left in the mode it came in.
 
-    It computes in `precision` (default fp32). Raises EnvironmentProblem, with the batch size that fits, out of memory.
+    The ranks of `group` evaluate a share each, and each clip counts once. It computes in `precision` (default fp32).
+    Raises EnvironmentProblem, with the batch size that fits, out of memory.
     """
     paddle = import_paddle()
-    precision = precision or Precision()
+    precision, group = precision or Precision(), group or Group()
     clips, videos = ClassificationMetrics(num_classes), VideoScores(num_classes)
     bad: list[BadClip] = []
     was_training = model.training
     model.eval()
     with paddle.no_grad(), closing(feeding(loader.epoch(0), device)) as batches:
         for number, (batch, fed) in enumerate(batches):
-            logits = _logits(model, fed, precision, device)
+            logits = _logits(model, fed, precision, device, group.count)
             clips.update(logits, batch.labels, batch.is_real)
             videos.update(batch.video_ids, logits, batch.labels, batch.is_real)
             bad += batch.bad
             if on_batch is not None:
                 on_batch(number + 1, len(loader))
+            group.check()
     if was_training:
         model.train()
-    return Evaluation(clips.result(), videos.result(), videos, tuple(bad), len(loader.sampler.videos))
+    clips, of_videos, bad = _pool(clips, videos, bad, group)
+    return Evaluation(clips.result(), of_videos.result(), videos, tuple(bad), len(loader.sampler.videos))
 
 
-def _logits(model: Any, fed: Fed, precision: Precision, device: str) -> Any:
+def _pool(
+    clips: ClassificationMetrics, videos: VideoScores, bad: list[BadClip], group: Group
+) -> tuple[ClassificationMetrics, ClassificationMetrics, list[BadClip]]:
+    """(figures of clips, of videos, bad clips) of all ranks; on the first `videos` takes in those of the others."""
+    if group.count == 1:
+        return clips, videos.metrics(), bad
+    classes = clips.num_classes
+    own = [[clip.video_id, clip.reason] for clip in bad]
+    for values, arrays in map(unpack, group.gather(pack([clips.state(), own], videos.arrays()))[1:]):
+        clips.merge(ClassificationMetrics.of(classes, values[0]))
+        videos.merge(VideoScores.of(classes, arrays))
+        own += values[1]
+    whole = group.from_first(lambda: pack([clips.state(), videos.metrics().state(), sorted(own)], {}))
+    of_clips, of_videos, unread = unpack(whole)[0]
+    return (
+        ClassificationMetrics.of(classes, of_clips),
+        ClassificationMetrics.of(classes, of_videos),
+        [BadClip(video, reason) for video, reason in unread],
+    )
+
+
+def _logits(model: Any, fed: Fed, precision: Precision, device: str, ranks: int) -> Any:
     """Logits float32 [N, C] of a batch, on the host."""
     try:
         return precision.forward(model, fed.clips).numpy()
@@ -83,7 +112,7 @@ def _logits(model: Any, fed: Fed, precision: Precision, device: str) -> Any:
     fits = fitting_batch(
         lambda rows: precision.forward(model, fed.clips[:rows]).numpy(), size, lambda: free_memory(device)
     )
-    raise out_of_memory(said, device, size, fits, "eval.batch_size")
+    raise out_of_memory(said, device, size, fits, "eval.batch_size", ranks)
 
 
 def evaluate(
@@ -91,15 +120,21 @@ def evaluate(
 ) -> tuple[Evaluation, tuple[str, ...]]:
     """(evaluation, classes) of a run, a checkpoint or a weights file, on the data of `config` (default: the run's own).
 
-    Raises CheckpointError if the data set's classes are not the model's.
+    Processes that were launched as a job evaluate a share each; all of them need to see `model`. Raises CheckpointError
+    if the data set's classes are not the model's.
     """
-    device = choose_device(config.train.device if config else "auto")
-    restored = restore(model, device, config)
-    config = with_data_format(config, restored.precision, device) if config else restored.config
-    index = open_index(config)
-    check_classes(restored.classes, index.classes, str(restored.weights), str(index.path))
-    with eval_loader(config, index, split, device, restored.precision.clip_dtype) as loader:
-        evaluation = evaluate_model(restored.model, loader, len(index.classes), device, on_batch, restored.precision)
+    with join_group(config.train.rank_timeout_seconds) if config else join_group() as group:
+        device = choose_device(config.train.device if config else "auto")
+        restored = restore(model, device, config)
+        config = with_data_format(config, restored.precision, device) if config else restored.config
+        index = open_index(config)
+        check_classes(restored.classes, index.classes, str(restored.weights), str(index.path))
+        group.require_equal(data_set=index.digest, precision=str(restored.precision))
+        with eval_loader(config, index, split, device, restored.precision.clip_dtype, group) as loader:
+            evaluation = evaluate_model(
+                restored.model, loader, len(index.classes), device, on_batch if group.is_first else None,
+                restored.precision, group,
+            )  # fmt: skip
     return evaluation, index.classes
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from pipelines.loader import ClipLoader
 from r3d_fast.checkpoint import Arrays, Checkpoint, as_arrays
 from r3d_fast.config import Config
+from r3d_fast.distributed import Group
 from r3d_fast.evaluate import Evaluation, evaluate_model
 from r3d_fast.feed import Fed
 from r3d_fast.optim import load_moments, moments, new_optimizer
@@ -19,11 +20,12 @@ class Learner:
     """A model in training. `load` comes before the first step, if at all."""
 
     def __init__(
-        self, config: Config, num_classes: int, precision: Precision, device: str, start: Checkpoint | None = None
-    ) -> None:
+        self, config: Config, num_classes: int, precision: Precision, device: str, start: Checkpoint | None = None,
+        group: Group | None = None,
+    ) -> None:  # fmt: skip
         """A new model of `config`, whose data format is settled; with `start` as that checkpoint left it.
 
-        Raises CheckpointError where `start` does not fit.
+        It learns from the gradients of all ranks of `group`. Raises CheckpointError where `start` does not fit.
         """
         self.num_classes, self.precision, self.device = num_classes, precision, device
         self.model = new_model(config, num_classes)
@@ -36,8 +38,10 @@ class Learner:
             load_moments(self.model, self.optimizer, start.optimizer)
             self.scaler.load_state_dict(start.state.get("scaler", {}))
             self._loaded = start.optimizer
+        self.group = group or Group()
+        self.group.copy_first(list(self.model.state_dict().values()))
         self.model, self.optimizer = precision.decorate(self.model, self.optimizer)
-        self._step = TrainStep(self.model, self.optimizer, precision, self.scaler, device)
+        self._step = TrainStep(self.model, self.optimizer, precision, self.scaler, device, self.group)
 
     def step(self, fed: Fed, rate: float) -> StepResult:
         """The result of a step on `fed` at the learning rate `rate`."""
@@ -47,7 +51,9 @@ class Learner:
 
     def evaluate(self, loader: ClipLoader) -> Evaluation:
         """The evaluation over one pass of `loader`."""
-        return evaluate_model(self.model, loader, self.num_classes, self.device, precision=self.precision)
+        return evaluate_model(
+            self.model, loader, self.num_classes, self.device, precision=self.precision, group=self.group
+        )
 
     def arrays(self) -> tuple[Arrays, Arrays]:
         """(weights, everything else) as arrays of their own, float32."""

@@ -60,6 +60,28 @@ class ClassificationMetrics:
         self._seen += other._seen
         self._confusion += other._confusion
 
+    def state(self) -> dict[str, Any]:
+        """What was counted, as JSON values, of which `of` makes it again: its size is that of what is not 0."""
+        labels = np.flatnonzero(self._seen)
+        rows, columns = np.nonzero(self._confusion)
+        return {
+            "loss": self._loss,
+            "top5": self._top5,
+            "seen": [labels.tolist(), self._seen[labels].tolist()],
+            "confusion": [rows.tolist(), columns.tolist(), self._confusion[rows, columns].tolist()],
+        }
+
+    @classmethod
+    def of(cls, num_classes: int, state: dict[str, Any]) -> ClassificationMetrics:
+        """The metrics that gave `state`."""
+        metrics = cls(num_classes)
+        metrics._loss, metrics._top5 = float(state["loss"]), int(state["top5"])
+        labels, counts = state["seen"]
+        metrics._seen[np.array(labels, int)] = counts
+        rows, columns, cells = state["confusion"]
+        metrics._confusion[np.array(rows, int), np.array(columns, int)] = cells
+        return metrics
+
     def result(self) -> Result:
         """The figures of everything counted so far; see `Result`."""
         count = int(self._seen.sum())
@@ -126,14 +148,37 @@ class VideoScores:
         """Of each video, by ascending id: (video id, label, mean softmax float64 [C])."""
         return [(v, self._labels[v], np.exp(self._log_mean(v))) for v in sorted(self._labels)]
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What was added, of which `of` makes it again: videos, labels, clips int64 [V], log_sums float64 [V, C]."""
+        videos = list(self._labels)
+        return {
+            "videos": np.array(videos, np.int64),
+            "labels": np.array([self._labels[v] for v in videos], np.int64),
+            "clips": np.array([self._clips[v] for v in videos], np.int64),
+            "log_sums": np.array([self._sums[v] for v in videos], np.float64).reshape(len(videos), self.num_classes),
+        }
+
+    @classmethod
+    def of(cls, num_classes: int, arrays: dict[str, NDArray[Any]]) -> VideoScores:
+        """The scores that gave `arrays`."""
+        scores = cls(num_classes)
+        columns = (arrays[name].tolist() for name in ("videos", "labels", "clips"))
+        for video, label, clips, log_sum in zip(*columns, arrays["log_sums"], strict=True):
+            scores._add(video, label, clips, log_sum)
+        return scores
+
     def result(self) -> Result:
         """The figures of `Result`, of videos: `count` is theirs, loss the mean of -log(mean softmax of the label)."""
+        return self.metrics().result()
+
+    def metrics(self) -> ClassificationMetrics:
+        """The videos counted as `ClassificationMetrics` counts clips."""
         metrics = ClassificationMetrics(self.num_classes)
         if self._labels:
             labels = np.array(list(self._labels.values()), dtype=np.int64)
             scores = np.stack([self._log_mean(video) for video in self._labels])
             metrics._count(scores, -scores[np.arange(len(labels)), labels], labels)
-        return metrics.result()
+        return metrics
 
     def _log_mean(self, video: int) -> NDArray[np.float64]:
         """Log of the mean softmax of a video's clips, float64 [C]; in logs, as a confident model's vanish otherwise."""

@@ -24,7 +24,7 @@ from r3d_fast.config import Config, config_diff, config_from_json, dump_config
 _FREE = {
     "data.root", "data.index", "data.max_bad_fraction", "loader.workers", "loader.threads", "loader.prefetch",
     "train.epochs", "train.device", "train.log_every_steps", "train.checkpoint_every_steps",
-    "train.checkpoint_every_minutes", "train.keep_checkpoints", "train.eval_every_epochs",
+    "train.checkpoint_every_minutes", "train.keep_checkpoints", "train.eval_every_epochs", "train.rank_timeout_seconds",
     "eval.views", "eval.batch_size",
 }  # fmt: skip
 _PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "nvidia-dali-cuda110", "nvidia-dali-cuda120", "nvidia-dali-cuda130")

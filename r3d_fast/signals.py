@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 
 @contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Gives a function that says whether SIGINT or SIGTERM came; the second one ends the process at once."""
-    came: list[int] = []
+def stop_signals(same_seconds: float = 0.0) -> Iterator[Callable[[], bool]]:
+    """Gives a function that says whether SIGINT or SIGTERM came; the second one ends the process at once.
+
+    Within `same_seconds` of the first it is taken for the same: Paddle's launcher sends three at a time.
+    """
+    came: list[float] = []
 
     def note(number: int, frame: Any) -> None:
+        if came and time.monotonic() - came[0] < same_seconds:
+            return
         if came:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        came.append(number)
+        came.append(time.monotonic())
         print("stopping after this step; a second signal stops at once", file=sys.stderr, flush=True)
 
     before = {}

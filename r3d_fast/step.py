@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipelines.errors import EnvironmentProblem
 from r3d_fast.compat import import_paddle, is_out_of_memory
+from r3d_fast.distributed import Group
 from r3d_fast.feed import Fed
 from r3d_fast.precision import LossScaler, Precision, float32_parameters
 
@@ -19,8 +20,8 @@ from r3d_fast.precision import LossScaler, Precision, float32_parameters
 class StepResult(NamedTuple):
     """What a step gave.
 
-    `loss`: mean cross entropy over the real rows, NaN where any score is no number; `logits` float32 [N, C]; `applied`:
-    whether weights moved.
+    `loss`: mean cross entropy over the real rows of all ranks, NaN where any score is no number; `logits` float32
+    [N, C] of this rank; `applied`: whether weights moved.
     """
 
     loss: float
@@ -33,9 +34,16 @@ class TrainStep:
 
     A loss that is not a number or a gradient that is not finite moves nothing: neither weights nor moments nor the
     running statistics of batch norms. `precision.decorate` comes before.
+
+    The ranks of `group` step together: gradients are the mean over all their real rows, running statistics the mean of
+    theirs, and a step moves all or none. So they stay equal, to the last bit.
     """
 
-    def __init__(self, model: Any, optimizer: Any, precision: Precision, scaler: LossScaler, device: str) -> None:
+    def __init__(
+        self, model: Any, optimizer: Any, precision: Precision, scaler: LossScaler, device: str,
+        group: Group | None = None,
+    ) -> None:  # fmt: skip
+        self.group = group or Group()
         self.model, self.optimizer = model, optimizer
         self.precision, self.scaler, self.device = precision, scaler, device
         self._parameters = list(float32_parameters(model).values())
@@ -54,7 +62,7 @@ class TrainStep:
         # Outside the handler: the traceback holds every activation of the failed step.
         size = int(fed.clips.shape[0])
         fits = fitting_batch(lambda rows: self._try(fed, rows), size, self._free)
-        raise out_of_memory(said, self.device, size, fits, "loader.batch_size")
+        raise out_of_memory(said, self.device, size, fits, "loader.batch_size", self.group.count)
 
     def _take(self, fed: Fed) -> StepResult:
         paddle = import_paddle()
@@ -64,7 +72,9 @@ class TrainStep:
         scores = logits.numpy()
         # The scores are asked too: Paddle's cross entropy on the CPU gives a number for scores that are none.
         value = float(loss) if np.isfinite(scores).all() else float("nan")
-        applied = bool(np.isfinite(value)) and self._update()
+        rows = int((fed.weights > 0).sum()) if self.group.count > 1 else 1
+        value, share = self.group.weigh(value, rows)
+        applied = bool(np.isfinite(value)) and self._update(share)
         if not applied:
             with paddle.no_grad():
                 for tensor, before in zip(self._statistics, kept, strict=True):
@@ -81,15 +91,17 @@ class TrainStep:
         self.scaler.scale_loss(loss).backward()
         return loss.detach(), logits.detach()
 
-    def _update(self) -> bool:
-        """Move the weights, unless a gradient is not finite; whether they moved."""
+    def _update(self, share: float = 1.0) -> bool:
+        """Move the weights, unless a gradient is not finite; whether they moved. `share`: of the rows, of this rank."""
         paddle = import_paddle()
         with paddle.no_grad():
             for half in self._halves:
                 if half.grad is not None:
                     # The loss scale is taken out of float32 gradients: in float16 the small ones would vanish.
                     half.master.grad = half.grad.astype("float32")
-        finite = self.scaler.unscale([p.grad for p in self._parameters if p.grad is not None])
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        self.group.average(gradients, share, self._statistics)
+        finite = self.scaler.unscale(gradients)
         self.scaler.update(finite)
         if finite:
             self.optimizer.step()
@@ -136,8 +148,12 @@ def fitting_batch(attempt: Callable[[int], None], size: int, free: Callable[[], 
     return size
 
 
-def out_of_memory(said: str, device: str, size: int, fits: int, key: str) -> EnvironmentProblem:
-    """The problem to raise where a batch of `size` did not fit and one of `fits` did; `said` is Paddle's message."""
+def out_of_memory(said: str, device: str, size: int, fits: int, key: str, ranks: int = 1) -> EnvironmentProblem:
+    """The problem to raise where a batch of `size` did not fit and one of `fits` did, on one of so many `ranks`.
+
+    `said` is Paddle's message.
+    """
+    size, fits = size * ranks, fits * ranks  # config values are those of all ranks together
     wanted = re.search(r"Cannot allocate ([\d.]+\s?[A-Za-z]+)", said)
     more = f" ({wanted[1]} more were asked for)" if wanted else ""
     apart = "; evaluation has a batch size of its own" if key.startswith("eval.") else ""

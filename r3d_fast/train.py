@@ -14,11 +14,12 @@ import numpy as np
 
 from pipelines.errors import DataError, R3DFastError
 from pipelines.index import VideoIndex
-from pipelines.loader import Batch
+from pipelines.loader import BadClip
 from r3d_fast.checkpoint import FORMAT as CHECKPOINT_FORMAT
 from r3d_fast.checkpoint import Checkpoint, drop_old_checkpoints, save_checkpoint, step_folder
 from r3d_fast.config import Config
 from r3d_fast.data import eval_loader, open_index, train_loader
+from r3d_fast.distributed import Group, Silent, join_group, pack, unpack
 from r3d_fast.evaluate import Evaluation, check_classes
 from r3d_fast.feed import feeding
 from r3d_fast.learner import Learner
@@ -76,20 +77,28 @@ class TrainResult:
 def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResult:
     """Train as `config` says, in folder `run`; with `resume` go on from its newest whole checkpoint, if it has one.
 
+    Processes that were launched as a job train together; the first alone uses `run`.
     Writes config.yaml, env.json, metrics.jsonl, metrics.csv, checkpoints/ and best/ there. Raises UsageError if the
     folder is in use, holds another run or was begun with another setup; DataError if too many videos can't be read;
     DivergedError if the loss stops being a number; EnvironmentProblem if the device lacks the precision or the memory;
     Stopped on SIGINT or SIGTERM, after a checkpoint.
     """
+    with join_group(config.train.rank_timeout_seconds) as group:
+        return _train(config, Path(run), resume, group)
+
+
+def _train(config: Config, run: Path, resume: bool, group: Group) -> TrainResult:
     device, precision, settled = settle(config)
     index = open_index(config)
     with (
-        RunFolder(Path(run)) as folder,
-        train_loader(settled, index, device, precision.clip_dtype) as loader,
-        eval_loader(settled, index, device=device, dtype=precision.clip_dtype) as checks,
+        RunFolder(run) if group.is_first else Silent(run) as folder,
+        train_loader(settled, index, device, precision.clip_dtype, group) as loader,
+        eval_loader(settled, index, device=device, dtype=precision.clip_dtype, group=group) as checks,
     ):
+        group.require_equal(data_set=index.digest, precision=str(precision))
+        group.connect(device)
         state, records, checkpoint = RunState(), 0, None
-        found = folder.find_checkpoint(config, index.digest) if resume else None
+        found = _find_checkpoint(folder, config, index.digest, group) if resume else None
         if found is None:
             if not resume:
                 folder.begin(config)
@@ -98,14 +107,17 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
             checkpoint, complaints = found
             check_classes(tuple(checkpoint.state["classes"]), index.classes, str(run), str(index.path))
             state, records = RunState.of(checkpoint), int(checkpoint.state["records"])
-            _tell(checkpoint, complaints, state, precision, folder.path)
-        learner = Learner(settled, len(index.classes), precision, device, checkpoint)
-        if precision.name != "fp32":
+            if group.is_first:
+                _tell(checkpoint, complaints, state, precision, folder.path)
+        learner = Learner(settled, len(index.classes), precision, device, checkpoint, group)
+        if precision.name != "fp32" and group.is_first:
             print(f"training in {precision}, {settled.model.data_format}", file=sys.stderr)
-        metrics = MetricsFile(folder.path, records)
+        metrics = MetricsFile(folder.path, records) if group.is_first else Silent()
         bad: dict[int, str] = {}
 
         def save(where: Path) -> None:
+            if not group.is_first:
+                return
             metrics.sync()
             values = {**_describe(config, index, state, metrics.count), **learner.state()}
             save_checkpoint(where, Checkpoint(*learner.arrays(), values))
@@ -115,8 +127,10 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
         saved_at, saved_step = time.monotonic(), state.step
         not_numbers, routing = 0, None
         with (
-            Progress("train", total, state.step, config.train.log_every_steps) as progress,
-            stop_signals() as stopping,
+            Progress("train", total, state.step, config.train.log_every_steps)
+            if group.is_first
+            else Silent() as progress,
+            stop_signals(same_seconds=2.0 if group.count > 1 else 0.0) as stopping,
             closing(metrics),
         ):
             while state.epoch < config.train.epochs:
@@ -135,11 +149,11 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
                         metrics.write({"kind": "loader", "step": state.step, **asdict(routing)})
                     wait = time.monotonic() - asked
                     waited, interval_wait = waited + wait, interval_wait + wait
-                    _count_bad(batch, bad, config, len(loader.sampler.videos), progress)
                     rate = learning_rate(
                         state.step - state.skipped, base=config.optimizer.lr, steps_per_epoch=len(loader),
                         epochs=config.train.epochs, spec=config.schedule,
                     )  # fmt: skip
+                    group.seed(config.train.seed, state.step)
                     loss, logits, applied = learner.step(fed, rate)
                     if applied:
                         not_numbers = 0
@@ -153,17 +167,21 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
                         )
                     one = ClassificationMetrics(len(index.classes))
                     one.update(logits, batch.labels, batch.is_real)
-                    seen.merge(one)
+                    minutes = config.train.checkpoint_every_minutes
+                    due = minutes is not None and time.monotonic() - saved_at > 60 * minutes
+                    news = group.pool(one, batch.bad, stop=stopping(), save=due)
+                    _count_bad(news.bad, bad, config, len(loader.sampler.videos), progress)
+                    seen.merge(news.metrics)
                     state.step, state.position = state.step + 1, batch.position
                     state.skipped += not applied
-                    interval_clips += len(batch.labels)
+                    interval_clips += len(batch.labels) * group.count
                     passed = time.monotonic() - interval_start
                     speed, share = interval_clips / passed, interval_wait / passed
-                    figures = seen.result()
+                    figures, now = seen.result(), news.metrics.result()
                     metrics.write({
                         "kind": "train", "epoch": state.epoch + 1, "step": state.step, "loss": loss,
-                        "top1": one.result()["top1"], "lr": rate, "clips_per_second": speed, "wait_share": share,
-                        "count": int(batch.is_real.sum()), "seconds": time.monotonic() - asked,
+                        "top1": now["top1"], "lr": rate, "clips_per_second": speed, "wait_share": share,
+                        "count": now["count"], "seconds": time.monotonic() - asked,
                         "skipped": state.skipped, "loss_scale": learner.scaler.scale,
                     })  # fmt: skip
                     progress.step(
@@ -172,14 +190,12 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
                     )
                     if state.step % config.train.log_every_steps == 0:
                         interval_start, interval_clips, interval_wait = time.monotonic(), 0, 0.0
-                    minutes = config.train.checkpoint_every_minutes
-                    due = minutes is not None and time.monotonic() - saved_at > 60 * minutes
                     steps = config.train.checkpoint_every_steps
-                    due = due or (steps is not None and state.step % steps == 0)
-                    if due or stopping():
+                    due = news.save or (steps is not None and state.step % steps == 0)
+                    if due or news.stop:
                         save(step_folder(folder.path, state.step))
                         saved_at, saved_step = time.monotonic(), state.step
-                    if stopping():
+                    if news.stop:
                         raise _stopped(folder.path, state)
                 seconds = time.monotonic() - epoch_start
                 last = state.epoch + 1 == config.train.epochs
@@ -193,7 +209,7 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
                 state.epoch, state.position = state.epoch + 1, 0
                 save(step_folder(folder.path, state.step))
                 saved_at, saved_step = time.monotonic(), state.step
-                if stopping() and not last:
+                if group.any(stopping()) and not last:
                     raise _stopped(folder.path, state)
         assert saved_step == state.step, "a run never ends without its last checkpoint"
     return TrainResult(Path(run), state.step, state.best_top1, state.last_top1)
@@ -203,8 +219,8 @@ def _note(
     evaluation: Evaluation,
     config: Config,
     state: RunState,
-    metrics: MetricsFile,
-    progress: Progress,
+    metrics: MetricsFile | Silent,
+    progress: Progress | Silent,
     spent: tuple[float, float, float],
 ) -> bool:
     """Write an evaluation down; whether it is the best so far. Videos decide, their views averaged.
@@ -234,9 +250,37 @@ def _note(
     return True
 
 
-def _count_bad(batch: Batch, bad: dict[int, str], config: Config, videos: int, progress: Progress) -> None:
+def _find_checkpoint(
+    folder: RunFolder | Silent, config: Config, digest: str, group: Group
+) -> tuple[Checkpoint, list[str]] | None:
+    """What `RunFolder.find_checkpoint` says on the first rank, on all of them."""
+
+    def find() -> bytes:
+        found = folder.find_checkpoint(config, digest)
+        if found is None:
+            return pack(None, {})
+        checkpoint, complaints = found
+        parts = {"weights": checkpoint.weights, "optimizer": checkpoint.optimizer}
+        arrays = {f"{part}/{name}": array for part, held in parts.items() for name, array in held.items()}
+        return pack([checkpoint.state, complaints], arrays)
+
+    if group.count == 1:
+        return folder.find_checkpoint(config, digest)
+    values, arrays = unpack(group.from_first(find))
+    if values is None:
+        return None
+    weights, optimizer = (
+        {name[len(part) :]: array for name, array in arrays.items() if name.startswith(part)}
+        for part in ("weights/", "optimizer/")
+    )
+    return Checkpoint(weights, optimizer, values[0]), values[1]
+
+
+def _count_bad(
+    clips: tuple[BadClip, ...], bad: dict[int, str], config: Config, videos: int, progress: Progress | Silent
+) -> None:
     """Note the videos that can't be read; raise DataError once they are more than the config allows."""
-    for clip in batch.bad:
+    for clip in clips:
         if clip.video_id not in bad:
             bad[clip.video_id] = clip.reason
             progress.say(f"warning: left out: {clip.reason}")

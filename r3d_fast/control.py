@@ -1,0 +1,295 @@
+"""What the ranks of a job tell each other over TCP; Paddle's collectives know neither who is gone nor why.
+
+Rank 0 has a connection to each of the others. Every rank gives signs of life from a thread of its own, so that one that
+is slow (a step on a CPU, a bad disk) is told from one that is stalled or whose machine is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import selectors
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn
+
+from pipelines.errors import EnvironmentProblem, R3DFastError
+
+_HEADER = struct.Struct(">BQ")  # what it is, bytes that follow
+_BEAT, _DATA, _BYE = range(3)
+_MOST_BYTES = 1 << 36
+_PATIENCE = 20  # a rank that is alive may be late by so many times the silence that is taken for its end
+_BEATS = 10  # signs of life in that time
+_GRACE = {True: 5.0, False: 20.0}  # seconds in which the others may hear of an error: from rank 0, from another rank
+_AGREED = (0, 75)  # exit codes with which all ranks end at the same point
+
+
+class RankLost(EnvironmentProblem):
+    """A rank is gone, or gives no sign of life."""
+
+
+class RankFailed(R3DFastError):
+    """Another rank ended with an error: its exit code, and its message unless another rank says that."""
+
+    def __init__(self, exit_code: int, message: str = "") -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Channel:
+    """A connection to `rank`.
+
+    `heard`: when anything came last; `messages`: what came and was not asked for yet; `left`: (exit code, message) once
+    the other side said good-bye.
+    """
+
+    def __init__(self, connection: socket.socket, rank: int) -> None:
+        self.socket, self.rank = connection, rank
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.heard, self.closed = time.monotonic(), False
+        self.left: tuple[int, str] | None = None
+        self.messages: deque[bytes] = deque()
+        self._buffer, self._lock = bytearray(), threading.Lock()
+
+    def send(self, kind: int, payload: bytes = b"") -> None:
+        """Send one message; that the other side is gone is noticed where an answer is awaited."""
+        with self._lock, suppress(OSError):
+            self.socket.sendall(_HEADER.pack(kind, len(payload)))
+            self.socket.sendall(payload)
+
+    def beat(self) -> None:
+        """Give a sign of life, unless a message is on its way, which is one too."""
+        if self._lock.acquire(blocking=False):
+            with suppress(OSError):
+                self.socket.sendall(_HEADER.pack(_BEAT, 0))
+            self._lock.release()
+
+    def fill(self) -> None:
+        """Take in what has come."""
+        try:
+            chunk = self.socket.recv(1 << 20)
+        except OSError:
+            chunk = b""
+        self.closed = not chunk
+        self.heard = time.monotonic()
+        self._buffer += chunk
+        while len(self._buffer) >= _HEADER.size:
+            kind, size = _HEADER.unpack_from(self._buffer)
+            if kind > _BYE or size > _MOST_BYTES:
+                self.closed = True  # not one of us
+                return
+            end = _HEADER.size + size
+            if len(self._buffer) < end:
+                return
+            payload = bytes(self._buffer[_HEADER.size : end])
+            del self._buffer[:end]
+            if kind == _DATA:
+                self.messages.append(payload)
+            elif kind == _BYE:
+                code, message = json.loads(payload)
+                self.left = int(code), str(message)
+
+
+class Control:
+    """The connections of one rank. Every method but `check`, `blame` and `leave` is called by all ranks alike.
+
+    `timeout`: seconds without a sign of life after which a rank counts as lost; one that is alive gets 20 times that.
+    They raise RankLost where a rank is lost, RankFailed where it ended by itself.
+    """
+
+    def __init__(self, rank: int, channels: Sequence[Channel], timeout: float) -> None:
+        self.rank, self.timeout = rank, timeout
+        self._channels = sorted(channels, key=lambda channel: channel.rank)
+        self._selector = selectors.DefaultSelector()
+        for channel in self._channels:
+            channel.socket.settimeout(_PATIENCE * timeout)
+            self._selector.register(channel.socket, selectors.EVENT_READ, channel)
+        self._over = threading.Event()
+        threading.Thread(target=self._beat, name="signs of life", daemon=True).start()
+
+    def gather(self, payload: bytes) -> list[bytes]:
+        """On rank 0 what all ranks gave, by rank; nothing on the others."""
+        if self.rank != 0:
+            self._send(payload)
+            return []
+        return [payload, *self._receive()]
+
+    def broadcast(self, payload: bytes) -> bytes:
+        """What rank 0 gave, on every rank."""
+        if self.rank == 0:
+            self._send(payload)
+            return payload
+        return self._receive()[0]
+
+    def check(self, since: float) -> None:
+        """Raise where a rank ended, is gone, or has been silent since `since` (monotonic seconds) for too long."""
+        self._pump(0.0)
+        for channel in self._channels:
+            if not channel.messages:  # what it said before it left is still to be heard
+                self._raise_if_lost(channel, since)
+
+    def blame(self, said: str) -> NoReturn:
+        """Raise for the rank to blame that a collective failed in which `said` was heard."""
+        start = time.monotonic()
+        while time.monotonic() - start < 3 * self.timeout / _BEATS:
+            self.check(start)
+            time.sleep(0.02)
+        for channel in self._channels:
+            if channel.heard < time.monotonic() - 2 * self.timeout / _BEATS:
+                self._silent(channel, self.timeout)
+        raise RankLost(f"the ranks can't compute together any more: {said}; go on with --resume auto")
+
+    def leave(self, exit_code: int, message: str) -> None:
+        """Say good-bye, and wait until the others have heard it: whoever is gone first is taken for lost.
+
+        With an exit code on which all agree it waits for them to get there, else a few seconds.
+        """
+        self._send(json.dumps([exit_code, message]).encode(), _BYE)
+        agreed = exit_code in _AGREED
+        end = time.monotonic() + (_PATIENCE * self.timeout if agreed else _GRACE[self.rank == 0])
+        while time.monotonic() < end:
+            start = time.monotonic()
+            self._pump(min(0.2, self.timeout))
+            silent = [c for c in self._channels if start - c.heard > self.timeout]
+            if all(c.left or c.closed or c in silent for c in self._channels):
+                break
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._over.set()
+        self._selector.close()
+        for channel in self._channels:
+            channel.socket.close()
+
+    def _beat(self) -> None:
+        while not self._over.wait(self.timeout / _BEATS):
+            for channel in self._channels:
+                channel.beat()
+
+    def _send(self, payload: bytes, kind: int = _DATA) -> None:
+        for channel in self._channels:
+            channel.send(kind, payload)
+
+    def _pump(self, seconds: float) -> None:
+        for key, _ in self._selector.select(seconds):
+            key.data.fill()
+            if key.data.closed:
+                self._selector.unregister(key.fileobj)
+
+    def _receive(self) -> list[bytes]:
+        """One message of each connection, in their order."""
+        start, got = time.monotonic(), dict[int, bytes]()
+        while True:
+            for channel in self._channels:
+                if channel.rank in got:
+                    continue
+                if channel.messages:
+                    got[channel.rank] = channel.messages.popleft()
+                else:
+                    self._raise_if_lost(channel, start)
+            if len(got) == len(self._channels):
+                return [got[channel.rank] for channel in self._channels]
+            self._pump(min(0.2, self.timeout / _BEATS))
+
+    def _raise_if_lost(self, channel: Channel, start: float) -> None:
+        rank, now = channel.rank, time.monotonic()
+        if channel.left is not None:
+            code, message = channel.left
+            # Only rank 0 hears every other rank's message, and says it once.
+            raise RankFailed(code or 1, f"rank {rank}: {message or 'ended too early'}" if self.rank == 0 else "")
+        if channel.closed:
+            raise RankLost(
+                f"rank {rank} is gone: its connection broke; the others end too; see its log, go on with --resume auto"
+            )
+        if now - max(channel.heard, start) > self.timeout:
+            self._silent(channel, now - max(channel.heard, start))
+        if now - start > _PATIENCE * self.timeout:
+            raise RankLost(
+                f"rank {rank} is alive, but {now - start:.0f} s late; go on with --resume auto, or allow more: "
+                "-o train.rank_timeout_seconds=SECONDS (a rank may be late by 20 times that)"
+            )
+
+    def _silent(self, channel: Channel, seconds: float) -> NoReturn:
+        raise RankLost(
+            f"rank {channel.rank} has given no sign of life for {seconds:.0f} s: it is stalled, or its machine is "
+            "gone; the others end; go on with --resume auto"
+        )
+
+
+def open_control(rank: int, count: int, address: tuple[str, int], timeout: float, version: str) -> Control:
+    """The connections of `rank` in a job of `count`, which rank 0 awaits at `address`.
+
+    Raises EnvironmentProblem where the others do not come within 20 times `timeout`, or run another `version`.
+    """
+    end = time.monotonic() + _PATIENCE * timeout
+    hello: dict[str, str | int] = {"r3d-fast": version, "rank": rank, "count": count}
+    if rank == 0:
+        return Control(0, _await_others(hello, address, end), timeout)
+    while True:
+        try:
+            connection = socket.create_connection(address, timeout=5.0)
+            break
+        except OSError as error:
+            if time.monotonic() > end:
+                raise EnvironmentProblem(
+                    f"rank {rank}: rank 0 does not answer at {address[0]}:{address[1]} ({error}); "
+                    "the machines of a job have to reach each other on every port"
+                ) from error
+            time.sleep(0.1)
+    channel = Channel(connection, 0)
+    channel.send(_DATA, json.dumps(hello).encode())
+    return Control(rank, [channel], timeout)
+
+
+def _await_others(hello: dict[str, str | int], address: tuple[str, int], end: float) -> list[Channel]:
+    count = int(hello["count"])
+    channels: dict[int, Channel] = {}
+    try:
+        server = socket.create_server(address, backlog=count)
+    except OSError as error:
+        raise EnvironmentProblem(f"rank 0 can't listen at {address[0]}:{address[1]}: {error}") from error
+    with server:
+        while len(channels) < count - 1:
+            server.settimeout(max(0.01, end - time.monotonic()))
+            try:
+                connection, _ = server.accept()
+            except TimeoutError as error:
+                missing = [rank for rank in range(1, count) if rank not in channels]
+                raise EnvironmentProblem(f"rank 0: ranks {missing} of {count} did not come; see their logs") from error
+            came = _greeting(connection)
+            rank = came.get("rank")
+            if not isinstance(rank, int) or not 0 < rank < count or rank in channels or came["count"] != count:
+                connection.close()
+                continue
+            if came["r3d-fast"] != hello["r3d-fast"]:
+                raise EnvironmentProblem(
+                    f"rank {rank} runs r3d-fast {came['r3d-fast']}, rank 0 runs {hello['r3d-fast']}; install the same"
+                )
+            channels[rank] = Channel(connection, rank)
+    return list(channels.values())
+
+
+def _greeting(connection: socket.socket) -> dict[str, str | int]:
+    """What a new connection says of itself; empty where it is none of ours."""
+    connection.settimeout(5.0)
+    try:
+        kind, size = _HEADER.unpack(_exactly(connection, _HEADER.size))
+        said = json.loads(_exactly(connection, size)) if kind == _DATA and size < 1000 else {}
+    except (OSError, ValueError, struct.error):
+        return {}
+    return said if isinstance(said, dict) and {"r3d-fast", "rank", "count"} <= said.keys() else {}
+
+
+def _exactly(connection: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        chunk = connection.recv(size - len(data))
+        if not chunk:
+            raise OSError("closed")
+        data += chunk
+    return data
