@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import sys
 import warnings
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +17,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pipelines.errors import EnvironmentProblem
+from pipelines.probing import usable_cpus
 
 _CHOSEN_GPU = "FLAGS_selected_gpus"
 _DLPACK_CUDA = 2  # kDLCUDA of dlpack.h
@@ -22,9 +27,9 @@ _EXHAUSTED = re.compile(r"Out of memory error|ResourceExhausted|_ALLOC_FAILED|cu
 @cache
 def import_paddle() -> ModuleType:
     """The paddle module, set up for this CPU. Raises EnvironmentProblem where it can't be imported."""
-    _prepare_cpu()
+    said = io.StringIO() if _prepare_cpu() else sys.stderr
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(said):
             # Deprecations inside Paddle and what it imports are nothing that a user of ours can mend.
             warnings.simplefilter("ignore")
             import paddle
@@ -33,19 +38,35 @@ def import_paddle() -> ModuleType:
             f"Paddle can't be imported ({error}); install it with: pip install 'r3d-fast[cpu]' (any machine) or "
             "'r3d-fast[cuda11]' (V100), or as Paddle's own site says for newer GPUs"
         ) from error
+    finally:
+        if isinstance(said, io.StringIO):
+            # Paddle advises against the number of threads, to which it never comes by itself.
+            lines = said.getvalue().splitlines(keepends=True)
+            sys.stderr.write("".join(line for line in lines if "OMP_NUM_THREADS" not in line))
     # Said by every batch norm of every training step; it only tells that running statistics are kept, as we want them.
     warnings.filterwarnings("ignore", message="When training, we now always track global mean and variance")
     return paddle  # type: ignore[no-any-return]
 
 
-def _prepare_cpu() -> None:
-    """Let the MKL inside Paddle use AVX2 on AMD processors: matrix products three times as fast."""
+def _prepare_cpu() -> bool:
+    """Set Paddle up for this machine's CPUs, but for what the user set; whether the number of threads is ours."""
+    # Left to itself, Paddle computes on one core.
+    ours = "OMP_NUM_THREADS" not in os.environ and "paddle" not in sys.modules
+    if ours:
+        processes = int(os.environ.get("PADDLE_LOCAL_SIZE", "1"))  # of one machine, under paddle.distributed.launch
+        os.environ["OMP_NUM_THREADS"] = str(max(1, usable_cpus() // processes))
+    # A thread that waits for work sleeps at once: what it would burn in 0.2 s, decoding can use.
+    os.environ.setdefault("KMP_BLOCKTIME", "0")
+    # Each graph says at level INFO that it is run.
+    os.environ.setdefault("GLOG_minloglevel", "1")
     try:
         cpu = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return
+        return ours
     if "AuthenticAMD" in cpu and " avx2 " in cpu:
+        # The MKL inside Paddle does not use AVX2 on AMD processors otherwise: matrix products three times as fast.
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
+    return ours
 
 
 def choose_device(wanted: str) -> str:
@@ -138,3 +159,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     an OSError or RuntimeError with their own status.
     """
     return isinstance(error, (MemoryError, OSError, RuntimeError)) and _EXHAUSTED.search(str(error)) is not None
+
+
+def older_graphs() -> AbstractContextManager[Any]:
+    """A context in which graphs are traced and run in the form of 2.6; 3.x has another, which can't train by oneDNN."""
+    import_paddle()
+    guard = getattr(import_module("paddle.pir_utils"), "DygraphOldIrGuard", None)
+    return nullcontext() if guard is None else guard()

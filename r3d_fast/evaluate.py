@@ -23,6 +23,7 @@ from r3d_fast.restore import restore
 from r3d_fast.step import fitting_batch, free_memory, out_of_memory
 
 OnBatch = Callable[[int, int], None]
+_WORTH_TRACING = 16  # clips of a rank: for fewer, making a graph takes longer than it saves
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,14 @@ def evaluate_model(
     bad: list[BadClip] = []
     was_training = model.training
     model.eval()
+    forward = model
+    if device == "cpu" and loader.sampler.num_clips >= _WORTH_TRACING * group.count:
+        from r3d_fast.cpu import traced  # imports Paddle
+
+        forward = traced(model)
     with paddle.no_grad(), closing(feeding(loader.epoch(0), device)) as batches:
         for number, (batch, fed) in enumerate(batches):
-            logits = _logits(model, fed, precision, device, group.count)
+            logits = _logits(forward, fed, precision, device, group.count)
             clips.update(logits, batch.labels, batch.is_real)
             videos.update(batch.video_ids, logits, batch.labels, batch.is_real)
             bad += batch.bad
@@ -100,17 +106,17 @@ def _pool(
     )
 
 
-def _logits(model: Any, fed: Fed, precision: Precision, device: str, ranks: int) -> Any:
+def _logits(forward: Any, fed: Fed, precision: Precision, device: str, ranks: int) -> Any:
     """Logits float32 [N, C] of a batch, on the host."""
     try:
-        return precision.forward(model, fed.clips).numpy()
+        return precision.forward(forward, fed.clips).numpy()
     except (MemoryError, OSError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         said = str(error)
     size = int(fed.clips.shape[0])
     fits = fitting_batch(
-        lambda rows: precision.forward(model, fed.clips[:rows]).numpy(), size, lambda: free_memory(device)
+        lambda rows: precision.forward(forward, fed.clips[:rows]).numpy(), size, lambda: free_memory(device)
     )
     raise out_of_memory(said, device, size, fits, "eval.batch_size", ranks)
 

@@ -41,7 +41,17 @@ class Learner:
         self.group = group or Group()
         self.group.copy_first(list(self.model.state_dict().values()))
         self.model, self.optimizer = precision.decorate(self.model, self.optimizer)
-        self._step = TrainStep(self.model, self.optimizer, precision, self.scaler, device, self.group)
+        self._step = TrainStep(
+            self.model, self.optimizer, precision, self.scaler, device, self.group, forward=self._forward()
+        )
+
+    def _forward(self) -> Any:
+        """What computes the model's logits in training."""
+        if self.device != "cpu":
+            return self.model
+        from r3d_fast.cpu import accelerate_training  # imports Paddle
+
+        return accelerate_training(self.model)
 
     def step(self, fed: Fed, rate: float) -> StepResult:
         """The result of a step on `fed` at the learning rate `rate`."""

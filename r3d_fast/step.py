@@ -41,9 +41,10 @@ class TrainStep:
 
     def __init__(
         self, model: Any, optimizer: Any, precision: Precision, scaler: LossScaler, device: str,
-        group: Group | None = None,
+        group: Group | None = None, forward: Any = None,
     ) -> None:  # fmt: skip
-        self.group = group or Group()
+        """`forward` computes the logits of `model` (default: the model itself)."""
+        self.group, self._forward = group or Group(), forward or model
         self.model, self.optimizer = model, optimizer
         self.precision, self.scaler, self.device = precision, scaler, device
         self._parameters = list(float32_parameters(model).values())
@@ -85,7 +86,7 @@ class TrainStep:
     def _backward(self, fed: Fed) -> tuple[Any, Any]:
         """(loss, logits float32 [N, C]); the gradients of the scaled loss are there afterwards."""
         functional = import_paddle().nn.functional
-        logits = self.precision.forward(self.model, fed.clips)
+        logits = self.precision.forward(self._forward, fed.clips)
         losses = functional.cross_entropy(logits, fed.labels, reduction="none").reshape([-1])
         loss = (losses * fed.weights).sum()
         self.scaler.scale_loss(loss).backward()
