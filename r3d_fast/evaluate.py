@@ -66,7 +66,8 @@ def evaluate_model(
     was_training = model.training
     model.eval()
     forward = model
-    if device == "cpu" and loader.sampler.num_clips >= _WORTH_TRACING * group.count:
+    worth = loader.sampler.num_clips >= _WORTH_TRACING * group.count
+    if device == "cpu" and precision.name == "fp32" and worth:
         from r3d_fast.cpu import traced  # imports Paddle
 
         forward = traced(model)

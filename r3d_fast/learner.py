@@ -47,7 +47,7 @@ class Learner:
 
     def _forward(self) -> Any:
         """What computes the model's logits in training."""
-        if self.device != "cpu":
+        if self.device != "cpu" or self.precision.name != "fp32":
             return self.model
         from r3d_fast.cpu import accelerate_training  # imports Paddle
 

@@ -260,6 +260,7 @@ def test_memory_that_runs_out_in_evaluation_names_its_own_batch_size() -> None:
     class Loader:
         class sampler:
             videos = range(8)
+            num_clips = 8
 
         def __len__(self) -> int:
             return 1
