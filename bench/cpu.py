@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, cast
@@ -154,9 +154,32 @@ def main(json_file: Path | None, mode: str, rounds: int, threads: int | None, co
                     f"{ratio['median']:5.2f} x plain Paddle ({ratio['low']:.2f} to {ratio['high']:.2f})"
                 )
     if json_file is not None:
-        machine, here = asdict(describe()), commit(Path(__file__).parent)
-        report = {"format": 1, "kind": "cpu", "machine": machine, "commit": here, "results": results}
-        json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        json_file.write_text(json.dumps(as_report(results), indent=2) + "\n", encoding="utf-8")
+
+
+def as_report(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What `measure` gave as `bench report` prints it."""
+    values: dict[str, Any] = {
+        "kind": "training and evaluation on the CPU",
+        "command": shlex.join(["python", "-m", "bench.cpu", *(Path(word).name for word in sys.argv[1:])]),
+        "commit": commit(Path(__file__).parent),
+        "machine": describe().in_words(),
+        "versions": describe().versions,
+        "batch": BATCH,
+        "threads": results[0]["threads"],
+    }
+    for result in results:
+        mode = result["mode"]
+        values[f"{mode}: difference of the first values"] = result["difference"]
+        for name in (PLAIN, OURS, TORCH):
+            if name in result:
+                ratio = {key: round(value, 2) for key, value in result[name]["ratio"].items()}
+                values[f"{mode}, {name}"] = {
+                    "clips/s": round(result[name]["clips_per_second"], 2),
+                    "x plain Paddle, median, low, high": list(ratio.values()),
+                    "seconds a step": [round(value, 3) for value in result[name]["seconds"]],
+                }
+    return values
 
 
 if __name__ == "__main__":
