@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import warnings
-from contextlib import AbstractContextManager, nullcontext, redirect_stderr
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr, suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pipelines.errors import EnvironmentProblem
 from pipelines.probing import usable_cpus
 
+_THREADS = "R3D_FAST_OMP_NUM_THREADS"  # what we set OMP_NUM_THREADS to
 _CHOSEN_GPU = "FLAGS_selected_gpus"
 _DLPACK_CUDA = 2  # kDLCUDA of dlpack.h
 _EXHAUSTED = re.compile(r"Out of memory error|ResourceExhausted|_ALLOC_FAILED|cudaErrorMemoryAllocation")
@@ -42,7 +43,9 @@ def import_paddle() -> ModuleType:
         if isinstance(said, io.StringIO):
             # Paddle advises against the number of threads, to which it never comes by itself.
             lines = said.getvalue().splitlines(keepends=True)
-            sys.stderr.write("".join(line for line in lines if "OMP_NUM_THREADS" not in line))
+            kept = "".join(line for line in lines if "OMP_NUM_THREADS" not in line)
+            with suppress(OSError, ValueError):  # nobody reads it any more
+                print(kept, end="", file=sys.stderr, flush=True)
     # Said by every batch norm of every training step; it only tells that running statistics are kept, as we want them.
     warnings.filterwarnings("ignore", message="When training, we now always track global mean and variance")
     return paddle  # type: ignore[no-any-return]
@@ -51,10 +54,12 @@ def import_paddle() -> ModuleType:
 def _prepare_cpu() -> bool:
     """Set Paddle up for this machine's CPUs, but for what the user set; whether the number of threads is ours."""
     # Left to itself, Paddle computes on one core.
-    ours = "OMP_NUM_THREADS" not in os.environ and "paddle" not in sys.modules
+    given = os.environ.get("OMP_NUM_THREADS")
+    # What a parent of ours set is not the user's choice: its child may be one of several that share the CPUs.
+    ours = given in (None, os.environ.get(_THREADS)) and "paddle" not in sys.modules
     if ours:
         processes = int(os.environ.get("PADDLE_LOCAL_SIZE", "1"))  # of one machine, under paddle.distributed.launch
-        os.environ["OMP_NUM_THREADS"] = str(max(1, usable_cpus() // processes))
+        os.environ["OMP_NUM_THREADS"] = os.environ[_THREADS] = str(max(1, usable_cpus() // processes))
     # A thread that waits for work sleeps at once: what it would burn in 0.2 s, decoding can use.
     os.environ.setdefault("KMP_BLOCKTIME", "0")
     # Each graph says at level INFO that it is run.

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from r3d_fast.compat import import_paddle, older_graphs
+from r3d_fast.compat import import_paddle, new_parameter, older_graphs
 
 import_paddle()  # what has to be said to Paddle before it is imported comes first
 
@@ -83,37 +83,60 @@ class _TrainingGraph:
             for conv, norm in pairwise(layer.children())
             if isinstance(conv, paddle.nn.Conv3D) and isinstance(norm, paddle.nn.BatchNorm3D) and conv.bias is not None
         ]
-        self.features: Forward | None = None
-        self.tried = False
+        # A graph for each choice of layers that train, as parts may be frozen; None where Paddle can't.
+        self.graphs: dict[tuple[bool, ...], _Features | None] = {}
 
     def __call__(self, clips: Any) -> Any:
-        if not all(layer.training for layer in self.layers):
+        key = tuple(layer.training for layer in self.layers)
+        if not any(key) or any(not norm.training and not conv.bias.stop_gradient for conv, norm in self.biased):
             return self.model(clips)
-        if not self.tried:
-            self.tried = True
+        if key not in self.graphs:
             try:
-                copying = _has_to_copy_weights()
-                # The bias of a convolution before a batch norm changes nothing but a mean: see below.
-                backbone = _channels_first(self.model, conv_bias=False)
-                self.features = _graph(backbone, self.model.architecture.data_format, copying)
-                return self._logits(clips)
+                self.graphs[key] = self._trace()
+                return self._logits(clips, self.graphs[key])
             except Exception as error:  # whatever a version of Paddle may raise: the model gives the same
                 _warn("trains", error)
-                self.features = None
-        return self.model(clips) if self.features is None else self._logits(clips)
+                self.graphs[key] = None
+        features = self.graphs[key]
+        return self.model(clips) if features is None else self._logits(clips, features)
 
-    def _logits(self, clips: Any) -> Any:
-        assert self.features is not None
+    def _trace(self) -> _Features:
+        copying = _has_to_copy_weights()
+        # The bias of a convolution before a batch norm changes nothing but a mean: see below.
+        backbone = _channels_first(self.model, conv_bias=False)
+        norms = dict(zip(self.model.backbone.sublayers(), backbone.sublayers(), strict=True))
+        frozen = [(conv.bias, norm, norms[norm]) for conv, norm in self.biased if not norm.training]
+        for _, norm, mine in frozen:
+            mine._mean = new_parameter(norm._mean.clone())
+            mine._mean.stop_gradient = True
+        return _Features(_graph(backbone, self.model.architecture.data_format, copying), frozen)
+
+    def _logits(self, clips: Any, features: _Features | None) -> Any:
+        assert features is not None
         with older_graphs():
-            features = self.features(clips)
-        logits = self.model.head(features)
-        if not self.biased:
+            logits = self.model.head(features(clips))
+        moving = [(conv, norm) for conv, norm in self.biased if norm.training]
+        if not moving:
             return logits
         with paddle.no_grad():
-            for conv, norm in self.biased:
+            for conv, norm in moving:
                 norm._mean.add_((1.0 - norm._momentum) * conv.bias)
         # Gradients of 0, not none at all: an optimiser leaves out parameters without one, and their weight decay.
-        return logits + 0.0 * paddle.add_n([conv.bias.sum() for conv, _ in self.biased])
+        return logits + 0.0 * paddle.add_n([conv.bias.sum() for conv, _ in moving])
+
+
+@dataclass(frozen=True)
+class _Features:
+    """The backbone's `graph`, which has no biases; `frozen`: (bias, its batch norm, the graph's) that do not train."""
+
+    graph: Any
+    frozen: list[tuple[Any, Any, Any]]
+
+    def __call__(self, clips: Any) -> Any:
+        with paddle.no_grad():
+            for bias, norm, mine in self.frozen:  # here the bias counts: the mean does not follow it
+                paddle.assign(norm._mean - bias, output=mine._mean)
+        return self.graph(clips)
 
 
 class _Layout(paddle.nn.Layer):  # type: ignore[misc]
@@ -158,6 +181,7 @@ def _channels_first(model: Any, *, conv_bias: bool) -> Any:
     backbone = Backbone(replace(model.architecture, data_format="NCDHW", conv_bias=conv_bias))
     paddle.set_rng_state(state)
     for mine, theirs in zip(backbone.sublayers(), model.backbone.sublayers(), strict=True):
+        mine.training = theirs.training
         for name, _ in list(mine.named_parameters(include_sublayers=False)):
             setattr(mine, name, getattr(theirs, name))
         for name, _ in list(mine.named_buffers(include_sublayers=False)):

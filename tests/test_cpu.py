@@ -16,7 +16,7 @@ import r3d_fast.cpu
 from pipelines.probing import usable_cpus
 from r3d_fast.compat import older_graphs
 from r3d_fast.cpu import accelerate_training, traced
-from r3d_fast.models import build_model
+from r3d_fast.models import build_model, freeze
 
 REPO = Path(__file__).resolve().parent.parent
 MODELS = ("r3d18_reference", "r3d18")
@@ -88,7 +88,8 @@ def test_onednn_does_every_convolution_and_nothing_else() -> None:
     forward = accelerate_training(model)
     forward(clips())
     with older_graphs():
-        ops = forward.features.forward.concrete_program.main_program.global_block().ops  # type: ignore[attr-defined]
+        (features,) = forward.graphs.values()  # type: ignore[attr-defined]
+        ops = features.graph.forward.concrete_program.main_program.global_block().ops
     wanted = {"use_mkldnn", "use_onednn"}
     by_onednn = [op.type for op in ops if any(op.has_attr(name) and op.attr(name) for name in wanted)]
     assert by_onednn == ["conv3d"] * sum(isinstance(layer, paddle.nn.Conv3D) for layer in model.sublayers())
@@ -130,11 +131,53 @@ def test_a_model_that_does_not_train_is_asked_itself() -> None:
     forward(clips())
     model.eval()
     np.testing.assert_array_equal(forward(clips()).numpy(), model(clips()).numpy())
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("until", ["layer1", "layer3", "head"])
+def test_frozen_parts_stay_and_the_others_train_as_on_the_plain_path(
+    name: str, until: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    plain, model = small(name), small(name)
+    for one in (plain, model):
+        freeze(one, until)
+    statistics = {key: value.numpy() for key, value in model.state_dict().items() if key.endswith("_mean")}
+    losses, gradients = train(plain, plain)
+    forward = accelerate_training(model)
+    own_losses, own_gradients = train(model, forward)
+    assert "warning" not in capfd.readouterr().err
+    assert len(forward.graphs) == 1  # type: ignore[attr-defined]
+    np.testing.assert_allclose(own_losses, losses, atol=1e-4)
+    assert own_gradients.keys() == gradients.keys()
+    for key, value in plain.state_dict().items():
+        np.testing.assert_allclose(model.state_dict()[key].numpy(), value.numpy(), atol=1e-4, rtol=1e-4, err_msg=key)
+    stay = {key for key, value in statistics.items() if (model.state_dict()[key].numpy() == value).all()}
+    parts = ["stem", "layer1", "layer2", "layer3", "layer4", "head"]
+    frozen = parts[: parts.index(until)]
+    assert stay == {key for key in statistics if key.split(".")[1] in frozen}
+
+
+def test_parts_that_are_frozen_later_get_a_graph_of_their_own() -> None:
+    model, plain = small(), small()
+    forward = accelerate_training(model)
+    for one in (model, plain):
+        one.train()
+    forward(clips()), plain(clips())
+    for one in (model, plain):
+        freeze(one, "layer2")
+        one.train()
+    for seed in (1, 2):
+        np.testing.assert_allclose(forward(clips(seed=seed)).numpy(), plain(clips(seed=seed)).numpy(), atol=1e-4)
+    assert len(forward.graphs) == 2  # type: ignore[attr-defined]
+
+
+def test_a_bias_that_trains_before_a_frozen_batch_norm_is_the_models_own_affair() -> None:
+    model = small()
+    forward = accelerate_training(model)
     model.train()
-    model.backbone.stem.eval()  # frozen: its running statistics are not to move
-    mean = model.backbone.stem[0].bn._mean.numpy().copy()
-    forward(clips())
-    np.testing.assert_array_equal(model.backbone.stem[0].bn._mean.numpy(), mean)
+    model.backbone.layer1[0].block[2].eval()
+    np.testing.assert_array_equal(forward(clips()).numpy(), model(clips()).numpy())
+    assert not forward.graphs  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
@@ -197,7 +240,7 @@ def test_where_paddle_can_not_do_it_the_model_goes_on_after_one_warning(
 
 def fresh(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """What a new process says whose environment has only these of the variables that matter here."""
-    ours = ("OMP_", "KMP_", "MKL_", "GLOG_", "MALLOC_", "GLIBC_", "PADDLE_")
+    ours = ("OMP_", "KMP_", "MKL_", "GLOG_", "MALLOC_", "GLIBC_", "PADDLE_", "R3D_FAST_")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
     environment = {**kept, **variables, "PYTHONPATH": str(REPO)}
     return subprocess.run(
@@ -216,6 +259,16 @@ def test_paddle_computes_on_every_usable_cpu_and_says_nothing_of_it() -> None:
     assert done.stdout.split() == [str(usable_cpus()), "0", "1"]
     assert "OMP_NUM_THREADS" not in done.stderr
     assert fresh(SHOW, PADDLE_LOCAL_SIZE="1000").stdout.split()[0] == "1"
+
+
+def test_a_child_of_a_process_that_chose_for_itself_chooses_anew() -> None:
+    code = (
+        "import subprocess, sys; from r3d_fast.compat import import_paddle; import_paddle()\n"
+        "import os; os.environ['PADDLE_LOCAL_SIZE'] = '1000'\n"
+        f"print(subprocess.run([sys.executable, '-c', {SHOW!r}], capture_output=True, text=True, check=True).stdout)"
+    )
+    assert fresh(code).stdout.split()[0] == "1"
+    assert fresh(code, OMP_NUM_THREADS="3").stdout.split()[0] == "3"
 
 
 def test_what_the_user_set_stays() -> None:
