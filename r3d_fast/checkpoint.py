@@ -1,7 +1,7 @@
 """Checkpoints: a folder of safetensors and JSON, complete or absent, each file proved by its SHA-256. No pickle.
 
 A checkpoint is written as `NAME.tmp`, flushed to the disk and renamed. `manifest.json`, written last, names every file
-with its size and digest.
+with its size and digest. Where one is replaced, it stands by as `NAME.old` between two renames, and counts until then.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as save_tensors
 
 from pipelines.errors import R3DFastError, UsageError
+from r3d_fast.snapshot import Arrays as Arrays
+from r3d_fast.snapshot import as_arrays as as_arrays
+from r3d_fast.tensor_file import write_bytes, write_tensors
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
@@ -27,7 +29,7 @@ OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
 MANIFEST = "manifest.json"
 _STEP = "step-{:09d}"
-Arrays = dict[str, NDArray[Any]]
+Fetched = Callable[[float], None]
 
 
 class CheckpointError(R3DFastError, ValueError):
@@ -45,36 +47,26 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, fetched: Fetched | None = None) -> None:
     """Write `checkpoint` as `folder`, in place of one that is there; a kill leaves the old or the new one.
 
-    Raises OSError where the disk refuses, with nothing half-written left under that name.
+    `fetched` is called after each array that came from a GPU, with the seconds it took. Raises OSError where the disk
+    refuses, with nothing half-written left under that name.
     """
     building = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
     try:
+        building.mkdir(parents=True)
         about = {"r3d_fast": json.dumps({key: checkpoint.state[key] for key in ("format", "config", "classes")})}
-        files = {
-            WEIGHTS: save_tensors(checkpoint.weights, about),
-            OPTIMIZER: save_tensors(checkpoint.optimizer) if checkpoint.optimizer else b"",
-            STATE: json.dumps(checkpoint.state, indent=1).encode(),
-        }
-        files = {name: content for name, content in files.items() if content}
-        manifest = {
-            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-            for name, content in files.items()
-        }
-        files[MANIFEST] = json.dumps(manifest, indent=1).encode()
-        for name, content in files.items():
-            with (building / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+        manifest = {WEIGHTS: write_tensors(building / WEIGHTS, checkpoint.weights, about, fetched)}
+        if checkpoint.optimizer:
+            manifest[OPTIMIZER] = write_tensors(building / OPTIMIZER, checkpoint.optimizer, {}, fetched)
+        manifest[STATE] = write_bytes(building / STATE, json.dumps(checkpoint.state, indent=1).encode())
+        write_bytes(building / MANIFEST, json.dumps(manifest, indent=1).encode())
         _sync_folder(building)
-        old = folder.with_name(folder.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
+        old = _stand_in(folder)
         if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
             folder.rename(old)
         building.rename(folder)
         _sync_folder(folder.parent)
@@ -124,8 +116,10 @@ def step_folder(run: Path, step: int) -> Path:
 
 def list_checkpoints(run: Path) -> list[Path]:
     """The complete-looking checkpoints of a run, oldest first; left-overs of killed writes are not among them."""
-    folders = (run / "checkpoints").glob("step-*")
-    return sorted(folder for folder in folders if folder.is_dir() and folder.suffix == "")
+    folders = {folder.name: folder for folder in (run / "checkpoints").glob("step-*") if folder.is_dir()}
+    whole = {name: folder for name, folder in folders.items() if folder.suffix == ""}
+    standing_by = {folder.stem: folder for folder in folders.values() if folder.suffix == ".old"}
+    return [folder for _, folder in sorted({**standing_by, **whole}.items())]
 
 
 def latest_checkpoint(run: Path) -> tuple[Path, Checkpoint, list[str]] | None:
@@ -148,9 +142,35 @@ def latest_checkpoint(run: Path) -> tuple[Path, Checkpoint, list[str]] | None:
 def drop_old_checkpoints(run: Path, keep: int) -> None:
     """Delete all but the newest `keep` checkpoints of a run, and what killed writes left."""
     for folder in list_checkpoints(run)[:-keep]:
-        shutil.rmtree(folder, ignore_errors=True)
+        doomed = folder.with_name(folder.name + ".tmp")  # half of a checkpoint must not look like one
+        with suppress(OSError):
+            folder.rename(doomed)
     for folder in (run / "checkpoints").glob("*.tmp"):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def set_aside(run: Path, after: Path) -> None:
+    """Rename to `NAME.damaged` the checkpoints of a run that are newer than `after`: they count no more."""
+    for folder in list_checkpoints(run):
+        if folder.name > after.name:
+            spoilt = folder.with_name(folder.name + ".damaged")
+            shutil.rmtree(spoilt, ignore_errors=True)
+            with suppress(OSError):
+                folder.rename(spoilt)
+
+
+def clean_leftovers(run: Path) -> None:
+    """Delete what killed writes left in a run; only whoever holds its lock may."""
+    for folder in (*(run / "checkpoints").glob("*.tmp"), *run.glob("best.tmp")):
+        shutil.rmtree(folder, ignore_errors=True)
+    for probe in (run / "checkpoints").glob(".probe-*"):
+        probe.unlink(missing_ok=True)
+    for old in (*(run / "checkpoints").glob("*.old"), *run.glob("best.old")):
+        if old.with_suffix("").exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                old.rename(old.with_suffix(""))
 
 
 def find_weights(model: Path) -> Path:
@@ -168,14 +188,13 @@ def find_weights(model: Path) -> Path:
     raise UsageError(f"{model}: {what}; expected a run folder, a checkpoint folder or a .safetensors file")
 
 
+def _stand_in(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".old")
+
+
 def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def as_arrays(tensors: dict[str, Any]) -> Arrays:
-    """Paddle tensors by name as NumPy arrays of their own."""
-    return {name: np.ascontiguousarray(tensor.numpy()) for name, tensor in tensors.items()}

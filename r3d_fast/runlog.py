@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import csv
+import errno
+import io
 import json
 import math
 import os
 import sys
 import time
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
+
+from pipelines.errors import UsageError
 
 _COLUMNS = ("kind", "epoch", "step", "loss", "top1", "top5", "lr", "clips_per_second", "wait_share", "count", "seconds")
 
@@ -22,50 +27,128 @@ def as_time(seconds: float) -> str:
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
 
 
+def tell(line: str) -> None:
+    """Print `line` on stderr; where nobody reads that any more, or it is full, a run goes on without."""
+    with suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
+
+
+class AppendedFile:
+    """A text file that grows by whole lines; what a full disk refuses is kept and written once it takes it."""
+
+    def __init__(self, path: Path, content: str) -> None:
+        """Make `path` hold `content`, whatever it held before. Raises OSError."""
+        building = path.with_name(path.name + ".tmp")
+        building.write_text(content, encoding="utf-8")
+        building.replace(path)
+        self._file = path.open("ab", buffering=0)
+        self._size = len(content.encode())  # up to here the lines are whole
+        self._pending = b""
+
+    def append(self, line: str) -> None:
+        """Add `line`, with its line break. Raises OSError where it has to wait."""
+        self._pending += line.encode()
+        try:
+            written = self._file.write(self._pending)
+            if written != len(self._pending):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            with suppress(OSError):
+                self._file.truncate(self._size)
+            raise
+        self._size += len(self._pending)
+        self._pending = b""
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing waits."""
+        return not self._pending
+
+    def sync(self) -> None:
+        """Force what was written to the disk."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Write what waits, if it goes, and close."""
+        with suppress(OSError):
+            self.append("")
+        self._file.close()
+
+
 class MetricsFile:
     """Records, one JSON object a line and the same as CSV. A continued run cuts both back to its checkpoint."""
 
     def __init__(self, run: Path, keep: int) -> None:
-        """Open the files of `run`; the first `keep` records stay, later ones are dropped."""
-        self.path = run / "metrics.jsonl"
-        lines = self.path.read_text(encoding="utf-8").splitlines()[:keep] if keep and self.path.exists() else []
-        records = [json.loads(line) for line in lines]
-        self.count = len(records)
-        self._json = self._rewrite(self.path, "".join(line + "\n" for line in lines))
-        self._csv = self._rewrite(run / "metrics.csv", "")
-        self._writer = csv.DictWriter(self._csv, _COLUMNS, extrasaction="ignore")
-        self._writer.writeheader()
-        self._writer.writerows(records)
-        self._csv.flush()
+        """Open the files of `run`; the first `keep` records stay, later ones are dropped.
 
-    @staticmethod
-    def _rewrite(path: Path, content: str) -> TextIO:
-        building = path.with_name(path.name + ".tmp")
-        building.write_text(content, encoding="utf-8")
-        building.replace(path)
-        return path.open("a", encoding="utf-8", newline="")
+        Raises UsageError where they can't be written.
+        """
+        self.path = run / "metrics.jsonl"
+        self.records = self._read(keep)
+        self._count, self._waiting, self._refused = len(self.records), 0, False
+        rows = "".join(f"{row}\r\n" for row in (",".join(_COLUMNS), *map(_as_row, self.records)))
+        lines = "".join(json.dumps(record) + "\n" for record in self.records)
+        try:
+            with ExitStack() as opened:
+                self._csv = opened.enter_context(closing(AppendedFile(run / "metrics.csv", rows)))
+                self._json = AppendedFile(self.path, lines)
+                opened.pop_all()
+        except OSError as error:
+            raise UsageError(f"{self.path}: can't be written ({error.strerror}); choose another --run") from error
+
+    def _read(self, keep: int) -> list[dict[str, Any]]:
+        """The first `keep` records; fewer where the file ends before, or in the middle of one."""
+        records: list[dict[str, Any]] = []
+        lines = self.path.read_bytes().split(b"\n")[:keep] if keep and self.path.exists() else []
+        with suppress(ValueError):
+            for line in lines:
+                records += [json.loads(line)]
+        if len(records) < keep:
+            tell(f"warning: {self.path}: {len(records)} of {keep} records are left")
+        return records
+
+    @property
+    def count(self) -> int:
+        """Records in the file; those that a full disk has not taken yet are not among them."""
+        return self._count
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append `record`; a full disk loses the record, not the run."""
-        self.count += 1
+        """Append `record`; a full disk holds it back, not the run."""
         # JSON has no NaN and no infinity: what is not a number is null.
         record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-        try:
-            self._json.write(json.dumps(record) + "\n")
-            self._json.flush()
-            self._writer.writerow({key: record.get(key) for key in _COLUMNS})
-            self._csv.flush()
-        except OSError as error:
-            print(f"warning: {self.path}: {error.strerror}; metrics of this step are lost", file=sys.stderr)
+        self._waiting += 1
+        refused: OSError | None = None
+        for file, line in ((self._json, json.dumps(record) + "\n"), (self._csv, _as_row(record) + "\r\n")):
+            try:
+                file.append(line)
+            except OSError as error:
+                refused = refused or error
+        if self._json.whole:
+            self._count, self._waiting = self._count + self._waiting, 0
+        if refused is not None and not self._refused:
+            tell(f"warning: {self.path}: {refused.strerror}; metrics wait until the disk takes them")
+        self._refused = refused is not None
 
     def sync(self) -> None:
         """Force what was written to the disk: a checkpoint that counts records must not outlive them."""
-        os.fsync(self._json.fileno())
+        with suppress(OSError):  # logs never stop training
+            self._json.sync()
 
     def close(self) -> None:
         """Close both files."""
         self._json.close()
         self._csv.close()
+        if self._waiting and not self._json.whole:
+            tell(f"warning: {self.path}: the last {self._waiting} records could not be written")
+
+
+def _as_row(record: dict[str, Any]) -> str:
+    """The record's columns as a line of CSV, without its line break."""
+    line = io.StringIO()
+    csv.DictWriter(line, _COLUMNS, extrasaction="ignore", lineterminator="").writerow(
+        {key: record.get(key) for key in _COLUMNS}
+    )
+    return line.getvalue()
 
 
 class Progress:
@@ -101,14 +184,14 @@ class Progress:
             spent = time.monotonic() - self._start
             left = spent / max(1, self._done - self._first) * (self._total - self._done)
             say = f"{self._title} {self._done}/{self._total}  {text}".rstrip()
-            print(f"{say}  ETA {as_time(left)}", file=sys.stderr, flush=True)
+            tell(f"{say}  ETA {as_time(left)}")
 
     def say(self, line: str) -> None:
         """A line of its own, above the bar."""
         if self._bar is not None:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
-            print(line, file=sys.stderr, flush=True)
+            tell(line)
 
     def __enter__(self) -> Progress:
         return self

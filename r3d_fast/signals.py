@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from r3d_fast.runlog import tell
 
 
 @contextmanager
@@ -25,7 +26,7 @@ def stop_signals(same_seconds: float = 0.0) -> Iterator[Callable[[], bool]]:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         came.append(time.monotonic())
-        print("stopping after this step; a second signal stops at once", file=sys.stderr, flush=True)
+        tell("stopping after this step; a second signal stops at once")
 
     before = {}
     try:

@@ -1,0 +1,80 @@
+"""Files written to the disk and past its cache, with size and SHA-256; tensors in the safetensors format.
+
+The safetensors library reads them. Its own writer makes two more copies of all arrays and keeps the interpreter locked
+meanwhile; this one writes each array from where it lies, and both writing and hashing let training go on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# https://github.com/huggingface/safetensors, section Format
+_NAMES = {
+    "float64": "F64", "float32": "F32", "float16": "F16", "int64": "I64", "int32": "I32", "int16": "I16", "int8": "I8",
+    "uint8": "U8", "bool": "BOOL",
+}  # fmt: skip
+_ALIGNMENT = 8
+_PIECE = 1 << 24  # bytes written at once
+
+
+def write_tensors(
+    path: Path, arrays: Mapping[str, Any], about: Mapping[str, str], fetched: Callable[[float], None] | None = None
+) -> dict[str, Any]:
+    """{bytes, sha256} of a new safetensors file of `arrays` (NumPy, or copies on a GPU) and metadata `about`.
+
+    `fetched` is called after each array that came from a GPU, with the seconds it took. Raises OSError.
+    """
+    # Largest items first: so each array lies aligned.
+    names = sorted(arrays, key=lambda name: (-np.dtype(arrays[name].dtype).itemsize, name))
+    header: dict[str, Any] = {"__metadata__": dict(about)} if about else {}
+    end = 0
+    for name in names:
+        shape, dtype = arrays[name].shape, np.dtype(arrays[name].dtype)
+        begin, end = end, end + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        header[name] = {"dtype": _NAMES[dtype.name], "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+
+    def parts() -> Iterable[memoryview]:
+        yield memoryview(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            yield _fetch(arrays[name], fetched)
+
+    return _write(path, parts())
+
+
+def write_bytes(path: Path, content: bytes) -> dict[str, Any]:
+    """{bytes, sha256} of a new file with `content`. Raises OSError."""
+    return _write(path, [memoryview(content)])
+
+
+def _fetch(array: Any, fetched: Callable[[float], None] | None) -> memoryview:
+    """The bytes of an array, fetched from a GPU where it lies there."""
+    if not isinstance(array, np.ndarray):
+        start = time.monotonic()
+        array = array.numpy()
+        if fetched is not None:
+            fetched(time.monotonic() - start)
+    flat: NDArray[np.uint8] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return flat.data
+
+
+def _write(path: Path, parts: Iterable[memoryview]) -> dict[str, Any]:
+    digest, size = hashlib.sha256(), 0
+    with path.open("wb", buffering=0) as file:
+        for part in parts:
+            digest.update(part)
+            size += len(part)
+            while part:
+                part = part[file.write(part[:_PIECE]) :]
+        os.fsync(file.fileno())
+    return {"bytes": size, "sha256": digest.hexdigest()}
