@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import math
+import random
 import subprocess
 import sys
 from itertools import pairwise
@@ -10,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipelines.errors import UsageError
-from r3d_fast.schedule import ScheduleSpec, learning_rate
+from r3d_fast.schedule import Plateau, ScheduleSpec, learning_rate
 
 STEPS = 149  # an epoch of the reference run: 9,537 videos, batches of 64, the incomplete one dropped
 REFERENCE = ScheduleSpec(kind="piecewise", milestones_epochs=(15, 20))
@@ -76,6 +78,60 @@ def test_warmup_does_not_move_milestones() -> None:
     assert rate(20, spec, base=1.0, steps_per_epoch=10) == pytest.approx(0.1)
 
 
+def plateau_falls(figures: list[float], spec: ScheduleSpec) -> list[int]:
+    plateau, falls = Plateau(), []
+    for figure in figures:
+        plateau = plateau.after(figure, figure, spec)
+        falls.append(plateau.falls)
+    return falls
+
+
+@pytest.mark.parametrize("watch", ["loss", "top1"])
+def test_a_plateau_falls_when_paddles_own_does(watch: Any) -> None:
+    from paddle.optimizer.lr import ReduceOnPlateau
+
+    rng = random.Random(1)
+    figures = [max(0.01, 1.0 - 0.05 * i if i < 12 else 0.5) + rng.uniform(0, 0.05) for i in range(60)]
+    figures = figures if watch == "loss" else [1.2 - figure for figure in figures]
+    spec = ScheduleSpec(kind="plateau", patience_evals=3, threshold=0.01, watch=watch, gamma=0.5)
+    paddles = ReduceOnPlateau(
+        1.0, mode="min" if watch == "loss" else "max", factor=0.5, patience=3, threshold=0.01, epsilon=0.0
+    )
+    expected = []
+    for figure in figures:
+        paddles.step(figure)
+        expected.append(round(-math.log2(paddles.last_lr)))
+    assert plateau_falls(figures, spec) == expected
+    assert expected[-1] >= 4
+
+
+def test_a_plateau_goes_on_from_what_a_checkpoint_holds_of_it() -> None:
+    spec = ScheduleSpec(kind="plateau", patience_evals=1)
+    before = Plateau().after(1.0, 0.5, spec).after(2.0, 0.5, spec)
+    assert before == Plateau(1.0, 1, 0)
+    assert Plateau(**json.loads(json.dumps(vars(before)))).after(1.0, 0.5, spec) == Plateau(1.0, 0, 1)
+
+
+def test_a_figure_that_is_no_number_is_no_better() -> None:
+    assert plateau_falls([math.nan, math.nan, 1.0, math.nan], ScheduleSpec(kind="plateau", patience_evals=0)) == [
+        1, 2, 2, 3,
+    ]  # fmt: skip
+
+
+def test_a_plateau_scales_the_rate_by_each_fall_down_to_final_and_warms_up() -> None:
+    spec = ScheduleSpec(kind="plateau", gamma=0.1, final=0.005, warmup_epochs=1)
+    rates = [
+        learning_rate(step, base=1.0, steps_per_epoch=4, epochs=3, spec=spec, falls=falls)
+        for step, falls in ((2, 0), (4, 0), (5, 1), (6, 2), (7, 3), (7, 9), (2, 1))
+    ]
+    assert rates == pytest.approx([0.5, 1.0, 0.1, 0.01, 0.005, 0.005, 0.05])
+
+
+def test_other_kinds_do_not_fall_at_evaluations() -> None:
+    assert Plateau().after(5.0, 0.0, ScheduleSpec()) == Plateau()
+    assert rate(3, REFERENCE) == learning_rate(3, base=0.01, steps_per_epoch=STEPS, epochs=25, spec=REFERENCE, falls=2)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -86,7 +142,9 @@ def test_warmup_does_not_move_milestones() -> None:
         ({"kind": "piecewise", "milestones_epochs": (5,), "gamma": 0}, "greater than 0"),
         ({"kind": "piecewise", "milestones_epochs": (5,), "final": 0.1}, "final 0.1 has no meaning"),
         ({"kind": "cosine", "milestones_epochs": (5,)}, "have no meaning for kind 'cosine'"),
-        ({"kind": "step"}, "'piecewise', 'cosine' or 'constant'"),
+        ({"kind": "step"}, "'piecewise', 'cosine', 'plateau' or 'constant'"),
+        ({"kind": "cosine", "patience_evals": 3}, "patience_evals 3 has no meaning for kind 'cosine'; expected 10"),
+        ({"threshold": 0.1}, "threshold 0.1 has no meaning for kind 'constant'"),
         ({"warmup_epochs": -1}, "greater than or equal to 0"),
         ({"warmup_start": 0.5}, "no meaning without warmup_epochs"),
         ({"warmup_epochs": 1, "warmup_start": 1.5}, "less than or equal to 1"),

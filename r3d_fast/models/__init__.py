@@ -1,4 +1,4 @@
-"""The models by name: one dict of architectures and `build_model`, which fills in the user's choices."""
+"""The models by name: one dict of architectures, `build_model`, which fills in the user's choices, and `freeze`."""
 
 from __future__ import annotations
 
@@ -57,3 +57,21 @@ def build_model(
         raise UsageError(f"dropout {dropout}: expected 0 <= dropout < 1, the share of features dropped")
     chosen = replace(architecture, shortcut=shortcut or architecture.shortcut, data_format=data_format, width=width)
     return ResNet3D(chosen, num_classes=num_classes, dropout=dropout)
+
+
+def freeze(model: Any, until: str) -> None:
+    """Keep the parts of `model` before part `until` as they are: no gradients, batch norms in evaluation mode.
+
+    Parts are those of the backbone that have parameters, and the head: stem, layer1 .. layer4, head. Raises UsageError
+    for any other name.
+    """
+    parts = {name: part for name, part in model.backbone.named_children() if part.parameters()}
+    parts["head"] = model.head
+    if until not in parts:
+        near = get_close_matches(until, parts, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"train.freeze_until {until!r}: no such part; expected one of {', '.join(parts)}{hint}")
+    frozen = list(parts.values())[: list(parts).index(until)]
+    for parameter in (parameter for part in frozen for parameter in part.parameters()):
+        parameter.stop_gradient = True
+    model.frozen = tuple(frozen)

@@ -180,6 +180,13 @@ class ResNet3D(nn.Layer):  # type: ignore[misc]
         self.architecture = architecture
         self.backbone = Backbone(architecture)
         self.head = Head(architecture, num_classes, dropout)
+        self.frozen: tuple[Any, ...] = ()  # parts that stay in evaluation mode while the others train
+
+    def train(self) -> None:
+        """Put all but the frozen parts in training mode."""
+        super().train()
+        for part in self.frozen:
+            part.eval()
 
     def forward(self, clips: Any) -> Any:
         """Logits float32 [N, num_classes] of clips float32 [N, 3, T, S, S] (NDHWC: [N, T, S, S, 3])."""
