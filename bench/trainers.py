@@ -18,7 +18,8 @@ from r3d_fast.config import Config
 from r3d_fast.feed import Fed, feeding
 from r3d_fast.learner import Learner
 from r3d_fast.precision import Precision
-from r3d_fast.train import DivergedError
+from r3d_fast.step import StepResult
+from r3d_fast.steplog import DivergedError
 
 
 class Step:
@@ -33,9 +34,9 @@ class Step:
         """Each batch and what `step` takes: the batch on the device, as training feeds it."""
         return feeding(batches, self.device)
 
-    def step(self, fed: Fed) -> float:
-        """The loss of one step, once it is done."""
-        return self._learner.step(fed, self._rate).loss
+    def step(self, fed: Fed) -> StepResult:
+        """One step; a GPU may still be at work on it, and whoever reads the result waits for that."""
+        return self._learner.step(fed, self._rate)
 
 
 class Synthetic:
@@ -57,10 +58,10 @@ class Synthetic:
 
     def make(self, batches: int) -> int:
         """Clips trained on, after `batches` more steps."""
-        for _ in range(batches):
-            begin = perf_counter()
-            self.losses.append(self._step.step(self._fed))
-            self._seconds += perf_counter() - begin
+        begin = perf_counter()
+        results = [self._step.step(self._fed) for _ in range(batches)]
+        self.losses += [result.loss for result in results]
+        self._seconds += perf_counter() - begin
         return batches * len(self.batch.labels)
 
     def costs(self) -> dict[str, float]:
@@ -104,15 +105,16 @@ class Training:
 
     def make(self, batches: int) -> int:
         """Clips trained on, after `batches` more steps."""
-        clips = 0
+        clips, waited, start, results = 0, 0.0, perf_counter(), []
         for _ in range(batches):
             begin = perf_counter()
             batch, fed = next(self._pairs)  # as the training loop counts it: until the batch is on the device
-            ready = perf_counter()
-            self.losses.append(self._step.step(fed))
-            self._waited += ready - begin
-            self._seconds += perf_counter() - ready
+            waited += perf_counter() - begin
+            results.append(self._step.step(fed))
             clips += len(batch.labels)
+        self.losses += [result.loss for result in results]
+        self._waited += waited
+        self._seconds += perf_counter() - start - waited
         return clips
 
     def costs(self) -> dict[str, float]:

@@ -271,8 +271,8 @@ def run_cli(command: Callable[..., Any], arguments: list[str], name: str) -> int
         return error.exit_code
     except click.Abort:
         return 130
-    except BrokenPipeError:
-        # Whoever read us has gone: what is left to write goes nowhere, quietly.
+    except (BrokenPipeError, SystemExit):
+        # Whoever read us has gone (click makes a SystemExit of that): what is left to write goes nowhere, quietly.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except R3DFastError as error:

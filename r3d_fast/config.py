@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from pipelines.specs import AugmentSpec, ClipSpec, Fraction, LoaderSpec, Positive, Spec
 from r3d_fast.config_source import ConfigError, Key, Source, dotted, merge, parse_override, read_sources, shown
+from r3d_fast.scalars import Backend
 from r3d_fast.schedule import ScheduleSpec
 
 __all__ = ["Config", "ConfigError", "config_diff", "config_from_json", "dump_config", "load_config"]
@@ -36,6 +37,7 @@ def _expand_home(path: Path) -> Path:
 
 
 UserPath = Annotated[Path, AfterValidator(_expand_home)]
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class DataConfig(Spec):
@@ -83,18 +85,43 @@ class EvalConfig(Spec):
 class OptimizerConfig(Spec):
     """How gradients become steps."""
 
-    name: Literal["momentum"] = Field("momentum", description="SGD with momentum, undamped")
+    name: Literal["momentum", "adamw"] = Field(
+        "momentum", description="momentum: SGD with momentum, undamped; adamw: Adam with decoupled decay"
+    )
     lr: Annotated[float, Field(gt=0.0)] = Field(0.01, description="learning rate that the schedule scales")
-    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.9, description="share of the last step that is kept")
-    nesterov: bool = Field(False, description="look ahead along the momentum")
-    weight_decay: Annotated[float, Field(ge=0.0)] = Field(1e-3, description="L2 on every parameter")
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.9, description="of momentum: share of the last step that is kept"
+    )
+    nesterov: bool = Field(False, description="of momentum: look ahead along the momentum")
+    betas: tuple[Beta, Beta] = Field(
+        (0.9, 0.999), description="of adamw: shares of the mean gradient and of its mean square that are kept"
+    )
+    epsilon: Annotated[float, Field(gt=0.0)] = Field(1e-8, description="of adamw: added to the root of the mean square")
+    weight_decay: Annotated[float, Field(ge=0.0)] = Field(
+        1e-3, description="momentum: L2, added to the gradient; adamw: share of a weight that a step takes, times lr"
+    )
+    decay: Literal["all", "weights"] = Field(
+        "all", description="what weight_decay takes hold of; weights: not biases and not batch norm"
+    )
+    clip_norm: Annotated[float, Field(gt=0.0)] | None = Field(
+        None, description="gradients longer than this, all taken together, are shortened to it; not set: none are"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> OptimizerConfig:
+        foreign = ("momentum", "nesterov") if self.name == "adamw" else ("betas", "epsilon")
+        for key in foreign:
+            value, default = getattr(self, key), OptimizerConfig.model_fields[key].default
+            if value != default:
+                raise ValueError(f"{key} {value} has no meaning for name {self.name!r}; expected {default}")
+        return self
 
 
 class TrainConfig(Spec):
     """How long a run takes and what it leaves behind."""
 
     epochs: Positive = Field(25, description="passes over the training split")
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of the initial weights and of dropout")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of the initial weights, dropout and mixing")
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: a GPU if there is one that works")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="what convolutions run in; auto: bf16 on GPUs from Ampere on, fp16 on Volta and Turing, "
@@ -104,7 +131,41 @@ class TrainConfig(Spec):
         "O1", description="of half precision. O1: float32 weights, cast for convolutions; O2: half weights too, with "
         "float32 copies for the optimiser"
     )  # fmt: skip
-    log_every_steps: Positive = Field(10, description="steps between two lines of metrics")
+    accumulate: Positive = Field(
+        1, description="batches a step: their gradients are those of one batch so many times as large; batch norm "
+        "sees each batch alone. An epoch's last step takes what is left"
+    )  # fmt: skip
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.0, description="share of a label's probability that is spread over all classes"
+    )
+    mixup_alpha: Annotated[float, Field(ge=0.0)] = Field(
+        0.0, description="clips of a batch are blended in pairs, by a share drawn from Beta(alpha, alpha); 0: not"
+    )
+    cutmix_alpha: Annotated[float, Field(ge=0.0)] = Field(
+        0.0, description="a box of each clip, the same in all its frames, comes from another one of the batch, its "
+        "size drawn from Beta(alpha, alpha); 0: not. Where both are set, each batch gets one of the two"
+    )  # fmt: skip
+    ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+        None, description="weights are averaged over steps, and the averages evaluated and stored: share of an average "
+        "that a step keeps, less in the first ones; not set: no average"
+    )  # fmt: skip
+    freeze_until: str | None = Field(
+        None, description="the first part that is trained, such as layer4 or head; those before it keep their weights "
+        "and their batch norm statistics; not set: all are trained"
+    )  # fmt: skip
+    early_stop_evals: Positive | None = Field(
+        None, description="a run ends after so many evaluations in a row without a better top1; not set: it doesn't"
+    )
+    max_minutes: Annotated[float, Field(gt=0.0)] | None = Field(
+        None, description="a run ends, evaluated, after so many minutes over all its parts; not set: it doesn't"
+    )
+    log_to: Literal["auto"] | tuple[Backend, ...] = Field(
+        "auto", description="curves in the run folder, beside metrics.jsonl and metrics.csv: a list of visualdl and "
+        "tensorboard; auto: those that are installed"
+    )  # fmt: skip
+    log_every_steps: Positive = Field(
+        10, description="steps between two lines of progress, and between two points of a curve"
+    )
     checkpoint_every_steps: Positive | None = Field(None, description="steps between checkpoints; not set: by time")
     checkpoint_every_minutes: Annotated[float, Field(gt=0.0)] | None = Field(
         10.0, description="minutes between checkpoints; not set: by steps and at the end of an epoch"
@@ -305,5 +366,5 @@ def _suggest(path: Key) -> str:
     word = str(path[-1])
     fields = _fields(str(path[0])) if len(path) > 1 else dict(Config.model_fields)
     homes = [f"{section}.{word}" for section in Config.model_fields if word in _fields(section)]
-    close = difflib.get_close_matches(word, fields, n=1) or homes
+    close = homes or difflib.get_close_matches(word, fields, n=1)
     return f"; did you mean {close[0]}?" if close else f"; expected one of {', '.join(fields)}"

@@ -27,11 +27,10 @@ from safetensors.numpy import save as save_tensors
 
 from pipelines.errors import EnvironmentProblem, R3DFastError, UsageError
 from pipelines.loader import BadClip
-from pipelines.sampler import random_words
 from pipelines.specs import ShardSpec
 from r3d_fast import __version__
 from r3d_fast.checkpoint import Arrays
-from r3d_fast.compat import import_paddle, is_out_of_memory, record_event
+from r3d_fast.compat import import_paddle, is_out_of_memory
 from r3d_fast.control import Control, open_control
 from r3d_fast.launch import rank_and_count, report
 from r3d_fast.metrics import ClassificationMetrics
@@ -43,12 +42,16 @@ _LAST_WORDS_SECONDS = 2.5  # Paddle's launcher kills after 3
 
 @dataclass(frozen=True)
 class News:
-    """What all ranks have to tell after a step: figures, clips that could not be read, whether to stop, to save."""
+    """What all ranks have to tell after a step.
 
-    metrics: ClassificationMetrics
+    Clips that could not be read; whether to stop, which any rank may say; whether to save, and the seconds of the run
+    so far, for which the first rank's clock counts.
+    """
+
     bad: tuple[BadClip, ...]
     stop: bool
     save: bool
+    seconds: float
 
 
 class Group:
@@ -141,33 +144,32 @@ class Group:
         """Whether `flag` is true on any rank."""
         return any(self.exchange(flag))
 
-    def pool(self, metrics: ClassificationMetrics, bad: Sequence[BadClip], *, stop: bool, save: bool) -> News:
-        """The news of all ranks: figures and bad clips added up; stop where any rank says so, save where the first."""
+    def share(self, news: News) -> News:
+        """The news of all ranks."""
         if self._control is None:
-            return News(metrics, tuple(bad), stop, save)
-        parts = self.exchange(
-            {"metrics": metrics.state(), "bad": [[clip.video_id, clip.reason] for clip in bad], "flags": [stop, save]}
-        )
-        whole = ClassificationMetrics(metrics.num_classes)
-        for part in parts:
-            whole.merge(ClassificationMetrics.of(metrics.num_classes, part["metrics"]))
-        return News(
-            whole,
-            tuple(BadClip(video, reason) for part in parts for video, reason in part["bad"]),
-            any(part["flags"][0] for part in parts),
-            parts[0]["flags"][1],
-        )
+            return news
+        parts = self.exchange([[[c.video_id, c.reason] for c in news.bad], news.stop, news.save, news.seconds])
+        bad = tuple(BadClip(video, reason) for part in parts for video, reason in part[0])
+        return News(bad, any(part[1] for part in parts), *parts[0][2:])
 
-    def weigh(self, loss: float, rows: int) -> tuple[float, float]:
-        """(mean loss over the `rows` of all ranks, this rank's share of the rows). NaN on one rank is NaN on all."""
+    def merge(self, metrics: Sequence[ClassificationMetrics]) -> list[ClassificationMetrics]:
+        """Each of `metrics`, as many on every rank, with what the other ranks counted."""
         if self._control is None:
-            return loss, 1.0
-        pairs = self.exchange([loss, rows])
-        total = max(1, sum(count for _, count in pairs))
-        return sum(value * count / total for value, count in pairs), rows / total
+            return list(metrics)
+        merged = []
+        for states in zip(*self.exchange([one.state() for one in metrics]), strict=True):
+            whole = ClassificationMetrics(metrics[0].num_classes)
+            for state in states:
+                whole.merge(ClassificationMetrics.of(whole.num_classes, state))
+            merged.append(whole)
+        return merged
 
-    def average(self, gradients: Sequence[Any], share: float, statistics: Sequence[Any]) -> None:
-        """Make of `gradients` their sum over ranks, each times its `share`, and of `statistics` their mean; in place.
+    def total(self, rows: int) -> int:
+        """The sum of `rows` over all ranks."""
+        return sum(self.exchange(rows))
+
+    def add_up(self, sums: Sequence[Any], means: Sequence[Any]) -> None:
+        """Make of `sums` their sums over ranks and of `means` their means, all float32, in place.
 
         What every rank gets is the same to the last bit.
         """
@@ -175,15 +177,25 @@ class Group:
             return
         paddle = import_paddle()
         with paddle.no_grad():
-            parts = [(gradient * share).reshape([-1]) for gradient in gradients]
-            parts += [(tensor / self.count).reshape([-1]) for tensor in statistics]
+            parts = [tensor.reshape([-1]) for tensor in sums]
+            parts += [(tensor / self.count).reshape([-1]) for tensor in means]
             flat = paddle.concat(parts)
             self._collective(partial(paddle.distributed.all_reduce, flat))
             start = 0
-            for tensor in (*gradients, *statistics):
+            for tensor in (*sums, *means):
                 size = int(np.prod(tensor.shape))
                 paddle.assign(flat[start : start + size].reshape(tensor.shape), output=tensor)
                 start += size
+
+    def wait(self, event: Any) -> None:
+        """Return once `event`, recorded on this rank's GPU, has come; what waits there for others may wait for ever."""
+        if self._control is None:
+            event.synchronize()
+            return
+        start = time.monotonic()
+        while not event.query():
+            self._control.check(start)
+            time.sleep(0.0002)
 
     def copy_first(self, tensors: Sequence[Any]) -> None:
         """Give `tensors` the first rank's values."""
@@ -193,20 +205,11 @@ class Group:
         for tensor in tensors:
             self._collective(partial(paddle.distributed.broadcast, tensor, src=0))
 
-    def seed(self, seed: int, step: int) -> None:
-        """Seed Paddle's draws (dropout) for `step`: others on each rank, and the same again in a run that goes on."""
-        import_paddle().seed(int(random_words(1, seed, step, self.index)[0] >> np.uint64(1)))
-
     def _collective(self, call: Callable[[], Any]) -> None:
-        """Run a collective of Paddle's, until it is done: what waits on a GPU notices that the others are gone."""
+        """Run a collective of Paddle's: on a CPU until it is done, on a GPU it is only started (see `wait`)."""
         assert self._control is not None
         try:
             call()
-            if self._device == "gpu":
-                start, event = time.monotonic(), record_event()
-                while not event.query():
-                    self._control.check(start)
-                    time.sleep(0.0002)
         except (OSError, RuntimeError, ValueError) as error:
             if isinstance(error, R3DFastError) or is_out_of_memory(error):
                 raise

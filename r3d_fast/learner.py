@@ -1,19 +1,30 @@
-"""What learns: a model with its optimiser and loss scale, and what a checkpoint keeps of them."""
+"""What learns: a model with its optimiser, loss scale and average, and what a checkpoint keeps of them.
+
+A checkpoint's weights are those to evaluate, predict with and export: the averages where `train.ema_decay` is set. The
+weights that training goes on with are then among the rest, as `NAME|raw`.
+"""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from pipelines.loader import ClipLoader
-from r3d_fast.checkpoint import Arrays, Checkpoint, as_arrays
+from r3d_fast.checkpoint import Checkpoint
 from r3d_fast.config import Config
 from r3d_fast.distributed import Group
+from r3d_fast.ema import Ema
 from r3d_fast.evaluate import Evaluation, evaluate_model
 from r3d_fast.feed import Fed
+from r3d_fast.models import freeze
 from r3d_fast.optim import load_moments, moments, new_optimizer
 from r3d_fast.precision import LossScaler, Precision, float32_weights
+from r3d_fast.randomness import seed_batch
 from r3d_fast.restore import load_weights, new_model
+from r3d_fast.snapshot import Arrays, as_arrays
 from r3d_fast.step import StepResult, TrainStep
+
+_RAW = "|raw"
 
 
 class Learner:
@@ -28,22 +39,30 @@ class Learner:
         It learns from the gradients of all ranks of `group`. Raises CheckpointError where `start` does not fit.
         """
         self.num_classes, self.precision, self.device = num_classes, precision, device
+        self.group, self._seed = group or Group(), config.train.seed
         self.model = new_model(config, num_classes)
+        if config.train.freeze_until is not None:
+            freeze(self.model, config.train.freeze_until)
         self.optimizer = new_optimizer(config, self.model)
         self.scaler = LossScaler(enabled=precision.name == "fp16")
         # Paddle has no moments before its first step: a run resumed at the end of an epoch keeps those it loaded.
         self._loaded: Arrays = {}
         if start is not None:
-            load_weights(self.model, start.weights, "the checkpoint")
-            load_moments(self.model, self.optimizer, start.optimizer)
+            raw = {key.removesuffix(_RAW): value for key, value in start.optimizer.items() if key.endswith(_RAW)}
+            self._loaded = {key: value for key, value in start.optimizer.items() if not key.endswith(_RAW)}
+            load_weights(self.model, {**start.weights, **raw}, "the checkpoint")
+            load_moments(self.model, self.optimizer, self._loaded)
             self.scaler.load_state_dict(start.state.get("scaler", {}))
-            self._loaded = start.optimizer
-        self.group = group or Group()
         self.group.copy_first(list(self.model.state_dict().values()))
         self.model, self.optimizer = precision.decorate(self.model, self.optimizer)
+        train = config.train
+        self.ema = None if train.ema_decay is None else Ema(self.model, train.ema_decay)
+        if self.ema is not None and start is not None:
+            self.ema.load(start.weights, int(start.state["ema_updates"]))
         self._step = TrainStep(
-            self.model, self.optimizer, precision, self.scaler, device, self.group, forward=self._forward()
-        )
+            self.model, self.optimizer, precision, self.scaler, device, self.group, forward=self._forward(),
+            accumulate=train.accumulate, label_smoothing=train.label_smoothing, clip_norm=config.optimizer.clip_norm,
+        )  # fmt: skip
 
     def _forward(self) -> Any:
         """What computes the model's logits in training."""
@@ -53,22 +72,35 @@ class Learner:
 
         return accelerate_training(self.model)
 
-    def step(self, fed: Fed, rate: float) -> StepResult:
-        """The result of a step on `fed` at the learning rate `rate`."""
+    def step(self, fed: Fed, rate: float, *, last: bool = True, place: tuple[int, int] = (0, 0)) -> StepResult:
+        """The result of a batch, with `last` of a step at the learning rate `rate`; a GPU may still be at work on it.
+
+        `place`: epoch and position of the batch, on which it depends what dropout drops.
+        """
         self.model.train()
         self.optimizer.set_lr(rate)
-        return self._step(fed)
+        seed_batch(self._seed, *place, self.group.index)
+        result = self._step(fed, last)
+        if last and self.ema is not None:
+            self.ema.update(result.applied_tensor)
+        return result
 
     def evaluate(self, loader: ClipLoader) -> Evaluation:
-        """The evaluation over one pass of `loader`."""
-        return evaluate_model(
-            self.model, loader, self.num_classes, self.device, precision=self.precision, group=self.group
-        )
+        """The evaluation over one pass of `loader`, of the averaged weights where there are any."""
+        with nullcontext() if self.ema is None else self.ema.applied():
+            return evaluate_model(
+                self.model, loader, self.num_classes, self.device, precision=self.precision, group=self.group
+            )
 
     def arrays(self) -> tuple[Arrays, Arrays]:
-        """(weights, everything else) as arrays of their own, float32."""
-        return as_arrays(float32_weights(self.model)), {**self._loaded, **moments(self.model, self.optimizer)}
+        """(weights, everything else) as snapshots, float32."""
+        weights = as_arrays(float32_weights(self.model))
+        rest = {**self._loaded, **moments(self.model, self.optimizer)}
+        if self.ema is None:
+            return weights, rest
+        return self.ema.arrays(), {**rest, **{name + _RAW: array for name, array in weights.items()}}
 
     def state(self) -> dict[str, Any]:
         """What else a checkpoint keeps, as JSON values."""
-        return {"precision": str(self.precision), "scaler": self.scaler.state_dict()}
+        averaged = {} if self.ema is None else {"ema_updates": self.ema.updates}
+        return {"precision": str(self.precision), "scaler": self.scaler.state_dict(), **averaged}

@@ -16,15 +16,17 @@ from types import TracebackType
 from typing import Any
 
 from pipelines.errors import UsageError
+from pipelines.nvidia import probe_driver
 from r3d_fast import __version__
-from r3d_fast.checkpoint import Checkpoint, latest_checkpoint, list_checkpoints
+from r3d_fast.checkpoint import Checkpoint, clean_leftovers, latest_checkpoint, list_checkpoints, set_aside
 from r3d_fast.config import Config, config_diff, config_from_json, dump_config
 
 # What may change between the parts of a run without changing what it computes.
 _FREE = {
     "data.root", "data.index", "data.max_bad_fraction", "loader.workers", "loader.threads", "loader.prefetch",
-    "train.epochs", "train.device", "train.log_every_steps", "train.checkpoint_every_steps",
+    "train.epochs", "train.device", "train.log_every_steps", "train.log_to", "train.checkpoint_every_steps",
     "train.checkpoint_every_minutes", "train.keep_checkpoints", "train.eval_every_epochs", "train.rank_timeout_seconds",
+    "train.early_stop_evals", "train.max_minutes",
     "eval.views", "eval.batch_size",
 }  # fmt: skip
 _PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "nvidia-dali-cuda110", "nvidia-dali-cuda120", "nvidia-dali-cuda130")
@@ -38,6 +40,7 @@ class RunFolder:
         self.path = path
         try:
             (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            _write_probe(path / "checkpoints" / f".probe-{os.getpid()}")
             self._lock = (path / ".lock").open("a")
         except OSError as error:
             raise UsageError(
@@ -68,15 +71,29 @@ class RunFolder:
         self.describe(config)
 
     def describe(self, config: Config) -> None:
-        """Write config.yaml and env.json."""
-        (self.path / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-        (self.path / "env.json").write_text(json.dumps(environment(), indent=1), encoding="utf-8")
+        """Write config.yaml and env.json; what env.json said of earlier parts of the run stays, under `earlier`.
+
+        Raises UsageError where they can't be written.
+        """
+        values = environment()
+        with suppress(OSError, ValueError):
+            before = json.loads((self.path / "env.json").read_bytes())
+            values["earlier"] = [*before.pop("earlier", []), before]
+        try:
+            for name, text in (("config.yaml", dump_config(config)), ("env.json", json.dumps(values, indent=1))):
+                building = self.path / f"{name}.tmp"
+                building.write_text(text, encoding="utf-8")
+                building.replace(self.path / name)
+        except OSError as error:
+            raise UsageError(f"{self.path}: can't be written ({error.strerror}); choose another --run") from error
 
     def find_checkpoint(self, config: Config, digest: str) -> tuple[Checkpoint, list[str]] | None:
         """(newest whole checkpoint, complaints about newer ones); None if the run has none yet.
 
+        Newer ones are set aside, and what killed writes left is deleted.
         Raises UsageError, with both sides, if config or data set are not those it was made with.
         """
+        clean_leftovers(self.path)
         found = latest_checkpoint(self.path)
         if found is None:
             return None
@@ -93,11 +110,25 @@ class RunFolder:
                 f"{folder}: can't be continued with another setup: {'; '.join(differences)}; "
                 "undo that, or start a new run with another --run"
             )
+        if complaints:
+            complaints = [*complaints, f"{folder}: is whole, and taken instead"]
+            set_aside(self.path, folder)
         return checkpoint, complaints
 
 
+def _write_probe(path: Path) -> None:
+    """Write as much as any disk hands out at once, flush it and delete it. Raises OSError."""
+    try:
+        with path.open("wb") as file:
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def environment() -> dict[str, Any]:
-    """What the run ran on: versions, processor, CPUs, commit of the source if there is one."""
+    """What the run ran on: versions, processor, CPUs, GPUs and driver, commit of the source if there is one."""
     versions = {"r3d-fast": __version__, "python": platform.python_version()}
     for name in (*_PACKAGES, "numpy", "av", "safetensors"):
         with suppress(PackageNotFoundError):
@@ -108,11 +139,14 @@ def environment() -> dict[str, Any]:
         with suppress(OSError, subprocess.SubprocessError):
             git = ["git", "-C", str(source), "rev-parse", "HEAD"]
             commit = subprocess.run(git, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    driver = probe_driver()
     return {
         "versions": versions,
         "platform": platform.platform(),
         "cpu": _cpu_name(),
         "cpus": len(os.sched_getaffinity(0)),
+        "gpus": [gpu.name for gpu in driver.gpus],
+        "driver": driver.version or None,
         "commit": commit,
         "command": sys.argv,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

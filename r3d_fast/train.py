@@ -3,65 +3,37 @@
 from __future__ import annotations
 
 import shlex
-import sys
 import time
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from pipelines.errors import DataError, R3DFastError
+from pipelines.errors import DataError, EnvironmentProblem, R3DFastError
 from pipelines.index import VideoIndex
 from pipelines.loader import BadClip
-from r3d_fast.checkpoint import FORMAT as CHECKPOINT_FORMAT
-from r3d_fast.checkpoint import Checkpoint, drop_old_checkpoints, save_checkpoint, step_folder
+from r3d_fast.checkpoint import Checkpoint, CheckpointError
 from r3d_fast.config import Config
+from r3d_fast.control import RankFailed, RankLost
 from r3d_fast.data import eval_loader, open_index, train_loader
-from r3d_fast.distributed import Group, Silent, join_group, pack, unpack
+from r3d_fast.distributed import Group, News, Silent, join_group, pack, unpack
 from r3d_fast.evaluate import Evaluation, check_classes
 from r3d_fast.feed import feeding
 from r3d_fast.learner import Learner
-from r3d_fast.metrics import ClassificationMetrics
+from r3d_fast.mixing import draw_mix
+from r3d_fast.outputs import Outputs
 from r3d_fast.precision import Precision, settle
 from r3d_fast.runfolder import RunFolder
-from r3d_fast.runlog import MetricsFile, Progress
+from r3d_fast.runlog import tell
+from r3d_fast.runstate import RunState
 from r3d_fast.schedule import learning_rate
 from r3d_fast.signals import stop_signals
-
-_MAX_BAD_STEPS = 20  # losses in a row that are no numbers, after which nothing will mend the run
-
-
-class DivergedError(R3DFastError, ArithmeticError):
-    """The loss is not a number any more."""
-
-    exit_code = 6
+from r3d_fast.steplog import DivergedError as DivergedError
+from r3d_fast.steplog import StepLog
 
 
 class Stopped(R3DFastError):
     """A signal ended the run, after a checkpoint from which it can go on."""
 
     exit_code = 75
-
-
-@dataclass
-class RunState:
-    """Where a run is: the next step to take, the next clip to take it on, the best evaluation so far."""
-
-    epoch: int = 0
-    position: int = 0
-    step: int = 0
-    skipped: int = 0  # steps that moved nothing, which the learning rate does not count
-    best_top1: float = -1.0
-    best_step: int = -1
-    last_top1: float | None = None
-
-    @classmethod
-    def of(cls, checkpoint: Checkpoint) -> RunState:
-        """Where the run was when `checkpoint` was made."""
-        names = cls.__dataclass_fields__.keys() & checkpoint.state.keys()
-        return cls(**{name: checkpoint.state[name] for name in names})
 
 
 @dataclass(frozen=True)
@@ -78,10 +50,11 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
     """Train as `config` says, in folder `run`; with `resume` go on from its newest whole checkpoint, if it has one.
 
     Processes that were launched as a job train together; the first alone uses `run`.
-    Writes config.yaml, env.json, metrics.jsonl, metrics.csv, checkpoints/ and best/ there. Raises UsageError if the
-    folder is in use, holds another run or was begun with another setup; DataError if too many videos can't be read;
-    DivergedError if the loss stops being a number; EnvironmentProblem if the device lacks the precision or the memory;
-    Stopped on SIGINT or SIGTERM, after a checkpoint.
+    Writes config.yaml, env.json, metrics.jsonl, metrics.csv, checkpoints/ and best/ there, and curves where `log_to`
+    says. Raises UsageError if the folder can't be written, is in use, holds another run or was begun otherwise;
+    DataError if too many videos can't be read; DivergedError if the loss stops being a number; EnvironmentProblem if
+    the device lacks the precision or the memory; CheckpointError if the last checkpoint can't be written; Stopped on
+    SIGINT or SIGTERM, after a checkpoint.
     """
     with join_group(config.train.rank_timeout_seconds) as group:
         return _train(config, Path(run), resume, group)
@@ -97,47 +70,33 @@ def _train(config: Config, run: Path, resume: bool, group: Group) -> TrainResult
     ):
         group.require_equal(data_set=index.digest, precision=str(precision))
         group.connect(device)
-        state, records, checkpoint = RunState(), 0, None
-        found = _find_checkpoint(folder, config, index.digest, group) if resume else None
-        if found is None:
-            if not resume:
-                folder.begin(config)
-            folder.describe(config)
-        else:
-            checkpoint, complaints = found
-            check_classes(tuple(checkpoint.state["classes"]), index.classes, str(run), str(index.path))
-            state, records = RunState.of(checkpoint), int(checkpoint.state["records"])
-            if group.is_first:
-                _tell(checkpoint, complaints, state, precision, folder.path)
+        state, records, checkpoint = _begin(config, folder, resume, index, precision, group)
         learner = Learner(settled, len(index.classes), precision, device, checkpoint, group)
         if precision.name != "fp32" and group.is_first:
-            print(f"training in {precision}, {settled.model.data_format}", file=sys.stderr)
-        metrics = MetricsFile(folder.path, records) if group.is_first else Silent()
-        bad: dict[int, str] = {}
-
-        def save(where: Path) -> None:
-            if not group.is_first:
-                return
-            metrics.sync()
-            values = {**_describe(config, index, state, metrics.count), **learner.state()}
-            save_checkpoint(where, Checkpoint(*learner.arrays(), values))
-            drop_old_checkpoints(folder.path, config.train.keep_checkpoints)
-
-        total = config.train.epochs * len(loader)
-        saved_at, saved_step = time.monotonic(), state.step
-        not_numbers, routing = 0, None
+            tell(f"training in {precision}, {settled.model.data_format}")
+        spec, batches_per_epoch = config.train, len(loader)
+        # An epoch's last step takes the batches that are left, so that every epoch begins with a step.
+        steps_per_epoch = -(-batches_per_epoch // spec.accumulate)
+        per_batch = loader.spec.batch_size * group.count
+        first_step, before, began = state.step, state.seconds, time.monotonic()
+        saved_at, routing, bad = began, None, dict[int, str]()
+        steps = StepLog(config, index, device, group)
+        total = spec.epochs * steps_per_epoch
         with (
-            Progress("train", total, state.step, config.train.log_every_steps)
-            if group.is_first
-            else Silent() as progress,
+            Outputs(folder.path, spec, total, state.step, records) if group.is_first else Silent() as out,
             stop_signals(same_seconds=2.0 if group.count > 1 else 0.0) as stopping,
-            closing(metrics),
         ):
-            while state.epoch < config.train.epochs:
-                seen, waited = ClassificationMetrics(len(index.classes)), 0.0
-                epoch_start = interval_start = time.monotonic()
-                interval_clips, interval_wait = 0, 0.0
-                batches = feeding(loader.epoch(state.epoch, state.position), device)
+
+            def save(*, best: bool = False) -> None:
+                steps.read(state, out)
+                if isinstance(out, Outputs):
+                    values = {**state.described(config, index, out.records), **learner.state()}
+                    out.save(Checkpoint(*learner.arrays(), values), best=best)
+
+            while state.epoch < spec.epochs and not state.enough(config):
+                steps.begin()
+                clips: list[BadClip] = []
+                batches, whole = feeding(loader.epoch(state.epoch, state.position), device, group.wait), True
                 while True:
                     asked = time.monotonic()
                     pair = next(batches, None)
@@ -145,109 +104,90 @@ def _train(config: Config, run: Path, resume: bool, group: Group) -> TrainResult
                         break
                     batch, fed = pair
                     if device == "gpu" and routing is None and (routing := loader.routing) is not None:
-                        progress.say(str(routing))
-                        metrics.write({"kind": "loader", "step": state.step, **asdict(routing)})
-                    wait = time.monotonic() - asked
-                    waited, interval_wait = waited + wait, interval_wait + wait
+                        out.say(str(routing))
+                        out.log({"kind": "loader", "step": state.step, **asdict(routing)})
+                    steps.waited(time.monotonic() - asked)
                     rate = learning_rate(
-                        state.step - state.skipped, base=config.optimizer.lr, steps_per_epoch=len(loader),
-                        epochs=config.train.epochs, spec=config.schedule,
+                        state.step - state.skipped, base=config.optimizer.lr, steps_per_epoch=steps_per_epoch,
+                        epochs=spec.epochs, spec=config.schedule, falls=state.falls,
                     )  # fmt: skip
-                    group.seed(config.train.seed, state.step)
-                    loss, logits, applied = learner.step(fed, rate)
-                    if applied:
-                        not_numbers = 0
-                    elif not np.isfinite(loss) or learner.scaler.collapsed:
-                        not_numbers += 1
-                    if not_numbers == _MAX_BAD_STEPS:
-                        raise DivergedError(
-                            f"the loss or its gradients were not a number in {not_numbers} steps in a row (step "
-                            f"{state.step}, videos {[index[int(i)].path for i in batch.video_ids[:4]]}); "
-                            "lower optimizer.lr or warm up"
-                        )
-                    one = ClassificationMetrics(len(index.classes))
-                    one.update(logits, batch.labels, batch.is_real)
-                    minutes = config.train.checkpoint_every_minutes
-                    due = minutes is not None and time.monotonic() - saved_at > 60 * minutes
-                    news = group.pool(one, batch.bad, stop=stopping(), save=due)
-                    _count_bad(news.bad, bad, config, len(loader.sampler.videos), progress)
-                    seen.merge(news.metrics)
+                    mix = draw_mix(batch, config)
+                    fed = mix.apply(fed, settled.model.data_format == "NDHWC")
+                    number = batch.position // per_batch
+                    whole = number % spec.accumulate == 0 or number == batches_per_epoch
+                    try:
+                        result = learner.step(fed, rate, last=whole, place=(batch.epoch, batch.position))
+                    except (EnvironmentProblem, RankFailed) as error:
+                        if isinstance(error, RankLost) or state.step == first_step:
+                            raise  # a GPU may wait for a lost rank for ever; what never fitted does not fit later
+                        save()
+                        raise _ended(error, out, run) from error
+                    steps.add(result, mix.labels(batch.labels), batch.is_real, batch.video_ids.tolist())
+                    clips += batch.bad
+                    if not whole:
+                        continue
                     state.step, state.position = state.step + 1, batch.position
-                    state.skipped += not applied
-                    interval_clips += len(batch.labels) * group.count
-                    passed = time.monotonic() - interval_start
-                    speed, share = interval_clips / passed, interval_wait / passed
-                    figures, now = seen.result(), news.metrics.result()
-                    metrics.write({
-                        "kind": "train", "epoch": state.epoch + 1, "step": state.step, "loss": loss,
-                        "top1": now["top1"], "lr": rate, "clips_per_second": speed, "wait_share": share,
-                        "count": now["count"], "seconds": time.monotonic() - asked,
-                        "skipped": state.skipped, "loss_scale": learner.scaler.scale,
-                    })  # fmt: skip
-                    progress.step(
-                        f"epoch {state.epoch + 1}/{config.train.epochs}  loss {figures['loss'] or 0:.3f}  "
-                        f"top1 {100 * (figures['top1'] or 0):.1f} %  {speed:.1f} clips/s  data {100 * share:.0f} %"
-                    )
-                    if state.step % config.train.log_every_steps == 0:
-                        interval_start, interval_clips, interval_wait = time.monotonic(), 0, 0.0
-                    steps = config.train.checkpoint_every_steps
-                    due = news.save or (steps is not None and state.step % steps == 0)
-                    if due or news.stop:
-                        save(step_folder(folder.path, state.step))
-                        saved_at, saved_step = time.monotonic(), state.step
+                    steps.whole(state.step, rate)
+                    minutes, every = spec.checkpoint_every_minutes, spec.checkpoint_every_steps
+                    late = minutes is not None and time.monotonic() - saved_at > 60 * minutes
+                    news = group.share(News(tuple(clips), stopping(), late, before + time.monotonic() - began))
+                    clips.clear()
+                    _count_bad(news.bad, bad, config, len(loader.sampler.videos), out)
+                    state.seconds = news.seconds
+                    due = news.save or news.stop or (every is not None and state.step % every == 0)
+                    if due or steps.is_due(state.step) or state.enough(config):
+                        steps.read(state, out)
+                    if due:
+                        save()
+                        saved_at = time.monotonic()
                     if news.stop:
-                        raise _stopped(folder.path, state)
-                seconds = time.monotonic() - epoch_start
-                last = state.epoch + 1 == config.train.epochs
-                if last or (state.epoch + 1) % config.train.eval_every_epochs == 0:
+                        raise _ended(Stopped(f"stopped by a signal after step {state.step}"), out, run)
+                    if state.enough(config):
+                        break
+                steps.read(state, out)
+                done = state.position == batches_per_epoch * per_batch
+                last = (done and state.epoch + 1 == spec.epochs) or state.enough(config) is not None
+                trained = steps.seconds
+                if last or (state.epoch + 1) % spec.eval_every_epochs == 0:
+                    save()  # a kill during a long evaluation costs no step
                     start = time.monotonic()
                     evaluation = learner.evaluate(checks)
-                    spent = (seconds, waited, time.monotonic() - start)
-                    best = _note(evaluation, config, state, metrics, progress, spent)
+                    best = state.note(evaluation, config, whole=done)
+                    _report(evaluation, state, out, (trained, steps.seconds_waited, time.monotonic() - start))
                     if best:
-                        save(folder.path / "best")
-                state.epoch, state.position = state.epoch + 1, 0
-                save(step_folder(folder.path, state.step))
-                saved_at, saved_step = time.monotonic(), state.step
+                        save(best=True)
+                if done:
+                    state.epoch, state.position = state.epoch + 1, 0
+                save()
+                saved_at = time.monotonic()
                 if group.any(stopping()) and not last:
-                    raise _stopped(folder.path, state)
-        assert saved_step == state.step, "a run never ends without its last checkpoint"
-    return TrainResult(Path(run), state.step, state.best_top1, state.last_top1)
+                    raise _ended(Stopped(f"stopped by a signal after step {state.step}"), out, run)
+            if state.epoch < spec.epochs and (why := state.enough(config)):
+                out.say(f"stopped after step {state.step}, epoch {state.epoch + 1}: {why}")
+            out.finish()
+    return TrainResult(run, state.step, state.best_top1, state.last_top1)
 
 
-def _note(
-    evaluation: Evaluation,
-    config: Config,
-    state: RunState,
-    metrics: MetricsFile | Silent,
-    progress: Progress | Silent,
-    spent: tuple[float, float, float],
-) -> bool:
-    """Write an evaluation down; whether it is the best so far. Videos decide, their views averaged.
-
-    `spent`: seconds in which the epoch was trained, of which it waited for data, and those of the evaluation.
-    """
-    train_seconds, waited, seconds = spent
-    figures = evaluation.video
-    top1 = figures["top1"]
-    if top1 is None:
-        raise DataError(f"none of the {evaluation.num_videos} videos of split {config.data.eval_split!r} could be read")
-    metrics.write({
-        "kind": "eval", "epoch": state.epoch + 1, "step": state.step, "loss": figures["loss"], "top1": top1,
-        "top5": figures["top5"], "count": figures["count"], "seconds": seconds,
-    })  # fmt: skip
-    missing = evaluation.num_videos - evaluation.num_evaluated
-    progress.say(
-        f"epoch {state.epoch + 1}: test top1 {100 * top1:.2f} %  loss {figures['loss']:.4f}  "
-        f"({figures['count']} videos{f', {missing} unreadable' if missing else ''})  "
-        f"trained {train_seconds:.0f} s, waited for data {100 * waited / max(train_seconds, 1e-9):.0f} %, "
-        f"evaluated {seconds:.0f} s"
-    )
-    state.last_top1 = top1
-    if top1 <= state.best_top1:
-        return False
-    state.best_top1, state.best_step = top1, state.step
-    return True
+def _begin(
+    config: Config, folder: RunFolder | Silent, resume: bool, index: VideoIndex, precision: Precision, group: Group
+) -> tuple[RunState, int, Checkpoint | None]:
+    """(where the run is, records that it has written, checkpoint to go on from), the same on all ranks."""
+    found = _find_checkpoint(folder, config, index.digest, group) if resume else None
+    if found is None:
+        (folder.describe if resume else folder.begin)(config)
+        return RunState(), 0, None
+    checkpoint, complaints = found
+    check_classes(tuple(checkpoint.state["classes"]), index.classes, str(folder.path), str(index.path))
+    folder.describe(config)
+    state = RunState.of(checkpoint)
+    if group.is_first:
+        trained = checkpoint.state.get("precision", "fp32")
+        if trained != str(precision):
+            complaints = [*complaints, f"{folder.path}: was trained in {trained} so far, goes on in {precision}"]
+        for complaint in complaints:
+            tell(f"warning: {complaint}")
+        tell(f"{folder.path}: going on at step {state.step}, epoch {state.epoch + 1}")
+    return state, int(checkpoint.state["records"]), checkpoint
 
 
 def _find_checkpoint(
@@ -276,14 +216,34 @@ def _find_checkpoint(
     return Checkpoint(weights, optimizer, values[0]), values[1]
 
 
+def _report(evaluation: Evaluation, state: RunState, out: Outputs | Silent, spent: tuple[float, float, float]) -> None:
+    """Write an evaluation down.
+
+    `spent`: seconds in which the epoch was trained, of which it waited for data, and those of the evaluation.
+    """
+    train_seconds, waited, seconds = spent
+    figures = evaluation.video
+    out.log({
+        "kind": "eval", "epoch": state.epoch + 1, "step": state.step, "loss": figures["loss"], "top1": figures["top1"],
+        "top5": figures["top5"], "count": figures["count"], "seconds": seconds,
+    })  # fmt: skip
+    missing = evaluation.num_videos - evaluation.num_evaluated
+    out.say(
+        f"epoch {state.epoch + 1}: test top1 {100 * (figures['top1'] or 0):.2f} %  loss {figures['loss']:.4f}  "
+        f"({figures['count']} videos{f', {missing} unreadable' if missing else ''})  "
+        f"trained {train_seconds:.0f} s, waited for data {100 * waited / max(train_seconds, 1e-9):.0f} %, "
+        f"evaluated {seconds:.0f} s"
+    )
+
+
 def _count_bad(
-    clips: tuple[BadClip, ...], bad: dict[int, str], config: Config, videos: int, progress: Progress | Silent
+    clips: tuple[BadClip, ...], bad: dict[int, str], config: Config, videos: int, out: Outputs | Silent
 ) -> None:
     """Note the videos that can't be read; raise DataError once they are more than the config allows."""
     for clip in clips:
         if clip.video_id not in bad:
             bad[clip.video_id] = clip.reason
-            progress.say(f"warning: left out: {clip.reason}")
+            out.say(f"warning: left out: {clip.reason}")
     if len(bad) > config.data.max_bad_fraction * videos:
         raise DataError(
             f"{len(bad)} of {videos} training videos can't be read, more than data.max_bad_fraction "
@@ -291,27 +251,15 @@ def _count_bad(
         )
 
 
-def _describe(config: Config, index: VideoIndex, state: RunState, records: int) -> dict[str, Any]:
-    return {
-        "format": CHECKPOINT_FORMAT,
-        "config": config.model_dump(mode="json"),
-        "classes": list(index.classes),
-        "index_digest": index.digest,
-        "records": records,
-        **vars(state),
-    }
-
-
-def _tell(checkpoint: Checkpoint, complaints: list[str], state: RunState, precision: Precision, run: Path) -> None:
-    """Say what the run goes on with, and what is not as it was."""
-    before = checkpoint.state.get("precision", "fp32")
-    if before != str(precision):
-        complaints = [*complaints, f"{run}: was trained in {before} so far, goes on in {precision}"]
-    for complaint in complaints:
-        print(f"warning: {complaint}", file=sys.stderr)
-    print(f"{run}: going on at step {state.step}, epoch {state.epoch + 1}", file=sys.stderr)
-
-
-def _stopped(run: Path, state: RunState) -> Stopped:
+def _ended(error: R3DFastError, out: Outputs | Silent, run: Path) -> R3DFastError:
+    """The error to raise where a run ends early, once all is on the disk: `error` and the command that continues it."""
     command = f"r3d-fast train -c {shlex.quote(str(run / 'config.yaml'))} --run {shlex.quote(str(run))} --resume auto"
-    return Stopped(f"stopped by a signal after step {state.step}; continue with: {command}")
+    try:
+        out.finish()
+    except CheckpointError as refused:
+        return CheckpointError(
+            f"{error}, and {refused}; free space there and continue from the one before it: {command}"
+        )
+    if str(error):
+        error.args = (f"{error}; continue with: {command}",)
+    return error

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from r3d_fast.evaluate import evaluate_model
 from r3d_fast.feed import feed
 from r3d_fast.learner import Learner
 from r3d_fast.precision import Precision
+from r3d_fast.randomness import seed_batch
 
 LIMIT = 240.0
 STEPS = 3
@@ -62,22 +61,6 @@ def train(index: VideoIndex, run: Path, count: int, *more: str) -> subprocess.Co
         train_command(index, run, count, *more), env=environment(), capture_output=True, text=True, timeout=LIMIT,
         check=False,
     )  # fmt: skip
-
-
-def records(run: Path, kind: str = "train") -> list[dict[str, Any]]:
-    path = run / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [record for line in lines if (record := json.loads(line))["kind"] == kind]
-
-
-def wait_for_step(run: Path, step: int, child: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + LIMIT / 2
-    path = run / "metrics.jsonl"
-    while time.monotonic() < end and child.poll() is None:
-        if path.exists() and path.read_text(encoding="utf-8").count('"train"') >= step:
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"no step {step}: {child.poll()}")
 
 
 def rank_pids(parent: int) -> dict[int, int]:
@@ -123,15 +106,19 @@ def one_rank(data: Path, group: Group) -> dict[str, Any]:
         fed = feed(batch, "cpu")
         loss, _ = step._backward(fed)
         rows = int(batch.is_real.sum())
-        out[f"loss.{number}"], share = group.weigh(float(loss), rows)
+        loss = loss.reshape([1]) * rows
         gradients = [p.grad for p in step._parameters if p.grad is not None]
-        group.average(gradients, share, [])
+        group.add_up([*gradients, loss], [])
+        whole = group.total(rows)
+        out[f"loss.{number}"] = loss.item() / whole
+        for gradient in gradients:  # as if each row of each rank were real
+            paddle.assign(gradient * (len(batch.labels) / whole), output=gradient)
         for place, gradient in enumerate(gradients):
             out[f"gradient.{number}.{place}"] = gradient.numpy()
         step._clear()
     for number, batch in enumerate(found):
         learner.step(feed(batch, "cpu"), 0.1)
-        group.seed(7, number)
+        seed_batch(7, 0, number, group.index)
         out[f"draw.{number}"] = paddle.rand([4]).numpy()
     out |= {f"before.{name}": array for name, array in learner.arrays()[0].items()}
     fed, last = feed(found[0], "cpu"), group.index == group.count - 1

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import ranks
 import tiny
+from runs import records, wait_for_step
 
 from pipelines.errors import UsageError
 from pipelines.index import VideoIndex
@@ -159,7 +160,7 @@ def test_a_signal_stops_all_at_one_step_and_the_run_goes_on_to_the_same_bits(ind
     assert done.stdout.startswith(f"{whole}: 24 steps, best top1"), done.stdout
     assert "train 24/24" in done.stderr
     child = ranks.start(index, parts, 2, *more)
-    ranks.wait_for_step(parts, 1, child)
+    wait_for_step(parts, 1, child)
     child.send_signal(signal.SIGTERM)
     out, err = child.communicate(timeout=ranks.LIMIT)
     assert child.returncode == 75, err
@@ -168,9 +169,9 @@ def test_a_signal_stops_all_at_one_step_and_the_run_goes_on_to_the_same_bits(ind
     done = ranks.train(index, parts, 2, *more)
     assert done.returncode == 0, done.stderr
     assert f"{parts}: going on at step" in done.stderr
-    assert [r["step"] for r in ranks.records(parts)] == list(range(1, 25))
-    assert {r["count"] for r in ranks.records(parts)} == {6}
-    assert {r["count"] for r in ranks.records(parts, "eval")} == {16}
+    assert [r["step"] for r in records(parts, "train")] == list(range(1, 25))
+    assert {r["count"] for r in records(parts, "train")} == {6}
+    assert {r["count"] for r in records(parts, "eval")} == {16}
     ours, theirs = latest_checkpoint(whole), latest_checkpoint(parts)
     assert ours is not None
     assert theirs is not None
@@ -183,7 +184,7 @@ def test_a_signal_stops_all_at_one_step_and_the_run_goes_on_to_the_same_bits(ind
 def test_a_killed_rank_ends_the_job_and_another_number_of_ranks_goes_on(index: VideoIndex, tmp_path: Path) -> None:
     run, more = tmp_path / "run", ("model.width=8", "train.epochs=6")
     child = ranks.start(index, run, 2, *more)
-    ranks.wait_for_step(run, 3, child)
+    wait_for_step(run, 3, child)
     began = time.monotonic()
     ranks.os.kill(ranks.rank_pids(child.pid)[1], signal.SIGKILL)
     _, err = child.communicate(timeout=ranks.LIMIT)
@@ -195,14 +196,14 @@ def test_a_killed_rank_ends_the_job_and_another_number_of_ranks_goes_on(index: V
     assert "loader.batch_size: 6 -> 4" in refused.stderr
     done = ranks.train(index, run, 3, *more)
     assert done.returncode == 0, done.stderr
-    assert [r["step"] for r in ranks.records(run)] == list(range(1, 25))
-    assert {r["count"] for r in ranks.records(run)} == {6}
+    assert [r["step"] for r in records(run, "train")] == list(range(1, 25))
+    assert {r["count"] for r in records(run, "train")} == {6}
 
 
 def test_a_stalled_rank_ends_the_job(index: VideoIndex, tmp_path: Path) -> None:
     run = tmp_path / "run"
     child = ranks.start(index, run, 2, "train.epochs=60", "train.rank_timeout_seconds=2")
-    ranks.wait_for_step(run, 2, child)
+    wait_for_step(run, 2, child)
     began = time.monotonic()
     ranks.os.kill(ranks.rank_pids(child.pid)[1], signal.SIGSTOP)
     _, err = child.communicate(timeout=ranks.LIMIT)
@@ -219,7 +220,7 @@ def test_the_launcher_alone_passes_a_signal_on(index: VideoIndex, tmp_path: Path
     child = ranks.subprocess.Popen(
         command, env=ranks.environment(), stdout=ranks.subprocess.PIPE, stderr=ranks.subprocess.STDOUT, text=True
     )
-    ranks.wait_for_step(run, 2, child)
+    wait_for_step(run, 2, child)
     child.send_signal(signal.SIGTERM)
     child.communicate(timeout=ranks.LIMIT)
     assert child.returncode == signal.SIGTERM
@@ -227,4 +228,4 @@ def test_the_launcher_alone_passes_a_signal_on(index: VideoIndex, tmp_path: Path
     assert "stopped by a signal after step" in log
     found = latest_checkpoint(run)
     assert found is not None
-    assert found[1].state["step"] == len(ranks.records(run))
+    assert found[1].state["step"] == len(records(run, "train"))

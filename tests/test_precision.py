@@ -177,7 +177,8 @@ def test_the_white_list_has_the_names_by_which_paddle_asks() -> None:
     )
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
-        env={**os.environ, "GLOG_v": "6"}, capture_output=True, text=True, errors="replace", check=True,
+        env={**os.environ, "GLOG_v": "6", "GLOG_minloglevel": "0"}, capture_output=True, text=True, errors="replace",
+        check=True,
     )  # fmt: skip
     asked = set(re.findall(r"AMP GetAmpDestDtype:? op\((\w+)\)", done.stderr))
     assert asked >= WHITE_LIST | {"matmul_v2", "reduce_mean", "batch_norm"}
@@ -254,7 +255,7 @@ def test_the_scale_backs_off_at_once_and_grows_after_1000_steps() -> None:
     for _ in range(999):
         scaler.update(True)
     assert scaler.scale == 2.0**13
-    for _ in range(100_000):
+    for _ in range(11_000):
         scaler.update(True)
     assert scaler.scale == 2.0**24
 

@@ -4,11 +4,9 @@ import csv
 import json
 import math
 import os
-import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,13 +15,13 @@ import numpy as np
 import paddle
 import pytest
 import tiny
-from claimed import claim_gpu
+from runs import assert_same, last_checkpoint, records, wait_for_step
 
 from pipelines.errors import DataError, UsageError
 from pipelines.index import VideoIndex
 from pipelines.loader import Batch
 from r3d_fast import train as train_function
-from r3d_fast.checkpoint import Checkpoint, latest_checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
+from r3d_fast.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
 from r3d_fast.cli import cli, run_cli
 from r3d_fast.evaluate import evaluate
 from r3d_fast.feed import feed
@@ -32,7 +30,6 @@ from r3d_fast.optim import new_optimizer
 from r3d_fast.precision import LossScaler, Precision
 from r3d_fast.restore import new_model
 from r3d_fast.runfolder import RunFolder
-from r3d_fast.schedule import learning_rate
 from r3d_fast.step import TrainStep
 from r3d_fast.train import DivergedError
 
@@ -53,48 +50,12 @@ def finished(index: VideoIndex, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return run
 
 
-def records(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
-def last_checkpoint(run: Path) -> Checkpoint:
-    found = latest_checkpoint(run)
-    assert found is not None
-    return found[1]
-
-
-def assert_same_outcome(run: Path, other: Path) -> None:
-    """Both ended with the same bits, and both wrote down every step once."""
-    ours, theirs = last_checkpoint(run), last_checkpoint(other)
-    for mine, yours in ((ours.weights, theirs.weights), (ours.optimizer, theirs.optimizer)):
-        assert mine.keys() == yours.keys()
-        for name in mine:
-            np.testing.assert_array_equal(mine[name], yours[name], err_msg=name)
-    for key in ("step", "epoch", "position", "best_top1", "best_step", "last_top1"):
-        assert ours.state[key] == theirs.state[key], key
-    timeless = [
-        [{k: v for k, v in r.items() if k not in ("clips_per_second", "wait_share", "seconds")} for r in records(path)]
-        for path in (run, other)
-    ]
-    assert timeless[0] == timeless[1]
-
-
 def start(index: VideoIndex, run: Path, *more: str, resume: bool = True) -> subprocess.Popen[str]:
     arguments = tiny.command("train", "-c", "demo", "--run", run, *tiny.options(tiny.overrides(index, *more)))
     if resume:
         arguments += ["--resume", "auto"]
     environment = {**os.environ, "PYTHONPATH": str(tiny.REPO)}
     return subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for_step(run: Path, step: int, child: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and child.poll() is None:
-        path = run / "metrics.jsonl"
-        if path.exists() and path.read_text(encoding="utf-8").count('"train"') >= step:
-            return
-        time.sleep(0.02)
-    assert child.poll() is not None, f"no step {step} after two minutes"
 
 
 def test_a_run_leaves_what_the_readme_promises(finished: Path, index: VideoIndex) -> None:
@@ -132,28 +93,7 @@ def test_the_same_seed_gives_the_same_bits(index: VideoIndex, finished: Path, tm
     out, err = child.communicate(timeout=240)
     assert child.returncode == 0, err
     assert "best top1" in out
-    assert_same_outcome(tmp_path / "again", finished)
-
-
-def test_kill_9_at_random_moments_and_resume_ends_with_the_same_bits(
-    index: VideoIndex, finished: Path, tmp_path: Path
-) -> None:
-    run, rng, kills = tmp_path / "killed", random.Random(3), 0
-    for _ in range(4):
-        child = start(index, run)
-        seen = list_checkpoints(run)
-        target = last_checkpoint(run).state["step"] if seen else 0
-        wait_for_step(run, min(target + rng.randint(1, 3), STEPS), child)
-        time.sleep(rng.uniform(0.0, 0.15))
-        if child.poll() is None:
-            child.kill()
-            kills += 1
-        child.communicate(timeout=60)
-    child = start(index, run)
-    _, err = child.communicate(timeout=240)
-    assert child.returncode == 0, err
-    assert kills >= 2
-    assert_same_outcome(run, finished)
+    assert_same(tmp_path / "again", finished)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -171,7 +111,7 @@ def test_a_signal_stops_after_a_checkpoint_and_says_how_to_go_on(
     assert last_checkpoint(run).state["step"] >= 2
     done = tiny.call("train", "-c", run / "config.yaml", "--run", run, "--resume", "auto")
     assert done.returncode == 0, done.stderr
-    assert_same_outcome(run, finished)
+    assert_same(run, finished)
 
 
 def test_a_damaged_newest_checkpoint_costs_its_steps_only(index: VideoIndex, finished: Path, tmp_path: Path) -> None:
@@ -185,7 +125,7 @@ def test_a_damaged_newest_checkpoint_costs_its_steps_only(index: VideoIndex, fin
     assert done.returncode == 0, done.stderr
     assert "SHA-256 differs from the manifest" in done.stderr
     assert "going on at step" in done.stderr
-    assert_same_outcome(run, finished)
+    assert_same(run, finished)
 
 
 def test_moments_outlive_a_resumption_that_has_no_step_left_to_take(
@@ -275,7 +215,10 @@ def test_a_loss_that_is_no_number_ends_the_run(index: VideoIndex, tmp_path: Path
     with pytest.raises(DivergedError, match=r"not a number in 20 steps in a row .*lower optimizer.lr") as caught:
         train_function(config, run=tmp_path / "run")
     assert caught.value.exit_code == 6
-    assert records(tmp_path / "run")[-1]["loss"] is None
+    bad = [record for record in records(tmp_path / "run", "train") if "videos" in record]
+    assert (len(bad), {len(record["videos"]) for record in bad}) == (20, {6})
+    assert f"(step {bad[-1]['step']}, videos {', '.join(bad[-1]['videos'][:4])}, ...;" in str(caught.value)
+    assert set(bad[-1]["videos"]) <= {index[video].path for video in range(len(index))}
 
 
 def test_rows_that_are_not_real_move_nothing(index: VideoIndex) -> None:
@@ -296,29 +239,6 @@ def test_rows_that_are_not_real_move_nothing(index: VideoIndex) -> None:
     np.testing.assert_allclose(after[0][1], after[1][1], rtol=1e-5, atol=1e-6)
 
 
-def test_the_optimiser_is_the_reference_recipe_by_hand() -> None:
-    """Two steps of momentum 0.9 with L2 on every parameter, against the formula."""
-    layer = paddle.nn.Linear(2, 1)
-    layer.weight.set_value(np.array([[1.0], [-2.0]], np.float32))
-    layer.bias.set_value(np.array([0.5], np.float32))
-
-    class Settings:
-        class optimizer:
-            lr, momentum, nesterov, weight_decay = 0.01, 0.9, False, 1e-3
-
-    optimizer = new_optimizer(Settings, layer)  # type: ignore[arg-type]
-    expected, velocity = np.array([1.0, -2.0, 0.5]), np.zeros(3)
-    for rate in (0.01, 0.001):
-        optimizer.set_lr(rate)
-        layer(paddle.ones([1, 2])).sum().backward()
-        optimizer.step()
-        optimizer.clear_grad()
-        velocity = 0.9 * velocity + (np.ones(3) + 1e-3 * expected)
-        expected = expected - rate * velocity
-    actual = np.concatenate([layer.weight.numpy().ravel(), layer.bias.numpy()])
-    np.testing.assert_allclose(actual, expected, rtol=1e-6)
-
-
 def test_a_second_signal_stops_at_once(index: VideoIndex, tmp_path: Path) -> None:
     run = tmp_path / "run"
     child = start(
@@ -330,99 +250,6 @@ def test_a_second_signal_stops_at_once(index: VideoIndex, tmp_path: Path) -> Non
     child.send_signal(signal.SIGTERM)
     child.communicate(timeout=60)
     assert child.returncode in (-signal.SIGTERM, 75)
-
-
-@pytest.fixture
-def fp16_o2(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs that would be fp32 here go the whole way of fp16 O2, but for the kernels."""
-    claim_gpu(monkeypatch)
-    module = sys.modules[train_function.__module__]  # r3d_fast.train is the function
-    monkeypatch.setattr(module, "settle", lambda config: ("cpu", Precision("fp16", "O2"), config))
-    monkeypatch.setattr(LossScaler, "FIRST", 2.0**18)  # the first steps overflow
-    monkeypatch.setattr(LossScaler, "GROWTH_STEPS", 4)
-
-
-def cut(run: Path, to: Path, step: int) -> None:
-    """A copy of `run` as it was when it had taken `step` steps."""
-    shutil.copytree(run, to)
-    for folder in list_checkpoints(to):
-        if load_checkpoint(folder).state["step"] > step:
-            shutil.rmtree(folder)
-
-
-def test_a_resumed_fp16_run_ends_with_the_same_bits_and_the_same_scale(
-    index: VideoIndex, tmp_path: Path, fp16_o2: None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = tiny.tiny_config(index, "train.keep_checkpoints=100")
-    whole = train_function(config, run=tmp_path / "whole")
-    assert "training in fp16 O2, auto" in capsys.readouterr().err
-    assert whole.steps == STEPS
-    first, last = last_checkpoint_at(tmp_path / "whole", 6), last_checkpoint(tmp_path / "whole").state
-    assert first["scaler"]["scale"] < 2.0**18
-    assert first["skipped"] > 0
-    assert (first["precision"], last["precision"]) == ("fp16 O2", "fp16 O2")
-    cut(tmp_path / "whole", tmp_path / "resumed", 6)
-    train_function(config, run=tmp_path / "resumed", resume=True)
-    assert "going on at step 6" in capsys.readouterr().err
-    assert_same_outcome(tmp_path / "resumed", tmp_path / "whole")
-    again = last_checkpoint(tmp_path / "resumed").state
-    assert (again["scaler"], again["skipped"]) == (last["scaler"], last["skipped"])
-
-
-def last_checkpoint_at(run: Path, step: int) -> dict[str, Any]:
-    return next(state for f in list_checkpoints(run) if (state := load_checkpoint(f).state)["step"] == step)
-
-
-def test_skipped_steps_do_not_advance_the_schedule(index: VideoIndex, tmp_path: Path, fp16_o2: None) -> None:
-    config = tiny.tiny_config(index)
-    train_function(config, run=tmp_path / "run")
-    steps = [r for r in records(tmp_path / "run") if r["kind"] == "train"]
-    skipped = [r["skipped"] for r in steps]
-    assert skipped[0] == 1
-    assert skipped[-1] < STEPS
-    for number, record in enumerate(steps):
-        before = skipped[number - 1] if number else 0
-        assert record["lr"] == learning_rate(
-            number - before, base=config.optimizer.lr, steps_per_epoch=4, epochs=3, spec=config.schedule
-        )
-        if record["skipped"] > before:
-            assert steps[min(number + 1, STEPS - 1)]["loss_scale"] <= record["loss_scale"]
-
-
-def test_a_checkpoint_of_fp16_holds_float32_weights_that_any_device_loads(
-    index: VideoIndex,
-    tmp_path: Path,
-    fp16_o2: None,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    config = tiny.tiny_config(index, "train.keep_checkpoints=100")
-    train_function(config, run=tmp_path / "run")
-    checkpoint = last_checkpoint(tmp_path / "run")
-    assert {array.dtype for array in checkpoint.weights.values()} == {np.dtype(np.float32)}
-    assert {array.dtype for array in checkpoint.optimizer.values()} == {np.dtype(np.float32)}
-    rounded = checkpoint.weights["head.fc.weight"].astype(np.float16).astype(np.float32)
-    assert (rounded != checkpoint.weights["head.fc.weight"]).any()
-    evaluation, _ = evaluate(tmp_path / "run", config)
-    assert evaluation.num_evaluated == 16
-    monkeypatch.undo()
-    cut(tmp_path / "run", tmp_path / "moved", 6)
-    capsys.readouterr()
-    assert train_function(config, run=tmp_path / "moved", resume=True).steps == STEPS
-    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning:")]
-    assert warnings == [f"warning: {tmp_path / 'moved'}: was trained in fp16 O2 so far, goes on in fp32"]
-    assert last_checkpoint(tmp_path / "moved").state["precision"] == "fp32"
-
-
-def test_a_scale_that_collapses_ends_the_run(
-    index: VideoIndex, tmp_path: Path, fp16_o2: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(LossScaler, "FIRST", 2.0**40)
-    monkeypatch.setattr(LossScaler, "LEAST", 2.0**40)
-    config = tiny.tiny_config(index, "train.epochs=20")
-    with pytest.raises(DivergedError, match=r"gradients were not a number in 20 steps in a row .*lower optimizer.lr"):
-        train_function(config, run=tmp_path / "run")
-    assert all(r["loss"] is not None for r in records(tmp_path / "run") if r["kind"] == "train")
 
 
 def test_memory_that_runs_out_ends_the_run_with_4_and_the_batch_that_fits(
@@ -442,7 +269,8 @@ def test_memory_that_runs_out_ends_the_run_with_4_and_the_batch_that_fits(
     assert code == 4
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == (
-        "r3d-fast: out of memory on the CPU: a batch of 6 clips does not fit; a batch of 1 fits: -o loader.batch_size=1"
+        "r3d-fast: out of memory on the CPU: a batch of 6 clips does not fit; a batch of 1 fits: "
+        "-o loader.batch_size=1 -o train.accumulate=6 (the same steps, but for batch norm)"
     )
 
 

@@ -23,6 +23,7 @@ OVERRIDES = (
     "train.eval_every_epochs=1",
     "train.checkpoint_every_steps=2",
     "train.device=cpu",
+    "train.log_to=[]",
 )
 
 

@@ -1,0 +1,59 @@
+"""What tests ask of run folders: records, checkpoints, and whether two runs are the same run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from r3d_fast.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint
+
+CLOCKS = ("clips_per_second", "wait_share", "seconds")  # what no two runs have in common
+PATIENCE = 120.0
+
+
+def records(run: Path, kind: str | None = None) -> list[dict[str, Any]]:
+    """The whole lines of metrics.jsonl so far, of one kind or all."""
+    path = run / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    found = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [record for record in found if kind is None or record["kind"] == kind]
+
+
+def last_checkpoint(run: Path) -> Checkpoint:
+    found = latest_checkpoint(run)
+    assert found is not None
+    return found[1]
+
+
+def wait_for_step(run: Path, step: int, child: subprocess.Popen[str]) -> None:
+    """Return when `run` has taken `step` steps, or its process has ended."""
+    deadline = time.monotonic() + PATIENCE
+    while len(records(run, "train")) < step and child.poll() is None:
+        assert time.monotonic() < deadline, f"no step {step} after two minutes"
+        time.sleep(0.005)
+
+
+def timeless(run: Path) -> list[dict[str, Any]]:
+    return [{key: value for key, value in record.items() if key not in CLOCKS} for record in records(run)]
+
+
+def assert_same(run: Path, other: Path) -> None:
+    """Same bits in the last checkpoint and the best, every step once, the same figures."""
+    for ours, theirs in (
+        (last_checkpoint(run), last_checkpoint(other)),
+        (load_checkpoint(run / "best"), load_checkpoint(other / "best")),
+    ):
+        for mine, yours in ((ours.weights, theirs.weights), (ours.optimizer, theirs.optimizer)):
+            assert mine.keys() == yours.keys()
+            for name in mine:
+                np.testing.assert_array_equal(mine[name], yours[name], err_msg=name)
+        states = [{k: v for k, v in c.state.items() if k not in ("config", *CLOCKS)} for c in (ours, theirs)]
+        assert states[0] == states[1]
+    assert timeless(run) == timeless(other)
+    rows = (run / "metrics.csv").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == 1 + len(records(run))
