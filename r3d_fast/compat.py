@@ -150,6 +150,11 @@ def autocast(dtype: str, level: str, white_list: frozenset[str]) -> Any:
     return import_paddle().amp.auto_cast(custom_white_list=set(white_list), level=level, dtype=dtype)
 
 
+def without_autocast() -> Any:
+    """A context in which no autocast is in force, whatever the caller is in."""
+    return import_paddle().amp.auto_cast(enable=False)
+
+
 def new_parameter(tensor: Any) -> Any:
     """A trainable parameter with the values and dtype of `tensor`."""
     from paddle.base.framework import EagerParamBase

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 import tempfile
 import zlib
 from collections.abc import Callable
@@ -28,9 +27,8 @@ import_paddle()  # what has to be said to Paddle before it is imported comes fir
 
 import paddle  # noqa: E402
 
-from r3d_fast.models.resnet3d import Backbone  # noqa: E402
+from r3d_fast.graphs import Forward, twin_backbone, warn_plain  # noqa: E402
 
-Forward = Callable[[Any], Any]
 _graphs: WeakKeyDictionary[Any, tuple[int, dict[tuple[int, ...], Forward]]] = WeakKeyDictionary()
 
 
@@ -64,7 +62,7 @@ def traced(model: Any) -> Forward:
             try:
                 graphs[shape] = _compile(model, shape)
             except Exception as error:  # whatever a version of Paddle may raise: the model gives the same
-                _warn("evaluates", error)
+                warn_plain("evaluates", "CPU", error)
                 graphs[shape] = _eager(model)
         return graphs[shape](clips)
 
@@ -95,7 +93,7 @@ class _TrainingGraph:
                 self.graphs[key] = self._trace()
                 return self._logits(clips, self.graphs[key])
             except Exception as error:  # whatever a version of Paddle may raise: the model gives the same
-                _warn("trains", error)
+                warn_plain("trains", "CPU", error)
                 self.graphs[key] = None
         features = self.graphs[key]
         return self.model(clips) if features is None else self._logits(clips, features)
@@ -176,17 +174,8 @@ def _graph(layer: Any, data_format: str, copying: bool) -> Forward:
 
 
 def _channels_first(model: Any, *, conv_bias: bool) -> Any:
-    """A backbone with the very parameters and buffers of `model`'s, channels first: all that oneDNN does right here."""
-    state = paddle.get_rng_state()  # what the first weights of the new layers draw is not to be missed elsewhere
-    backbone = Backbone(replace(model.architecture, data_format="NCDHW", conv_bias=conv_bias))
-    paddle.set_rng_state(state)
-    for mine, theirs in zip(backbone.sublayers(), model.backbone.sublayers(), strict=True):
-        mine.training = theirs.training
-        for name, _ in list(mine.named_parameters(include_sublayers=False)):
-            setattr(mine, name, getattr(theirs, name))
-        for name, _ in list(mine.named_buffers(include_sublayers=False)):
-            setattr(mine, name, getattr(theirs, name))
-    return backbone
+    """A twin of `model`'s backbone, channels first: all that oneDNN does right here."""
+    return twin_backbone(model, replace(model.architecture, data_format="NCDHW", conv_bias=conv_bias))
 
 
 @cache
@@ -288,8 +277,3 @@ def _keep_freed_memory() -> None:
         trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
         mallopt(trim_threshold, 2**31 - 1)
         mallopt(mmap_max, 0)
-
-
-def _warn(what: str, error: Exception) -> None:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-    print(f"warning: this Paddle {what} without its faster CPU path ({reason})", file=sys.stderr)

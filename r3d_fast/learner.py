@@ -66,6 +66,11 @@ class Learner:
 
     def _forward(self) -> Any:
         """What computes the model's logits in training."""
+        if self.device == "gpu":
+            from r3d_fast import gpu  # imports Paddle
+
+            gpu.search_algorithms()
+            return gpu.accelerate_training(self.model)
         if self.device != "cpu" or self.precision.name != "fp32":
             return self.model
         from r3d_fast.cpu import accelerate_training  # imports Paddle

@@ -260,9 +260,9 @@ def test_waits_for_data_and_steps_are_counted_apart(monkeypatch: pytest.MonkeyPa
                 clock.takes(0.5)
                 yield fed, fed
 
-        def step(self, _: Batch) -> float:
+        def step(self, _: Batch) -> SimpleNamespace:
             clock.takes(1.0)
-            return 1.0
+            return SimpleNamespace(loss=1.0)
 
     contender = trainers.Training(Model(), Loader())  # type: ignore[arg-type]
     assert contender.make(5) == 15  # over the end of two epochs
