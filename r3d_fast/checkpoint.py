@@ -29,7 +29,7 @@ OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
 MANIFEST = "manifest.json"
 _STEP = "step-{:09d}"
-Fetched = Callable[[float], None]
+Pace = Callable[[float], None]
 
 
 class CheckpointError(R3DFastError, ValueError):
@@ -47,10 +47,10 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, fetched: Fetched | None = None) -> None:
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, pace: Pace | None = None) -> None:
     """Write `checkpoint` as `folder`, in place of one that is there; a kill leaves the old or the new one.
 
-    `fetched` is called after each array that came from a GPU, with the seconds it took. Raises OSError where the disk
+    `pace` is called after each piece of the work, with the seconds it took. Raises OSError where the disk
     refuses, with nothing half-written left under that name.
     """
     building = folder.with_name(folder.name + ".tmp")
@@ -58,9 +58,9 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, fetched: Fetched | Non
     try:
         building.mkdir(parents=True)
         about = {"r3d_fast": json.dumps({key: checkpoint.state[key] for key in ("format", "config", "classes")})}
-        manifest = {WEIGHTS: write_tensors(building / WEIGHTS, checkpoint.weights, about, fetched)}
+        manifest = {WEIGHTS: write_tensors(building / WEIGHTS, checkpoint.weights, about, pace)}
         if checkpoint.optimizer:
-            manifest[OPTIMIZER] = write_tensors(building / OPTIMIZER, checkpoint.optimizer, {}, fetched)
+            manifest[OPTIMIZER] = write_tensors(building / OPTIMIZER, checkpoint.optimizer, {}, pace)
         manifest[STATE] = write_bytes(building / STATE, json.dumps(checkpoint.state, indent=1).encode())
         write_bytes(building / MANIFEST, json.dumps(manifest, indent=1).encode())
         _sync_folder(building)

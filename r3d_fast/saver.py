@@ -9,7 +9,7 @@ from types import TracebackType
 
 from r3d_fast.checkpoint import Checkpoint, CheckpointError, drop_old_checkpoints, save_checkpoint, step_folder
 
-_PAUSE = 19  # times as long as fetching an array from a GPU took it is left alone: 5 % of its time at most
+_PAUSE = 19  # times as long as a piece of the work took training has the machine to itself: saving gets 5 % of it
 
 
 class CheckpointWriter:
@@ -121,5 +121,5 @@ class CheckpointWriter:
                     self._error = error
 
     def _pause(self, seconds: float) -> None:
-        """Leave the GPU to training, after `seconds` of fetching from it; not when training waits for us."""
+        """Leave the machine to training, after `seconds` of work; not when training waits for us."""
         self._hurry.wait(_PAUSE * seconds)

@@ -23,15 +23,15 @@ _NAMES = {
     "uint8": "U8", "bool": "BOOL",
 }  # fmt: skip
 _ALIGNMENT = 8
-_PIECE = 1 << 24  # bytes written at once
+_PIECE = 1 << 22  # bytes hashed and written at once
 
 
 def write_tensors(
-    path: Path, arrays: Mapping[str, Any], about: Mapping[str, str], fetched: Callable[[float], None] | None = None
+    path: Path, arrays: Mapping[str, Any], about: Mapping[str, str], pace: Callable[[float], None] | None = None
 ) -> dict[str, Any]:
     """{bytes, sha256} of a new safetensors file of `arrays` (NumPy, or copies on a GPU) and metadata `about`.
 
-    `fetched` is called after each array that came from a GPU, with the seconds it took. Raises OSError.
+    `pace` is called after each piece of the work, with the seconds it took. Raises OSError.
     """
     # Largest items first: so each array lies aligned.
     names = sorted(arrays, key=lambda name: (-np.dtype(arrays[name].dtype).itemsize, name))
@@ -47,9 +47,9 @@ def write_tensors(
     def parts() -> Iterable[memoryview]:
         yield memoryview(len(text).to_bytes(8, "little") + text)
         for name in names:
-            yield _fetch(arrays[name], fetched)
+            yield _fetch(arrays[name])
 
-    return _write(path, parts())
+    return _write(path, parts(), pace)
 
 
 def write_bytes(path: Path, content: bytes) -> dict[str, Any]:
@@ -57,24 +57,27 @@ def write_bytes(path: Path, content: bytes) -> dict[str, Any]:
     return _write(path, [memoryview(content)])
 
 
-def _fetch(array: Any, fetched: Callable[[float], None] | None) -> memoryview:
+def _fetch(array: Any) -> memoryview:
     """The bytes of an array, fetched from a GPU where it lies there."""
     if not isinstance(array, np.ndarray):
-        start = time.monotonic()
         array = array.numpy()
-        if fetched is not None:
-            fetched(time.monotonic() - start)
     flat: NDArray[np.uint8] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     return flat.data
 
 
-def _write(path: Path, parts: Iterable[memoryview]) -> dict[str, Any]:
+def _write(path: Path, parts: Iterable[memoryview], pace: Callable[[float], None] | None = None) -> dict[str, Any]:
     digest, size = hashlib.sha256(), 0
     with path.open("wb", buffering=0) as file:
+        start = time.monotonic()
         for part in parts:
-            digest.update(part)
-            size += len(part)
-            while part:
-                part = part[file.write(part[:_PIECE]) :]
+            for first in range(0, len(part), _PIECE):
+                piece = part[first : first + _PIECE]
+                digest.update(piece)
+                size += len(piece)
+                while piece:
+                    piece = piece[file.write(piece) :]
+                if pace is not None:
+                    pace(time.monotonic() - start)
+                    start = time.monotonic()
         os.fsync(file.fileno())
     return {"bytes": size, "sha256": digest.hexdigest()}
