@@ -41,7 +41,7 @@ $(OLDEST)/.test: setup.cfg
 
 # Editable, so that what is tested is what is in the folder.
 $(VENV)/.test: $(BIN)/python setup.cfg
-	$(BIN)/pip install --quiet --editable '.[cpu,test]'
+	$(BIN)/pip install --quiet --editable '.[cpu,test,visualdl,tensorboard]'
 	touch $@
 
 clean:

@@ -94,12 +94,13 @@ def assert_nobody_left(group: int) -> None:
 def test_kill_9_at_random_moments_with_a_checkpoint_at_every_step_and_dropout(
     started: Any, whole: Path, tmp_path: Path
 ) -> None:
-    """`python -m bench.resume` does the same ten times and more."""
+    """Before the first step too; `python -m bench.resume` does the same with checkpoints that take long to write."""
     run, rng, killed = tmp_path / "killed", random.Random(7), 0
-    for _ in range(3):
+    for _ in range(10):
         child = started(run)
-        wait_for_step(run, min(len(records(run, "train")) + rng.randint(1, 3), STEPS), child)
-        time.sleep(rng.uniform(0.0, 0.05))
+        more = rng.randint(0, 2)
+        wait_for_step(run, min(len(records(run, "train")) + more, STEPS), child)
+        time.sleep(rng.uniform(0.0, 0.05 if more else 2.5))  # starting takes as long
         if child.poll() is None:
             child.kill()
             child.communicate()
@@ -113,7 +114,7 @@ def test_kill_9_at_random_moments_with_a_checkpoint_at_every_step_and_dropout(
     left = {path.suffix for path in (run / "checkpoints").iterdir()} | {path.suffix for path in run.glob("best*")}
     assert left == {""}
     earlier = json.loads((run / "env.json").read_text(encoding="utf-8"))["earlier"]
-    assert len(earlier) >= killed
+    assert 1 <= len(earlier) <= killed
     assert {"versions", "cpu", "gpus", "driver", "commit"} <= earlier[0].keys()
 
 
