@@ -5,15 +5,33 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from r3d_fast.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint
+from r3d_fast.saver import CheckpointWriter
 
 CLOCKS = ("clips_per_second", "wait_share", "seconds")  # what no two runs have in common
 PATIENCE = 120.0
+
+
+@contextmanager
+def each_checkpoint() -> Iterator[None]:
+    """A block in which training waits until each checkpoint is written, so that none gives way to a newer one."""
+    submit = CheckpointWriter.submit
+
+    def submit_and_wait(self: CheckpointWriter, checkpoint: Checkpoint, *, best: bool = False) -> None:
+        submit(self, checkpoint, best=best)
+        self.finish()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CheckpointWriter, "submit", submit_and_wait)
+        yield
 
 
 def records(run: Path, kind: str | None = None) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from typing import Any
 import paddle
 import pytest
 import tiny
-from runs import assert_same, last_checkpoint, records, wait_for_step
+from runs import assert_same, each_checkpoint, last_checkpoint, records, wait_for_step
 
 from pipelines.errors import EnvironmentProblem, UsageError
 from pipelines.index import VideoIndex
@@ -44,7 +44,8 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
 def whole(index: VideoIndex, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing disturbed."""
     run = tmp_path_factory.mktemp("runs") / "whole"
-    train_function(tiny.tiny_config(index, *EAGER), run=run)
+    with each_checkpoint():
+        train_function(tiny.tiny_config(index, *EAGER), run=run)
     return run
 
 
@@ -121,7 +122,8 @@ def test_kill_9_at_random_moments_with_a_checkpoint_at_every_step_and_dropout(
 def test_what_was_drawn_before_does_not_matter_to_dropout(index: VideoIndex, whole: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     config = tiny.tiny_config(index, *EAGER, "train.keep_checkpoints=100")
-    train_function(config, run=run)
+    with each_checkpoint():
+        train_function(config, run=run)
     for folder in list_checkpoints(run)[5:]:
         shutil.rmtree(folder)
     paddle.nn.functional.dropout(paddle.ones([5]))

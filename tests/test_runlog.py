@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import tiny
+from runs import each_checkpoint
 
 from pipelines import nvidia
 from pipelines.errors import UsageError
@@ -160,7 +161,8 @@ def test_curves_of_a_resumed_run_have_every_step_once(
     index: VideoIndex = tiny.make_tiny(tmp_path_factory.mktemp("tiny"))
     more = (f"train.log_to=[{backend}]", "train.log_every_steps=2", "train.keep_checkpoints=100")
     run = tmp_path / "run"
-    train_function(tiny.tiny_config(index, *more), run=run)
+    with each_checkpoint():
+        train_function(tiny.tiny_config(index, *more), run=run)
     for folder in sorted((run / "checkpoints").iterdir())[2:]:
         for file in folder.iterdir():
             file.unlink()

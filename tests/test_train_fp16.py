@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,13 @@ import numpy as np
 import pytest
 import tiny
 from claimed import claim_gpu
-from runs import assert_same, last_checkpoint, records
+from runs import assert_same, each_checkpoint, last_checkpoint, records
 
 from pipelines.index import VideoIndex
 from r3d_fast import train as train_function
-from r3d_fast.checkpoint import Checkpoint, list_checkpoints, load_checkpoint
+from r3d_fast.checkpoint import list_checkpoints, load_checkpoint
 from r3d_fast.evaluate import evaluate
 from r3d_fast.precision import LossScaler, Precision
-from r3d_fast.saver import CheckpointWriter
 from r3d_fast.schedule import learning_rate
 from r3d_fast.train import DivergedError
 
@@ -31,20 +31,15 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
 
 
 @pytest.fixture
-def fp16_o2(monkeypatch: pytest.MonkeyPatch) -> None:
+def fp16_o2(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Runs that would be fp32 here go the whole way of fp16 O2, but for the kernels; each checkpoint is waited for."""
-    submit = CheckpointWriter.submit
-
-    def submit_and_wait(self: CheckpointWriter, checkpoint: Checkpoint, *, best: bool = False) -> None:
-        submit(self, checkpoint, best=best)
-        self.finish()
-
-    monkeypatch.setattr(CheckpointWriter, "submit", submit_and_wait)
     claim_gpu(monkeypatch)
     module = sys.modules[train_function.__module__]  # r3d_fast.train is the function
     monkeypatch.setattr(module, "settle", lambda config: ("cpu", Precision("fp16", "O2"), config))
     monkeypatch.setattr(LossScaler, "FIRST", 2.0**18)  # the first steps overflow
     monkeypatch.setattr(LossScaler, "GROWTH_STEPS", 4)
+    with each_checkpoint():
+        yield
 
 
 def cut(run: Path, to: Path, step: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-from runs import assert_same, last_checkpoint, records, wait_for_step
+from runs import assert_same, each_checkpoint, last_checkpoint, records, wait_for_step
 from test_train import start
 from test_train_fp16 import cut, last_checkpoint_at
 
@@ -56,7 +56,8 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
 def finished(index: VideoIndex, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with all options on that nothing disturbed."""
     run = tmp_path_factory.mktemp("runs") / "whole"
-    assert train_function(tiny.tiny_config(index, *OPTIONS), run=run).steps == STEPS
+    with each_checkpoint():
+        assert train_function(tiny.tiny_config(index, *OPTIONS), run=run).steps == STEPS
     return run
 
 
