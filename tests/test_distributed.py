@@ -17,8 +17,6 @@ from r3d_fast.checkpoint import latest_checkpoint
 from r3d_fast.data import eval_loader, train_loader
 from r3d_fast.distributed import Group
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
@@ -97,6 +95,7 @@ def test_evaluation_counts_each_video_once(together: list[dict[str, np.ndarray]]
                 np.testing.assert_array_equal(rank[f"{kind}.{key}"], together[0][f"{kind}.{key}"])
 
 
+@pytest.mark.slow
 def test_evaluation_under_the_launcher_equals_that_of_one_process(index: VideoIndex, tmp_path: Path) -> None:
     run = tmp_path / "run"
     done = tiny.call("train", "-c", "demo", "--run", run, *tiny.options(tiny.overrides(index, "train.epochs=2")))
@@ -152,6 +151,7 @@ def test_an_error_on_one_rank_ends_all_with_its_code_and_one_message(index: Vide
     assert not any("Traceback" in log for log in logs)
 
 
+@pytest.mark.slow
 def test_a_signal_stops_all_at_one_step_and_the_run_goes_on_to_the_same_bits(index: VideoIndex, tmp_path: Path) -> None:
     more = ("model.width=8", "train.epochs=6", "train.log_every_steps=1")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -181,6 +181,7 @@ def test_a_signal_stops_all_at_one_step_and_the_run_goes_on_to_the_same_bits(ind
     assert not any((parts / "ranks").glob("*env*"))
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_job_and_another_number_of_ranks_goes_on(index: VideoIndex, tmp_path: Path) -> None:
     run, more = tmp_path / "run", ("model.width=8", "train.epochs=6")
     child = ranks.start(index, run, 2, *more)
@@ -200,6 +201,7 @@ def test_a_killed_rank_ends_the_job_and_another_number_of_ranks_goes_on(index: V
     assert {r["count"] for r in records(run, "train")} == {6}
 
 
+@pytest.mark.slow
 def test_a_stalled_rank_ends_the_job(index: VideoIndex, tmp_path: Path) -> None:
     run = tmp_path / "run"
     child = ranks.start(index, run, 2, "train.epochs=60", "train.rank_timeout_seconds=2")
@@ -212,6 +214,7 @@ def test_a_stalled_rank_ends_the_job(index: VideoIndex, tmp_path: Path) -> None:
     assert "rank 1 has given no sign of life" in err
 
 
+@pytest.mark.slow
 def test_the_launcher_alone_passes_a_signal_on(index: VideoIndex, tmp_path: Path) -> None:
     """It sends three at once, which must not count as a second one, and ends with the number of the signal."""
     run = tmp_path / "run"

@@ -92,6 +92,7 @@ def assert_nobody_left(group: int) -> None:
     assert processes_of(group) == []
 
 
+@pytest.mark.slow
 def test_kill_9_at_random_moments_with_a_checkpoint_at_every_step_and_dropout(
     started: Any, whole: Path, tmp_path: Path
 ) -> None:
