@@ -88,6 +88,11 @@ class StepLog:
         self._pending.append(self._now)
         self._now = _Taken()
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether there are whole steps that were not read."""
+        return bool(self._pending)
+
     def is_due(self, step: int) -> bool:
         """Whether what was taken is to be read after step number `step`."""
         return self._device == "cpu" or step % self._spec.log_every_steps == 0

@@ -118,8 +118,11 @@ def _train(config: Config, run: Path, resume: bool, group: Group) -> TrainResult
                     try:
                         result = learner.step(fed, rate, last=whole, place=(batch.epoch, batch.position))
                     except (EnvironmentProblem, RankFailed) as error:
-                        if isinstance(error, RankLost) or state.step == first_step:
-                            raise  # a GPU may wait for a lost rank for ever; what never fitted does not fit later
+                        # A GPU may wait for a lost rank for ever, and the others are not here to read figures with;
+                        # what never fitted does not fit later.
+                        apart = isinstance(error, RankLost) or (group.count > 1 and steps.has_unread)
+                        if apart or state.step == first_step:
+                            raise
                         save()
                         raise _ended(error, out, run) from error
                     steps.add(result, mix.labels(batch.labels), batch.is_real, batch.video_ids.tolist())
