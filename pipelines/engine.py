@@ -179,11 +179,22 @@ class ClipEngine:
         ]
         self._pending += batches
         for row in range(size):
-            self._todo.append(tuple((batch, row) for batch in batches))
+            rows = tuple((batch, row) for batch in batches)
+            if row and self._share_frames(batches[0], row - 1, row):
+                self._todo[-1] += rows
+            else:
+                self._todo.append(rows)
         if end < self._num_batches:
             self._next = (epoch, end)
         else:
             self._next = (epoch + 1, 0) if stream.train else None
+
+    def _share_frames(self, batch: _Pending, one: int, other: int) -> bool:
+        """Whether two rows are crops of the same frames, which PyAV then decodes once."""
+        crops = self._sampler.crops
+        if crops == 1 or self._stage.decodes:
+            return False
+        return self._position(batch, one) // crops == self._position(batch, other) // crops
 
     def _is_encoded(self, batch: _Pending, row: int) -> bool:
         """Whether the clip of a row is left to DALI to decode, if it can."""

@@ -80,6 +80,7 @@ class VideoIndex:
         except (sqlite3.DatabaseError, KeyError, ValueError) as error:
             raise IndexFileError(f"{self.path}: not a readable index ({error}); {self._rebuild_hint(None)}") from error
         self.kind, self.digest = meta["kind"], meta["digest"]
+        self.lists_split = int(meta["lists_split"]) if meta.get("lists_split") else None  # which of the lists' splits
         self.root = Path(root if root is not None else meta["root"])
 
     @classmethod
@@ -136,6 +137,11 @@ class VideoIndex:
     def __reduce__(self) -> tuple[type[VideoIndex], tuple[str, str]]:
         """Pickle by path: each process opens the file itself."""
         return type(self), (str(self.path), str(self.root))
+
+    def paths(self) -> tuple[str, ...]:
+        """The path of each video, by its number, as the index has it."""
+        found = dict(self._db.execute("SELECT id, path FROM videos"))
+        return tuple(found[rowid] for rowid in self._columns["rowid"].tolist())
 
     def columns(self, split: str | None = None) -> VideoColumns:
         """The sampler's view of the videos of `split` (None: all). Raises DataError if the index has no such split."""

@@ -123,6 +123,11 @@ class ClipLoader:
         return self._batches(number, start)
 
     @property
+    def split(self) -> str | None:
+        """The split of the index whose videos are loaded; None: all."""
+        return self._stream.split
+
+    @property
     def worker_pids(self) -> list[int]:
         """The process numbers of the decoding workers; none before the first batch."""
         return self._engine.pool.pids if self._engine else []

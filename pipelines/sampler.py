@@ -202,18 +202,34 @@ def draw_jitter(spec: AugmentSpec, words: NDArray[np.uint64]) -> Jitter:
     return Jitter(*(float(between(word, *limit)) for word, limit in zip(words, limits, strict=True)))
 
 
-def eval_geometry(height: int, width: int, spec: AugmentSpec) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(resized height, width), (window y, x): the short side becomes `size_px`, the window is the centre."""
+def eval_geometry(
+    height: int, width: int, spec: AugmentSpec, crop: int = 0
+) -> tuple[tuple[int, int], tuple[int, int], bool]:
+    """(resized height, width), (window y, x), mirror: evaluation's crop 0 .. `spec.eval_crops` - 1 of a frame.
+
+    One crop: the short side becomes `size_px`, the window is the centre. Three: beginning, centre and end of the long
+    side (Feichtenhofer et al. 2019, arXiv:1812.03982, section 4.1). Ten: the short side becomes 8/7 of `size_px`, as
+    256 px are to 224 px; four corners and the centre, then the same mirrored (Wang et al. 2016, arXiv:1608.00859,
+    section 3.3).
+    """
     short, size = min(height, width), spec.size_px
-    resized = (height * size // short, width * size // short)
-    return resized, ((resized[0] - size) // 2, (resized[1] - size) // 2)
+    side = round(size * 8 / 7) if spec.eval_crops == 10 else size
+    resized = (height * side // short, width * side // short)
+    room = resized[0] - size, resized[1] - size
+    if spec.eval_crops == 10:
+        y, x = crop_positions("corners5")[crop % 5]
+    elif spec.eval_crops == 3:
+        y, x = (2 * crop, 2) if height > width else (2, 2 * crop)
+    else:
+        y, x = 2, 2
+    return resized, (room[0] * y // 4, room[1] * x // 4), crop >= 5
 
 
 class ClipSampler:
     """Says which clip stands at each position of an epoch.
 
-    Training: every video `repeats` times an epoch, in a new order each epoch; evaluation: every view of every video, in
-    order. Positions count clips over all shards; shard k of n takes positions k, k+n, ...
+    Training: every video `repeats` times an epoch, in a new order each epoch; evaluation: every crop of every view of
+    every video, in order. Positions count clips over all shards; shard k of n takes positions k, k+n, ...
 
     With `repeats` k > 1 an epoch goes in rounds: k batches (of `batch_size` on every shard) that show the same videos,
     each time with other frames, crops and mirrors; videos that fill no batch are left out of the epoch.
@@ -236,7 +252,8 @@ class ClipSampler:
             self.views = np.maximum(1, -(-videos.num_frames // step))
         else:
             self.views = np.full(len(videos), clip.views, np.int64)
-        self._ends = np.cumsum(self.views)
+        self.crops = 1 if train else augment.eval_crops
+        self._ends = np.cumsum(self.views * self.crops)
         self._order: tuple[int, NDArray[np.int64]] | None = None
 
     @property
@@ -268,11 +285,11 @@ class ClipSampler:
             if self.repeats > 1:
                 rounds, rest = divmod(position, self._group * self.repeats)
                 place = rounds * self._group + rest % self._group
-            row, view = int(self.order(epoch)[place % len(self.videos)]), 0
+            row, view, crop = int(self.order(epoch)[place % len(self.videos)]), 0, 0
         else:
             position = min(position, self.num_clips - 1)
             row = int(np.searchsorted(self._ends, position, side="right"))
-            view = position - int(self._ends[row] - self.views[row])
+            view, crop = divmod(position - int(self._ends[row] - self.views[row] * self.crops), self.crops)
         videos = self.videos
         num_frames, height, width = int(videos.num_frames[row]), int(videos.height[row]), int(videos.width[row])
         choose = segment_frames if self.clip.sampling == "segments" else consecutive_frames
@@ -285,8 +302,8 @@ class ClipSampler:
             jitter = draw_jitter(self.augment, random_words(4, *key, _JITTER)) if self.augment.jitters else NO_JITTER
         else:
             frames = choose(num_frames, self.clip, None, view)
-            box, mirror, jitter = (0, 0, height, width), False, NO_JITTER
-            resized, window = eval_geometry(height, width, self.augment)
+            box, jitter = (0, 0, height, width), NO_JITTER
+            resized, window, mirror = eval_geometry(height, width, self.augment, crop)
         return ClipPlan(
             int(videos.video_id[row]), int(videos.label[row]), frames, box, resized, window, mirror, real, jitter
         )

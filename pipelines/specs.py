@@ -67,7 +67,8 @@ class AugmentSpec(Spec):
     ranges of torchvision's ColorJitter. That one applies the four in a random order; here it is always saturation, hue,
     contrast, brightness, cut to 0..255 at the end, and contrast is about the grey of 128, not the picture's mean.
 
-    Evaluation resizes the short side to `size_px` and takes the centre; it ignores crop and colours. Pixels are then
+    Evaluation resizes the short side to `size_px` and takes the centre, or as many crops as `eval_crops` says; it
+    ignores crop and colours. Pixels are then
     scaled from 0..255 to 0..`value_max`, `mean` is subtracted and the result divided by `std`.
     """
 
@@ -109,6 +110,11 @@ class AugmentSpec(Spec):
     value_max: Literal[1, 255] = Field(1, description="pixels are scaled from 0..255 to 0..value_max")
     mean: Triple = Field((0.485, 0.456, 0.406), description="subtracted from each channel, R G B")
     std: Triple = Field((0.229, 0.224, 0.225), description="each channel is divided by it, R G B")
+    eval_crops: Literal[1, 3, 10] = Field(
+        1,
+        description="crops of each evaluated clip. 1: the centre; 3: beginning, centre and end of the long side; 10: "
+        "corners and centre of the clip at 8/7 of the size, and their mirror images",
+    )
     resize: Literal["decoder", "graph"] = Field(
         "decoder",
         description="who resizes a training crop. decoder: FFmpeg's scaler, in the pass that converts colours, several "

@@ -76,7 +76,10 @@ class ModelConfig(Spec):
 class EvalConfig(Spec):
     """How a model is evaluated."""
 
-    views: Positive | Literal["all"] | None = Field(None, description="clips a video; not set: clip.views")
+    views: Positive | Literal["all"] | None = Field(
+        None, description="clips a video; all: every non-overlapping window; not set: clip.views"
+    )
+    crops: Literal[1, 3, 10] | None = Field(None, description="crops a clip; not set: augment.eval_crops")
     batch_size: Positive | None = Field(
         None, description="clips a batch, of all processes together; not set: loader.batch_size"
     )
@@ -213,7 +216,10 @@ class Config(Spec):
             self._replace(augment=self.augment.model_copy(update={"layout": wanted}))
         views = self.clip.views if self.eval.views is None else self.eval.views
         if views == "all" and self.clip.sampling == "segments":
-            raise ValueError("eval.views 'all' needs clip.sampling consecutive, got segments")
+            raise ValueError(
+                "eval.views 'all' needs clip.sampling consecutive, got segments, whose clips span the whole video; "
+                "expected a number of views"
+            )
         return self
 
     def _replace(self, **sections: Spec) -> None:

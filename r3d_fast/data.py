@@ -8,7 +8,7 @@ from pipelines.errors import DataError, UsageError
 from pipelines.index import VideoIndex, find_index
 from pipelines.loader import ClipLoader
 from pipelines.probing import usable_cpus
-from pipelines.specs import LoaderSpec
+from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec
 from r3d_fast.compat import gpu_number
 from r3d_fast.config import Config
 from r3d_fast.distributed import Group
@@ -56,19 +56,26 @@ def eval_loader(
     config: Config, index: VideoIndex, split: str | None = None, device: str = "cpu", dtype: ClipDtype = "float32",
     group: Group | None = None,
 ) -> ClipLoader:  # fmt: skip
-    """Every view of every video of the evaluation split (or of `split`), centred, in order, on `device`, in `dtype`.
+    """Every crop of every view of the evaluation split's videos (or those of `split`), in order, in `dtype`.
 
     Of several ranks in `group` each gets a share of them, in batches of its share of the batch size, rounded up.
     """
     group = group or Group()
-    views = config.eval.views
-    clip = config.clip if views is None else config.clip.model_copy(update={"views": views})
+    clip, augment = eval_specs(config)
     size = config.eval.batch_size or config.loader.batch_size
     loader = _for_rank(config.loader, -(-size // group.count), group, device)
     return clip_loader(
-        index, device, dtype, group, clip=clip, augment=config.augment, loader=loader,
+        index, device, dtype, group, clip=clip, augment=augment, loader=loader,
         split=split or config.data.eval_split, train=False,
     )  # fmt: skip
+
+
+def eval_specs(config: Config) -> tuple[ClipSpec, AugmentSpec]:
+    """The clips that evaluation and prediction take, and their pixels."""
+    views, crops = config.eval.views, config.eval.crops
+    clip = config.clip if views is None else config.clip.model_copy(update={"views": views})
+    augment = config.augment if crops is None else config.augment.model_copy(update={"eval_crops": crops})
+    return clip, augment
 
 
 def clip_loader(

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.index import VideoIndex
 from pipelines.loader import BadClip, ClipLoader
+from pipelines.specs import AugmentSpec, ClipSpec
 from r3d_fast.checkpoint import CheckpointError
 from r3d_fast.compat import choose_device, import_paddle, is_out_of_memory
 from r3d_fast.config import Config
@@ -27,6 +29,33 @@ _WORTH_TRACING = 16  # clips of a rank: for fewer, making a graph takes longer t
 
 
 @dataclass(frozen=True)
+class Source:
+    """Which clips were evaluated: those of `videos` (their numbers in `index`), of its split `split` (None: all)."""
+
+    index: VideoIndex
+    split: str | None
+    videos: tuple[int, ...]
+    clip: ClipSpec
+    augment: AugmentSpec
+
+    def __str__(self) -> str:
+        """The split in words."""
+        lists = "" if self.index.lists_split is None else f" {self.index.lists_split}"
+        return f"split {self.split or '(all)'} of {self.index.kind}{lists}"
+
+    def protocol(self) -> str:
+        """What is evaluated of each video, in words: clips, their frames, crops."""
+        clip, augment = self.clip, self.augment
+        count = {"all": "all non-overlapping clips of a video", 1: "1 clip a video"}
+        kind = {"segments": "one out of each part of the video", "consecutive": f"{clip.stride} apart"}[clip.sampling]
+        crops = {1: "centre crop", 3: "3 crops", 10: "10 crops"}[augment.eval_crops]
+        return (
+            f"{count.get(clip.views, f'{clip.views} clips a video')}, {clip.num_frames} frames each, {kind}; "
+            f"{crops} of {augment.size_px} px"
+        )
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Figures of clips and of videos (their clips' softmax averaged), and what could not be read.
 
@@ -37,7 +66,12 @@ class Evaluation:
     video: Result
     scores: VideoScores
     bad: tuple[BadClip, ...]
-    num_videos: int
+    source: Source
+
+    @property
+    def num_videos(self) -> int:
+        """Videos of the split, whether they could be read or not."""
+        return len(self.source.videos)
 
     @property
     def num_evaluated(self) -> int:
@@ -83,7 +117,9 @@ def evaluate_model(
     if was_training:
         model.train()
     clips, of_videos, bad = _pool(clips, videos, bad, group)
-    return Evaluation(clips.result(), of_videos.result(), videos, tuple(bad), len(loader.sampler.videos))
+    sampler = loader.sampler
+    source = Source(loader.index, loader.split, tuple(sampler.videos.video_id.tolist()), sampler.clip, sampler.augment)
+    return Evaluation(clips.result(), of_videos.result(), videos, tuple(bad), source)
 
 
 def _pool(
@@ -123,25 +159,28 @@ def _logits(forward: Any, fed: Fed, precision: Precision, device: str, ranks: in
 
 
 def evaluate(
-    model: Path, config: Config | None = None, *, split: str | None = None, on_batch: OnBatch | None = None
-) -> tuple[Evaluation, tuple[str, ...]]:
+    model: Path, config: Config | None = None, *, split: str | None = None, on_batch: OnBatch | None = None,
+    group: Group | None = None,
+) -> tuple[Evaluation, tuple[str, ...]]:  # fmt: skip
     """(evaluation, classes) of a run, a checkpoint or a weights file, on the data of `config` (default: the run's own).
 
-    Processes that were launched as a job evaluate a share each; all of them need to see `model`. Raises CheckpointError
-    if the data set's classes are not the model's.
+    Processes that were launched as a job evaluate a share each; all of them need to see `model`. They meet here, or are
+    the `group` that they have joined already. Raises CheckpointError if the data set's classes are not the model's.
     """
-    with join_group(config.train.rank_timeout_seconds) if config else join_group() as group:
-        device = choose_device(config.train.device if config else "auto")
-        restored = restore(model, device, config)
-        config = with_data_format(config, restored.precision, device) if config else restored.config
-        index = open_index(config)
-        check_classes(restored.classes, index.classes, str(restored.weights), str(index.path))
-        group.require_equal(data_set=index.digest, precision=str(restored.precision))
-        with eval_loader(config, index, split, device, restored.precision.clip_dtype, group) as loader:
-            evaluation = evaluate_model(
-                restored.model, loader, len(index.classes), device, on_batch if group.is_first else None,
-                restored.precision, group,
-            )  # fmt: skip
+    if group is None:
+        with join_group(config.train.rank_timeout_seconds) if config else join_group() as group:
+            return evaluate(model, config, split=split, on_batch=on_batch, group=group)
+    device = choose_device(config.train.device if config else "auto")
+    restored = restore(model, device, config)
+    config = with_data_format(config, restored.precision, device) if config else restored.config
+    index = open_index(config)
+    check_classes(restored.classes, index.classes, str(restored.weights), str(index.path))
+    group.require_equal(data_set=index.digest, precision=str(restored.precision))
+    with eval_loader(config, index, split, device, restored.precision.clip_dtype, group) as loader:
+        evaluation = evaluate_model(
+            restored.model, loader, len(index.classes), device, on_batch if group.is_first else None,
+            restored.precision, group,
+        )  # fmt: skip
     return evaluation, index.classes
 
 
@@ -167,10 +206,21 @@ def report(evaluation: Evaluation, classes: tuple[str, ...]) -> dict[str, Any]:
         figures = {key: result[key] for key in ("loss", "top1", "top5", "count")}
         return {**figures, "per_class": dict(zip(classes, result["per_class"], strict=True))}
 
+    source = evaluation.source
+    paths = source.index.paths()
     return {
+        "index": str(source.index.path),
+        "kind": source.index.kind,
+        "lists_split": source.index.lists_split,
+        "split": source.split,
+        "protocol": source.protocol(),
+        "views": source.clip.views,
+        "crops": source.augment.eval_crops,
         "clip": plain(evaluation.clip),
         "video": {**plain(evaluation.video), "confusion": np.asarray(evaluation.video["confusion"]).tolist()},
         "videos": evaluation.num_videos,
         "evaluated": evaluation.num_evaluated,
-        "bad": [{"video_id": clip.video_id, "reason": clip.reason} for clip in evaluation.bad],
+        "bad": [
+            {"video_id": clip.video_id, "video": paths[clip.video_id], "reason": clip.reason} for clip in evaluation.bad
+        ],
     }

@@ -21,6 +21,7 @@ class Result(TypedDict):
     top1: float | None  # fraction 0..1
     top5: float | None  # fraction 0..1; with fewer than 5 classes, of the top C
     count: int
+    counts: list[int]  # samples with each label
     per_class: list[float | None]  # top1 of the samples with each label; None where there is none
     confusion: NDArray[np.int64]  # int64 [C, C]: rows are labels, columns predictions
 
@@ -91,6 +92,7 @@ class ClassificationMetrics:
             "top1": int(correct.sum()) / count if count else None,
             "top5": self._top5 / count if count else None,
             "count": count,
+            "counts": self._seen.tolist(),
             "per_class": [int(c) / int(n) if n else None for c, n in zip(correct, self._seen, strict=True)],
             "confusion": self._confusion.copy(),
         }
@@ -147,6 +149,10 @@ class VideoScores:
     def predictions(self) -> list[tuple[int, int, NDArray[np.float64]]]:
         """Of each video, by ascending id: (video id, label, mean softmax float64 [C])."""
         return [(v, self._labels[v], np.exp(self._log_mean(v))) for v in sorted(self._labels)]
+
+    def clip_counts(self) -> dict[int, int]:
+        """The number of clips of each video, by its id."""
+        return dict(self._clips)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What was added, of which `of` makes it again: videos, labels, clips int64 [V], log_sums float64 [V, C]."""

@@ -15,7 +15,7 @@ from pipelines.datasets import Dataset, Entry
 from pipelines.errors import UsageError
 from pipelines.index import VideoIndex, write_index
 from r3d_fast.compat import choose_device
-from r3d_fast.data import clip_loader
+from r3d_fast.data import clip_loader, eval_specs
 from r3d_fast.evaluate import evaluate_model
 from r3d_fast.restore import restore
 
@@ -80,14 +80,13 @@ class Predictor:
     def _predict(self, index: VideoIndex, errors: dict[str, str]) -> dict[str, Any]:
         """Probabilities float64 [C] by path; what could not be read goes to `errors`."""
         config = self.restored.config
-        views = config.eval.views
-        clip = config.clip if views is None else config.clip.model_copy(update={"views": views})
-        few = clip.views != "all" and len(index) * clip.views < _FEW_CLIPS
+        clip, augment = eval_specs(config)
+        few = clip.views != "all" and len(index) * clip.views * augment.eval_crops < _FEW_CLIPS
         size = min(config.loader.batch_size, 8 if few else config.loader.batch_size, max(1, len(index)))
         spec = config.loader.model_copy(update={"batch_size": size, **({"workers": 0, "prefetch": 1} if few else {})})
         precision = self.restored.precision
         with clip_loader(
-            index, self.device, precision.clip_dtype, clip=clip, augment=config.augment, loader=spec, split=None,
+            index, self.device, precision.clip_dtype, clip=clip, augment=augment, loader=spec, split=None,
             train=False,
         ) as loader:  # fmt: skip
             evaluation = evaluate_model(

@@ -27,7 +27,7 @@ _FREE = {
     "train.epochs", "train.device", "train.log_every_steps", "train.log_to", "train.checkpoint_every_steps",
     "train.checkpoint_every_minutes", "train.keep_checkpoints", "train.eval_every_epochs", "train.rank_timeout_seconds",
     "train.early_stop_evals", "train.max_minutes",
-    "eval.views", "eval.batch_size",
+    "eval.views", "eval.crops", "eval.batch_size",
 }  # fmt: skip
 _PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "nvidia-dali-cuda110", "nvidia-dali-cuda120", "nvidia-dali-cuda130")
 

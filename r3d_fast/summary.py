@@ -67,7 +67,8 @@ def print_index(summary: dict[str, Any], say: Callable[[str], None]) -> None:
 
 
 def print_evaluation(evaluation: Evaluation, classes: tuple[str, ...], say: Callable[[str], None]) -> None:
-    """Say an evaluation: figures by name, then each class."""
+    """Say an evaluation: what was evaluated, figures by name, then each class."""
+    say(f"protocol: {evaluation.source.protocol()}")
     for name, result in (("clip", evaluation.clip), ("video", evaluation.video)):
         if result["top1"] is None or result["top5"] is None:
             continue
@@ -75,7 +76,17 @@ def print_evaluation(evaluation: Evaluation, classes: tuple[str, ...], say: Call
             f"{name:6} top1 {100 * result['top1']:6.2f} %   top5 {100 * result['top5']:6.2f} %   "
             f"loss {result['loss']:.4f}   {result['count']} {name}s"
         )
-    say(f"evaluated {evaluation.num_evaluated} of {evaluation.num_videos} videos")
+    say(f"evaluated {evaluation.num_evaluated} of {evaluation.num_videos} videos: {evaluation.source}")
     widest = max(map(len, classes))
     for name, accuracy in zip(classes, evaluation.video["per_class"], strict=True):
         say(f"  {name:{widest}}  {'no video' if accuracy is None else f'{100 * accuracy:6.2f} %'}")
+
+
+def print_means(figures: dict[str, dict[str, dict[str, float]]], splits: str, say: Callable[[str], None]) -> None:
+    """Say `mean_of_splits` of the splits that are named."""
+    for kind, values in figures.items():
+        told = (
+            f"{name} {100 * spread['mean']:6.2f} % ({100 * spread['low']:.2f} to {100 * spread['high']:.2f})"
+            for name, spread in values.items()
+        )
+        say(f"mean of splits {splits}: {kind:6} {'   '.join(told)}")

@@ -207,3 +207,21 @@ def test_files_open_stay_as_many_over_epochs_and_restarts(index: VideoIndex) -> 
             (child,) = children()
             counts.append([len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in (os.getpid(), child)])
     assert counts[0] == counts[1] == counts[2]
+
+
+@pytest.mark.parametrize("crops", [3, 10])
+def test_evaluation_crops_are_carried_out_by_numpy(index: VideoIndex, crops: int) -> None:
+    augment = AugmentSpec(size_px=32, eval_crops=crops)
+    with make(index, augment=augment, train=False, batch_size=7) as loader:
+        plans = assert_parity(index, loader, list(loader), augment)
+    assert len(plans) == 12 * crops
+    assert {plan.mirror for plan in plans} == ({True, False} if crops == 10 else {False})
+
+
+def test_crops_of_the_same_frames_are_decoded_once(index: VideoIndex) -> None:
+    packets = {}
+    for crops in (1, 3):
+        with make(index, augment=AugmentSpec(size_px=32, eval_crops=crops), train=False, batch_size=6) as loader:
+            assert sum(int(batch.is_real.sum()) for batch in loader) == 12 * crops
+            packets[crops] = loader.statistics.packets
+    assert packets[3] == packets[1] > 0

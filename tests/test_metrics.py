@@ -38,6 +38,7 @@ def plain(probs: list[Any], labels: list[int], classes: int = CLASSES) -> dict[s
         "top1": np.trace(confusion) / len(losses),
         "top5": sum(hits) / len(hits),
         "count": len(losses),
+        "counts": confusion.sum(axis=1).tolist(),
         "per_class": [confusion[c, c] / confusion[c].sum() if confusion[c].any() else None for c in range(classes)],
         "confusion": confusion,
     }
@@ -45,7 +46,7 @@ def plain(probs: list[Any], labels: list[int], classes: int = CLASSES) -> dict[s
 
 def assert_same(got: Any, expected: Any) -> None:
     assert set(got) == set(expected)
-    for key in ("loss", "top1", "top5", "count", "per_class"):
+    for key in ("loss", "top1", "top5", "count", "counts", "per_class"):
         assert got[key] == pytest.approx(expected[key], rel=1e-12), key
     np.testing.assert_array_equal(got["confusion"], expected["confusion"])
     assert got["confusion"].dtype == np.int64

@@ -137,7 +137,8 @@ def test_crops_lie_inside_the_frame(
     assert w >= 1
     assert 0 <= y <= y + h <= height
     assert 0 <= x <= x + w <= width
-    (rows, columns), (top, left) = eval_geometry(height, width, spec)
+    (rows, columns), (top, left), mirror = eval_geometry(height, width, spec)
+    assert not mirror
     assert min(rows, columns) == size
     assert 0 <= top <= top + size <= rows
     assert 0 <= left <= left + size <= columns
@@ -170,8 +171,36 @@ def test_train_plans_resize_the_crop_to_the_clip() -> None:
 
 def test_eval_geometry_of_landscape_and_portrait() -> None:
     spec = AugmentSpec()
-    assert eval_geometry(240, 320, spec) == ((112, 149), (0, 18))
-    assert eval_geometry(320, 240, spec) == ((149, 112), (18, 0))
-    assert eval_geometry(112, 112, spec) == ((112, 112), (0, 0))
+    assert eval_geometry(240, 320, spec) == ((112, 149), (0, 18), False)
+    assert eval_geometry(320, 240, spec) == ((149, 112), (18, 0), False)
+    assert eval_geometry(112, 112, spec) == ((112, 112), (0, 0), False)
     plan = sampler(videos(20, height=320, width=240), train=False).plan(0, 0)
     assert (plan.box, plan.resized, plan.window, plan.mirror) == ((0, 0, 320, 240), (149, 112), (18, 0), False)
+
+
+def test_eval_crops() -> None:
+    """Three along the long side; ten at 8/7 of the size, the last five mirror images of the first five."""
+    three = AugmentSpec(eval_crops=3)
+    assert [eval_geometry(240, 320, three, crop) for crop in range(3)] == [
+        ((112, 149), (0, 0), False),
+        ((112, 149), (0, 18), False),
+        ((112, 149), (0, 37), False),
+    ]
+    assert [eval_geometry(320, 240, three, crop)[1] for crop in range(3)] == [(0, 0), (18, 0), (37, 0)]
+    ten = [eval_geometry(240, 320, AugmentSpec(eval_crops=10), crop) for crop in range(10)]
+    assert {resized for resized, _, _ in ten} == {(128, 170)}
+    corners = [(0, 0), (0, 58), (16, 0), (16, 58), (8, 29)]
+    assert [window for _, window, _ in ten] == corners * 2
+    assert [mirror for _, _, mirror in ten] == [False] * 5 + [True] * 5
+
+
+def test_an_evaluation_plans_every_crop_of_every_view() -> None:
+    clip = ClipSpec(num_frames=4, sampling="consecutive", views="all")
+    made = sampler(videos(8, 3), clip, AugmentSpec(eval_crops=3), train=False)
+    assert made.num_clips == 9
+    plans = [made.plan(0, position) for position in range(10)]
+    assert [plan.video_id for plan in plans[:9]] == [plans[0].video_id] * 6 + [plans[6].video_id] * 3
+    assert [plan.frames.tolist()[0] for plan in plans[:6]] == [0, 0, 0, 4, 4, 4]
+    assert [plan.window[1] for plan in plans[:9]] == [plan.window[1] for plan in plans[:3]] * 3
+    assert [plan.is_real for plan in plans] == [True] * 9 + [False]
+    assert sampler(videos(8, 3), clip, AugmentSpec(eval_crops=3), train=True).num_clips == 2
