@@ -19,25 +19,32 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.datasets import Dataset, recognise
+from pipelines.datasets import recognise
+from pipelines.entries import Dataset, Missing, Span
 from pipelines.errors import DataError, IndexFileError, UsageError, VideoError
-from pipelines.probing import probe_all
+from pipelines.probing import Job, probe_all
 from pipelines.records import VideoRecord
 from pipelines.sampler import VideoColumns
 
-SCHEMA = 1
+SCHEMA = 2
 SUFFIX = ".r3dindex"
 _COLUMNS = ("rowid", "label", "split", "num_frames", "height", "width")
 _FIELDS = (
-    "path, size, mtime_ns, num_frames, height, width, codec, decoder, pix_fmt, fps, container, extradata, packets, note"
+    "path, size, mtime_ns, num_frames, height, width, codec, decoder, pix_fmt, fps, container, extradata, packets, "
+    "note, begin_seconds, end_seconds"
 )
+_FIELD_COUNT = _FIELDS.count(",") + 1
+_KEY = "path, begin_seconds, end_seconds"
+_TABLES = ("meta", "videos", "quarantine", "missing", "columns")
 _CREATE = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS videos (id INTEGER PRIMARY KEY, path TEXT UNIQUE NOT NULL, size INTEGER, mtime_ns INTEGER,
+CREATE TABLE IF NOT EXISTS videos (id INTEGER PRIMARY KEY, path TEXT NOT NULL, size INTEGER, mtime_ns INTEGER,
   num_frames INTEGER, height INTEGER, width INTEGER, codec TEXT, decoder TEXT, pix_fmt TEXT, fps REAL, container TEXT,
-  extradata BLOB, packets BLOB, note TEXT, label INTEGER NOT NULL DEFAULT -1, split TEXT NOT NULL DEFAULT '');
+  extradata BLOB, packets BLOB, note TEXT, begin_seconds REAL NOT NULL DEFAULT -1, end_seconds REAL NOT NULL DEFAULT -1,
+  label INTEGER NOT NULL DEFAULT -1, split TEXT NOT NULL DEFAULT '', UNIQUE (path, begin_seconds, end_seconds));
 CREATE TABLE IF NOT EXISTS quarantine (path TEXT PRIMARY KEY, reason TEXT NOT NULL, detail TEXT NOT NULL,
   size INTEGER, mtime_ns INTEGER);
+CREATE TABLE IF NOT EXISTS missing (name TEXT NOT NULL, split TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS columns (name TEXT PRIMARY KEY, data BLOB NOT NULL);
 """
 Progress = Callable[[int, int], None]
@@ -53,7 +60,11 @@ class Quarantined:
 
 
 class VideoIndex:
-    """The videos of a data set. `len(index)` videos, `index[i]` the VideoRecord of video i (sorted by path)."""
+    """The videos of a data set. `len(index)` videos, `index[i]` the VideoRecord of video i (sorted by path and part).
+
+    `kind` says what was recognised, `lists` where its lists lay ("" without), `lists_split` which of their numbered
+    splits was taken (None where they have none).
+    """
 
     def __init__(self, path: str | Path, root: str | Path | None = None) -> None:
         """Open the index at `path`; `root` overrides the data set's folder, as after a move.
@@ -77,9 +88,13 @@ class VideoIndex:
             self.classes: tuple[str, ...] = tuple(json.loads(meta["classes"]))
             self.splits: tuple[str, ...] = tuple(json.loads(meta["splits"]))
             self.warnings: tuple[str, ...] = tuple(json.loads(meta["warnings"]))
+        except IndexFileError:
+            raise
         except (sqlite3.DatabaseError, KeyError, ValueError) as error:
             raise IndexFileError(f"{self.path}: not a readable index ({error}); {self._rebuild_hint(None)}") from error
         self.kind, self.digest = meta["kind"], meta["digest"]
+        self.lists: str = meta.get("lists", "")
+        self.lists_split: int | None = int(meta["lists_split"]) if meta.get("lists_split") else None
         self.root = Path(root if root is not None else meta["root"])
 
     @classmethod
@@ -131,7 +146,7 @@ class VideoIndex:
         ).fetchone()
         if row is None:
             raise IndexFileError(f"{self.path}: video {i} is gone: the index was rebuilt while in use; start again")
-        return replace(_record(row), video_id=i, label=row[14], split=row[15])
+        return replace(_record(row), video_id=i, label=row[_FIELD_COUNT], split=row[_FIELD_COUNT + 1])
 
     def __reduce__(self) -> tuple[type[VideoIndex], tuple[str, str]]:
         """Pickle by path: each process opens the file itself."""
@@ -153,6 +168,11 @@ class VideoIndex:
         rows = self._db.execute("SELECT path, reason, detail FROM quarantine ORDER BY path")
         return [Quarantined(*row) for row in rows]
 
+    @property
+    def missing(self) -> list[Missing]:
+        """What the lists name and was not there when the index was built, in the order of the lists."""
+        return [Missing(*row) for row in self._db.execute("SELECT name, split FROM missing ORDER BY rowid")]
+
     def largest_file(self, split: str | None = None) -> int:
         """Bytes of the largest file of `split` (None: all)."""
         query = "SELECT MAX(size) FROM videos WHERE ?1 IS NULL OR split = ?1"
@@ -167,8 +187,8 @@ class VideoIndex:
         )
         found: list[tuple[list[VideoRecord], int]] = []
         for row in self._db.execute(query, (split, examples)):
-            if row[14] == 1:
-                found.append(([], row[15]))
+            if row[_FIELD_COUNT] == 1:
+                found.append(([], row[_FIELD_COUNT + 1]))
             found[-1][0].append(_record(row))
         return found
 
@@ -236,6 +256,7 @@ def write_index(
     with closing(connection):
         try:
             connection.execute("BEGIN IMMEDIATE")
+            _drop_other_schema(connection)
             for statement in _CREATE.split(";"):
                 connection.execute(statement)
             _update(connection, root, data, workers, allow_partial, progress)
@@ -260,19 +281,24 @@ def _update(
     progress: Progress | None,
 ) -> None:
     meta = dict(db.execute("SELECT key, value FROM meta"))
-    if meta.get("schema") not in (None, str(SCHEMA)) or meta.get("partial") not in (None, str(allow_partial)):
-        for table in ("meta", "videos", "quarantine", "columns"):
+    if meta.get("partial") not in (None, str(allow_partial)):
+        for table in _TABLES:
             db.execute(f"DELETE FROM {table}")
-    known = {p: (s, m) for p, s, m in db.execute("SELECT path, size, mtime_ns FROM videos")}
+    whole = (-1.0, -1.0)
+    known = {(p, b, e): (s, m) for p, b, e, s, m in db.execute(f"SELECT {_KEY}, size, mtime_ns FROM videos")}
     bad = {p: (s, m) for p, s, m in db.execute("SELECT path, size, mtime_ns FROM quarantine WHERE size IS NOT NULL")}
     pending = []
     for entry in data.entries:
         stamp = _stamp(root / entry.path)
-        if stamp is None or (known.get(entry.path) != stamp and bad.get(entry.path) != stamp):
-            pending.append(entry.path)
-    wanted = {entry.path for entry in data.entries}
-    db.executemany("DELETE FROM videos WHERE path = ?", [(p,) for p in (known.keys() - wanted) | set(pending)])
-    db.executemany("DELETE FROM quarantine WHERE path = ?", [(p,) for p in (bad.keys() - wanted) | set(pending)])
+        key = (entry.path, *(entry.span or whole))
+        if stamp is None or (known.get(key) != stamp and bad.get(_shown_key(entry.path, entry.span)) != stamp):
+            pending.append((entry.path, entry.span))
+    wanted = {(entry.path, *(entry.span or whole)) for entry in data.entries}
+    gone = (known.keys() - wanted) | {(path, *(span or whole)) for path, span in pending}
+    db.executemany("DELETE FROM videos WHERE path = ? AND begin_seconds = ? AND end_seconds = ?", gone)
+    named = {_shown_key(entry.path, entry.span) for entry in data.entries}
+    again = {_shown_key(path, span) for path, span in pending}
+    db.executemany("DELETE FROM quarantine WHERE path = ?", [(p,) for p in (bad.keys() - named) | again])
     db.execute("DELETE FROM quarantine WHERE size IS NULL")
     done = len(data.entries) - len(pending)
     for i, result in enumerate(probe_all(pending, root, workers=workers, allow_partial=allow_partial)):
@@ -284,32 +310,53 @@ def _update(
     )
     db.execute("UPDATE videos SET label = -1, split = ''")
     db.executemany(
-        "UPDATE videos SET label = ?, split = ? WHERE path = ?", ((e.label, e.split, e.path) for e in data.entries)
+        "UPDATE videos SET label = ?, split = ? WHERE path = ? AND begin_seconds = ? AND end_seconds = ?",
+        ((e.label, e.split, e.path, *(e.span or whole)) for e in data.entries),
     )
+    db.execute("DELETE FROM missing")
+    db.executemany("INSERT INTO missing VALUES (?, ?)", [(item.name, item.split) for item in data.missing])
     _finish(db, root, data, allow_partial)
 
 
-def _insert(db: sqlite3.Connection, root: Path, path: str, result: VideoRecord | VideoError) -> None:
+def _drop_other_schema(db: sqlite3.Connection) -> None:
+    """Drop the tables of another version: they are made anew, and every file is looked at again."""
+    if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
+        return
+    found = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+    if found is not None and found[0] != str(SCHEMA):
+        for table in _TABLES:
+            db.execute(f"DROP TABLE IF EXISTS {table}")
+
+
+def _shown_key(path: str, span: Span | None) -> str:
+    """How a video that is left out is named: its path, and its part as a media fragment (W3C, ``#t=10,20``)."""
+    return path if span is None else f"{path}#t={span[0]:g},{span[1]:g}"
+
+
+def _insert(db: sqlite3.Connection, root: Path, job: Job, result: VideoRecord | VideoError) -> None:
     if isinstance(result, VideoError):
-        size, mtime_ns = _stamp(root / path) or (-1, -1)
+        size, mtime_ns = _stamp(root / job[0]) or (-1, -1)
         db.execute(
             "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)",
-            (path, result.reason, result.detail, size, mtime_ns),
+            (_shown_key(*job), result.reason, result.detail, size, mtime_ns),
         )
         return
     r = result
     row = (r.path, r.size, r.mtime_ns, r.num_frames, r.height, r.width, r.codec, r.decoder, r.pix_fmt, r.fps)
-    places = ", ".join("?" * 14)
+    places = ", ".join("?" * _FIELD_COUNT)
     db.execute(
         f"INSERT INTO videos ({_FIELDS}) VALUES ({places})",
-        (*row, r.container, r.extradata, r.table, r.note),
+        (*row, r.container, r.extradata, r.table, r.note, r.begin_seconds, r.end_seconds),
     )
 
 
 def _finish(db: sqlite3.Connection, root: Path, data: Dataset, allow_partial: bool) -> None:
     """Write the columns that the sampler needs at once, and what tells two data sets apart."""
     splits = sorted({entry.split for entry in data.entries})
-    query = "SELECT id, label, split, num_frames, height, width, path, size FROM videos ORDER BY path"
+    query = (
+        "SELECT id, label, split, num_frames, height, width, path, size, begin_seconds, end_seconds FROM videos "
+        f"ORDER BY {_KEY}"
+    )
     rows = [(i, label, splits.index(s), *rest) for i, label, s, *rest in db.execute(query)]
     table = np.array([row[:6] for row in rows], np.int32).reshape(-1, 6)
     db.executemany(
@@ -317,12 +364,15 @@ def _finish(db: sqlite3.Connection, root: Path, data: Dataset, allow_partial: bo
         ((name, np.ascontiguousarray(table[:, k]).tobytes()) for k, name in enumerate(_COLUMNS)),
     )
     digest = hashlib.sha256()
-    for _, label, split, frames, _, _, path, size in rows:
-        digest.update(f"{path}\0{label}\0{splits[split]}\0{frames}\0{size}\n".encode())
+    for _, label, split, frames, _, _, path, size, begin, end in rows:
+        part = f"\0{begin:g}\0{end:g}" if end >= 0 else ""
+        digest.update(f"{path}\0{label}\0{splits[split]}\0{frames}\0{size}{part}\n".encode())
     values = {
         "schema": str(SCHEMA),
         "root": str(root.resolve()),
         "kind": data.kind,
+        "lists": data.lists,
+        "lists_split": "" if data.lists_split is None else str(data.lists_split),
         "classes": json.dumps(data.classes),
         "splits": json.dumps(splits),
         "warnings": json.dumps(data.warnings),
@@ -341,7 +391,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 def _record(row: Sequence[object]) -> VideoRecord:
-    return VideoRecord(*row[:14])  # type: ignore[arg-type]
+    return VideoRecord(*row[:_FIELD_COUNT])  # type: ignore[arg-type]
 
 
 def _connect_to_read(path: Path) -> sqlite3.Connection:
