@@ -6,12 +6,10 @@ time changed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
@@ -20,34 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.datasets import recognise
-from pipelines.entries import Dataset, Missing, Span
-from pipelines.errors import DataError, IndexFileError, UsageError, VideoError
-from pipelines.probing import Job, probe_all
+from pipelines.entries import Dataset, Missing
+from pipelines.errors import DataError, IndexFileError
+from pipelines.indexing import COLUMNS, FIELD_COUNT, FIELDS, SCHEMA, Progress, write_tables
 from pipelines.records import VideoRecord
 from pipelines.sampler import VideoColumns
 
-SCHEMA = 2
 SUFFIX = ".r3dindex"
-_COLUMNS = ("rowid", "label", "split", "num_frames", "height", "width")
-_FIELDS = (
-    "path, size, mtime_ns, num_frames, height, width, codec, decoder, pix_fmt, fps, container, extradata, packets, "
-    "note, begin_seconds, end_seconds"
-)
-_FIELD_COUNT = _FIELDS.count(",") + 1
-_KEY = "path, begin_seconds, end_seconds"
-_TABLES = ("meta", "videos", "quarantine", "missing", "columns")
-_CREATE = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS videos (id INTEGER PRIMARY KEY, path TEXT NOT NULL, size INTEGER, mtime_ns INTEGER,
-  num_frames INTEGER, height INTEGER, width INTEGER, codec TEXT, decoder TEXT, pix_fmt TEXT, fps REAL, container TEXT,
-  extradata BLOB, packets BLOB, note TEXT, begin_seconds REAL NOT NULL DEFAULT -1, end_seconds REAL NOT NULL DEFAULT -1,
-  label INTEGER NOT NULL DEFAULT -1, split TEXT NOT NULL DEFAULT '', UNIQUE (path, begin_seconds, end_seconds));
-CREATE TABLE IF NOT EXISTS quarantine (path TEXT PRIMARY KEY, reason TEXT NOT NULL, detail TEXT NOT NULL,
-  size INTEGER, mtime_ns INTEGER);
-CREATE TABLE IF NOT EXISTS missing (name TEXT NOT NULL, split TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS columns (name TEXT PRIMARY KEY, data BLOB NOT NULL);
-"""
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -84,7 +61,7 @@ class VideoIndex:
                     f"{self._rebuild_hint(meta.get('root'))}"
                 )
             blobs = dict(self._db.execute("SELECT name, data FROM columns"))
-            self._columns = {name: np.frombuffer(blobs[name], np.int32) for name in _COLUMNS}
+            self._columns = {name: np.frombuffer(blobs[name], np.int32) for name in COLUMNS}
             self.classes: tuple[str, ...] = tuple(json.loads(meta["classes"]))
             self.splits: tuple[str, ...] = tuple(json.loads(meta["splits"]))
             self.warnings: tuple[str, ...] = tuple(json.loads(meta["warnings"]))
@@ -141,12 +118,12 @@ class VideoIndex:
         if not 0 <= i < len(self):
             raise IndexError(f"video {i} of {len(self)}")
         row = self._db.execute(
-            f"SELECT {_FIELDS}, label, split FROM videos WHERE id = ?",
+            f"SELECT {FIELDS}, label, split FROM videos WHERE id = ?",
             (int(self._columns["rowid"][i]),),
         ).fetchone()
         if row is None:
             raise IndexFileError(f"{self.path}: video {i} is gone: the index was rebuilt while in use; start again")
-        return replace(_record(row), video_id=i, label=row[_FIELD_COUNT], split=row[_FIELD_COUNT + 1])
+        return replace(_record(row), video_id=i, label=row[FIELD_COUNT], split=row[FIELD_COUNT + 1])
 
     def __reduce__(self) -> tuple[type[VideoIndex], tuple[str, str]]:
         """Pickle by path: each process opens the file itself."""
@@ -159,7 +136,7 @@ class VideoIndex:
             if split not in self.splits:
                 raise DataError(f"{self.path}: no split {split!r}; it has {', '.join(self.splits) or 'none'}")
             rows = np.flatnonzero(self._columns["split"] == self.splits.index(split))
-        wide = {name: self._columns[name][rows].astype(np.int64) for name in _COLUMNS}
+        wide = {name: self._columns[name][rows].astype(np.int64) for name in COLUMNS}
         return VideoColumns(rows, wide["label"], wide["num_frames"], wide["height"], wide["width"])
 
     @property
@@ -181,14 +158,14 @@ class VideoIndex:
     def kinds(self, split: str | None = None, *, examples: int = 3) -> list[tuple[list[VideoRecord], int]]:
         """(first videos, number of videos) of each kind in `split` (None: all): one codec, pixel format and note."""
         query = (
-            f"SELECT {_FIELDS}, place, count FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY codec, pix_fmt, note "
+            f"SELECT {FIELDS}, place, count FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY codec, pix_fmt, note "
             "ORDER BY id) AS place, COUNT(*) OVER (PARTITION BY codec, pix_fmt, note) AS count FROM videos "
             "WHERE ?1 IS NULL OR split = ?1) WHERE place <= ?2 ORDER BY codec, pix_fmt, note, place"
         )
         found: list[tuple[list[VideoRecord], int]] = []
         for row in self._db.execute(query, (split, examples)):
-            if row[_FIELD_COUNT] == 1:
-                found.append(([], row[_FIELD_COUNT + 1]))
+            if row[FIELD_COUNT] == 1:
+                found.append(([], row[FIELD_COUNT + 1]))
             found[-1][0].append(_record(row))
         return found
 
@@ -247,151 +224,12 @@ def write_index(
     progress: Progress | None = None,
 ) -> VideoIndex:
     """The index at `path` of the videos of `data`, made or brought up to date in one transaction."""
-    try:
-        connection = sqlite3.connect(path, timeout=1.0, isolation_level=None)
-    except sqlite3.OperationalError as error:
-        raise UsageError(
-            f"{path}: the index can't be written there ({error}); name another place with --index"
-        ) from error
-    with closing(connection):
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            _drop_other_schema(connection)
-            for statement in _CREATE.split(";"):
-                connection.execute(statement)
-            _update(connection, root, data, workers, allow_partial, progress)
-            connection.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            locked = "locked" in str(error)
-            hint = "another process is building it; wait for it" if locked else "name another place with --index"
-            raise UsageError(f"{path}: the index can't be written ({error}); {hint}") from error
-        except sqlite3.DatabaseError as error:
-            raise IndexFileError(
-                f"{path}: not an r3d-fast index ({error}); delete it or name another with --index"
-            ) from error
+    write_tables(path, root, data, workers=workers, allow_partial=allow_partial, progress=progress)
     return VideoIndex(path, root)
 
 
-def _update(
-    db: sqlite3.Connection,
-    root: Path,
-    data: Dataset,
-    workers: int | None,
-    allow_partial: bool,
-    progress: Progress | None,
-) -> None:
-    meta = dict(db.execute("SELECT key, value FROM meta"))
-    if meta.get("partial") not in (None, str(allow_partial)):
-        for table in _TABLES:
-            db.execute(f"DELETE FROM {table}")
-    whole = (-1.0, -1.0)
-    known = {(p, b, e): (s, m) for p, b, e, s, m in db.execute(f"SELECT {_KEY}, size, mtime_ns FROM videos")}
-    bad = {p: (s, m) for p, s, m in db.execute("SELECT path, size, mtime_ns FROM quarantine WHERE size IS NOT NULL")}
-    pending = []
-    for entry in data.entries:
-        stamp = _stamp(root / entry.path)
-        key = (entry.path, *(entry.span or whole))
-        if stamp is None or (known.get(key) != stamp and bad.get(_shown_key(entry.path, entry.span)) != stamp):
-            pending.append((entry.path, entry.span))
-    wanted = {(entry.path, *(entry.span or whole)) for entry in data.entries}
-    gone = (known.keys() - wanted) | {(path, *(span or whole)) for path, span in pending}
-    db.executemany("DELETE FROM videos WHERE path = ? AND begin_seconds = ? AND end_seconds = ?", gone)
-    named = {_shown_key(entry.path, entry.span) for entry in data.entries}
-    again = {_shown_key(path, span) for path, span in pending}
-    db.executemany("DELETE FROM quarantine WHERE path = ?", [(p,) for p in (bad.keys() - named) | again])
-    db.execute("DELETE FROM quarantine WHERE size IS NULL")
-    done = len(data.entries) - len(pending)
-    for i, result in enumerate(probe_all(pending, root, workers=workers, allow_partial=allow_partial)):
-        _insert(db, root, pending[i], result)
-        if progress is not None:
-            progress(done + i + 1, len(data.entries))
-    db.executemany(
-        "INSERT OR REPLACE INTO quarantine VALUES (?, ?, '', NULL, NULL)", [(x.path, x.reason) for x in data.left_out]
-    )
-    db.execute("UPDATE videos SET label = -1, split = ''")
-    db.executemany(
-        "UPDATE videos SET label = ?, split = ? WHERE path = ? AND begin_seconds = ? AND end_seconds = ?",
-        ((e.label, e.split, e.path, *(e.span or whole)) for e in data.entries),
-    )
-    db.execute("DELETE FROM missing")
-    db.executemany("INSERT INTO missing VALUES (?, ?)", [(item.name, item.split) for item in data.missing])
-    _finish(db, root, data, allow_partial)
-
-
-def _drop_other_schema(db: sqlite3.Connection) -> None:
-    """Drop the tables of another version: they are made anew, and every file is looked at again."""
-    if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
-        return
-    found = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
-    if found is not None and found[0] != str(SCHEMA):
-        for table in _TABLES:
-            db.execute(f"DROP TABLE IF EXISTS {table}")
-
-
-def _shown_key(path: str, span: Span | None) -> str:
-    """How a video that is left out is named: its path, and its part as a media fragment (W3C, ``#t=10,20``)."""
-    return path if span is None else f"{path}#t={span[0]:g},{span[1]:g}"
-
-
-def _insert(db: sqlite3.Connection, root: Path, job: Job, result: VideoRecord | VideoError) -> None:
-    if isinstance(result, VideoError):
-        size, mtime_ns = _stamp(root / job[0]) or (-1, -1)
-        db.execute(
-            "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)",
-            (_shown_key(*job), result.reason, result.detail, size, mtime_ns),
-        )
-        return
-    r = result
-    row = (r.path, r.size, r.mtime_ns, r.num_frames, r.height, r.width, r.codec, r.decoder, r.pix_fmt, r.fps)
-    places = ", ".join("?" * _FIELD_COUNT)
-    db.execute(
-        f"INSERT INTO videos ({_FIELDS}) VALUES ({places})",
-        (*row, r.container, r.extradata, r.table, r.note, r.begin_seconds, r.end_seconds),
-    )
-
-
-def _finish(db: sqlite3.Connection, root: Path, data: Dataset, allow_partial: bool) -> None:
-    """Write the columns that the sampler needs at once, and what tells two data sets apart."""
-    splits = sorted({entry.split for entry in data.entries})
-    query = (
-        "SELECT id, label, split, num_frames, height, width, path, size, begin_seconds, end_seconds FROM videos "
-        f"ORDER BY {_KEY}"
-    )
-    rows = [(i, label, splits.index(s), *rest) for i, label, s, *rest in db.execute(query)]
-    table = np.array([row[:6] for row in rows], np.int32).reshape(-1, 6)
-    db.executemany(
-        "INSERT OR REPLACE INTO columns VALUES (?, ?)",
-        ((name, np.ascontiguousarray(table[:, k]).tobytes()) for k, name in enumerate(_COLUMNS)),
-    )
-    digest = hashlib.sha256()
-    for _, label, split, frames, _, _, path, size, begin, end in rows:
-        part = f"\0{begin:g}\0{end:g}" if end >= 0 else ""
-        digest.update(f"{path}\0{label}\0{splits[split]}\0{frames}\0{size}{part}\n".encode())
-    values = {
-        "schema": str(SCHEMA),
-        "root": str(root.resolve()),
-        "kind": data.kind,
-        "lists": data.lists,
-        "lists_split": "" if data.lists_split is None else str(data.lists_split),
-        "classes": json.dumps(data.classes),
-        "splits": json.dumps(splits),
-        "warnings": json.dumps(data.warnings),
-        "digest": digest.hexdigest(),
-        "partial": str(allow_partial),
-    }
-    db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
-
-
 def _record(row: Sequence[object]) -> VideoRecord:
-    return VideoRecord(*row[:_FIELD_COUNT])  # type: ignore[arg-type]
+    return VideoRecord(*row[:FIELD_COUNT])  # type: ignore[arg-type]
 
 
 def _connect_to_read(path: Path) -> sqlite3.Connection:
