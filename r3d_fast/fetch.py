@@ -172,8 +172,8 @@ class _Download:
             )
         if None not in (total, self.wanted.size) and total != self.wanted.size:
             raise DataError(
-                f"{self.wanted.url}: the server has a file of {total} bytes, expected {self.wanted.size}; it is another one: "
-                "name the folder of the right one with --mirror URL"
+                f"{self.wanted.url}: the server has a file of {total} bytes, expected {self.wanted.size}; "
+                "it is another one: name the folder of the right one with --mirror URL"
             )
         total = total if total is not None else self.wanted.size
         if total is not None and shutil.disk_usage(self.part.parent).free < total - self.have:
