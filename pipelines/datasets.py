@@ -8,10 +8,12 @@ import os
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pipelines.entries import Dataset, Entry, LeftOut
 from pipelines.errors import DataError, ListError, UsageError
+from pipelines.kinetics import KineticsLists, find_clips, find_kinetics, read_kinetics
 from pipelines.lists import (
     EXTENSIONS_SHOWN,
     SPLIT_NAMES,
@@ -32,34 +34,6 @@ _LAYOUTS = (
 _NOT_REGULAR = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One labelled video of a data set: path relative to the root with "/", 0-based label, split train, val or test."""
-
-    path: str
-    label: int
-    split: str
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """Something that was found and not taken: its path (printable, relative to the root) and the reason."""
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A recognised data set: kind folders, ucf101, hmdb51 or csv; class names by label; entries sorted by path."""
-
-    kind: str
-    classes: tuple[str, ...]
-    entries: tuple[Entry, ...]
-    left_out: tuple[LeftOut, ...]
-    warnings: tuple[str, ...]
-
-
 def recognise(
     root: Path,
     *,
@@ -68,7 +42,10 @@ def recognise(
     val_fraction: float = 0.2,
     follow_links: bool = False,
 ) -> Dataset:
-    """The data set in the folder `root`: by `lists` (UCF-101, HMDB-51, CSV; `split` picks one), else by its folders.
+    """The data set in the folder `root`: by `lists`, else by its folders.
+
+    `lists` are those of UCF-101 or HMDB-51, of which `split` picks one, a CSV, or the CSV files of Kinetics: of these,
+    videos that are not there are listed as missing; with other lists they are an error.
 
     Where nothing names a split, `val_fraction` of each class, whole UCF groups together, becomes "test", the same
     videos on every machine. No video is opened. Links that lead out of `root` are taken only with `follow_links`.
@@ -86,13 +63,22 @@ def recognise(
         raise DataError(f"{shown(root)}: {problem}; expected a folder of videos, check the path") from problem
     if not is_folder:
         raise DataError(f"{shown(root)}: is not a folder; expected the folder that holds the videos")
-    listed = None if lists is None else read_lists(lists, split=split, root=root)
+    kinetics = [] if lists is None else find_kinetics(lists)
+    if kinetics and split is not None:
+        raise UsageError(
+            f"split {split} with {shown(str(lists))}: the CSV files of Kinetics name their splits; leave it out"
+        )
+    clips = read_kinetics(kinetics) if kinetics else None
+    listed = None if lists is None or kinetics else read_lists(lists, split=split, root=root)
     found = _Walk(root, follow_links)
     found.run()
     if not found.videos:
         raise DataError(_nothing(found))
+    if clips is not None:
+        return replace(_from_kinetics(clips, found), lists=str(lists))
     if listed is not None:
-        return _from_lists(listed, found, val_fraction)
+        data = _from_lists(listed, found, val_fraction)
+        return replace(data, lists=str(lists), lists_split=listed.split)
     return _from_folders(found, val_fraction)
 
 
@@ -229,6 +215,22 @@ def _from_lists(listed: Lists, found: _Walk, val_fraction: float) -> Dataset:
     return _dataset(listed.kind, listed.classes, entries, found, warnings, val_fraction)
 
 
+def _from_kinetics(listed: KineticsLists, found: _Walk) -> Dataset:
+    """The data set of Kinetics' lists, as far as it is on disk. Raises DataError where nothing of it is."""
+    clips = find_clips(listed, found.videos)
+    if not clips.entries:
+        raise DataError(
+            f"none of the {len(listed.clips)} videos of {listed.shown} is in {shown(found.root)}: looked for names "
+            f"such as {first_ten([item.name for item in clips.missing[:3]])}; give the folder that they lie in as ROOT"
+        )
+    warnings = [*listed.warnings, *clips.warnings]
+    if unlisted := len(found.videos - {entry.path for entry in clips.entries}):
+        warnings.append(f"{unlisted} videos in ROOT are in no list")
+    kind = f"kinetics{len(listed.classes)}" if len(listed.classes) in (400, 600, 700) else "kinetics"
+    data = _dataset(kind, listed.classes, clips.entries, found, warnings, 0.0)
+    return replace(data, missing=clips.missing)
+
+
 def _settle(rows: Sequence[Row], classes: Sequence[str]) -> tuple[list[Row], list[str]]:
     """The rows without exact duplicates, and the warning about those; one label and one split a video, or an error."""
     first: dict[str, Row] = {}
@@ -257,14 +259,15 @@ def _settle(rows: Sequence[Row], classes: Sequence[str]) -> tuple[list[Row], lis
 
 def _check_groups(rows: Sequence[Row], classes: Sequence[str]) -> None:
     """Raise DataError if a UCF group, clips cut from one video, lies in more than one split."""
-    sides: dict[tuple[int, tuple[str, str]], set[str]] = defaultdict(set)
+    sides: dict[tuple[int, tuple[str, str]], dict[str, str]] = defaultdict(dict)
     for row in rows:
         if group := ucf_group(row.path):
-            sides[row.label, group].add(row.split)
+            sides[row.label, group].setdefault(row.split, row.path)
     leaks = [
-        f"group {group} of {classes[label]} in {_both(splits)}"
-        for (label, (_, group)), splits in sorted(sides.items())
-        if len(splits) > 1
+        f"group {group} of {classes[label]} in {_both(files)} "
+        f"({' and '.join(shown(files[side]) for side in _ordered(files))})"
+        for (label, (_, group)), files in sorted(sides.items())
+        if len(files) > 1
     ]
     if leaks:
         raise DataError(
@@ -275,7 +278,11 @@ def _check_groups(rows: Sequence[Row], classes: Sequence[str]) -> None:
 
 def _both(splits: Collection[str]) -> str:
     """The splits as words of a message, train first."""
-    return " and ".join(sorted(splits, key=("train", "val", "test").index))
+    return " and ".join(_ordered(splits))
+
+
+def _ordered(splits: Collection[str]) -> list[str]:
+    return sorted(splits, key=("train", "val", "test").index)
 
 
 def _dataset(
@@ -294,7 +301,7 @@ def _dataset(
         if names:
             warnings.append(f"{text} ({len(names)}): {first_ten(names)}")
     left_out = tuple(LeftOut(path, reason) for path, reason in sorted(found.left_out.items()))
-    ordered = tuple(sorted(entries, key=lambda entry: entry.path))
+    ordered = tuple(sorted(entries, key=lambda entry: (entry.path, entry.span or (-1.0, -1.0))))
     return Dataset(kind, classes, ordered, left_out, tuple(warnings))
 
 

@@ -114,7 +114,8 @@ class FrameReader:
         begin, before = perf_counter(), self.statistics.read_seconds + self.statistics.convert_seconds
         try:
             check_unchanged(path, record)
-            for choose in (select, whole):
+            # A part of a file has not all that a damaged one would need: it ends in an error instead.
+            for choose in (select, whole) if not table.left_out else (select,):
                 left = dict(places)
                 for wanted, frame in self._frames(path, record, table, choose(table, list(places))):
                     if frame.is_corrupt and choose is select and not table.ordinal:
@@ -223,11 +224,10 @@ def _open_context(record: VideoRecord) -> av.VideoCodecContext:
 
 
 def _counted(path: str, runs: list[Run]) -> Iterator[tuple[int, av.VideoFrame]]:
-    wanted = {count for run in runs for count in run.wanted}
+    wanted = {count: frame for run in runs for count, frame in run.wanted.items()}
     with av.open(path, metadata_errors="ignore") as container:
         for count, frame in enumerate(container.decode(container.streams.video[0])):
             if count in wanted:
-                wanted.discard(count)
-                yield count, frame
+                yield wanted.pop(count), frame
             if not wanted:
                 return

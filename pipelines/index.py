@@ -6,12 +6,10 @@ time changed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
@@ -19,28 +17,14 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.datasets import Dataset, recognise
-from pipelines.errors import DataError, IndexFileError, UsageError, VideoError
-from pipelines.probing import probe_all
+from pipelines.datasets import recognise
+from pipelines.entries import Dataset, Missing
+from pipelines.errors import DataError, IndexFileError
+from pipelines.indexing import COLUMNS, FIELD_COUNT, FIELDS, SCHEMA, Progress, write_tables
 from pipelines.records import VideoRecord
 from pipelines.sampler import VideoColumns
 
-SCHEMA = 1
 SUFFIX = ".r3dindex"
-_COLUMNS = ("rowid", "label", "split", "num_frames", "height", "width")
-_FIELDS = (
-    "path, size, mtime_ns, num_frames, height, width, codec, decoder, pix_fmt, fps, container, extradata, packets, note"
-)
-_CREATE = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS videos (id INTEGER PRIMARY KEY, path TEXT UNIQUE NOT NULL, size INTEGER, mtime_ns INTEGER,
-  num_frames INTEGER, height INTEGER, width INTEGER, codec TEXT, decoder TEXT, pix_fmt TEXT, fps REAL, container TEXT,
-  extradata BLOB, packets BLOB, note TEXT, label INTEGER NOT NULL DEFAULT -1, split TEXT NOT NULL DEFAULT '');
-CREATE TABLE IF NOT EXISTS quarantine (path TEXT PRIMARY KEY, reason TEXT NOT NULL, detail TEXT NOT NULL,
-  size INTEGER, mtime_ns INTEGER);
-CREATE TABLE IF NOT EXISTS columns (name TEXT PRIMARY KEY, data BLOB NOT NULL);
-"""
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -53,7 +37,11 @@ class Quarantined:
 
 
 class VideoIndex:
-    """The videos of a data set. `len(index)` videos, `index[i]` the VideoRecord of video i (sorted by path)."""
+    """The videos of a data set. `len(index)` videos, `index[i]` the VideoRecord of video i (sorted by path and part).
+
+    `kind` says what was recognised, `lists` where its lists lay ("" without), `lists_split` which of their numbered
+    splits was taken (None where they have none).
+    """
 
     def __init__(self, path: str | Path, root: str | Path | None = None) -> None:
         """Open the index at `path`; `root` overrides the data set's folder, as after a move.
@@ -73,14 +61,17 @@ class VideoIndex:
                     f"{self._rebuild_hint(meta.get('root'))}"
                 )
             blobs = dict(self._db.execute("SELECT name, data FROM columns"))
-            self._columns = {name: np.frombuffer(blobs[name], np.int32) for name in _COLUMNS}
+            self._columns = {name: np.frombuffer(blobs[name], np.int32) for name in COLUMNS}
             self.classes: tuple[str, ...] = tuple(json.loads(meta["classes"]))
             self.splits: tuple[str, ...] = tuple(json.loads(meta["splits"]))
             self.warnings: tuple[str, ...] = tuple(json.loads(meta["warnings"]))
+        except IndexFileError:
+            raise
         except (sqlite3.DatabaseError, KeyError, ValueError) as error:
             raise IndexFileError(f"{self.path}: not a readable index ({error}); {self._rebuild_hint(None)}") from error
         self.kind, self.digest = meta["kind"], meta["digest"]
-        self.lists_split = int(meta["lists_split"]) if meta.get("lists_split") else None  # which of the lists' splits
+        self.lists: str = meta.get("lists", "")
+        self.lists_split: int | None = int(meta["lists_split"]) if meta.get("lists_split") else None
         self.root = Path(root if root is not None else meta["root"])
 
     @classmethod
@@ -127,12 +118,12 @@ class VideoIndex:
         if not 0 <= i < len(self):
             raise IndexError(f"video {i} of {len(self)}")
         row = self._db.execute(
-            f"SELECT {_FIELDS}, label, split FROM videos WHERE id = ?",
+            f"SELECT {FIELDS}, label, split FROM videos WHERE id = ?",
             (int(self._columns["rowid"][i]),),
         ).fetchone()
         if row is None:
             raise IndexFileError(f"{self.path}: video {i} is gone: the index was rebuilt while in use; start again")
-        return replace(_record(row), video_id=i, label=row[14], split=row[15])
+        return replace(_record(row), video_id=i, label=row[FIELD_COUNT], split=row[FIELD_COUNT + 1])
 
     def __reduce__(self) -> tuple[type[VideoIndex], tuple[str, str]]:
         """Pickle by path: each process opens the file itself."""
@@ -150,7 +141,7 @@ class VideoIndex:
             if split not in self.splits:
                 raise DataError(f"{self.path}: no split {split!r}; it has {', '.join(self.splits) or 'none'}")
             rows = np.flatnonzero(self._columns["split"] == self.splits.index(split))
-        wide = {name: self._columns[name][rows].astype(np.int64) for name in _COLUMNS}
+        wide = {name: self._columns[name][rows].astype(np.int64) for name in COLUMNS}
         return VideoColumns(rows, wide["label"], wide["num_frames"], wide["height"], wide["width"])
 
     @property
@@ -158,6 +149,11 @@ class VideoIndex:
         """What was left out, and why, sorted by path."""
         rows = self._db.execute("SELECT path, reason, detail FROM quarantine ORDER BY path")
         return [Quarantined(*row) for row in rows]
+
+    @property
+    def missing(self) -> list[Missing]:
+        """What the lists name and was not there when the index was built, in the order of the lists."""
+        return [Missing(*row) for row in self._db.execute("SELECT name, split FROM missing ORDER BY rowid")]
 
     def largest_file(self, split: str | None = None) -> int:
         """Bytes of the largest file of `split` (None: all)."""
@@ -167,14 +163,14 @@ class VideoIndex:
     def kinds(self, split: str | None = None, *, examples: int = 3) -> list[tuple[list[VideoRecord], int]]:
         """(first videos, number of videos) of each kind in `split` (None: all): one codec, pixel format and note."""
         query = (
-            f"SELECT {_FIELDS}, place, count FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY codec, pix_fmt, note "
+            f"SELECT {FIELDS}, place, count FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY codec, pix_fmt, note "
             "ORDER BY id) AS place, COUNT(*) OVER (PARTITION BY codec, pix_fmt, note) AS count FROM videos "
             "WHERE ?1 IS NULL OR split = ?1) WHERE place <= ?2 ORDER BY codec, pix_fmt, note, place"
         )
         found: list[tuple[list[VideoRecord], int]] = []
         for row in self._db.execute(query, (split, examples)):
-            if row[14] == 1:
-                found.append(([], row[15]))
+            if row[FIELD_COUNT] == 1:
+                found.append(([], row[FIELD_COUNT + 1]))
             found[-1][0].append(_record(row))
         return found
 
@@ -233,121 +229,12 @@ def write_index(
     progress: Progress | None = None,
 ) -> VideoIndex:
     """The index at `path` of the videos of `data`, made or brought up to date in one transaction."""
-    try:
-        connection = sqlite3.connect(path, timeout=1.0, isolation_level=None)
-    except sqlite3.OperationalError as error:
-        raise UsageError(
-            f"{path}: the index can't be written there ({error}); name another place with --index"
-        ) from error
-    with closing(connection):
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            for statement in _CREATE.split(";"):
-                connection.execute(statement)
-            _update(connection, root, data, workers, allow_partial, progress)
-            connection.execute("COMMIT")
-        except sqlite3.OperationalError as error:
-            locked = "locked" in str(error)
-            hint = "another process is building it; wait for it" if locked else "name another place with --index"
-            raise UsageError(f"{path}: the index can't be written ({error}); {hint}") from error
-        except sqlite3.DatabaseError as error:
-            raise IndexFileError(
-                f"{path}: not an r3d-fast index ({error}); delete it or name another with --index"
-            ) from error
+    write_tables(path, root, data, workers=workers, allow_partial=allow_partial, progress=progress)
     return VideoIndex(path, root)
 
 
-def _update(
-    db: sqlite3.Connection,
-    root: Path,
-    data: Dataset,
-    workers: int | None,
-    allow_partial: bool,
-    progress: Progress | None,
-) -> None:
-    meta = dict(db.execute("SELECT key, value FROM meta"))
-    if meta.get("schema") not in (None, str(SCHEMA)) or meta.get("partial") not in (None, str(allow_partial)):
-        for table in ("meta", "videos", "quarantine", "columns"):
-            db.execute(f"DELETE FROM {table}")
-    known = {p: (s, m) for p, s, m in db.execute("SELECT path, size, mtime_ns FROM videos")}
-    bad = {p: (s, m) for p, s, m in db.execute("SELECT path, size, mtime_ns FROM quarantine WHERE size IS NOT NULL")}
-    pending = []
-    for entry in data.entries:
-        stamp = _stamp(root / entry.path)
-        if stamp is None or (known.get(entry.path) != stamp and bad.get(entry.path) != stamp):
-            pending.append(entry.path)
-    wanted = {entry.path for entry in data.entries}
-    db.executemany("DELETE FROM videos WHERE path = ?", [(p,) for p in (known.keys() - wanted) | set(pending)])
-    db.executemany("DELETE FROM quarantine WHERE path = ?", [(p,) for p in (bad.keys() - wanted) | set(pending)])
-    db.execute("DELETE FROM quarantine WHERE size IS NULL")
-    done = len(data.entries) - len(pending)
-    for i, result in enumerate(probe_all(pending, root, workers=workers, allow_partial=allow_partial)):
-        _insert(db, root, pending[i], result)
-        if progress is not None:
-            progress(done + i + 1, len(data.entries))
-    db.executemany(
-        "INSERT OR REPLACE INTO quarantine VALUES (?, ?, '', NULL, NULL)", [(x.path, x.reason) for x in data.left_out]
-    )
-    db.execute("UPDATE videos SET label = -1, split = ''")
-    db.executemany(
-        "UPDATE videos SET label = ?, split = ? WHERE path = ?", ((e.label, e.split, e.path) for e in data.entries)
-    )
-    _finish(db, root, data, allow_partial)
-
-
-def _insert(db: sqlite3.Connection, root: Path, path: str, result: VideoRecord | VideoError) -> None:
-    if isinstance(result, VideoError):
-        size, mtime_ns = _stamp(root / path) or (-1, -1)
-        db.execute(
-            "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)",
-            (path, result.reason, result.detail, size, mtime_ns),
-        )
-        return
-    r = result
-    row = (r.path, r.size, r.mtime_ns, r.num_frames, r.height, r.width, r.codec, r.decoder, r.pix_fmt, r.fps)
-    places = ", ".join("?" * 14)
-    db.execute(
-        f"INSERT INTO videos ({_FIELDS}) VALUES ({places})",
-        (*row, r.container, r.extradata, r.table, r.note),
-    )
-
-
-def _finish(db: sqlite3.Connection, root: Path, data: Dataset, allow_partial: bool) -> None:
-    """Write the columns that the sampler needs at once, and what tells two data sets apart."""
-    splits = sorted({entry.split for entry in data.entries})
-    query = "SELECT id, label, split, num_frames, height, width, path, size FROM videos ORDER BY path"
-    rows = [(i, label, splits.index(s), *rest) for i, label, s, *rest in db.execute(query)]
-    table = np.array([row[:6] for row in rows], np.int32).reshape(-1, 6)
-    db.executemany(
-        "INSERT OR REPLACE INTO columns VALUES (?, ?)",
-        ((name, np.ascontiguousarray(table[:, k]).tobytes()) for k, name in enumerate(_COLUMNS)),
-    )
-    digest = hashlib.sha256()
-    for _, label, split, frames, _, _, path, size in rows:
-        digest.update(f"{path}\0{label}\0{splits[split]}\0{frames}\0{size}\n".encode())
-    values = {
-        "schema": str(SCHEMA),
-        "root": str(root.resolve()),
-        "kind": data.kind,
-        "classes": json.dumps(data.classes),
-        "splits": json.dumps(splits),
-        "warnings": json.dumps(data.warnings),
-        "digest": digest.hexdigest(),
-        "partial": str(allow_partial),
-    }
-    db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
-
-
 def _record(row: Sequence[object]) -> VideoRecord:
-    return VideoRecord(*row[:14])  # type: ignore[arg-type]
+    return VideoRecord(*row[:FIELD_COUNT])  # type: ignore[arg-type]
 
 
 def _connect_to_read(path: Path) -> sqlite3.Connection:

@@ -23,7 +23,7 @@ SPLIT_NAMES |= {"training": "train", "validation": "val", "testing": "test"}
 
 _FORMS = (
     "expected a folder with classInd.txt and trainlistNN.txt/testlistNN.txt (UCF-101), a folder of "
-    "<class>_test_split<N>.txt files (HMDB-51), or a .csv/.tsv file of path,label[,split]"
+    "<class>_test_split<N>.txt files (HMDB-51), a .csv/.tsv file of path,label[,split], or the CSV files of Kinetics"
 )
 _HEADERS = ("path", "video", "file", "filename", "video_path")
 _MAX_CLASSES = 100_000  # a label far beyond any data set is a mistake, and would make that many class names
@@ -45,12 +45,16 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Lists:
-    """What the list files say: classes, rows in the order of the lists, paths listed as unused."""
+    """What the list files say: classes, rows in the order of the lists, paths listed as unused.
+
+    `split` is the number of the split that was taken, None for lists that have no numbered ones.
+    """
 
     kind: str
     classes: tuple[str, ...]
     rows: tuple[Row, ...]
     unused: frozenset[str]
+    split: int | None = None
 
 
 def is_video_name(path: str) -> bool:
@@ -94,12 +98,15 @@ def read_lists(lists: Path, *, split: int | None = None, root: Path | None = Non
     except (OSError, ValueError) as problem:
         raise ListError(f"lists {shown(lists)}: {problem}; {_FORMS}") from problem
     unused: frozenset[str] = frozenset()
+    taken: int | None = None
     if any(_UCF_LIST.fullmatch(n) for n in names):
         kind = "ucf101"
-        classes, rows = _read_ucf(lists, names, 1 if split is None else split, roots)
+        taken = 1 if split is None else split
+        classes, rows = _read_ucf(lists, names, taken, roots)
     elif any(_HMDB_LIST.fullmatch(n) for n in names):
         kind = "hmdb51"
-        classes, rows, unused = _read_hmdb(lists, names, 1 if split is None else split)
+        taken = 1 if split is None else split
+        classes, rows, unused = _read_hmdb(lists, names, taken)
     elif not is_folder and lists.suffix.lower() in (".csv", ".tsv"):
         if split is not None:
             raise UsageError(f"split {split} with {shown(lists)}: a CSV names its splits in column 3; leave split out")
@@ -108,7 +115,7 @@ def read_lists(lists: Path, *, split: int | None = None, root: Path | None = Non
     else:
         came = "holds no list of a known form" if is_folder else "is neither a folder nor a .csv/.tsv file"
         raise ListError(f"lists {shown(lists)} {came}; {_FORMS}")
-    return Lists(kind, classes, tuple(rows), unused)
+    return Lists(kind, classes, tuple(rows), unused, taken)
 
 
 def parse_class_ind(text: str, file: str) -> tuple[str, ...]:
@@ -182,7 +189,7 @@ def parse_csv(
     """
     cells: list[tuple[str, str, str, str]] = []
     width, label_at, split_at = 3, 1, 2
-    for number, row in _csv_rows(text, file, delimiter):
+    for number, row in csv_rows(text, file, delimiter):
         where = f"{file}:{number}"
         header = [c.strip().lower() for c in row]
         if not cells and header[0] in _HEADERS:
@@ -211,7 +218,7 @@ def parse_csv(
     return classes, rows
 
 
-def _csv_rows(text: str, file: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def csv_rows(text: str, file: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Each row that is neither blank nor a comment, with the number of its first line."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     number = 1
@@ -252,12 +259,12 @@ def _read_ucf(
     if "classInd.txt" not in names:
         raise ListError(f"lists {shown(folder)}: trainlists without classInd.txt; expected it beside them")
     _check_split(folder, split, [n for n, pair in lists.items() if len(pair) == 2])
-    classes = parse_class_ind(_read(folder / "classInd.txt"), shown(folder / "classInd.txt"))
+    classes = parse_class_ind(read_text(folder / "classInd.txt"), shown(folder / "classInd.txt"))
     labels = {name: i for i, name in enumerate(classes)}
     rows: list[Row] = []
     for side in ("train", "test"):
         file = folder / lists[split][side]
-        rows += _checked(parse_ucf(_read(file), shown(file), labels, side, roots), file)
+        rows += _checked(parse_ucf(read_text(file), shown(file), labels, side, roots), file)
     return classes, rows
 
 
@@ -270,7 +277,7 @@ def _read_hmdb(folder: Path, names: Sequence[str], split: int) -> tuple[tuple[st
     rows: list[Row] = []
     for label, name in enumerate(classes):
         file = folder / lists[split][name]
-        rows += _checked(parse_hmdb(_read(file), shown(file), name, label), file)
+        rows += _checked(parse_hmdb(read_text(file), shown(file), name, label), file)
     used = [row for row in rows if row.split]
     return classes, used, frozenset(row.path for row in rows if not row.split)
 
@@ -279,11 +286,11 @@ def _read_csv(file: Path, roots: tuple[str, ...]) -> tuple[tuple[str, ...], list
     beside = file.parent / "classes.txt"
     names: list[str] = []
     if beside.exists():
-        names = [line.strip() for _, line in _lines(_read(beside)) if not line.lstrip().startswith("#")]
+        names = [line.strip() for _, line in _lines(read_text(beside)) if not line.lstrip().startswith("#")]
         if len(set(names)) != len(names):
             raise ListError(f"{shown(beside)}: a class is named twice; expected each once, in the order of labels")
     delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
-    return parse_csv(_read(file), shown(file), delimiter, names, roots)
+    return parse_csv(read_text(file), shown(file), delimiter, names, roots)
 
 
 def _relative(path: str, where: str, roots: Sequence[str]) -> str:
@@ -333,7 +340,7 @@ def _check_split(folder: Path, split: int, there: Collection[int]) -> None:
         raise ListError(f"lists {shown(folder)}: split {split} is not there; expected one of these: {known}")
 
 
-def _read(file: Path) -> str:
+def read_text(file: Path) -> str:
     """The text of a list file without its byte order mark; ListError if it can't be read as UTF-8."""
     try:
         # Opening a FIFO waits for ever.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipelines.bitstream import DROPPABLE, START
 
 _HEADER = struct.Struct("<4sBBHQQ")
+_PART = struct.Struct("<QQQ")
 _MAGIC = b"PKT1"
 
 
@@ -26,6 +27,9 @@ class PacketTable:
     `frame_packet` int64 [F]: the packet of each frame in display order. `addressable`: the file's bytes at `offset` are
     the packet; otherwise `pts` int64 [P] finds the packets again in the demuxer's output. `ordinal`: frames can't be
     told apart by packet, they are counted as a decode from the first packet gives them.
+
+    A table may stand for a part of its file (see `part`): then frame k is the frame `skip` + k of `frame_packet`, there
+    are `count` of them, and `left_out` packets of the file come before the first one here.
     """
 
     offset: NDArray[np.int64]
@@ -34,6 +38,9 @@ class PacketTable:
     frame_packet: NDArray[np.int64]
     pts: NDArray[np.int64] | None = None
     ordinal: bool = False
+    left_out: int = 0
+    skip: int = 0
+    count: int | None = None
 
     @property
     def addressable(self) -> bool:
@@ -42,14 +49,57 @@ class PacketTable:
 
     @property
     def num_frames(self) -> int:
-        """Frames that a full sequential decode gives."""
-        return len(self.frame_packet)
+        """Frames that a full sequential decode gives, or of them those of the part that the table stands for."""
+        return len(self.frame_packet) if self.count is None else self.count
+
+    @property
+    def shown_as(self) -> NDArray[np.int64]:
+        """The place of each packet's frame in display order, int64 [P], -1 for a packet that gives none."""
+        shown = np.full(len(self.offset), -1, np.int64)
+        shown[self.frame_packet] = np.arange(len(self.frame_packet))
+        return shown
+
+    def packets_of(self, frames: Sequence[int] | NDArray[np.integer]) -> NDArray[np.int64]:
+        """The packet of each of `frames`, int64 [T]. Raises IndexError for a frame outside 0..F-1."""
+        numbers = np.asarray(frames, np.int64)
+        if len(numbers) and (numbers.min() < 0 or numbers.max() >= self.num_frames):
+            raise IndexError(
+                f"frames {numbers.min()}..{numbers.max()} asked of a video with {self.num_frames}: "
+                "0-based, display order"
+            )
+        return self.frame_packet[numbers + self.skip]
+
+    def part(self, begin: int, end: int) -> PacketTable:
+        """The table of the frames `begin` to `end` - 1 alone, numbered from 0, with the packets that they need.
+
+        They come out bit-identical: what precedes them is kept from the packet on where decoding them begins, and the
+        order in which frames are shown is kept. Raises IndexError unless 0 <= begin < end <= F.
+        """
+        if not 0 <= begin < end <= self.num_frames:
+            raise IndexError(f"frames {begin}..{end - 1} asked of a video with {self.num_frames}")
+        if self.ordinal:
+            return replace(self, skip=self.skip + begin, count=end - begin)
+        runs = select(self, np.arange(begin, end))
+        first = min(int(run.packets[0]) for run in runs)
+        last = max(int(run.packets[-1]) for run in runs)
+        kept = (self.frame_packet >= first) & (self.frame_packet <= last)
+        packets = slice(first, last + 1)
+        return PacketTable(
+            self.offset[packets],
+            self.size[packets],
+            self.flags[packets],
+            self.frame_packet[kept] - first,
+            None if self.pts is None else self.pts[packets],
+            left_out=self.left_out + first,
+            skip=int(np.count_nonzero(kept[: self.skip + begin])),
+            count=end - begin,
+        )
 
     def to_bytes(self) -> bytes:
         """The table as a compact blob: 11 bytes a packet for files under 4 GiB with fewer than 65,536 packets."""
         wide = bool(len(self.offset) and int(self.offset.max()) >= 2**32)
         long = len(self.offset) >= 2**16
-        bits = wide | long << 1 | (self.pts is not None) << 2 | self.ordinal << 3
+        bits = wide | long << 1 | (self.pts is not None) << 2 | self.ordinal << 3 | (self.count is not None) << 4
         parts = [
             _HEADER.pack(_MAGIC, bits, 0, 0, len(self.offset), len(self.frame_packet)),
             self.offset.astype("<u8" if wide else "<u4").tobytes(),
@@ -59,6 +109,8 @@ class PacketTable:
         ]
         if self.pts is not None:
             parts.append(self.pts.astype("<i8").tobytes())
+        if self.count is not None:
+            parts.append(_PART.pack(self.left_out, self.skip, self.count))
         return b"".join(parts)
 
     @classmethod
@@ -83,9 +135,15 @@ class PacketTable:
             at += width
         offset, size, flags, frame_packet = columns[:4]
         pts = columns[4] if bits & 4 else None
-        return cls(
+        table = cls(
             offset.astype(np.int64), size.astype(np.int64), flags, frame_packet.astype(np.int64), pts, bool(bits & 8)
         )
+        if not bits & 16:
+            return table
+        if at + _PART.size > len(blob):
+            raise ValueError("packet table is cut short")
+        left_out, skip, count = _PART.unpack_from(blob, at)
+        return replace(table, left_out=left_out, skip=skip, count=count)
 
 
 @dataclass(frozen=True)
@@ -108,19 +166,14 @@ def select(table: PacketTable, frames: Sequence[int] | NDArray[np.integer]) -> l
     wanted = np.unique(np.asarray(frames, np.int64))
     if len(wanted) == 0:
         return []
-    if wanted[0] < 0 or wanted[-1] >= table.num_frames:
-        raise IndexError(
-            f"frames {wanted[0]}..{wanted[-1]} asked of a video with {table.num_frames}: 0-based, display order"
-        )
+    needed = table.packets_of(wanted)
     if table.ordinal:
-        return [Run(np.arange(len(table.offset)), {int(k): int(k) for k in wanted})]
-    shown_as = np.full(len(table.offset), -1, np.int64)
-    shown_as[table.frame_packet] = np.arange(table.num_frames)
+        return [Run(np.arange(len(table.offset)), {int(k) + table.skip: int(k) for k in wanted})]
+    shown_as = table.shown_as
     starts = np.flatnonzero(table.flags & START)
     start_frames = shown_as[starts]
     last_of: dict[int, int] = {}  # start -> last packet needed from it
-    needed = table.frame_packet[wanted]
-    for frame, packet in zip(wanted.tolist(), needed.tolist(), strict=True):
+    for frame, packet in zip((wanted + table.skip).tolist(), needed.tolist(), strict=True):
         j = int(np.searchsorted(starts, packet, side="right")) - 1
         # A picture that displays before its key frame (open GOP) refers to the group before: begin there.
         while j > 0 and start_frames[j] > frame:
@@ -132,7 +185,7 @@ def select(table: PacketTable, frames: Sequence[int] | NDArray[np.integer]) -> l
     skippable[needed] = False
     for start, last in _merged(last_of):
         packets = np.arange(start, last + 1)
-        given = {int(p): int(shown_as[p]) for p in needed[(needed >= start) & (needed <= last)]}
+        given = {int(p): int(shown_as[p]) - table.skip for p in needed[(needed >= start) & (needed <= last)]}
         runs.append(Run(packets[~skippable[start : last + 1]], given))
     return runs
 
@@ -142,7 +195,7 @@ def whole(table: PacketTable, frames: Sequence[int] | NDArray[np.integer]) -> li
     wanted = np.unique(np.asarray(frames, np.int64))
     if table.ordinal:
         return select(table, wanted)
-    needed = table.frame_packet[wanted]
+    needed = table.packets_of(wanted)
     given = dict(zip(needed.tolist(), wanted.tolist(), strict=True))
     return [Run(np.arange(len(table.offset)), given)] if given else []
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
 
+from pipelines.entries import Span
 from pipelines.errors import VideoError
 from pipelines.records import VideoRecord
 
@@ -18,6 +19,7 @@ _CHUNK = 32
 _FEW = 64  # fewer files than this are done before a second process has started
 
 Result = VideoRecord | VideoError
+Job = tuple[str, Span | None]  # a path, and the part of the file that counts
 
 
 def usable_cpus(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
@@ -35,15 +37,16 @@ def usable_cpus(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def probe_all(
-    paths: Sequence[str], root: Path, *, workers: int | None = None, allow_partial: bool = False
+    paths: Sequence[str | Job], root: Path, *, workers: int | None = None, allow_partial: bool = False
 ) -> Iterator[Result]:
     """The record of each of `paths` under `root`, in order, or the VideoError that says why there is none."""
+    jobs = [(path, None) if isinstance(path, str) else path for path in paths]
     count = usable_cpus() if workers is None else workers
-    if count <= 1 or len(paths) < _FEW:
-        for path in paths:
-            yield from _probe_chunk([path], str(root), allow_partial)
+    if count <= 1 or len(jobs) < _FEW:
+        for job in jobs:
+            yield from _probe_chunk([job], str(root), allow_partial)
         return
-    chunks = [list(paths[i : i + _CHUNK]) for i in range(0, len(paths), _CHUNK)]
+    chunks = [jobs[i : i + _CHUNK] for i in range(0, len(jobs), _CHUNK)]
     with _pool(count) as pool:
         futures: list[Future[list[Result]]] = []
         with suppress(BrokenProcessPool):  # a process may die before all is handed out
@@ -60,28 +63,28 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
 
 
-def _probe_chunk(paths: list[str], root: str, allow_partial: bool) -> list[Result]:
+def _probe_chunk(jobs: list[Job], root: str, allow_partial: bool) -> list[Result]:
     from pipelines.scan import probe_video
 
     results: list[Result] = []
-    for path in paths:
+    for path, span in jobs:
         try:
-            results.append(probe_video(path, root=root, allow_partial=allow_partial))
+            results.append(probe_video(path, root=root, allow_partial=allow_partial, span=span))
         except VideoError as error:
             results.append(error)
     return results
 
 
-def _one_by_one(paths: list[str], root: Path, allow_partial: bool) -> list[Result]:
+def _one_by_one(jobs: list[Job], root: Path, allow_partial: bool) -> list[Result]:
     """A chunk whose process died, or died beside another: each file in a process that only it can take down."""
     results: list[Result] = []
     pool: ProcessPoolExecutor | None = None
-    for path in paths:
+    for job in jobs:
         pool = pool or _pool(1)
         try:
-            results += pool.submit(_probe_chunk, [path], str(root), allow_partial).result()
+            results += pool.submit(_probe_chunk, [job], str(root), allow_partial).result()
         except BrokenProcessPool:
-            results.append(VideoError(str(root / path), "crashes the decoder", "its process died"))
+            results.append(VideoError(str(root / job[0]), "crashes the decoder", "its process died"))
             pool = None
     if pool is not None:
         pool.shutdown()

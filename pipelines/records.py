@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from pipelines.entries import Span
 from pipelines.packets import PacketTable
 
 
@@ -13,7 +14,8 @@ class VideoRecord:
     """One video. `num_frames` is counted as a full decode gives them, never taken from a header.
 
     `height` and `width` in px are those of the decoded frames; `size` in bytes and `mtime_ns` tell whether the file
-    changed since; `table` is the packed packets.PacketTable.
+    changed since; `table` is the packed packets.PacketTable. A record may be of a part of its file only, from
+    `begin_seconds` to before `end_seconds` (both -1: all of it): then its frames are those of the part alone.
     """
 
     path: str
@@ -30,9 +32,16 @@ class VideoRecord:
     extradata: bytes
     table: bytes
     note: str = ""
+    begin_seconds: float = -1.0
+    end_seconds: float = -1.0
     video_id: int = -1
     label: int = -1
     split: str = ""
+
+    @property
+    def span(self) -> Span | None:
+        """The part of the file that this is, in seconds; None for a whole file."""
+        return None if self.end_seconds < 0 else (self.begin_seconds, self.end_seconds)
 
     @cached_property
     def packets(self) -> PacketTable:

@@ -76,7 +76,7 @@ def remux(record: VideoRecord, frames: Sequence[int] | NDArray[np.integer], *, r
     ticks = np.empty(len(numbers), np.int32)
     ticks[np.argsort(shown[numbers])] = np.arange(len(numbers))
     tick_of = dict(zip(numbers, ticks.tolist(), strict=True))
-    places = [tick_of[number] for number in record.packets.frame_packet[np.asarray(frames, np.int64)].tolist()]
+    places = [tick_of[number] for number in record.packets.packets_of(frames).tolist()]
     data = write_matroska(
         zip(ticks.tolist(), blocks, strict=True),
         codec=record.codec,
@@ -93,9 +93,7 @@ def _shown_as(record: VideoRecord) -> NDArray[np.int64]:
     table = record.packets
     if record.codec == "vp8":
         return np.arange(len(table.offset))
-    shown = np.full(len(table.offset), -1, np.int64)
-    shown[table.frame_packet] = np.arange(table.num_frames)
-    return shown
+    return table.shown_as
 
 
 def _gather(
@@ -112,7 +110,10 @@ def _gather(
         packets = list(read_packets(path, table, run))
         if len(packets) < len(run.packets):
             raise FrameError(path, "packets missing", "the file is damaged or changed: index the data set again")
-        if record.codec in ("h264", "hevc") and run.packets[0] > 0 and not _restarts(record, packets[0][1]):
+        begins = run.packets[0] == 0 and not table.left_out  # with the stream
+        if record.codec in ("h264", "hevc") and not begins and not _restarts(record, packets[0][1]):
+            if run.packets[0] == 0:
+                raise _inexact(path, "its part of the file begins where the order of display goes on")
             # Its order of display goes on from pictures that are not here: begin at the first packet instead.
             flags = table.flags & ~np.uint8(START)
             flags[0] |= START

@@ -5,8 +5,10 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import av.error
@@ -16,16 +18,25 @@ from numpy.typing import NDArray
 from pipelines.bitstream import DROPPABLE, START, mpeg4_pictures, parse_video_object_layer
 from pipelines.decode import ScannedFrame, scan_frames
 from pipelines.demux import PacketList, list_packets
+from pipelines.entries import Span
 from pipelines.errors import VideoError
 from pipelines.packets import PacketTable
 from pipelines.records import VideoRecord
 
 MAX_PIXELS = 4096 * 2304  # a frame larger than this is refused before it is decoded: 28 MB as RGB
 _VOP = b"\0\0\1\xb6"
+_CUT_SLACK_SECONDS = 1.0  # cutting tools end at the next key frame or audio packet
+_ROUNDING_SECONDS = 1e-5  # containers round times: the frame at 10 s may be stamped 9.999999
+Times = NDArray[np.float64]
 
 
-def probe_video(path: str | Path, *, root: str | Path = "", allow_partial: bool = False) -> VideoRecord:
+def probe_video(
+    path: str | Path, *, root: str | Path = "", allow_partial: bool = False, span: Span | None = None
+) -> VideoRecord:
     """The record of the video at `root`/`path`, its frames counted as a full decode gives them.
+
+    With a `span` only the frames shown from its first second on and before its second one, counted from the start of
+    the file as players do; see `frame_times`. A file hardly longer than its span is taken for one that was cut already.
 
     MPEG-4 part 2 is counted from its VOP headers, H.264 and HEVC in a sound MP4 from the container; all else, and
     whatever leaves doubt, by decoding. Raises VideoError with a short reason; `allow_partial` takes a truncated file
@@ -38,7 +49,8 @@ def probe_video(path: str | Path, *, root: str | Path = "", allow_partial: bool 
         with Path(full).open("rb") as file:
             # Never closed by hand: the traceback of an error still holds arrays that lie on the map.
             data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-        return _probe(name, full, status, data, allow_partial)
+        record, clock = _probe(name, full, status, data, allow_partial)
+        return record if span is None else _part(full, record, frame_times(record, clock), span)
     except av.error.FFmpegError as error:
         raise VideoError(full, "not a readable video", error.strerror or str(error)) from error
     except OSError as error:
@@ -59,7 +71,47 @@ def check_regular(path: str) -> os.stat_result:
     return status
 
 
-def _probe(name: str, full: str, status: os.stat_result, data: NDArray[np.uint8], allow_partial: bool) -> VideoRecord:
+class Clock(NamedTuple):
+    """What tells times: stamps of packets int64 [P] (None: no usable ones), seconds a tick, seconds at the start."""
+
+    pts: NDArray[np.int64] | None
+    tick: float
+    start: float
+
+
+def frame_times(record: VideoRecord, clock: Clock) -> Times:
+    """When each frame of the file is shown, float64 [F], in seconds from its start.
+
+    By the time stamps of its packets; where these are missing, repeated, not in the order of display or of other
+    packets, or frames can't be told by packet, frame k is shown at k / fps. So it is in AVI, which stores no stamps.
+    """
+    table = record.packets
+    even: Times = np.arange(table.num_frames, dtype=np.float64) / (record.fps or 25.0)
+    if clock.pts is None or len(clock.pts) != len(table.offset) or table.ordinal or record.container == "avi":
+        return even
+    times: Times = np.asarray(clock.pts[table.frame_packet], np.float64) * clock.tick - clock.start
+    return even if np.any(np.diff(times) < 0) else times
+
+
+def _part(path: str, record: VideoRecord, times: Times, span: Span) -> VideoRecord:
+    """The record of the frames of `span`. Raises VideoError if the file has none there."""
+    begin, end = span
+    record = replace(record, begin_seconds=begin, end_seconds=end)
+    gap = 1 / (record.fps or 25.0)
+    if times[-1] - times[0] + gap <= end - begin + _CUT_SLACK_SECONDS:
+        return record
+    first, last = np.searchsorted(times + _ROUNDING_SECONDS, [begin, end]).tolist()
+    if first == last:
+        raise VideoError(path, "no frame in its range", f"{begin:g} to {end:g} s of {times[-1] + gap:.1f} s")
+    notes = [record.note] * bool(record.note) + ["ends before its range"] * bool(times[-1] + 2 * gap < end)
+    table = record.packets.part(first, last)
+    return replace(record, num_frames=table.num_frames, table=table.to_bytes(), note="; ".join(notes))
+
+
+def _probe(
+    name: str, full: str, status: os.stat_result, data: NDArray[np.uint8], allow_partial: bool
+) -> tuple[VideoRecord, Clock]:
+    """The record of the whole file, and its clock."""
     head = data[:12].tobytes()
     is_avi = head[:4] == b"RIFF" and head[8:12] == b"AVI "
     # The format named outright saves FFmpeg a third of the opening time.
@@ -89,14 +141,15 @@ def _probe(name: str, full: str, status: os.stat_result, data: NDArray[np.uint8]
         extradata = context.extradata or b""
         pix_fmt = context.pix_fmt or ""
         size = (context.height, context.width)
+        clock = Clock(packets.pts, float(stream.time_base or 0), (container.start_time or 0) / av.time_base)
     if base["codec"] == "mpeg4":
         record = _from_vops(full, base, data, packets, extradata, pix_fmt)
         if record is not None:
-            return record
+            return record, clock
         size = _layer_size(full, extradata + packets.first) or size
     if size[0] * size[1] > MAX_PIXELS:
         raise _too_large(full, size[1], size[0])
-    return _from_decode(full, base, packets, extradata)
+    return _from_decode(full, base, packets, extradata), clock
 
 
 def _from_vops(

@@ -22,6 +22,8 @@ from pipelines.errors import EnvironmentProblem
 from pipelines.nvidia import DALI_CODECS, Decoder, Driver, container
 from r3d_fast import __version__
 from r3d_fast.doctor_probes import DECODERS, PROBES, Facts, Probe, run_probe
+from r3d_fast.rar_readers import TO_DO
+from r3d_fast.unpack import describe_readers
 
 State = Literal["ok", "warning", "missing"]
 _Finding = tuple[State, str, str]  # of a Check
@@ -76,6 +78,7 @@ def examine(*, patience_seconds: float = 60.0) -> Diagnosis:
         "GPU": _gpu(driver),
         "NVDEC": _nvdec(driver, decoder),
         "plots": _plots(),
+        "archives": _archives(),
     }
     checks = tuple(Check(name, *finding) for name, finding in findings.items())
     missing = any(check.state == "missing" for check in checks)
@@ -295,6 +298,13 @@ def _nvdec(driver: Driver, decoder: Decoder) -> _Finding:
     counted = f"{engines} engine{'s' * (engines > 1)}: " if engines else ""
     codecs = ", ".join(f"{codec} {depth} bit" for codec, depth in depths.items())
     return "ok", f"{counted}{codecs or 'nothing that DALI can use'}; other videos are decoded on the CPU", ""
+
+
+def _archives() -> _Finding:
+    """What `data download` has to unpack archives with."""
+    if readers := describe_readers():
+        return "ok", f"ZIP; RAR by {readers}", ""
+    return "ok", "ZIP; nothing for RAR, which `data download` needs", TO_DO
 
 
 def _plots() -> _Finding:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.datasets import Dataset, Entry
+from pipelines.entries import Dataset, Entry
 from pipelines.errors import UsageError
 from pipelines.index import VideoIndex, write_index
 from r3d_fast.compat import choose_device

@@ -21,6 +21,9 @@ def index_summary(index: VideoIndex) -> dict[str, Any]:
     left_out: dict[str, list[str]] = {}
     for item in index.quarantined:
         left_out.setdefault(item.reason, []).append(item.path)
+    missing: dict[str, list[str]] = {}
+    for lost in index.missing:
+        missing.setdefault(lost.split, []).append(lost.name)
     labels = Counter(index.columns().label.tolist())
     return {
         "index": str(index.path),
@@ -35,6 +38,9 @@ def index_summary(index: VideoIndex) -> dict[str, Any]:
         "codecs": dict(index.counts("codec")),
         "notes": {note: count for note, count in index.counts("note") if note},
         "left_out": left_out,
+        "lists": index.lists,
+        "lists_split": index.lists_split,
+        "missing": missing,
     }
 
 
@@ -63,7 +69,22 @@ def print_index(summary: dict[str, Any], say: Callable[[str], None]) -> None:
             say(f"  {reason}: {path}")
         if len(paths) > _SHOWN:
             say(f"  {reason}: and {len(paths) - _SHOWN} more")
+    _print_missing(summary["missing"], summary["videos"], say)
+    if summary["lists_split"] is not None:
+        say(f"lists    split {summary['lists_split']} of {summary['kind']}")
     say(f"index    {summary['index']}")
+
+
+def _print_missing(missing: dict[str, list[str]], videos: int, say: Callable[[str], None]) -> None:
+    names = [name for found in missing.values() for name in found]
+    if not names:
+        return
+    splits = ", ".join(f"{len(found)} {split}" for split, found in missing.items())
+    say(f"missing  {len(names)} of {len(names) + videos} listed videos ({splits})")
+    for name in names[:_SHOWN]:
+        say(f"  {name}")
+    if len(names) > _SHOWN:
+        say(f"  and {len(names) - _SHOWN} more")
 
 
 def print_evaluation(evaluation: Evaluation, classes: tuple[str, ...], say: Callable[[str], None]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.datasets import Dataset
+from pipelines.entries import Dataset
 
 
 def touch(root: Path, *paths: str) -> Path:

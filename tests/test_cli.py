@@ -16,6 +16,7 @@ from pipelines.index import VideoIndex
 from r3d_fast import Predictor, evaluate, load_config
 from r3d_fast import train as run_training
 from r3d_fast.cli import cli, run_cli
+from r3d_fast.config_source import shipped_configs
 from r3d_fast.data import eval_loader
 from r3d_fast.feed import feed
 from r3d_fast.restore import restore
@@ -261,8 +262,17 @@ def test_the_real_lists(capsys: pytest.CaptureFixture[str], real_clips: Path, tm
 
 
 def test_shipped_configs_load() -> None:
-    for name in ("demo", "ucf101_r3d18", "ucf101_r3d18_paper"):
+    names = set(shipped_configs())
+    assert names >= {"demo", "ucf101_r3d18", "ucf101_r3d18_paper", "hmdb51_r3d18", "folder_r3d18"}
+    for name in names:
         assert load_config(name).data.root is not None
+
+
+@pytest.mark.parametrize("classes", [400, 700])
+def test_kinetics_evaluates_on_what_its_lists_call_val(classes: int) -> None:
+    config = load_config(f"kinetics{classes}_r3d18")
+    assert (config.data.root, config.data.eval_split, config.eval.views) == (Path(f"kinetics{classes}"), "val", 1)
+    assert (config.model.shortcut, config.clip.views) == ("A", "all")
 
 
 def test_doctor_says_that_this_machine_can_train() -> None:
@@ -273,4 +283,4 @@ def test_doctor_says_that_this_machine_can_train() -> None:
     done = tiny.call("doctor", "--json")
     values = json.loads(done.stdout)
     assert values["exit_code"] == done.returncode == 0
-    assert {check["name"] for check in values["checks"]} >= {"PyAV", "DALI", "Paddle", "GPU", "NVDEC"}
+    assert {check["name"] for check in values["checks"]} >= {"PyAV", "DALI", "Paddle", "GPU", "NVDEC", "archives"}

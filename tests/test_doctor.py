@@ -13,7 +13,9 @@ from stand_ins import REAL_DRIVER, REPO, cuda, cuvid, python
 
 from r3d_fast.cli import run_cli
 from r3d_fast.doctor import Diagnosis, as_json, as_text, examine
+from r3d_fast.rar_readers import LIBRARY, TO_DO, rar_readers
 
+NO_RAR = "ZIP; nothing for RAR, which `data download` needs"
 EXAMINE = """
 import json, sys
 from r3d_fast.doctor import as_json, as_text, examine
@@ -147,6 +149,9 @@ def test_nothing_installed(bare: Path) -> None:
         assert checks[name]["found"] == "not installed"
         assert REAL_DRIVER or checks[name]["to_do"] == "pip install 'r3d-fast[cpu]'"
     assert checks["plots"]["to_do"] == "pip install 'r3d-fast[plots]'"
+    tools = [tool for tool in rar_readers() if tool != LIBRARY]  # the system's are there all the same
+    assert checks["archives"]["found"] == (f"ZIP; RAR by {', '.join(tools)}" if tools else NO_RAR)
+    assert checks["archives"]["to_do"] == ("" if tools else TO_DO)
 
 
 def test_libraries_that_fail_to_import(tmp_path: Path) -> None:

@@ -94,6 +94,37 @@ def test_other_lists_change_labels_without_looking_at_files(root: Path, tmp_path
     assert other.digest != index.digest
 
 
+@pytest.mark.parametrize("split", [1, 2, 3])
+def test_the_split_of_the_lists_is_remembered(root: Path, tmp_path: Path, split: int) -> None:
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "classInd.txt").write_text("1 a\n2 b\n3 c\n", encoding="utf-8")
+    names = sorted(str(path.relative_to(root)) for path in root.rglob("*.avi"))
+    for number in (1, 2, 3):
+        test = names[number - 1 :: 3]
+        rows = [f"{name} {'abc'.index(name[0]) + 1}\n" for name in names if name not in test]
+        (lists / f"trainlist{number:02}.txt").write_text("".join(rows), encoding="utf-8")
+        (lists / f"testlist{number:02}.txt").write_text("\n".join(test), encoding="utf-8")
+    index, _ = build(root, lists=lists, split=split)
+    assert (index.kind, index.lists_split, index.lists) == ("ucf101", split, str(lists))
+    assert [index[int(i)].path for i in index.columns("test").video_id] == names[split - 1 :: 3]
+    assert index.missing == []
+    plain, looked = build(root)
+    assert (plain.kind, plain.lists_split, plain.lists, looked) == ("folders", None, "", 0)
+
+
+def test_an_index_of_an_earlier_version_is_made_anew(root: Path) -> None:
+    index, _ = build(root)
+    with sqlite3.connect(index.path) as db:
+        db.executescript(
+            "UPDATE meta SET value = '1' WHERE key = 'schema'; DROP TABLE videos; DROP TABLE missing;"
+            "CREATE TABLE videos (id INTEGER PRIMARY KEY, path TEXT UNIQUE NOT NULL);"
+        )
+    db.close()
+    again, looked = build(root)
+    assert (looked, len(again), again.digest) == (9, 9, index.digest)
+
+
 def test_kill_9_leaves_the_old_index_or_the_new_one(tmp_path: Path) -> None:
     source = clips.write_stamped_video(tmp_path / "x.avi", num_frames=3)
     for i in range(400):
@@ -150,7 +181,7 @@ def test_files_that_are_no_index(root: Path, tmp_path: Path) -> None:
     with sqlite3.connect(index.path) as db:
         db.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")
     db.close()
-    with pytest.raises(IndexFileError, match=r"index schema 99, expected 1; .*r3d-fast data index " + str(root)):
+    with pytest.raises(IndexFileError, match=r"index schema 99, expected 2; .*r3d-fast data index " + str(root)):
         VideoIndex.open(index.path)
 
 
