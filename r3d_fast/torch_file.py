@@ -13,13 +13,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pipelines.errors import EnvironmentProblem
+from pipelines.errors import EnvironmentProblem, R3DFastError
 from r3d_fast.checkpoint import CheckpointError
 from r3d_fast.pdparams import printable
 
 _OLDEST = (2, 6)
 _INSTALL = "install it with: pip install 'r3d-fast[torch]'"
-_REFUSED = re.compile(r"(?:GLOBAL|Unsupported (?:global|class|operand)[^\w]*)\s*([\w.]+)")
+_REFUSED = re.compile(r"GLOBAL ([\w.]+)")
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")  # torch.serialization.MAGIC_NUMBER
+_TAR = b"ustar"  # at byte 257; PyTorch before 0.2
 
 
 def read_torch(path: Path) -> Any:
@@ -28,33 +30,49 @@ def read_torch(path: Path) -> Any:
     Both of PyTorch's formats are read, the one of 1.6 and later and the one before. Nothing of the file is run. Raises
     CheckpointError where it holds more than data or is damaged, EnvironmentProblem where PyTorch is missing or too old.
     """
-    torch = _import_torch()
     try:
-        size = path.stat().st_size
         if not path.is_file():  # a pipe would block for ever
-            raise CheckpointError(f"{path}: not a file; expected a .pth that torch.save wrote")
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                claimed = sum(item.file_size for item in archive.infolist())
-            if claimed > size:  # PyTorch doesn't compress
-                raise CheckpointError(f"{path}: {size} bytes that claim to unpack to {claimed}; not what torch.save writes")
+            raise CheckpointError(f"{path}: no such file; expected a .pth that torch.save wrote")
+        size = path.stat().st_size
+        _check_form(path, size)
+        torch = _import_torch()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of storages of old files: nothing that a user can mend
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except CheckpointError:
+    except R3DFastError:
         raise
     except OSError as error:
         raise CheckpointError(f"{path}: can't be read ({error.strerror or error})") from error
-    except Exception as error:  # UnpicklingError, RuntimeError, EOFError, ... : whatever damaged bytes lead to
+    except Exception as error:  # UnpicklingError, RuntimeError, EOFError, ...: whatever damaged bytes lead to
         raise CheckpointError(f"{path}: {_reason(error)}") from error
     return _plain(content, torch, size, path)
+
+
+def _check_form(path: Path, size: int) -> None:
+    """Raise CheckpointError unless the file begins like one of torch.save and doesn't unpack to more than it is."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if start[257:].startswith(_TAR):
+        raise CheckpointError(
+            f"{path}: the tar form of PyTorch before 0.2, which can't be read without running what it holds; load and "
+            "save it anew with PyTorch, if you trust it"
+        )
+    if not start.startswith(b"PK") and _LEGACY_MAGIC not in start[:32]:
+        raise CheckpointError(f"{path}: not a .pth ({size} bytes that begin otherwise); fetch it again")
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            claimed = sum(item.file_size for item in archive.infolist())
+        if claimed > size:  # PyTorch doesn't compress
+            raise CheckpointError(f"{path}: {size} bytes that unpack to {claimed}; not what torch.save writes")
 
 
 def _import_torch() -> ModuleType:
     try:
         import torch
     except ImportError as error:
-        raise EnvironmentProblem(f"reading a .pth needs PyTorch, which can't be imported ({error}); {_INSTALL}") from error
+        raise EnvironmentProblem(
+            f"reading a .pth needs PyTorch, which can't be imported ({error}); {_INSTALL}"
+        ) from error
     version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
     if version < _OLDEST:
         raise EnvironmentProblem(
@@ -65,12 +83,12 @@ def _import_torch() -> ModuleType:
 
 def _reason(error: Exception) -> str:
     text = str(error)
-    if "Weights only load failed" in text or "weights_only" in text.lower():
+    if "weights only" in text.lower() or "weights_only" in text:
         named = _REFUSED.search(text)
-        what = f"it asks for {named[1]}" if named else "it holds more than tensors in plain containers"
-        return f"refused, nothing of it was run: {what}; expected a state dict as torch.save writes it"
-    first = text.splitlines()[0] if text else type(error).__name__
-    return f"not a whole .pth ({printable(ValueError(first))}); it may be cut short or another kind of file: fetch it again"
+        what = f"it asks for {named[1]}" if named else "it holds more than data"
+        return f"refused, nothing of it was run: {what}; expected a state dict, tensors in plain containers"
+    said = printable(ValueError(text.split(". ")[0]) if text else error)
+    return f"not a whole .pth ({said}); it may be cut short or damaged: fetch it again"
 
 
 def _plain(content: Any, torch: ModuleType, size: int, path: Path) -> Any:
