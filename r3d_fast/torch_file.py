@@ -21,7 +21,19 @@ _OLDEST = (2, 6)
 _INSTALL = "install it with: pip install 'r3d-fast[torch]'"
 _REFUSED = re.compile(r"GLOBAL ([\w.]+)")
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")  # torch.serialization.MAGIC_NUMBER
+_START = 512
 _TAR = b"ustar"  # at byte 257; PyTorch before 0.2
+
+
+def is_torch_file(path: Path) -> bool:
+    """Whether the file begins as torch.save writes it, in one of its forms."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return _begins_well(file.read(_START))
+    except OSError:
+        return False
 
 
 def read_torch(path: Path) -> Any:
@@ -51,19 +63,23 @@ def read_torch(path: Path) -> Any:
 def _check_form(path: Path, size: int) -> None:
     """Raise CheckpointError unless the file begins like one of torch.save and doesn't unpack to more than it is."""
     with path.open("rb") as file:
-        start = file.read(512)
+        start = file.read(_START)
     if start[257:].startswith(_TAR):
         raise CheckpointError(
             f"{path}: the tar form of PyTorch before 0.2, which can't be read without running what it holds; load and "
             "save it anew with PyTorch, if you trust it"
         )
-    if not start.startswith(b"PK") and _LEGACY_MAGIC not in start[:32]:
+    if not _begins_well(start):
         raise CheckpointError(f"{path}: not a .pth ({size} bytes that begin otherwise); fetch it again")
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             claimed = sum(item.file_size for item in archive.infolist())
         if claimed > size:  # PyTorch doesn't compress
             raise CheckpointError(f"{path}: {size} bytes that unpack to {claimed}; not what torch.save writes")
+
+
+def _begins_well(start: bytes) -> bool:
+    return start.startswith(b"PK") or _LEGACY_MAGIC in start[:32]
 
 
 def _import_torch() -> ModuleType:

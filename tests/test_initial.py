@@ -139,8 +139,8 @@ def test_other_classes_are_refused_with_both_shapes_and_the_way_out(fewer: Video
         begun(fewer, f"init.weights={pretrained}")
     assert str(caught.value) == (
         f"init.weights {pretrained / 'best' / 'model.safetensors'}: of other classes than the data set: 8 classes in "
-        "the weights, 3 in the data set (head.fc.weight is [32, 8], the model has [32, 3]; head.fc.bias is [8], the model "
-        "has [3]); -o init.num_classes_changed=reinit_head draws a new head"
+        "the weights, 3 in the data set (head.fc.weight is [32, 8], the model has [32, 3]; head.fc.bias is [8], the "
+        "model has [3]); -o init.num_classes_changed=reinit_head draws a new head"
     )
     assert caught.value.exit_code == 5
 
