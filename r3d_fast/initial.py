@@ -10,12 +10,21 @@ import numpy as np
 
 from pipelines.errors import UsageError
 from r3d_fast.checkpoint import CheckpointError
-from r3d_fast.config import Config
+from r3d_fast.config import Config, ConfigError
 from r3d_fast.normalisation import as_options, described, same_scale
 from r3d_fast.restore import Stored, load_weights, read_weights
 from r3d_fast.runlog import tell
 
 _HEAD = "head."
+
+
+def require_weights(config: Config) -> None:
+    """Nothing; raises ConfigError where a head is to be replaced and nothing says in which weights."""
+    if config.init.num_classes_changed == "reinit_head" and config.init.weights is None:
+        raise ConfigError(
+            "init.num_classes_changed is reinit_head and init.weights is unset: expected the weights to start from; add "
+            "-o init.weights=FILE"
+        )
 
 
 def initialise(model: Any, config: Config, classes: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from r3d_fast.data import eval_loader, open_index, train_loader
 from r3d_fast.distributed import Group, News, Silent, join_group, pack, unpack
 from r3d_fast.evaluate import Evaluation, check_classes
 from r3d_fast.feed import feeding
-from r3d_fast.initial import initialise
+from r3d_fast.initial import initialise, require_weights
 from r3d_fast.learner import Learner
 from r3d_fast.mixing import draw_mix
 from r3d_fast.outputs import Outputs
@@ -63,6 +63,7 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
 
 
 def _train(config: Config, run: Path, resume: bool, group: Group) -> TrainResult:
+    require_weights(config)
     device, precision, settled = settle(config)
     index = open_index(config)
     with (

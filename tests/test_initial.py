@@ -186,6 +186,22 @@ def test_weights_that_are_no_numbers_are_refused(index: VideoIndex, pretrained: 
     assert HEAD in str(caught.value)
 
 
+def test_a_config_for_fine_tuning_wants_weights(index: VideoIndex, tmp_path: Path) -> None:
+    """Else it would train a head on frozen random stages."""
+    with pytest.raises(ConfigError, match=r"init\.weights is unset: .*; add -o init\.weights=FILE"):
+        run_training(tiny.tiny_config(index, "init.num_classes_changed=reinit_head"), run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["ucf101_r3d18_finetune", "hmdb51_r3d18_finetune"])
+def test_the_configs_for_fine_tuning_have_the_authors_settings(name: str) -> None:
+    config, paper = load_config(name), load_config("ucf101_r3d18_paper")
+    assert (config.init.num_classes_changed, config.init.freeze_until) == ("reinit_head", "layer4")
+    assert (config.optimizer.lr, config.optimizer.weight_decay, config.loader.batch_size) == (1e-3, 1e-5, 128)
+    assert (config.clip, config.augment, config.schedule) == (paper.clip, paper.augment, paper.schedule)
+    assert (config.model.name, config.model.shortcut) == ("r3d18", "A")
+
+
 def test_damaged_weights_are_refused(index: VideoIndex, pretrained: Path, tmp_path: Path) -> None:
     shutil.copytree(pretrained / "best", tmp_path / "best")
     file = tmp_path / "best" / "model.safetensors"
