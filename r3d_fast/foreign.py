@@ -73,7 +73,7 @@ def _array(value: Any, name: str, path: Path) -> NDArray[np.float32]:
     if isinstance(value, (tuple, list)) and len(value) == 2 and isinstance(value[0], str):
         value = value[1]  # Paddle's (name inside the graph, array)
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fu":
-        what = f"of {value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+        what = f"of {value.dtype}" if isinstance(value, np.ndarray) else f"of type {type(value).__name__}"
         raise CheckpointError(f"{path}: {name[:100]!r} is {what}; expected a state dict of float tensors only")
     if value.dtype == np.uint16:  # as Paddle stores bfloat16: the upper half of a float32
         value = (value.astype(np.uint32) << 16).view(np.float32)

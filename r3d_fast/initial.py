@@ -22,8 +22,8 @@ def require_weights(config: Config) -> None:
     """Nothing; raises ConfigError where a head is to be replaced and nothing says in which weights."""
     if config.init.num_classes_changed == "reinit_head" and config.init.weights is None:
         raise ConfigError(
-            "init.num_classes_changed is reinit_head and init.weights is unset: expected the weights to start from; add "
-            "-o init.weights=FILE"
+            "init.num_classes_changed is reinit_head and init.weights is unset: expected the weights to start from; "
+            "add -o init.weights=FILE"
         )
 
 
