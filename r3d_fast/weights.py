@@ -10,9 +10,9 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -26,6 +26,7 @@ from r3d_fast.normalisation import FIELDS, NORMALISATIONS, described
 from r3d_fast.restore import load_weights, new_model
 from r3d_fast.snapshot import Arrays
 from r3d_fast.tensor_file import write_tensors
+from r3d_fast.weight_names import Recognised, recognise, renamed
 
 # configs/ucf101_r3d18_paper.yaml has the same, with its reasons.
 _PAPER_CLIP = {"sampling": "consecutive", "short": "loop", "views": "all"}
@@ -33,9 +34,7 @@ _PAPER_AUGMENT = {
     "scales": (1.0, 0.84089641525, 0.7071067811803, 0.5946035574935, 0.4999999999912),
     "max_scale_step": 0, "positions": "corners5", "snap_px": 0,
 }  # fmt: skip
-_REFERENCE = "r3d18_reference"
-# The names of the reference run's files (justld/3D-ResNets_paddle), which are those of the models here.
-_STEM, _BIAS, _REFERENCE_MARK = "backbone.stem.0.conv.weight", "head.fc.bias", "backbone.layer1.0.block.0.conv.bias"
+_STEM, _BIAS = "backbone.stem.0.conv.weight", "head.fc.bias"  # of a file that has our names
 
 
 @dataclass(frozen=True)
@@ -49,18 +48,6 @@ class Imported:
     normalisation: str
     guessed: bool
     named: bool
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Which network a file's weights are of: its names here, and whose pixels it is used to."""
-
-    model: str
-    shortcut: Literal["A", "B"] | None
-    width: int
-    num_classes: int
-    normalisation: str
-    weights: Arrays
 
 
 def import_weights(
@@ -85,21 +72,23 @@ def import_weights(
     """
     _check_place(source, out)
     foreign = read_foreign(source)
-    kind = _recognised(foreign, model, source)
-    names, named = _classes(classes, kind.num_classes, source)
-    scale = normalize or kind.normalisation
+    found, weights = _recognised(foreign, model, source)
+    if found.num_classes is None:
+        raise CheckpointError(f"{source}: {found.model} without its last layer; expected a whole network")
+    names, named = _classes(classes, found.num_classes, source)
+    scale = normalize or _guessed_scale(foreign, found)
     if scale not in NORMALISATIONS:
         raise UsageError(f"normalize {scale!r}: expected one of {', '.join(NORMALISATIONS)}")
     given = {"value_max": value_max, "mean": mean, "std": std}
     chosen = {**NORMALISATIONS[scale], **{key: value for key, value in given.items() if value is not None}}
-    config = _config(kind, chosen, num_frames)
+    config = _config(found, chosen, num_frames)
     network = new_model(config, len(names))
-    load_weights(network, kind.weights, str(source))
+    load_weights(network, weights, str(source))
     about = {
         "format": FORMAT, "config": config.model_dump(mode="json"), "classes": list(names),
         "source": {"file": source.name, "sha256": _digest(source), "architecture": foreign.architecture},
     }  # fmt: skip
-    _write(out, kind.weights, about)
+    _write(out, weights, about)
     parameters = sum(int(parameter.size) for parameter in network.parameters())
     own = any(value is not None for value in given.values())
     return Imported(out, config, names, parameters, "given" if own else scale, normalize is None and not own, named)
@@ -125,16 +114,28 @@ def report(imported: Imported, source: Path) -> list[str]:
     ]
 
 
-def _recognised(foreign: Foreign, model: str | None, source: Path) -> Kind:
-    """Which network it is. Raises CheckpointError where that can't be said, UsageError for an unknown `model`."""
-    tensors = foreign.tensors
-    if foreign.framework == "paddle" and _STEM in tensors and _BIAS in tensors:  # named as here: only the model is open
-        name = model or (_REFERENCE if _REFERENCE_MARK in tensors else None)
-        if name is None:
-            raise CheckpointError(f"{source}: can't tell which network it is; say it with --model NAME")
-        width, count = tensors[_STEM].shape[0], tensors[_BIAS].shape[0]
-        return Kind(name, None, width, count, "imagenet", tensors)
-    raise CheckpointError(f"{source}: TODO")
+def _recognised(foreign: Foreign, model: str | None, source: Path) -> tuple[Recognised, Arrays]:
+    """(which network it is, its weights by our names); `model`: what the user says it is. Raises CheckpointError."""
+    shapes = {name: array.shape for name, array in foreign.tensors.items()}
+    try:
+        if model is not None and _BIAS in shapes and _STEM in shapes:  # named as here: any of ours could be
+            found = Recognised(model, None, shapes[_BIAS][0], shapes[_STEM][0], "ours")
+        else:
+            found = recognise(shapes, foreign.architecture)
+            found = replace(found, model=model or found.model)
+        return found, renamed(foreign.tensors, found)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+
+
+def _guessed_scale(foreign: Foreign, found: Recognised) -> str:
+    """Whose pixels a network is used to, by whose names it has.
+
+    The authors' first files were written before PyTorch had batch counters; their later ones have them.
+    """
+    if found.names == "ours":
+        return "imagenet"
+    return "kinetics" if foreign.counts_batches else "hara"
 
 
 def _check_place(source: Path, out: Path) -> None:
@@ -159,14 +160,14 @@ def _classes(file: Path | None, count: int, source: Path) -> tuple[tuple[str, ..
     return names, True
 
 
-def _config(kind: Kind, scale: Mapping[str, Any], num_frames: int) -> Config:
+def _config(found: Recognised, scale: Mapping[str, Any], num_frames: int) -> Config:
     """How the weights are to be used."""
-    paper = kind.model != _REFERENCE
+    paper = found.names != "ours"
     try:
         return Config(
             clip=ClipSpec(num_frames=num_frames, **(_PAPER_CLIP if paper else {})),
             augment=AugmentSpec(**{field: scale[field] for field in FIELDS}, **(_PAPER_AUGMENT if paper else {})),
-            model=ModelConfig(name=kind.model, shortcut=kind.shortcut, width=kind.width),
+            model=ModelConfig.model_validate({"name": found.model, "shortcut": found.shortcut, "width": found.width}),
             eval=EvalConfig(views="all" if paper else 1),
         )
     except ValidationError as error:

@@ -82,7 +82,7 @@ def test_an_imported_file_predicts_evaluates_and_is_trained_on(
     assert run_cli(cli, ["import-weights", str(file), "-o", str(out), "--classes", str(names)], "r3d-fast") == 0
     said = capsys.readouterr().out
     assert said.splitlines() == [
-        f"{out}: r3d18_reference, 136,980 parameters, out of {file}",
+        f"{out}: r3d18_reference, shortcut B, 136,980 parameters, out of {file}",
         "classes  8, named",
         "pixels   imagenet (guessed from the file; --normalize has the others): value_max 1, mean [0.485, 0.456, "
         "0.406], std [0.229, 0.224, 0.225]",
@@ -96,7 +96,8 @@ def test_an_imported_file_predicts_evaluates_and_is_trained_on(
     options = tiny.options(tiny.overrides(index, "model.name=r3d18_reference", "model.width=4"))
     assert run_cli(cli, ["eval", "-c", "demo", "--weights", str(out), *options], "r3d-fast") == 0
     assert "evaluated 16 of 16 videos" in capsys.readouterr().out
-    train = ["train", "-c", "demo", *options, "-o", f"init.weights={out}", "-o", "train.epochs=1", "-o", "schedule.warmup_epochs=0"]
+    quick = tiny.options(["train.epochs=1", "schedule.warmup_epochs=0", f"init.weights={out}"])
+    train = ["train", "-c", "demo", *options, *quick]
     assert run_cli(cli, [*train, "--run", str(tmp_path / "run")], "r3d-fast") == 0
     assert f"starting from {out} (r3d18_reference, 8 classes)" in capsys.readouterr().err
 
