@@ -34,6 +34,7 @@ _PAPER_AUGMENT = {
     "scales": (1.0, 0.84089641525, 0.7071067811803, 0.5946035574935, 0.4999999999912),
     "max_scale_step": 0, "positions": "corners5", "snap_px": 0,
 }  # fmt: skip
+_STATISTICS = ("._mean", "._variance")  # of batch norms; not learnt, so not counted
 _STEM, _BIAS = "backbone.stem.0.conv.weight", "head.fc.bias"  # of a file that has our names
 
 
@@ -82,14 +83,13 @@ def import_weights(
     given = {"value_max": value_max, "mean": mean, "std": std}
     chosen = {**NORMALISATIONS[scale], **{key: value for key, value in given.items() if value is not None}}
     config = _config(found, chosen, num_frames)
-    network = new_model(config, len(names))
-    load_weights(network, weights, str(source))
+    load_weights(new_model(config, len(names)), weights, str(source))
     about = {
         "format": FORMAT, "config": config.model_dump(mode="json"), "classes": list(names),
         "source": {"file": source.name, "sha256": _digest(source), "architecture": foreign.architecture},
     }  # fmt: skip
     _write(out, weights, about)
-    parameters = sum(int(parameter.size) for parameter in network.parameters())
+    parameters = sum(array.size for name, array in weights.items() if not name.endswith(_STATISTICS))
     own = any(value is not None for value in given.values())
     return Imported(out, config, names, parameters, "given" if own else scale, normalize is None and not own, named)
 
