@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from families import State, clip, drawn, older, shapes, torch_logits
 
 from r3d_fast.checkpoint import CheckpointError
 from r3d_fast.cli import cli, run_cli
@@ -17,103 +18,62 @@ from r3d_fast.weights import import_weights
 
 paddle = import_paddle()
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'r3d-fast[torch]'")
-F = torch.nn.functional
-WIDTH = 4
+WIDTH = 16
+OLD = {"module": True, "counters": False, "legacy": True}
+NEW = {"module": False, "counters": True, "legacy": False}
 
 
-class Network:
-    """A basic-block 3D ResNet under the names of the authors' files (Hara et al. 2018, Table 1), width 4."""
-
-    def __init__(self, blocks: int, shortcut: str, classes: int, seed: int = 0) -> None:
-        self.blocks, self.shortcut, self.state = blocks, shortcut, {}
-        self.draw = torch.Generator().manual_seed(seed)
-        self.conv("conv1", 3, WIDTH, 7)
-        self.norm("bn1", WIDTH)
-        inputs = WIDTH
-        for layer in range(1, 5):
-            for block in range(blocks):
-                outputs, name = WIDTH * 2 ** (layer - 1), f"layer{layer}.{block}"
-                for number, channels in ((1, inputs), (2, outputs)):
-                    self.conv(f"{name}.conv{number}", channels, outputs, 3)
-                    self.norm(f"{name}.bn{number}", outputs)
-                if shortcut == "B" and inputs != outputs:
-                    self.conv(f"{name}.downsample.0", inputs, outputs, 1)
-                    self.norm(f"{name}.downsample.1", outputs)
-                inputs = outputs
-        self.state["fc.weight"], self.state["fc.bias"] = self.normal(classes, inputs), self.normal(classes)
-
-    def normal(self, *shape: int, scale: float = 0.1) -> Any:
-        return torch.randn(shape, generator=self.draw) * scale
-
-    def conv(self, name: str, inputs: int, outputs: int, kernel: int) -> None:
-        self.state[f"{name}.weight"] = self.normal(
-            outputs, inputs, kernel, kernel, kernel, scale=(2 / inputs / kernel**3) ** 0.5
-        )
-
-    def norm(self, name: str, channels: int) -> None:
-        self.state[f"{name}.weight"], self.state[f"{name}.bias"] = 1 + self.normal(channels), self.normal(channels)
-        self.state[f"{name}.running_mean"] = self.normal(channels)
-        self.state[f"{name}.running_var"] = 1 + self.normal(channels) ** 2
-
-    def _conv(self, x: Any, name: str, stride: Any, padding: int) -> Any:
-        return F.conv3d(x, self.state[f"{name}.weight"], stride=stride, padding=padding)
-
-    def _norm(self, x: Any, name: str) -> Any:
-        values = [self.state[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")]
-        return F.batch_norm(x, *values)
-
-    def __call__(self, clips: Any) -> Any:
-        x = F.relu(self._norm(self._conv(clips, "conv1", (1, 2, 2), 3), "bn1"))
-        x = F.max_pool3d(x, 3, stride=2, padding=1)
-        for layer in range(1, 5):
-            for block in range(self.blocks):
-                name, stride = f"layer{layer}.{block}", 2 if layer > 1 and block == 0 else 1
-                y = F.relu(self._norm(self._conv(x, f"{name}.conv1", stride, 1), f"{name}.bn1"))
-                y = self._norm(self._conv(y, f"{name}.conv2", 1, 1), f"{name}.bn2")
-                if y.shape != x.shape:
-                    if self.shortcut == "B":
-                        x = self._norm(self._conv(x, f"{name}.downsample.0", stride, 0), f"{name}.downsample.1")
-                    else:
-                        x = F.avg_pool3d(x, 1, stride=stride)
-                        x = torch.cat([x, torch.zeros_like(x)], 1)
-                x = F.relu(x + y)
-        return F.linear(x.mean((2, 3, 4)), self.state["fc.weight"], self.state["fc.bias"])
-
-    def save(self, path: Path, *, module: bool, counters: bool, legacy: bool, bare: bool = False, **more: Any) -> Path:
-        state = dict(self.state)
-        if counters:
-            norms = [name.removesuffix("running_mean") for name in state if name.endswith("running_mean")]
-            state |= {f"{name}num_batches_tracked": torch.tensor(7) for name in norms}
-        state = {("module." if module else "") + name: value for name, value in state.items()}
-        content = state if bare else {"epoch": 3, "state_dict": state, "optimizer": {"param_groups": []}, **more}
-        torch.save(content, path, _use_new_zipfile_serialization=not legacy)
-        return path
+def saved(
+    path: Path, state: State, *, module: bool = True, counters: bool = False, legacy: bool = False, **more: Any
+) -> Path:
+    """`path`, a checkpoint of the authors' code with these weights."""
+    named: dict[str, Any] = older(state) if module else dict(state)
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in named.items()}
+    if counters:
+        norms = [name.removesuffix("running_mean") for name in tensors if name.endswith("running_mean")]
+        tensors |= {f"{name}num_batches_tracked": torch.tensor(7) for name in norms}
+    content = {"epoch": 3, "state_dict": tensors, "optimizer": {"param_groups": []}, **more}
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    return path
 
 
 @pytest.mark.parametrize(
-    ("blocks", "shortcut", "classes", "form", "model", "scale"),
+    ("name", "shortcut", "classes", "form", "scale"),
     [
-        (1, "B", 400, {"module": True, "counters": False, "legacy": True, "arch": "resnet-10"}, "r3d10", "hara"),
-        (2, "A", 400, {"module": True, "counters": False, "legacy": True, "arch": "resnet-18"}, "r3d18", "hara"),
-        (2, "B", 700, {"module": False, "counters": True, "legacy": False, "arch": "resnet-18"}, "r3d18", "kinetics"),
-        (2, "B", 5, {"module": True, "counters": True, "legacy": False, "bare": True}, "r3d18", "kinetics"),
+        ("r3d18", "A", 400, {**OLD, "arch": "resnet-18"}, "hara"),
+        ("r3d34", "B", 700, {**NEW, "arch": "resnet-34"}, "kinetics"),
+        ("r3d50", "B", 400, {**OLD, "arch": "resnet-50"}, "hara"),
+        ("r3d50", "B", 101, NEW, "kinetics"),
+        ("preact18", "B", 400, {**OLD, "arch": "preresnet-18"}, "hara"),
+        ("wide50", "B", 400, {**OLD, "arch": "wideresnet-50"}, "hara"),
+        ("resnext50", "B", 51, {**OLD, "arch": "resnext-50"}, "hara"),
+        ("densenet121", None, 400, {**OLD, "arch": "densenet-121"}, "hara"),
+        ("r2plus1d18", "B", 700, {**NEW, "arch": "resnet2p1d-18"}, "kinetics"),
     ],
 )
 def test_an_imported_pth_computes_what_pytorch_computes(
-    tmp_path: Path, blocks: int, shortcut: str, classes: int, form: dict[str, Any], model: str, scale: str
+    tmp_path: Path, name: str, shortcut: str | None, classes: int, form: dict[str, Any], scale: str
 ) -> None:
-    network = Network(blocks, shortcut, classes)
-    imported = import_weights(network.save(tmp_path / "m.pth", **form), tmp_path / "w.safetensors")
+    state = drawn(shapes(name, shortcut=shortcut or "B", classes=classes, width=WIDTH))
+    imported = import_weights(saved(tmp_path / "m.pth", state, **form), tmp_path / "w.safetensors")
     restored = restore(tmp_path / "w.safetensors")
     config = restored.config
-    assert (config.model.name, config.model.shortcut, len(restored.classes)) == (model, shortcut, classes)
+    assert (config.model.name, config.model.shortcut, len(restored.classes)) == (name, shortcut, classes)
     assert (imported.normalisation, imported.guessed) == (scale, True)
     assert {key: getattr(config.augment, key) for key in NORMALISATIONS[scale]} == NORMALISATIONS[scale]
     assert (config.clip.sampling, config.clip.num_frames, config.eval.views) == ("consecutive", 16, "all")
-    clips = np.random.default_rng(0).normal(size=(2, 3, 16, 56, 56)).astype(np.float32)
-    theirs = network(torch.from_numpy(clips)).numpy()
+    theirs = torch_logits(name, state, clip())
     assert np.ptp(theirs) > 0.1
-    np.testing.assert_allclose(restored.model(paddle.to_tensor(clips)).numpy(), theirs, atol=1e-4)
+    with paddle.no_grad():
+        np.testing.assert_allclose(restored.model(paddle.to_tensor(clip())).numpy(), theirs, atol=1e-4, rtol=0)
+
+
+def test_a_bare_state_dict_is_read_too(tmp_path: Path) -> None:
+    state = drawn(shapes("r3d10", classes=5, width=WIDTH))
+    torch.save({name: torch.from_numpy(value).half() for name, value in state.items()}, tmp_path / "m.pth")
+    import_weights(tmp_path / "m.pth", tmp_path / "w.safetensors")
+    fc = restore(tmp_path / "w.safetensors").model.state_dict()["head.fc.weight"]
+    np.testing.assert_array_equal(fc.numpy(), state["fc.weight"].astype(np.float16).astype(np.float32).T)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +82,7 @@ def test_an_imported_pth_computes_what_pytorch_computes(
         ({"fc.bias": None}, "does not fit the model: missing head.fc.bias"),
         (
             {"layer2.0.conv2.weight": (8, 8, 1, 1, 1)},
-            "1.weight is [8, 8, 1, 1, 1], the model has [8, 8, 3, 3, 3]",
+            "1.weight is [8, 8, 1, 1, 1], the model has [32, 32, 3, 3, 3]",
         ),
         ({"layer1.0.extra.weight": (3,)}, "layer1.0.extra"),
         ({"layer3.0.conv1.weight": float("nan")}, "NaN or infinite numbers in module.layer3.0.conv1.weight; "),
@@ -132,13 +92,13 @@ def test_an_imported_pth_computes_what_pytorch_computes(
 def test_a_pth_that_does_not_fit_ends_with_5_and_its_keys(
     tmp_path: Path, change: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    network = Network(1, "B", 5)
+    state = drawn(shapes("r3d10", classes=5, width=WIDTH))
     for name, value in change.items():
         if value is None:
-            del network.state[name]
+            del state[name]
         else:
-            network.state[name] = torch.zeros(value) if isinstance(value, tuple) else network.state[name] * value
-    file = network.save(tmp_path / "m.pth", module=True, counters=False, legacy=False)
+            state[name] = np.zeros(value, np.float32) if isinstance(value, tuple) else state[name] * value
+    file = saved(tmp_path / "m.pth", state)
     args = ["import-weights", str(file), "-o", str(tmp_path / "w.safetensors")]
     assert run_cli(cli, args, "r3d-fast") == 5
     err = capsys.readouterr().err
@@ -149,10 +109,11 @@ def test_a_pth_that_does_not_fit_ends_with_5_and_its_keys(
 
 
 def test_a_file_that_says_another_architecture_than_its_tensors_is_refused(tmp_path: Path) -> None:
-    form = {"module": True, "counters": False, "legacy": False}
-    file = Network(1, "B", 5).save(tmp_path / "m.pth", arch="resnet-18", **form)
-    with pytest.raises(CheckpointError, match="the file says resnet-18, its tensors are those of r3d10"):
-        import_weights(file, tmp_path / "w.safetensors")
-    file = Network(1, "B", 5).save(tmp_path / "m.pth", **form)
+    state = drawn(shapes("r3d10", classes=5, width=WIDTH))
+    with pytest.raises(CheckpointError, match=r"the file says resnet-18, its tensors are those of r3d10"):
+        import_weights(saved(tmp_path / "m.pth", state, arch="resnet-18"), tmp_path / "w.safetensors")
     with pytest.raises(CheckpointError, match="does not fit the model: missing"):
-        import_weights(file, tmp_path / "w.safetensors", model="r3d18")
+        import_weights(saved(tmp_path / "m.pth", state), tmp_path / "w.safetensors", model="r3d18")
+    del state["fc.weight"], state["fc.bias"]
+    with pytest.raises(CheckpointError, match="r3d10 without its last layer; expected a whole network"):
+        import_weights(saved(tmp_path / "m.pth", state), tmp_path / "w.safetensors")
