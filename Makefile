@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 OLDEST := .venv-oldest
 # What speaks to Paddle or DALI: the rest does not know which version is there.
 OLDEST_TESTS := $(addprefix tests/test_,$(addsuffix .py,accumulate checkpoint cli config config_errors cpu deferred devices_decode \
-	devices_loader distributed ema encoded families feed gpu_forward gpu_search graph loader loader_epochs mixing model_summary models optim parity \
-	precision predict remux restore resume routing saver schedule stage step train train_fp16 train_options weight_names))
+	devices_loader distributed ema encoded families feed gpu_forward gpu_search graph initial loader loader_epochs mixing \
+	model_summary models optim parity pdparams precision predict remux restore resume routing saver schedule stage step train \
+	train_fp16 train_options weight_names weights))
 
 .PHONY: demo test test-oldest lint clean
 

@@ -73,6 +73,23 @@ class ModelConfig(Spec):
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.0, description="before the last linear layer")
 
 
+class InitConfig(Spec):
+    """What a new run starts from, and how much of it is trained."""
+
+    weights: UserPath | None = Field(
+        None, description="weights that a new run starts from: a .safetensors file, a run or a checkpoint; a run that "
+        "goes on does not read them. Not set: drawn under train.seed"
+    )  # fmt: skip
+    num_classes_changed: Literal["error", "reinit_head"] = Field(
+        "error", description="where the weights are of other classes than the data. error: the run does not start; "
+        "reinit_head: the head is drawn anew"
+    )  # fmt: skip
+    freeze_until: str | None = Field(
+        None, description="the first part that is trained, such as layer4 or head; those before it keep their weights "
+        "and their batch norm statistics; not set: all are trained"
+    )  # fmt: skip
+
+
 class EvalConfig(Spec):
     """How a model is evaluated."""
 
@@ -152,10 +169,6 @@ class TrainConfig(Spec):
         None, description="weights are averaged over steps, and the averages evaluated and stored: share of an average "
         "that a step keeps, less in the first ones; not set: no average"
     )  # fmt: skip
-    freeze_until: str | None = Field(
-        None, description="the first part that is trained, such as layer4 or head; those before it keep their weights "
-        "and their batch norm statistics; not set: all are trained"
-    )  # fmt: skip
     early_stop_evals: Positive | None = Field(
         None, description="a run ends after so many evaluations in a row without a better top1; not set: it doesn't"
     )
@@ -189,6 +202,7 @@ class Config(Spec):
     augment: AugmentSpec = Field(AugmentSpec(), description="how frames become the model's input")
     loader: LoaderSpec = Field(LoaderSpec(), description="how clips are loaded")
     model: ModelConfig = Field(ModelConfig(), description="which network")
+    init: InitConfig = Field(InitConfig(), description="what a new run starts from")
     optimizer: OptimizerConfig = Field(OptimizerConfig(), description="how gradients become steps")
     schedule: ScheduleSpec = Field(REFERENCE_SCHEDULE, description="how the learning rate falls")
     train: TrainConfig = Field(TrainConfig(), description="how long, where, and what is kept")
@@ -201,6 +215,15 @@ class Config(Spec):
         if isinstance(value, dict) and "kind" not in value:
             return {"kind": "piecewise", "milestones_epochs": REFERENCE_SCHEDULE.milestones_epochs, **value}
         return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_former_key(cls, values: Any) -> Any:
+        # Runs made before there was `init` name train.freeze_until in their config.yaml, nearly always unset.
+        train = values.get("train") if isinstance(values, dict) else None
+        if isinstance(train, dict) and train.get("freeze_until", 0) is None:
+            return {**values, "train": {key: value for key, value in train.items() if key != "freeze_until"}}
+        return values
 
     @model_validator(mode="after")
     def _check(self) -> Config:
@@ -294,8 +317,11 @@ _Dumper.add_representer(str, _Dumper.represent_str)
 
 
 def config_from_json(values: dict[str, Any]) -> Config:
-    """The Config that `model_dump(mode="json")` gave. Raises pydantic's ValidationError."""
-    return Config.model_validate(_without_layout(values))
+    """The Config that `model_dump(mode="json")` gave, now or before. Raises pydantic's ValidationError."""
+    train, init = dict(values["train"]), dict(values.get("init", {}))
+    if "freeze_until" in train:  # where it was before there was `init`
+        init["freeze_until"] = train.pop("freeze_until")
+    return Config.model_validate({**_without_layout(values), "train": train, "init": init})
 
 
 def _without_layout(values: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,8 +21,9 @@ from r3d_fast.data import eval_loader, open_index
 from r3d_fast.distributed import Group, join_group, pack, unpack
 from r3d_fast.feed import Fed, feeding
 from r3d_fast.metrics import ClassificationMetrics, Result, VideoScores
+from r3d_fast.normalisation import described, same_scale, with_scale_of
 from r3d_fast.precision import Precision, with_data_format
-from r3d_fast.restore import restore
+from r3d_fast.restore import Restored, restore
 from r3d_fast.step import fitting_batch, free_memory, out_of_memory
 
 OnBatch = Callable[[int, int], None]
@@ -165,7 +167,8 @@ def evaluate(
     """(evaluation, classes) of a run, a checkpoint or a weights file, on the data of `config` (default: the run's own).
 
     Processes that were launched as a job evaluate a share each; all of them need to see `model`. They meet here, or are
-    the `group` that they have joined already. Raises CheckpointError if the data set's classes are not the model's.
+    the `group` that they have joined already. Pixels are scaled as the weights are used to, whatever `config` says.
+    Raises CheckpointError if the data set's classes are not the model's.
     """
     if group is None:
         with join_group(config.train.rank_timeout_seconds) if config else join_group() as group:
@@ -173,6 +176,7 @@ def evaluate(
     device = choose_device(config.train.device if config else "auto")
     restored = restore(model, device, config)
     config = with_data_format(config, restored.precision, device) if config else restored.config
+    config = _on_its_own_scale(config, restored, group)
     index = open_index(config)
     check_classes(restored.classes, index.classes, str(restored.weights), str(index.path))
     group.require_equal(data_set=index.digest, precision=str(restored.precision))
@@ -182,6 +186,20 @@ def evaluate(
             restored.precision, group,
         )  # fmt: skip
     return evaluation, index.classes
+
+
+def _on_its_own_scale(config: Config, restored: Restored, group: Group) -> Config:
+    """`config`, its pixels scaled as the weights are used to; says so where it has another scale."""
+    own = restored.config.augment
+    if same_scale(own, config.augment):
+        return config
+    if group.is_first:
+        print(
+            f"warning: {restored.weights}: trained on pixels with {described(own)}, which is used here; the config has "
+            f"{described(config.augment)}",
+            file=sys.stderr,
+        )
+    return config.model_copy(update={"augment": with_scale_of(config.augment, own)})
 
 
 def check_classes(model: tuple[str, ...], data: tuple[str, ...], weights: str, index: str) -> None:

@@ -6,6 +6,7 @@ weights that training goes on with are then among the rest, as `NAME|raw`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -32,17 +33,18 @@ class Learner:
 
     def __init__(
         self, config: Config, num_classes: int, precision: Precision, device: str, start: Checkpoint | None = None,
-        group: Group | None = None,
+        group: Group | None = None, begin: Callable[[Any], None] | None = None,
     ) -> None:  # fmt: skip
         """A new model of `config`, whose data format is settled; with `start` as that checkpoint left it.
 
-        It learns from the gradients of all ranks of `group`. Raises CheckpointError where `start` does not fit.
+        `begin` gives a new model the weights it starts from, on the first rank, which has the file. It learns from the
+        gradients of all ranks of `group`. Raises CheckpointError where `start` does not fit.
         """
         self.num_classes, self.precision, self.device = num_classes, precision, device
         self.group, self._seed = group or Group(), config.train.seed
         self.model = new_model(config, num_classes)
-        if config.train.freeze_until is not None:
-            freeze(self.model, config.train.freeze_until)
+        if config.init.freeze_until is not None:
+            freeze(self.model, config.init.freeze_until)
         self.optimizer = new_optimizer(config, self.model)
         self.scaler = LossScaler(enabled=precision.name == "fp16")
         # Paddle has no moments before its first step: a run resumed at the end of an epoch keeps those it loaded.
@@ -53,6 +55,10 @@ class Learner:
             load_weights(self.model, {**start.weights, **raw}, "the checkpoint")
             load_moments(self.model, self.optimizer, self._loaded)
             self.scaler.load_state_dict(start.state.get("scaler", {}))
+        elif begin is not None:
+            if self.group.is_first:
+                begin(self.model)
+            self.group.exchange(None)  # where that failed, the others hear of it here
         self.group.copy_first(list(self.model.state_dict().values()))
         self.model, self.optimizer = precision.decorate(self.model, self.optimizer)
         train = config.train

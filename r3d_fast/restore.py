@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from r3d_fast.checkpoint import MANIFEST, Arrays, CheckpointError, find_weights, load_checkpoint, read_tensors
@@ -31,12 +32,20 @@ class Restored:
     precision: Precision
 
 
-def restore(path: Path, device: str = "cpu", config: Config | None = None) -> Restored:
-    """The model that `path` means (a run, a checkpoint, a .safetensors file written by a run), for `device`.
+@dataclass(frozen=True)
+class Stored:
+    """Weights float32 by the model's names, the config they were trained with, their classes and their file."""
 
-    Precision and data format are those of `config` (default: the run's own): weights are float32 and the same for all
-    of them. A precision that `device` has not gives way to what it has, with a warning on stderr.
-    Raises UsageError where there is none, CheckpointError where it is damaged or does not fit.
+    weights: Arrays
+    config: Config
+    classes: tuple[str, ...]
+    file: Path
+
+
+def read_weights(path: Path) -> Stored:
+    """The weights that `path` means (a run, a checkpoint, a .safetensors file), and what they say of themselves.
+
+    Raises UsageError where there are none, CheckpointError where they are damaged or not numbers.
     """
     file = find_weights(path)
     if (file.parent / MANIFEST).is_file():
@@ -44,12 +53,36 @@ def restore(path: Path, device: str = "cpu", config: Config | None = None) -> Re
     weights, about = read_tensors(file)
     try:
         described = json.loads(about["r3d_fast"])
-        trained, classes = config_from_json(described["config"]), tuple(described["classes"])
+        config, classes = config_from_json(described["config"]), tuple(described["classes"])
     except (KeyError, TypeError, json.JSONDecodeError, ValidationError) as error:
         raise CheckpointError(
-            f"{file}: does not say which model and classes it holds ({type(error).__name__}); "
-            "expected the weights of an r3d-fast run"
+            f"{file}: does not say which model and classes it holds ({type(error).__name__}); expected the weights of "
+            "an r3d-fast run, or what `r3d-fast import-weights` makes of others"
         ) from error
+    require_finite(weights, str(file))
+    return Stored(weights, config, classes, file)
+
+
+def require_finite(weights: Arrays, source: str) -> None:
+    """Raise CheckpointError that names the tensors of which a number is NaN or infinite."""
+    broken = [name for name, array in weights.items() if not np.isfinite(array).all()]
+    if broken:
+        more = f" and {len(broken) - 10} more" if len(broken) > 10 else ""
+        raise CheckpointError(
+            f"{source}: NaN or infinite numbers in {', '.join(broken[:10])}{more}; the run that made them diverged, or "
+            "the file is damaged: use other weights"
+        )
+
+
+def restore(path: Path, device: str = "cpu", config: Config | None = None) -> Restored:
+    """The model that `path` means (a run, a checkpoint, a .safetensors file written by a run), for `device`.
+
+    Precision and data format are those of `config` (default: the run's own): weights are float32 and the same for all
+    of them. A precision that `device` has not gives way to what it has, with a warning on stderr.
+    Raises UsageError where there is none, CheckpointError where it is damaged or does not fit.
+    """
+    stored = read_weights(path)
+    weights, trained, classes, file = stored.weights, stored.config, stored.classes, stored.file
     wanted = config or trained
     precision = available_precision(wanted.train.precision, device, wanted.train.amp_level)
     if wanted.train.precision not in ("auto", precision.name):

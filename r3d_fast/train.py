@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from pipelines.errors import DataError, EnvironmentProblem, R3DFastError
@@ -17,6 +18,7 @@ from r3d_fast.data import eval_loader, open_index, train_loader
 from r3d_fast.distributed import Group, News, Silent, join_group, pack, unpack
 from r3d_fast.evaluate import Evaluation, check_classes
 from r3d_fast.feed import feeding
+from r3d_fast.initial import initialise, require_weights
 from r3d_fast.learner import Learner
 from r3d_fast.mixing import draw_mix
 from r3d_fast.outputs import Outputs
@@ -61,6 +63,7 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
 
 
 def _train(config: Config, run: Path, resume: bool, group: Group) -> TrainResult:
+    require_weights(config)
     device, precision, settled = settle(config)
     index = open_index(config)
     with (
@@ -71,7 +74,8 @@ def _train(config: Config, run: Path, resume: bool, group: Group) -> TrainResult
         group.require_equal(data_set=index.digest, precision=str(precision))
         group.connect(device)
         state, records, checkpoint = _begin(config, folder, resume, index, precision, group)
-        learner = Learner(settled, len(index.classes), precision, device, checkpoint, group)
+        begin = partial(initialise, config=settled, classes=index.classes) if config.init.weights else None
+        learner = Learner(settled, len(index.classes), precision, device, checkpoint, group, begin)
         if precision.name != "fp32" and group.is_first:
             tell(f"training in {precision}, {settled.model.data_format}")
         spec, batches_per_epoch = config.train, len(loader)

@@ -181,6 +181,6 @@ def test_an_unknown_part_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(UsageError) as caught:
         freeze(build_model("r3d10", num_classes=3, width=2), "layer_4")
     assert str(caught.value) == (
-        "train.freeze_until 'layer_4': no such part; expected one of stem, layer1, layer2, layer3, layer4, head; "
+        "init.freeze_until 'layer_4': no such part; expected one of stem, layer1, layer2, layer3, layer4, head; "
         "did you mean 'layer4'?"
     )

@@ -38,7 +38,7 @@ OPTIONS = (
     "train.mixup_alpha=0.4",
     "train.cutmix_alpha=1.0",
     "train.ema_decay=0.9",
-    "train.freeze_until=layer1",
+    "init.freeze_until=layer1",
     "train.checkpoint_every_steps=1",
     "train.keep_checkpoints=100",
     "train.epochs=5",
@@ -169,7 +169,7 @@ def test_a_run_without_progress_stops_early_and_goes_on_when_it_may(
     index: VideoIndex, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     still = ("optimizer.lr=1.0e-9", "optimizer.weight_decay=0", "train.epochs=6", "schedule.warmup_epochs=0")
-    free = ("train.freeze_until=head", "train.early_stop_evals=2")  # batch norms stay too: each top1 is the first
+    free = ("init.freeze_until=head", "train.early_stop_evals=2")  # batch norms stay too: each top1 is the first
     result = train_function(tiny.tiny_config(index, *still, *free), run=tmp_path / "run")
     assert result.steps == 3 * 4
     said = "stopped after step 12, epoch 4: no better top1 in 2 evaluations (train.early_stop_evals 2)"
@@ -232,7 +232,7 @@ def test_top1_counts_against_the_label_that_a_clip_holds_more_of(
 
 
 def test_a_skipped_step_does_not_move_the_average(index: VideoIndex) -> None:
-    config = tiny.tiny_config(index, *OPTIONS, "train.accumulate=1", "train.freeze_until=null")
+    config = tiny.tiny_config(index, *OPTIONS, "train.accumulate=1", "init.freeze_until=null")
     learner = Learner(config.in_data_format("NCDHW"), 8, Precision(), "cpu")
     assert learner.ema is not None
     clips = np.random.default_rng(0).normal(size=(6, 3, 4, 16, 16)).astype(np.float32)
@@ -246,7 +246,7 @@ def test_a_skipped_step_does_not_move_the_average(index: VideoIndex) -> None:
 
 
 def test_a_part_that_does_not_exist_ends_with_2_and_the_nearest_name(index: VideoIndex, tmp_path: Path) -> None:
-    options = tiny.options(tiny.overrides(index, "train.freeze_until=layre4"))
+    options = tiny.options(tiny.overrides(index, "init.freeze_until=layre4"))
     done = tiny.call("train", "-c", "demo", "--run", tmp_path / "run", *options)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith(

@@ -101,7 +101,7 @@ def freeze(model: Any, until: str) -> None:
     if until not in parts:
         near = get_close_matches(until, parts, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"train.freeze_until {until!r}: no such part; expected one of {', '.join(parts)}{hint}")
+        raise UsageError(f"init.freeze_until {until!r}: no such part; expected one of {', '.join(parts)}{hint}")
     frozen = list(parts.values())[: list(parts).index(until)]
     for parameter in (parameter for part in frozen for parameter in part.parameters()):
         parameter.stop_gradient = True
