@@ -167,9 +167,13 @@ class Head(nn.Layer):  # type: ignore[misc]
             bias_attr=paddle.ParamAttr(initializer=bias),
         )
 
+    def pool(self, x: Any) -> Any:
+        """Features float32 [N, F] of what the backbone gives: its average over time and place."""
+        return paddle.mean(x, axis=self.axes)
+
     def forward(self, x: Any) -> Any:
         """Logits float32 [N, num_classes]."""
-        return self.fc(self.dropout(paddle.mean(x, axis=self.axes)))
+        return self.fc(self.dropout(self.pool(x)))
 
 
 class ResNet3D(nn.Layer):  # type: ignore[misc]
