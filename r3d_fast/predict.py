@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,14 +76,16 @@ class Predictor:
         top: int = 5,
         views: int | str | None = None,
         batch_size: int | None = None,
+        on_clip: Callable[[Answer], object] | None = None,
     ) -> Iterator[Prediction]:
         """A Prediction for each of `videos`, in order, as they are made: the `top` likeliest classes over its clips.
 
         `views`: clips a video, a number or "all"; None: those of the model's evaluation. `batch_size`: clips computed
-        at once, of one video or many. Raises UsageError for a value out of its range.
+        at once, of one video or many. `on_clip` is called with each Answer of which they are made. Raises UsageError
+        for a value out of its range.
         """
         check_top(top)
-        return self._predictions(answers(self.network, videos, views=views, batch_size=batch_size), top)
+        return self._predictions(answers(self.network, videos, views=views, batch_size=batch_size), top, on_clip)
 
     def clips(
         self, videos: Iterable[str | Path], *, views: int | str | None = None, batch_size: int | None = None
@@ -112,10 +114,14 @@ class Predictor:
         check_batch(batch_size)
         return timeline(self.network, map(str, videos), Hops(hop, window), top=top, batch_size=batch_size)
 
-    def _predictions(self, stream: Iterator[Answer], top: int) -> Iterator[Prediction]:
+    def _predictions(
+        self, stream: Iterator[Answer], top: int, on_clip: Callable[[Answer], object] | None
+    ) -> Iterator[Prediction]:
         total = np.zeros(len(self.classes))
         clips, problem = 0, ""
         for answer in stream:
+            if on_clip is not None:
+                on_clip(answer)
             if answer.logits is not None:
                 total += softmax(answer.logits)
                 clips += 1
