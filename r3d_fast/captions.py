@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipelines.errors import EnvironmentProblem
 _ELLIPSIS = "…"
 _NO_GLYPH = "\uffff"  # no font has it: what it shows is what a font shows for what it lacks
 _FONT_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts")
+_LEAST_SHOWN = 5  # characters
 _MOST_FONTS = 300  # that are tried
 _PATIENCE = 5  # seconds that fontconfig may take
 
@@ -50,7 +52,11 @@ class Captions:
         size = self._size
         pad, bar = round(size * 0.55), max(2, size // 8)
         figure = "" if percent is None else f"{percent} %"
-        text, font = self._fitting(self._shown(label), figure, self._width - 2 * (size // 2) - 2 * pad)
+        whole = self._shown(label)
+        text, font = self._fitting(whole, figure, self._width - 2 * (size // 2) - 2 * pad)
+        if len(text) < min(len(whole), _LEAST_SHOWN):  # too narrow for both: the label matters more
+            figure, percent = "", None
+            text, font = self._fitting(whole, figure, self._width - 2 * (size // 2) - 2 * pad)
         digits = _builtin(size)
         gap = round(size * 0.7) if figure else 0
         inner = round(font.getlength(text)) + gap + round(digits.getlength(figure))
@@ -72,10 +78,10 @@ class Captions:
         return np.asarray(image)
 
     def _shown(self, label: str) -> str:
-        """The label on one line; what no font here can show gives way to ? or, if that is all of it, to its number."""
+        """The label on one line; what no font here can show gives way to ? or, if that is all, to its number."""
         line = " ".join("".join(c if c.isprintable() else " " for c in label).split())
         font = font_for(line, self._size)
-        known = "".join(c if c == " " or _has(font, c) else "?" for c in line)
+        known = "".join(c if c == " " or _has(font, c) else _bare(font, c) for c in line)
         if line and not known.strip("? "):
             return f"class {self._classes.index(label)}" if label in self._classes else known
         return known or "?"
@@ -91,6 +97,12 @@ class Captions:
             if shown == dots:
                 break
         return shown, font
+
+
+def _bare(font: Any, character: str) -> str:
+    """What stands for a character that `font` lacks: its letter without the accent, or ?"""
+    letters = [c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c)]
+    return "".join(c if _has(font, c) else "?" for c in letters)
 
 
 @lru_cache(maxsize=64)
@@ -120,7 +132,7 @@ def _font_files(characters: str) -> Iterator[str]:
                 [command, f":charset={charset}", "file"], capture_output=True, timeout=_PATIENCE, check=False
             )
             lines = done.stdout.decode("utf-8", "surrogateescape").splitlines()
-            yield from sorted(line.strip().rstrip(":").strip() for line in lines)[:_MOST_FONTS]
+            yield from _plainest(line.strip().rstrip(":").strip() for line in lines)
         return
     yield from _all_fonts()
 
@@ -131,7 +143,13 @@ def _all_fonts() -> tuple[str, ...]:
     for folder in _FONT_FOLDERS:
         files = sorted(Path(folder).expanduser().rglob("*"))
         found += [str(path) for path in files if path.suffix.lower() in (".ttf", ".otf", ".ttc")]
-    return tuple(found[:_MOST_FONTS])
+    return tuple(_plainest(found))
+
+
+def _plainest(files: Iterable[str]) -> list[str]:
+    """Font files, upright ones of normal weight first."""
+    fancy = ("bold", "italic", "oblique", "mono", "thin", "light", "black", "condensed")
+    return sorted(files, key=lambda path: (any(word in Path(path).name.lower() for word in fancy), path))[:_MOST_FONTS]
 
 
 @cache
