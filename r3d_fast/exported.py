@@ -150,9 +150,7 @@ def check_files(folder: Path, about: Exported, names: tuple[str, ...]) -> None:
                 f"{path}: {found.bytes} bytes, {ABOUT} says {wanted.bytes}: cut short or exchanged; export again"
             )
         if found.sha256 != wanted.sha256:
-            raise CheckpointError(
-                f"{path}: SHA-256 differs from that in {ABOUT}: damaged or exchanged; export again"
-            )
+            raise CheckpointError(f"{path}: SHA-256 differs from that in {ABOUT}: damaged or exchanged; export again")
 
 
 def describe_file(path: Path) -> FileEntry:

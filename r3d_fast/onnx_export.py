@@ -1,0 +1,88 @@
+"""ONNX beside an exported model: written by paddle2onnx, run by onnxruntime."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from pipelines.errors import EnvironmentProblem
+from r3d_fast.compat import import_paddle
+from r3d_fast.export_parity import Run
+from r3d_fast.exported import FEATURES, INPUT, LOGITS
+from r3d_fast.onnx_conversion import OPSET
+
+_PACKAGES = ("paddle2onnx", "onnx", "onnxruntime")
+_PATIENCE = 600.0  # seconds; the largest model takes about ten
+# "Oops, there are some operators not supported by Paddle2ONNX yet, including pd_op.x, ..." and such, of many versions.
+_OPERATOR = re.compile(r"pd_op\.\w+|(?<=[Oo]perator: )\w+|(?<=op_type: )\w+|(?<=including )\w+")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def require_onnx() -> None:
+    """Nothing; raises EnvironmentProblem, with the line to install it by, where a package that ONNX takes is missing."""
+    missing = [name for name in _PACKAGES if find_spec(name) is None]
+    if missing:
+        raise EnvironmentProblem(
+            f"--onnx: {', '.join(missing)} not installed; pip install 'r3d-fast[onnx]', or leave --onnx out"
+        )
+
+
+def write_onnx(program: Path, parameters: Path, out: Path) -> None:
+    """Write `out` (opset OPSET, any batch size, the names of r3d_fast.json) from a static float32 model.
+
+    Raises EnvironmentProblem, with operators and versions, where paddle2onnx can't convert it.
+    """
+    command = [sys.executable, "-m", "r3d_fast.onnx_conversion", program, parameters, out, INPUT, LOGITS, FEATURES]
+    try:
+        done = subprocess.run(
+            list(map(str, command)), capture_output=True, text=True, errors="replace", timeout=_PATIENCE, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise EnvironmentProblem(f"--onnx: paddle2onnx took more than {_PATIENCE:.0f} s{_versions()}") from error
+    if done.returncode or not out.is_file():
+        raise EnvironmentProblem(
+            f"--onnx: paddle2onnx can't convert this model: {_reason(done.stdout + done.stderr, done.returncode)}"
+            f"{_versions()}; use other versions, or leave --onnx out. Nothing was written"
+        )
+
+
+def open_onnx(path: Path) -> tuple[Run, str]:
+    """(clips -> (logits, features), name of the engine) of an ONNX file, on the CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors: it warns of each tensor that it can spare
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def run(clips: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+        logits, features = session.run([LOGITS, FEATURES], {INPUT: clips})
+        return logits, features
+
+    return run, f"onnxruntime {onnxruntime.__version__}"
+
+
+def _reason(said: str, code: int) -> str:
+    """What the converter objects to, in one line: the operators, else its error, else how it ended."""
+    lines = [line.strip() for line in _COLOURS.sub("", said).splitlines() if line.strip()]
+    wrong = [line for line in lines if re.search(r"[Ee]rror|ERROR|not support|unsupported|Oops|Failed", line)]
+    operators = sorted({found.removeprefix("pd_op.") for line in wrong for found in _OPERATOR.findall(line)})
+    if operators:
+        return f"operator {', '.join(operators)} is not supported"
+    return wrong[0] if wrong else f"it ended with code {code}"
+
+
+def _versions() -> str:
+    found = []
+    for name in ("paddle2onnx", "onnx"):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:  # there without its metadata
+            found.append(name)
+    return f" ({', '.join(found)}, Paddle {import_paddle().__version__}, opset {OPSET})"
