@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -32,7 +32,6 @@ from r3d_fast.exported import (
     PARAMETERS,
     Exported,
     FileEntry,
-    Parity,
     Program,
     TensorEntry,
     as_text,
@@ -171,8 +170,8 @@ def _choose_device(precision: Half | None) -> str:
         return device
     if device == "cpu":
         raise EnvironmentProblem(
-            f"--precision {precision}: it is for GPUs, and can't be compared with the model here: on the CPU Paddle has "
-            "no 3D convolution in half precision; export on the machine with the GPU, or leave --precision out"
+            f"--precision {precision}: it is for GPUs, and can't be compared with the model here: on the CPU Paddle "
+            "has no 3D convolution in half precision; export on the machine with the GPU, or leave --precision out"
         )
     if available_precision(precision, device, "O1").name != precision:
         raise EnvironmentProblem(
@@ -212,7 +211,7 @@ def _check_out(out: Path) -> None:
 
 @contextmanager
 def _building(out: Path) -> Iterator[Path]:
-    """A new folder beside `out`, which is gone afterwards unless it was renamed. Raises UsageError: can't be written."""
+    """A new folder beside `out`, gone afterwards unless it was renamed. Raises UsageError where none can be."""
     folder: Path | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -115,7 +115,7 @@ def is_exported(folder: Path) -> bool:
 
 
 def read_exported(folder: Path) -> Exported:
-    """What r3d_fast.json in `folder` says. Raises CheckpointError where it is missing, damaged or contradicts itself."""
+    """What r3d_fast.json in `folder` says. Raises CheckpointError where it is missing or damaged."""
     path = folder / ABOUT
     if not path.is_file():
         raise CheckpointError(

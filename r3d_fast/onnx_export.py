@@ -26,7 +26,7 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def require_onnx() -> None:
-    """Nothing; raises EnvironmentProblem, with the line to install it by, where a package that ONNX takes is missing."""
+    """Nothing; raises EnvironmentProblem, with the line that installs it, where a package is missing."""
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
         raise EnvironmentProblem(
