@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OLDEST := .venv-oldest
 # What speaks to Paddle or DALI: the rest does not know which version is there.
 OLDEST_TESTS := $(addprefix tests/test_,$(addsuffix .py,accumulate checkpoint cli config config_errors cpu deferred devices_decode \
-	devices_loader distributed ema encoded feed gpu_forward gpu_search graph loader loader_epochs mixing models optim parity \
+	devices_loader distributed ema encoded families feed gpu_forward gpu_search graph loader loader_epochs mixing model_summary models optim parity \
 	precision predict remux restore resume routing saver schedule stage step train train_fp16 train_options))
 
 .PHONY: demo test test-oldest lint clean
