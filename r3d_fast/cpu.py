@@ -29,7 +29,9 @@ import paddle  # noqa: E402
 
 from r3d_fast.graphs import Forward, twin_backbone, warn_plain  # noqa: E402
 
-_graphs: WeakKeyDictionary[Any, tuple[int, dict[tuple[int, ...], Forward]]] = WeakKeyDictionary()
+Both = Callable[[Any], tuple[Any, Any]]  # clips -> logits float32 [N, C], features float32 [N, F]
+
+_graphs: WeakKeyDictionary[Any, tuple[int, dict[tuple[int, ...], Both]]] = WeakKeyDictionary()
 
 
 def accelerate_training(model: Any) -> Forward:
@@ -48,6 +50,12 @@ def traced(model: Any) -> Forward:
     Each shape of clips is compiled when it first comes, for any batch size. A model whose weights have not changed gets
     its graphs of before. Where Paddle can't do it, one warning on stderr and the model itself.
     """
+    both = traced_with_features(model)
+    return lambda clips: both(clips)[0]
+
+
+def traced_with_features(model: Any) -> Both:
+    """Clips -> (logits, pooled features), as `traced` gives logits."""
     state = model.state_dict()
     digest = 0
     for value in state.values():
@@ -56,7 +64,7 @@ def traced(model: Any) -> Forward:
         _graphs[model] = (digest, {})
     graphs = _graphs[model][1]
 
-    def forward(clips: Any) -> Any:
+    def forward(clips: Any) -> tuple[Any, Any]:
         shape = tuple(clips.shape[1:])
         if shape not in graphs:
             try:
@@ -201,7 +209,7 @@ def _has_to_copy_weights() -> bool:
 
 
 class _Evaluated(paddle.nn.Layer):  # type: ignore[misc]
-    """Backbone, channels first, and the head of a model."""
+    """Backbone, channels first, and the head of a model: logits and pooled features."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -211,11 +219,12 @@ class _Evaluated(paddle.nn.Layer):  # type: ignore[misc]
         self.head = model.head
         self.eval()
 
-    def forward(self, clips: Any) -> Any:
-        return self.head(self.features(clips))
+    def forward(self, clips: Any) -> tuple[Any, Any]:
+        x = self.features(clips)
+        return self.head(x), self.head.pool(x)
 
 
-def _compile(model: Any, shape: tuple[int, ...]) -> Forward:
+def _compile(model: Any, shape: tuple[int, ...]) -> Both:
     """`model`'s graph for clips of `shape`, through Paddle's inference engine."""
     from paddle import inference
 
@@ -236,27 +245,28 @@ def _compile(model: Any, shape: tuple[int, ...]) -> Forward:
         if was_training:
             model.train()
     source = predictor.get_input_handle(predictor.get_input_names()[0])
-    sink = predictor.get_output_handle(predictor.get_output_names()[0])
+    logits, features = (predictor.get_output_handle(name) for name in predictor.get_output_names())
 
-    def forward(clips: Any) -> Any:
+    def forward(clips: Any) -> tuple[Any, Any]:
         source.reshape(clips.shape)
         source.copy_from_cpu(clips.numpy())
         predictor.run()
         restore_threads()
-        return paddle.to_tensor(sink.copy_to_cpu())
+        return paddle.to_tensor(logits.copy_to_cpu()), paddle.to_tensor(features.copy_to_cpu())
 
     return forward
 
 
-def _eager(model: Any) -> Forward:
-    def forward(clips: Any) -> Any:
+def _eager(model: Any) -> Both:
+    def forward(clips: Any) -> tuple[Any, Any]:
         was_training = model.training
         model.eval()
         with paddle.no_grad():
-            logits = model(clips)
+            x = model.backbone(clips)
+            both = model.head(x), model.head.pool(x)
         if was_training:
             model.train()
-        return logits
+        return both
 
     return forward
 

@@ -2,97 +2,129 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipelines.datasets import Dataset, Entry
 from pipelines.errors import UsageError
-from pipelines.index import VideoIndex, write_index
-from r3d_fast.compat import choose_device
-from r3d_fast.data import clip_loader
-from r3d_fast.evaluate import evaluate_model
-from r3d_fast.restore import restore
+from r3d_fast.answers import Answer, answers
+from r3d_fast.network import open_network
 
-# Fewer clips than this are decoded sooner than a worker process has started.
-_FEW_CLIPS = 32
+Named = tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one video: (class, probability) pairs, most likely first, or why it says nothing."""
+    """What a model says of one video: (class, probability) pairs, most likely first, or why it says nothing.
+
+    Where only some of a video's clips could be read, `classes` are of those, and `error` says how many are missing.
+    """
 
     video: str
-    classes: tuple[tuple[str, float], ...] = ()
+    classes: Named = ()
     error: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The prediction as JSON values."""
-        named = [{"class": name, "probability": probability} for name, probability in self.classes]
-        return {**asdict(self), "classes": named}
+        return {**asdict(self), "classes": named_json(self.classes)}
 
 
 class Predictor:
     """A model that names what happens in videos: `Predictor("runs/x")(["a.avi", "b.mp4"])`."""
 
     def __init__(self, model: str | Path, *, device: str = "auto") -> None:
-        """The model of a run folder, a checkpoint or a .safetensors file of a run.
+        """The model of a run folder, a checkpoint, a .safetensors file of a run, or an exported folder.
 
-        Raises UsageError where there is none, CheckpointError where it is damaged, EnvironmentProblem without `device`.
+        `device`: "auto", "cpu" or "gpu". Raises UsageError where there is no model, CheckpointError where it is
+        damaged, EnvironmentProblem without `device`.
         """
-        self.device = choose_device(device)
-        self.restored = restore(Path(model), self.device)
+        self.network = open_network(model, device)
+
+    @property
+    def device(self) -> str:
+        """Where the model computes: "cpu" or "gpu"."""
+        return self.network.device
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes, in the order of the logits."""
-        return self.restored.classes
+        return self.network.classes
 
-    def __call__(self, videos: Sequence[str | Path], *, top: int = 5) -> list[Prediction]:
-        """A Prediction for each of `videos`, in order: the `top` likeliest classes over the run's evaluation clips."""
-        if top < 1:
-            raise UsageError(f"top {top}: expected at least 1")
-        # Absolute paths under the root folder make any files one data set.
-        paths = [os.path.abspath(video).lstrip("/") for video in videos]  # noqa: PTH100 - keeps symlinks as they are
-        entries = tuple(Entry(path, 0, "") for path in sorted(set(paths)))
-        with tempfile.TemporaryDirectory(prefix="r3d-fast-") as folder:
-            data = Dataset("files", self.classes, entries, (), ())
-            index = write_index(Path(folder) / "videos.r3dindex", Path("/"), data)
-            errors = {
-                item.path: item.reason + (f": {item.detail}" if item.detail else "") for item in index.quarantined
-            }
-            named = self._predict(index, errors) if len(index) else {}
-        result = []
-        for video, path in zip(videos, paths, strict=True):
-            if path in named:
-                best = np.argsort(-named[path], kind="stable")[:top]
-                pairs = tuple((self.classes[i], float(named[path][i])) for i in best)
-                result.append(Prediction(str(video), pairs))
-            else:
-                result.append(Prediction(str(video), error=errors.get(path, "can't be read")))
-        return result
+    def __call__(
+        self,
+        videos: Sequence[str | Path],
+        *,
+        top: int = 5,
+        views: int | str | None = None,
+        batch_size: int | None = None,
+    ) -> list[Prediction]:
+        """A Prediction for each of `videos`, in order: see `stream`."""
+        return list(self.stream(videos, top=top, views=views, batch_size=batch_size))
 
-    def _predict(self, index: VideoIndex, errors: dict[str, str]) -> dict[str, Any]:
-        """Probabilities float64 [C] by path; what could not be read goes to `errors`."""
-        config = self.restored.config
-        views = config.eval.views
-        clip = config.clip if views is None else config.clip.model_copy(update={"views": views})
-        few = clip.views != "all" and len(index) * clip.views < _FEW_CLIPS
-        size = min(config.loader.batch_size, 8 if few else config.loader.batch_size, max(1, len(index)))
-        spec = config.loader.model_copy(update={"batch_size": size, **({"workers": 0, "prefetch": 1} if few else {})})
-        precision = self.restored.precision
-        with clip_loader(
-            index, self.device, precision.clip_dtype, clip=clip, augment=config.augment, loader=spec, split=None,
-            train=False,
-        ) as loader:  # fmt: skip
-            evaluation = evaluate_model(
-                self.restored.model, loader, len(self.classes), self.device, precision=precision
-            )
-        for bad in evaluation.bad:
-            errors[index[bad.video_id].path] = bad.reason
-        return {index[video].path: probabilities for video, _, probabilities in evaluation.scores.predictions()}
+    def stream(
+        self,
+        videos: Iterable[str | Path],
+        *,
+        top: int = 5,
+        views: int | str | None = None,
+        batch_size: int | None = None,
+    ) -> Iterator[Prediction]:
+        """A Prediction for each of `videos`, in order, as they are made: the `top` likeliest classes over its clips.
+
+        `views`: clips a video, a number or "all"; None: those of the model's evaluation. `batch_size`: clips computed
+        at once, of one video or many. Raises UsageError for a value out of its range.
+        """
+        check_top(top)
+        return self._predictions(answers(self.network, videos, views=views, batch_size=batch_size), top)
+
+    def clips(
+        self, videos: Iterable[str | Path], *, views: int | str | None = None, batch_size: int | None = None
+    ) -> Iterator[Answer]:
+        """What the model says of each clip of `videos`, in order, as it is computed: logits and pooled features."""
+        return answers(self.network, videos, views=views, batch_size=batch_size)
+
+    def _predictions(self, stream: Iterator[Answer], top: int) -> Iterator[Prediction]:
+        total = np.zeros(len(self.classes))
+        clips, problem = 0, ""
+        for answer in stream:
+            if answer.logits is not None:
+                total += softmax(answer.logits)
+                clips += 1
+            problem = problem or answer.error
+            if not answer.is_last:
+                continue
+            missing = answer.clip + 1 - clips
+            error = None
+            if missing:
+                error = f"{missing} of {clips + missing} clips missing: {problem}" if clips else problem
+            named = likeliest(self.classes, total / clips, top) if clips else ()
+            yield Prediction(answer.video, named, error)
+            total, clips, problem = np.zeros(len(self.classes)), 0, ""
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Probabilities float64 [C]."""
+    powers = np.exp(logits.astype(np.float64) - float(logits.max()))
+    probabilities: NDArray[np.float64] = powers / powers.sum()
+    return probabilities
+
+
+def likeliest(classes: Sequence[str], probabilities: NDArray[np.float64], top: int) -> Named:
+    """The `top` likeliest classes with their probabilities, most likely first."""
+    best = np.argsort(-probabilities, kind="stable")[:top]
+    return tuple((classes[i], float(probabilities[i])) for i in best)
+
+
+def named_json(classes: Named) -> list[dict[str, Any]]:
+    """Classes with probabilities as JSON values."""
+    return [{"class": name, "probability": probability} for name, probability in classes]
+
+
+def check_top(top: int) -> None:
+    """Raise UsageError unless at least one class is asked for."""
+    if top < 1:
+        raise UsageError(f"top {top}: expected at least 1")

@@ -152,7 +152,7 @@ def test_what_is_evaluated_stored_and_predicted_with_are_the_averages(index: Vid
     evaluation, _ = evaluate(last, tiny.tiny_config(index, *OPTIONS))
     assert evaluation.video["loss"] == pytest.approx(of_kind(finished, "eval")[-1]["loss"], rel=1e-6)
     best = load_checkpoint(finished / "best")
-    for restored in (restore(finished), Predictor(finished, device="cpu").restored):
+    for restored in (restore(finished), Predictor(finished, device="cpu").network.restored):
         assert restored.weights == finished / "best" / "model.safetensors"
         np.testing.assert_array_equal(
             restored.model.state_dict()["head.fc.weight"].numpy(), best.weights["head.fc.weight"]
