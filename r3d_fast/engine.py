@@ -25,10 +25,9 @@ from r3d_fast.compat import (
 )
 from r3d_fast.config import Config
 from r3d_fast.exported import PARAMETERS, Exported, check_files, read_exported
+from r3d_fast.network import Outputs
 from r3d_fast.quiet import native_output_hidden
 from r3d_fast.step import fitting_batch, free_memory, out_of_memory
-
-Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 _FIRST_GPU_MIB = 100  # of GPU memory, at the start; more is taken as it is needed
 # TensorRT plans for a range of batches: larger ones are run in pieces.

@@ -5,14 +5,13 @@ It is built beside its place, compared there with the model as trained, in the e
 
 from __future__ import annotations
 
+import errno
+import math
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from r3d_fast.checkpoint import CheckpointError
 from r3d_fast.compat import choose_device, import_paddle
 from r3d_fast.config import Config, ModelConfig, TrainConfig
 from r3d_fast.engine import Engine
-from r3d_fast.export_parity import Check, check, reference, tolerance
+from r3d_fast.export_parity import Check, ParityError, check, reference, tolerance
 from r3d_fast.exported import (
     ABOUT,
     FEATURES,
@@ -39,6 +38,7 @@ from r3d_fast.exported import (
     is_exported,
     read_exported,
 )
+from r3d_fast.new_folder import building, put_in_place
 from r3d_fast.precision import available_precision
 from r3d_fast.restore import Restored, restore
 from r3d_fast.static_graph import save_half, save_static
@@ -89,9 +89,9 @@ def export(
         )
         _check_finite(restored)
         checks = reference(restored)
-        with _building(out) as folder:
+        with building(out) as folder:
             about = _write(restored, folder, checks, device, onnx, precision, form, say)
-            _replace(out, folder)
+            put_in_place(folder, out)
     finally:
         paddle.set_device(before)
     return ExportResult(out, about)
@@ -105,6 +105,7 @@ def _write(
     shape = checks[0].clips.shape[1:]
     say(f"tracing {restored.config.model.name} from {restored.weights}")
     program = save_static(restored.model, folder, shape, older=form == "2.6" or precision is not None)
+    _check_whole(restored.model, folder / PARAMETERS)
     if onnx:
         from r3d_fast.onnx_export import write_onnx
 
@@ -115,7 +116,10 @@ def _write(
     about = _describe(restored, folder, program, checks, precision)
     (folder / ABOUT).write_text(as_text(about), encoding="utf-8")
     say(f"comparing {program} with the model as trained, on the {device.upper()}")
-    engine = Engine(folder, device)
+    try:
+        engine = Engine(folder, device)
+    except CheckpointError as error:
+        raise ParityError(f"what was written can't be run: {error}. Nothing was left") from error
     name = "paddle.inference" + (" with TensorRT" if engine.tensorrt else "")
     found = [check(engine, checks, program, name, device, tolerance(precision or "fp32", device))]
     if onnx:
@@ -190,6 +194,13 @@ def _check_finite(restored: Restored) -> None:
         )
 
 
+def _check_whole(model: Any, parameters: Path) -> None:
+    """Raise OSError if the file is smaller than the model's weights: Paddle says nothing where a disk is full."""
+    least = sum(math.prod(tensor.shape) * 4 for tensor in model.state_dict().values())
+    if parameters.stat().st_size < least:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def _check_out(out: Path) -> None:
     """Raise UsageError unless `out` can become an export: absent, empty, or an earlier export and nothing else."""
     if not out.exists():
@@ -207,55 +218,3 @@ def _check_out(out: Path) -> None:
         written = {ABOUT, PARAMETERS, ONNX, "model.json", "model.pdmodel"}
     if foreign := sorted(present - written):
         raise UsageError(f"{out}: an earlier export with other files in it ({', '.join(foreign[:5])}); move them away")
-
-
-@contextmanager
-def _building(out: Path) -> Iterator[Path]:
-    """A new folder beside `out`, gone afterwards unless it was renamed. Raises UsageError where none can be."""
-    folder: Path | None = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
-        yield folder
-    except OSError as error:
-        if error.errno is None:  # one of Paddle's own
-            raise
-        raise UsageError(f"{out}: can't be written: {error.strerror}; nothing was left there") from error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _replace(out: Path, folder: Path) -> None:
-    """Put `folder` in the place of `out`, on the disk. Raises OSError, with what was there still there."""
-    for path in folder.iterdir():
-        path.chmod(0o666 & ~_umask())
-        _sync(path)
-    folder.chmod(0o777 & ~_umask())
-    _sync(folder)
-    old = folder.with_name(folder.name + ".old")
-    replaces = out.exists()
-    if replaces:
-        out.rename(old)
-    try:
-        folder.rename(out)
-    except OSError:
-        if replaces:
-            old.rename(out)
-        raise
-    _sync(out.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

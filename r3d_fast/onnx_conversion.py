@@ -25,9 +25,11 @@ def convert(program: Path, parameters: Path, out: Path, names: dict[str, tuple[s
     import onnx
     import paddle2onnx
 
-    model = onnx.load_from_string(
-        paddle2onnx.export(str(program), str(parameters), None, opset_version=OPSET, auto_upgrade_opset=False)
+    # Verbose: where it fails it says little else than which operators there are.
+    written = paddle2onnx.export(
+        str(program), str(parameters), None, opset_version=OPSET, auto_upgrade_opset=False, verbose=True
     )
+    model = onnx.load_from_string(written)
     graph = model.graph
     renamed = dict(zip([value.name for value in graph.input], names["inputs"], strict=True))
     renamed |= dict(zip([value.name for value in graph.output], names["outputs"], strict=True))

@@ -20,9 +20,8 @@ from r3d_fast.onnx_conversion import OPSET
 
 _PACKAGES = ("paddle2onnx", "onnx", "onnxruntime")
 _PATIENCE = 600.0  # seconds; the largest model takes about ten
-# "Oops, there are some operators not supported by Paddle2ONNX yet, including pd_op.x, ..." and such, of many versions.
-_OPERATOR = re.compile(r"pd_op\.\w+|(?<=[Oo]perator: )\w+|(?<=op_type: )\w+|(?<=including )\w+")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_COMPLAINT = re.compile(r"ERROR|Error: |Oops|[Uu]nsupported|not supported")
 
 
 def require_onnx() -> None:
@@ -69,13 +68,12 @@ def open_onnx(path: Path) -> tuple[Run, str]:
 
 
 def _reason(said: str, code: int) -> str:
-    """What the converter objects to, in one line: the operators, else its error, else how it ended."""
-    lines = [line.strip() for line in _COLOURS.sub("", said).splitlines() if line.strip()]
-    wrong = [line for line in lines if re.search(r"[Ee]rror|ERROR|not support|unsupported|Oops|Failed", line)]
-    operators = sorted({found.removeprefix("pd_op.") for line in wrong for found in _OPERATOR.findall(line)})
-    if operators:
-        return f"operator {', '.join(operators)} is not supported"
-    return wrong[0] if wrong else f"it ended with code {code}"
+    """What the converter objects to, in one line, and, as it may not name the operator, which ones the model has."""
+    lines = [line.strip() for line in _COLOURS.sub("", said).splitlines()]
+    wrong = [re.sub(r"^(\[\w+\])+ *", "", line) for line in lines if _COMPLAINT.search(line)]
+    reason = wrong[0] if wrong else f"it ended with code {code}"
+    operators = sorted(set(re.findall(r'"pd_op\.(\w+)"', said)) - {"data", "fetch"})
+    return reason + (f" [operators of the model: {', '.join(operators)}]" if operators else "")
 
 
 def _versions() -> str:

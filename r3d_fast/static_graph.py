@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
+from pipelines.errors import EnvironmentProblem
 from r3d_fast.compat import has_newer_graphs, import_paddle, older_graphs
 from r3d_fast.exported import INPUT, PARAMETERS, Program
 from r3d_fast.quiet import native_output_hidden
@@ -47,7 +48,7 @@ def save_static(model: Any, folder: Path, shape: tuple[int, ...], *, older: bool
 def save_half(folder: Path, program: Program, precision: Literal["fp16", "bf16"]) -> None:
     """Replace the float32 model in `folder` by one that stores and computes in half precision, for a GPU.
 
-    Inputs and outputs stay float32. It needs a GPU build of Paddle.
+    Inputs and outputs stay float32. Raises EnvironmentProblem where Paddle left it as it was, as its CPU build does.
     """
     from paddle import inference
 
@@ -58,6 +59,12 @@ def save_half(folder: Path, program: Program, precision: Literal["fp16", "bf16"]
             str(folder / program), str(folder / PARAMETERS), str(half / program), str(half / PARAMETERS),
             getattr(inference.PrecisionType, _TYPES[precision]), inference.PlaceType.GPU, True,
         )  # fmt: skip
+    before, after = ((place / PARAMETERS).stat().st_size for place in (folder, half))
+    if after > 0.75 * before:
+        raise EnvironmentProblem(
+            f"--precision {precision}: Paddle {paddle.__version__} converted nothing (weights {before} bytes, then "
+            f"{after}); leave --precision out, or use another version"
+        )
     for name in (program, PARAMETERS):
         (half / name).replace(folder / name)
     half.rmdir()
