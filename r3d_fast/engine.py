@@ -183,6 +183,8 @@ def engine_config(folder: Path, about: Exported, device: str, tensorrt: bool) ->
         config.disable_gpu()
         config.set_cpu_math_library_num_threads(cpu_threads())
         use_onednn(config)
+        if about.program == "model.pdmodel":  # 3.3.1 breaks with it on model.json
+            config.enable_memory_optim()
         return config
     config.enable_use_gpu(_FIRST_GPU_MIB, gpu_number())
     if tensorrt:

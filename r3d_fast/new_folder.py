@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipelines.errors import UsageError
@@ -16,6 +16,7 @@ from pipelines.errors import UsageError
 def building(out: Path) -> Iterator[Path]:
     """A new folder beside `out`, gone afterwards unless it was renamed. Raises UsageError where none can be."""
     folder: Path | None = None
+    missing = [parent for parent in out.parents if not parent.exists()]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
@@ -23,10 +24,15 @@ def building(out: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno is None:  # one of Paddle's own
             raise
-        raise UsageError(f"{out}: can't be written: {error.strerror}; nothing was left there") from error
+        in_the_way = isinstance(error, (FileExistsError, NotADirectoryError))
+        reason = "a part of the path is a file" if in_the_way else error.strerror
+        raise UsageError(f"{out}: can't be written: {reason}; nothing was left there") from error
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+        for parent in missing:
+            with suppress(OSError):  # not empty, where all went well
+                parent.rmdir()
 
 
 def put_in_place(folder: Path, out: Path) -> None:
