@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,15 +41,17 @@ def write_onnx(program: Path, parameters: Path, out: Path) -> None:
     Raises EnvironmentProblem, with operators and versions, where paddle2onnx can't convert it.
     """
     command = [sys.executable, "-m", "r3d_fast.onnx_conversion", program, parameters, out, INPUT, LOGITS, FEATURES]
-    try:
-        done = subprocess.run(
-            list(map(str, command)), capture_output=True, text=True, errors="replace", timeout=_PATIENCE, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise EnvironmentProblem(f"--onnx: paddle2onnx took more than {_PATIENCE:.0f} s{_versions()}") from error
+    with tempfile.TemporaryDirectory(prefix="r3d-fast-") as folder:
+        try:
+            done = subprocess.run(
+                list(map(str, command)), capture_output=True, text=True, errors="replace", timeout=_PATIENCE,
+                check=False, env={**os.environ, "TMPDIR": folder},  # where it aborts, it leaves a copy of the model
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise EnvironmentProblem(f"--onnx: paddle2onnx took more than {_PATIENCE:.0f} s{_versions()}") from error
     if done.returncode or not out.is_file():
         raise EnvironmentProblem(
-            f"--onnx: paddle2onnx can't convert this model: {_reason(done.stdout + done.stderr, done.returncode)}"
+            f"--onnx: paddle2onnx can't convert this model: {_reason(done.stderr + done.stdout, done.returncode)}"
             f"{_versions()}; use other versions, or leave --onnx out. Nothing was written"
         )
 
@@ -72,7 +76,7 @@ def _reason(said: str, code: int) -> str:
     lines = [line.strip() for line in _COLOURS.sub("", said).splitlines()]
     wrong = [re.sub(r"^(\[\w+\])+ *", "", line) for line in lines if _COMPLAINT.search(line)]
     reason = wrong[0] if wrong else f"it ended with code {code}"
-    operators = sorted(set(re.findall(r'"pd_op\.(\w+)"', said)) - {"data", "fetch"})
+    operators = sorted(set(re.findall(r'"pd_op\.(\w+)"', said)) - {"data", "feed", "fetch"})
     return reason + (f" [operators of the model: {', '.join(operators)}]" if operators else "")
 
 

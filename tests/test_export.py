@@ -203,9 +203,7 @@ def test_an_export_is_as_readable_as_any_other_new_folder(weights: Path, tmp_pat
 
 def test_a_place_that_can_not_be_written_is_said(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(
-        UsageError, match=r"out: can't be written: a part of the path is a file; nothing was left there"
-    ):
+    with pytest.raises(UsageError, match=r"out: can't be written: a part of the path is a file; nothing"):
         export(weights, tmp_path / "file" / "out")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -115,8 +116,12 @@ def save_layer(folder: Path, operation: Any) -> None:
 
 
 @needs_onnx
-def test_an_operator_that_can_not_be_converted_ends_nothing_but_the_conversion(tmp_path: Path) -> None:
-    """The converter aborts its process there."""
+def test_an_operator_that_can_not_be_converted_ends_nothing_but_the_conversion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The converter aborts its process there, and leaves what it has of its own in the folder for temporary files."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     save_layer(tmp_path, paddle.digamma)
     with pytest.raises(EnvironmentProblem) as problem:
         write_onnx(tmp_path / "model.pdmodel", tmp_path / "model.pdiparams", tmp_path / "model.onnx")
@@ -126,6 +131,7 @@ def test_an_operator_that_can_not_be_converted_ends_nothing_but_the_conversion(t
     assert all(name in said for name in ("paddle2onnx 2", "opset 13", f"Paddle {paddle.__version__}"))
     assert "\n" not in said
     assert not (tmp_path / "model.onnx").exists()
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 @needs_onnx
