@@ -66,6 +66,13 @@ def refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
+class Foreign:
+    """An array of a library that only speaks DLPack."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.__dlpack__, self.__dlpack_device__ = array.__dlpack__, array.__dlpack_device__
+
+
 def test_an_engine_is_a_network_on_the_host(exported: Path) -> None:
     network: Network = Engine(exported, "cpu")
     assert isinstance(open_network(exported, "cpu"), Engine)
@@ -73,7 +80,7 @@ def test_an_engine_is_a_network_on_the_host(exported: Path) -> None:
     batch = clips(3)
     logits, features = network(batch)
     assert (logits.shape, logits.dtype, features.shape, features.dtype) == ((3, 5), np.float32, (3, 64), np.float32)
-    for other in (paddle.to_tensor(batch), paddle.to_tensor(batch).__dlpack__()):
+    for other in (paddle.to_tensor(batch), Foreign(batch)):
         np.testing.assert_array_equal(network(other)[0], logits)
     kept = logits.copy()
     batch[:] = 0.0
@@ -236,7 +243,8 @@ def test_a_model_of_another_export_is_not_taken_for_the_one_that_is_described(
 
 @pytest.mark.parametrize("name", ["model.pdiparams", "model.pdmodel"])
 def test_what_paddle_can_not_read_is_a_line_too(copied: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    cut(copied / name)
+    content = (copied / name).read_bytes()
+    (copied / name).write_bytes(content[: len(content) // 2])
     sign(copied)
     line = refused(copied, capsys)
     assert f"Paddle {paddle.__version__} can't run it (" in line
