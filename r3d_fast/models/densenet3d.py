@@ -69,17 +69,19 @@ class DenseLayer(nn.Layer):  # type: ignore[misc]
         return paddle.concat([x, self.block(x)], axis=self.axis)
 
 
-class Transition(NormConv):
+class Transition(nn.Layer):  # type: ignore[misc]
     """Half the channels, half the size; a size of 1 stays."""
 
     def __init__(self, arch: DenseNet, inputs: int) -> None:
-        super().__init__(arch.norm(inputs), arch.conv(inputs, inputs // 2, 1))
+        super().__init__()
+        self.bn = arch.norm(inputs)
+        self.conv = arch.conv(inputs, inputs // 2, 1)
         self.data_format = arch.data_format
         self.axes = arch.other_axes
 
     def forward(self, x: Any) -> Any:
         """The averages over 2x2x2 voxels; what is left over of an odd size is dropped."""
-        x = NormConv.forward(self, x)  # 2.6.2 can not trace super()
+        x = self.conv(F.relu(self.bn(x)))
         kernel = [2 if x.shape[axis] > 1 else 1 for axis in self.axes]
         return F.avg_pool3d(x, kernel, stride=kernel, data_format=self.data_format)
 
