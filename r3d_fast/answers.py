@@ -60,8 +60,7 @@ def answers(
     model's clips can't have.
     """
     clip = clip_spec(network, views)
-    if batch_size is not None and batch_size < 1:
-        raise UsageError(f"batch_size {batch_size}: expected at least 1")
+    check_batch(batch_size)
     return _answers(network, _chunks(map(str, videos)), clip, batch_size)
 
 
@@ -74,6 +73,17 @@ def clip_spec(network: Network, views: int | str | None = None) -> ClipSpec:
     except ValidationError as error:
         said = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
         raise UsageError(f"views {wanted}: {said}") from error
+
+
+def check_batch(batch_size: int | None) -> None:
+    """Raise UsageError unless at least one clip is to be computed at once."""
+    if batch_size is not None and batch_size < 1:
+        raise UsageError(f"batch_size {batch_size}: expected at least 1")
+
+
+def default_batch(network: Network) -> int:
+    """Clips that are computed at once where nobody says how many."""
+    return _CPU_BATCH if network.device == "cpu" else network.config.loader.batch_size
 
 
 def _chunks(videos: Iterator[str]) -> Iterator[list[str]]:
@@ -191,7 +201,7 @@ class _Chunk:
 
 def _loader(index: VideoIndex, network: Network, clip: ClipSpec, batch_size: int | None) -> ClipLoader:
     spec = network.config.loader
-    size = batch_size or (_CPU_BATCH if network.device == "cpu" else spec.batch_size)
+    size = batch_size or default_batch(network)
     update: dict[str, Any] = {"batch_size": size}
     if clip.views != "all" and len(index) * clip.views < _FEW_CLIPS:
         few = len(index) * clip.views

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import UsageError
-from r3d_fast.answers import Answer, answers
+from r3d_fast.answers import Answer, answers, check_batch
 from r3d_fast.network import open_network
+from r3d_fast.windows import Hops
+
+if TYPE_CHECKING:
+    from r3d_fast.timeline import Moment
 
 Named = tuple[tuple[str, float], ...]
 
@@ -72,14 +76,16 @@ class Predictor:
         top: int = 5,
         views: int | str | None = None,
         batch_size: int | None = None,
+        on_clip: Callable[[Answer], object] | None = None,
     ) -> Iterator[Prediction]:
         """A Prediction for each of `videos`, in order, as they are made: the `top` likeliest classes over its clips.
 
         `views`: clips a video, a number or "all"; None: those of the model's evaluation. `batch_size`: clips computed
-        at once, of one video or many. Raises UsageError for a value out of its range.
+        at once, of one video or many. `on_clip` is called with each Answer of which they are made. Raises UsageError
+        for a value out of its range.
         """
         check_top(top)
-        return self._predictions(answers(self.network, videos, views=views, batch_size=batch_size), top)
+        return self._predictions(answers(self.network, videos, views=views, batch_size=batch_size), top, on_clip)
 
     def clips(
         self, videos: Iterable[str | Path], *, views: int | str | None = None, batch_size: int | None = None
@@ -87,10 +93,35 @@ class Predictor:
         """What the model says of each clip of `videos`, in order, as it is computed: logits and pooled features."""
         return answers(self.network, videos, views=views, batch_size=batch_size)
 
-    def _predictions(self, stream: Iterator[Answer], top: int) -> Iterator[Prediction]:
+    def timeline(
+        self,
+        videos: Iterable[str | Path],
+        *,
+        hop: float = 1.0,
+        window: float | None = None,
+        top: int = 5,
+        batch_size: int | None = None,
+    ) -> Iterator[Moment]:
+        """A Moment for each `hop` seconds of each of `videos`, in order, as they are made; videos of any length.
+
+        `window`: seconds that a clip spans; None: T frames at the model's stride, or 7 s for a model of `segments`
+        clips. A video that can't be read to its end has a last Moment with an error. Raises UsageError for a value out
+        of its range.
+        """
+        from r3d_fast.timeline import timeline
+
+        check_top(top)
+        check_batch(batch_size)
+        return timeline(self.network, map(str, videos), Hops(hop, window), top=top, batch_size=batch_size)
+
+    def _predictions(
+        self, stream: Iterator[Answer], top: int, on_clip: Callable[[Answer], object] | None
+    ) -> Iterator[Prediction]:
         total = np.zeros(len(self.classes))
         clips, problem = 0, ""
         for answer in stream:
+            if on_clip is not None:
+                on_clip(answer)
             if answer.logits is not None:
                 total += softmax(answer.logits)
                 clips += 1

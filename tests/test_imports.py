@@ -34,7 +34,7 @@ def test_dependencies_point_one_way(package: str) -> None:
 
 def test_only_decode_and_the_indexing_files_use_pyav() -> None:
     users = {path.name for path in (REPO / "pipelines").glob("*.py") if "av" in imported(path)}
-    assert users == {"decode.py", "demux.py", "packet_io.py", "remux.py", "scaling.py", "scan.py"}
+    assert users == {"decode.py", "demux.py", "packet_io.py", "remux.py", "scaling.py", "scan.py", "sequence.py"}
 
 
 @pytest.mark.parametrize("module", ["r3d_fast", "bench"])

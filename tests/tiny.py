@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 from pipelines.index import VideoIndex
+from r3d_fast.checkpoint import FORMAT, Checkpoint, save_checkpoint
 from r3d_fast.config import Config, load_config
-from r3d_fast.demo_data import make_demo_dataset
+from r3d_fast.demo_data import CLASSES, make_demo_dataset
+from r3d_fast.precision import settle
+from r3d_fast.restore import new_model
 
 REPO = Path(__file__).resolve().parent.parent
 OVERRIDES = (
@@ -33,6 +36,16 @@ def make_tiny(folder: Path) -> VideoIndex:
     return VideoIndex.build(folder / "data", index=folder / "data.r3dindex", workers=1)
 
 
+def untrained(folder: Path, *more: str) -> Path:
+    """A checkpoint in `folder` of a tiny network as it is before training, of the demo's 8 motions."""
+    config = settle(load_config("demo", [*OVERRIDES, *more]))[2]
+    model = new_model(config, len(CLASSES))
+    state = {"format": FORMAT, "config": config.model_dump(mode="json"), "classes": list(CLASSES)}
+    weights = {key: value.numpy() for key, value in model.state_dict().items()}
+    save_checkpoint(folder, Checkpoint(weights, {}, state))
+    return folder
+
+
 def overrides(index: VideoIndex, *more: str) -> list[str]:
     return [*OVERRIDES, f"data.root={index.root}", f"data.index={index.path}", *more]
 
@@ -49,9 +62,18 @@ def options(values: list[str]) -> list[str]:
     return [part for value in values for part in ("-o", value)]
 
 
-def call(*arguments: str | Path, cwd: Path | None = None, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+def call(
+    *arguments: str | Path, cwd: Path | None = None, timeout: float = 240, stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
     """A finished `r3d-fast` in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
     return subprocess.run(
-        command(*arguments), cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        command(*arguments),
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        input=stdin,
     )
