@@ -23,7 +23,7 @@ from r3d_fast.onnx_conversion import OPSET
 _PACKAGES = ("paddle2onnx", "onnx", "onnxruntime")
 _PATIENCE = 600.0  # seconds; the largest model takes about ten
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-_COMPLAINT = re.compile(r"ERROR|Error: |Oops|[Uu]nsupported|not supported")
+_COMPLAINT = re.compile(r"Error: |[Uu]nsupported|not supported")
 
 
 def require_onnx() -> None:
@@ -72,9 +72,12 @@ def open_onnx(path: Path) -> tuple[Run, str]:
 
 
 def _reason(said: str, code: int) -> str:
-    """What the converter objects to, in one line, and, as it may not name the operator, which ones the model has."""
-    lines = [line.strip() for line in _COLOURS.sub("", said).splitlines()]
-    wrong = [re.sub(r"^(\[\w+\])+ *", "", line) for line in lines if _COMPLAINT.search(line)]
+    """What the converter objects to, in one line; where it doesn't name the operator (2.1), which ones there are."""
+    lines = [re.sub(r"^(\[\w+\])+ *", "", line.strip()) for line in _COLOURS.sub("", said).splitlines()]
+    for line in lines:
+        if found := re.search(r"operators not supported.*including ([\w, ]+)", line):  # 1.3
+            return f"operators not supported: {found[1].strip(', ')}"
+    wrong = [line for line in lines if _COMPLAINT.search(line)]
     reason = wrong[0] if wrong else f"it ended with code {code}"
     operators = sorted(set(re.findall(r'"pd_op\.(\w+)"', said)) - {"data", "feed", "fetch"})
     return reason + (f" [operators of the model: {', '.join(operators)}]" if operators else "")

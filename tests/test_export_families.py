@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -98,21 +99,24 @@ def test_an_onnx_file_tells_its_inputs_and_outputs_by_name(tmp_path: Path) -> No
     assert [(opset.domain, opset.version) for opset in model.opset_import] == [("", 13)]
 
 
+class Operated(paddle.nn.Layer):  # type: ignore[misc]
+    """A linear layer and an operation on what it gives."""
+
+    def __init__(self, operation: Any) -> None:
+        super().__init__()
+        self.linear = paddle.nn.Linear(4, 4)
+        self.operation = operation
+
+    def forward(self, clips: Any) -> Any:
+        x = self.linear(clips)
+        return self.operation(x), x
+
+
 def save_layer(folder: Path, operation: Any) -> None:
-    """A static model of a linear layer and `operation`, in the form of 2.6."""
-
-    class Layer(paddle.nn.Layer):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.linear = paddle.nn.Linear(4, 4)
-
-        def forward(self, clips: Any) -> Any:
-            x = self.linear(clips)
-            return operation(x), x
-
+    """A static model of that layer, in the form of 2.6."""
     spec = [paddle.static.InputSpec([None, 4], "float32", "clips")]
     with native_output_hidden(), older_graphs():
-        paddle.jit.save(Layer(), str(folder / "model"), input_spec=spec)
+        paddle.jit.save(Operated(operation), str(folder / "model"), input_spec=spec)
 
 
 @needs_onnx
@@ -126,7 +130,7 @@ def test_an_operator_that_can_not_be_converted_ends_nothing_but_the_conversion(
     with pytest.raises(EnvironmentProblem) as problem:
         write_onnx(tmp_path / "model.pdmodel", tmp_path / "model.pdiparams", tmp_path / "model.onnx")
     said = str(problem.value)
-    assert said.startswith("--onnx: paddle2onnx can't convert this model: Due to the unsupported operators")
+    assert re.match(r"--onnx: paddle2onnx can't convert this model: .*(unsupported operators|not supported)", said)
     assert "digamma" in said
     assert all(name in said for name in ("paddle2onnx ", "opset 13", f"Paddle {paddle.__version__}"))
     assert "\n" not in said
