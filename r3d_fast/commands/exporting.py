@@ -32,7 +32,8 @@ def export(
     shape = ", ".join("N" if size == -1 else str(size) for size in about.inputs[0].shape)
     click.echo(f"{out}: {about.model.name}, {len(about.classes)} classes, clips float32 [{shape}], {about.precision}")
     for path in sorted(result.folder.iterdir()):
-        click.echo(f"  {path.name:16s} {path.stat().st_size / 1e6:8.2f} MB")
+        size = path.stat().st_size
+        click.echo(f"  {path.name:16s} " + (f"{size / 1e6:7.1f} MB" if size >= 1e6 else f"{size / 1e3:7.1f} kB"))
     for parity in about.parity:
         sizes = ", ".join(map(str, parity.batch_sizes))
         click.echo(
