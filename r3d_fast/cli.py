@@ -16,7 +16,7 @@ import click
 
 from pipelines.errors import R3DFastError
 from r3d_fast import __version__
-from r3d_fast.commands import data, evaluation, machine, models, prediction, training, weights
+from r3d_fast.commands import data, evaluation, exporting, machine, models, prediction, training, weights
 from r3d_fast.launch import report_exit
 
 _EXIT_INTERNAL = 1
@@ -31,8 +31,8 @@ def cli(debug: bool) -> None:
 
 
 for command in (
-    data.demo, data.data, training.train, evaluation.evaluate, prediction.predict, weights.import_weights,
-    models.models, machine.doctor,
+    data.demo, data.data, training.train, evaluation.evaluate, prediction.predict, exporting.export,
+    weights.import_weights, models.models, machine.doctor,
 ):  # fmt: skip
     cli.add_command(command)
 

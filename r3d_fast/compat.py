@@ -212,3 +212,40 @@ def older_graphs() -> AbstractContextManager[Any]:
     import_paddle()
     guard = getattr(import_module("paddle.pir_utils"), "DygraphOldIrGuard", None)
     return nullcontext() if guard is None else guard()
+
+
+def has_newer_graphs() -> bool:
+    """Whether this Paddle has the graphs of 3.x, which `jit.save` writes as model.json: 2.6 can't read them."""
+    import_paddle()
+    return hasattr(import_module("paddle.pir_utils"), "DygraphOldIrGuard")
+
+
+def use_onednn(config: Any) -> None:
+    """Have an inference config compute by oneDNN on the CPU."""
+    (getattr(config, "enable_onednn", None) or config.enable_mkldnn)()
+
+
+def cpu_threads() -> int:
+    """How many threads Paddle computes with: it sets the variable while it is imported, if nobody has before."""
+    import_paddle()
+    return int(os.environ["OMP_NUM_THREADS"])
+
+
+def restore_threads() -> None:
+    """Give the process back its threads, of which a run of the inference engine leaves it one."""
+    import_paddle().base.core.set_num_threads(cpu_threads())
+
+
+def tensorrt_version() -> tuple[int, int, int]:
+    """The TensorRT that this Paddle was built for and can load; (0, 0, 0) where it lacks either."""
+    import_paddle()
+    from paddle import inference
+
+    found: list[tuple[int, int, int]] = []
+    for name in ("get_trt_compile_version", "get_trt_runtime_version"):
+        try:
+            major, minor, patch = getattr(inference, name)()
+        except Exception:  # no such function in this build, or no such library to load
+            return (0, 0, 0)
+        found.append((int(major), int(minor), int(patch)))
+    return found[1] if all(version[0] for version in found) else (0, 0, 0)

@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from r3d_fast.compat import import_paddle, new_parameter, older_graphs
+from r3d_fast.compat import cpu_threads, import_paddle, new_parameter, older_graphs, restore_threads, use_onednn
 
 import_paddle()  # what has to be said to Paddle before it is imported comes first
 
@@ -251,8 +251,8 @@ def _compile(model: Any, shape: tuple[int, ...]) -> Both:
             config.disable_gpu()
             config.disable_glog_info()
             config.enable_memory_optim()
-            config.set_cpu_math_library_num_threads(_threads())
-            (getattr(config, "enable_onednn", None) or config.enable_mkldnn)()
+            config.set_cpu_math_library_num_threads(cpu_threads())
+            use_onednn(config)
             predictor = inference.create_predictor(config)
     finally:
         if was_training:
@@ -264,14 +264,10 @@ def _compile(model: Any, shape: tuple[int, ...]) -> Both:
         source.reshape(clips.shape)
         source.copy_from_cpu(clips.numpy())
         predictor.run()
-        paddle.base.core.set_num_threads(_threads())  # it leaves the process with one
+        restore_threads()
         return paddle.to_tensor(logits.copy_to_cpu()), paddle.to_tensor(features.copy_to_cpu())
 
     return forward
-
-
-def _threads() -> int:
-    return int(os.environ["OMP_NUM_THREADS"])  # Paddle sets it while it is imported, if nobody has before
 
 
 def _eager(model: Any) -> Both:
