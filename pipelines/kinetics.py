@@ -191,6 +191,8 @@ def _settle(rows: Sequence[Clip]) -> tuple[list[Clip], list[str]]:
 
 def _best(paths: Sequence[str], name: str, split: str) -> tuple[str, int]:
     """The path that suits a clip of class `name` best, by the names of its folders, and how many suit it alike."""
+    if len(paths) == 1:
+        return paths[0], 1
 
     def suits(path: str) -> tuple[bool, bool]:
         folders = [_plain(folder) for folder in path.split("/")[:-1]]

@@ -51,9 +51,10 @@ class Downloadable:
 
 _UCF, _HMDB = "https://www.crcv.ucf.edu/data/UCF101/", "https://serre-lab.clps.brown.edu/wp-content/uploads/2013/10/"
 
-# Addresses and sizes as the servers gave them. UCF101.rar and hmdb51_org.rar have no published checksum: the archives'
-# own ones stand in. SHA-256 of UCF-101's lists: TensorFlow Datasets, url_checksums/ucf101.txt. MD5 of HMDB-51's lists:
-# torchvision, datasets/hmdb51.py. Size of hmdb51_org.rar: a log of wget of June 2021.
+# UCF101.rar and hmdb51_org.rar have no published checksum: the archives' own ones stand in. Their sizes are what the
+# servers told others (logs of wget; hmdb51_org.rar's of June 2021). Size and SHA-256 of UCF-101's lists: TensorFlow
+# Datasets, url_checksums/ucf101.txt. MD5 of HMDB-51's lists: torchvision, datasets/hmdb51.py. HMDB-51's server is said
+# to be gone (fiftyone, pull request 6528, November 2025); the address is still the one that its authors gave.
 DOWNLOADS = {
     "ucf101": Downloadable(
         Archive(

@@ -110,7 +110,7 @@ class _Download:
                 if failures >= tries:
                     raise EnvironmentProblem(
                         f"{self.wanted.url}: {cut}, {failures} times in a row; check the connection and run the "
-                        f"command again: it goes on after {self.have} bytes"
+                        f"command again: it goes on after {self.have} bytes; or name another folder with --mirror URL"
                     ) from cut
                 self.pause(min(2.0 ** (failures - 1), _MOST_WAIT_SECONDS))
 

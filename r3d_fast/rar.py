@@ -39,6 +39,12 @@ class Member:
     data: int = 0
 
 
+def is_rar(archive: Path) -> bool:
+    """Whether a file begins as a RAR archive does."""
+    with archive.open("rb") as file:
+        return file.read(len(_MARK_5)).startswith((_MARK_4, _MARK_5))
+
+
 def read_members(archive: Path) -> list[Member]:
     """All members of `archive`, in order. Raises DataError if it is no RAR archive, damaged, encrypted or a volume."""
     try:

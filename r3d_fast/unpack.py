@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pipelines.errors import DataError, EnvironmentProblem, R3DFastError
 from pipelines.lists import first_ten, shown
-from r3d_fast.rar import Member, read_members
+from r3d_fast.rar import Member, is_rar, read_members
 from r3d_fast.rar_readers import LIBRARY, TO_DO, described, rar_readers, unpack_stored, unpack_with
 
 OnProgress = Callable[[int, int], None]
@@ -42,7 +42,7 @@ def unpack(
     reader is installed or the disk is full.
     """
     temporary = folder.with_name(f".{folder.name}{_UNPACKING}")
-    is_zip = zipfile.is_zipfile(archive)
+    is_zip = not is_rar(archive) and zipfile.is_zipfile(archive)  # which a RAR archive that ends with a ZIP file is too
     members = _zip_members(archive) if is_zip else read_members(archive)
     _check(archive, members)
     files = [member for member in members if member.kind == "file"]

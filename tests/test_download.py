@@ -186,6 +186,13 @@ def test_classes_that_are_unpacked_are_not_unpacked_again(
     ]
 
 
+def test_an_archive_that_lies_there_already_is_taken(said: Said, server: FaultyServer, tmp_path: Path) -> None:
+    (tmp_path / "UCF101.rar").write_bytes(server.files.pop("/mirror/UCF101.rar"))
+    assert said("ucf101", "--root", tmp_path, "--keep-archives")[0] == 0
+    assert [path for path, _ in server.requests] == ["/mirror/UCF101TrainTestSplits-RecognitionTask.zip"]
+    assert (tmp_path / "UCF101.rar").exists()
+
+
 def test_a_wrong_checksum(said: Said, server: FaultyServer, tmp_path: Path) -> None:
     expect("ucf101", "lists", checksum="sha256:" + "0" * 64)
     code, _, err = said("ucf101", "--root", tmp_path)

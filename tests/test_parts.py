@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -115,6 +117,35 @@ def test_a_part_of_a_part(tmp_path: Path) -> None:
         assert [read_stamp(frame) for frame in read_frames(one, range(25))] == list(range(25, 50))
     with pytest.raises(IndexError, match=r"frames 5\.\.25 asked of a video with 25"):
         once.part(5, 26)
+
+
+def test_a_part_of_a_stream_whose_frames_are_counted(tmp_path: Path) -> None:
+    record = probe_video(write_stamped_video(tmp_path / "v.avi", num_frames=30))
+    counted = replace(record.packets, ordinal=True)
+    table = PacketTable.from_bytes(counted.part(10, 20).part(2, 8).to_bytes())
+    part = VideoRecord(**{**_fields(record), "num_frames": table.num_frames, "table": table.to_bytes()})
+    assert [read_stamp(frame) for frame in read_frames(part, [5, 0, 0, 3])] == [17, 12, 12, 15]
+    with pytest.raises(IndexError, match="asked of a video with 6"):
+        read_frames(part, [6])
+
+
+def test_damage_in_a_part_is_an_error_not_other_pixels(tmp_path: Path) -> None:
+    path = write_stamped_video(tmp_path / "v.mp4", num_frames=60, codec="h264", gop=12)
+    record = probe_video(path, span=(24 / FPS, 36 / FPS))
+    at = int(record.packets.offset[4]) + 40
+    data = bytearray(path.read_bytes())
+    data[at : at + 60] = bytes(60)
+    path.write_bytes(data)
+    os.utime(path, ns=(record.mtime_ns, record.mtime_ns))
+    shown = decoded(path)[24:36]
+    failed = []
+    for k in range(12):
+        try:
+            assert np.array_equal(read_frames(record, [k])[0], shown[k])
+        except FrameError:
+            failed.append(k)
+    assert failed
+    assert failed[0] >= 4, "what comes before the damage is read"
 
 
 def _fields(record: VideoRecord) -> dict[str, object]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -46,6 +48,27 @@ def test_headers_say_all_that_will_be_written(tmp_path: Path, name: str) -> None
     ]  # fmt: skip
     assert [m.crc for m in members[1:]] == [zlib.crc32(f.data) for f in FILES[1:]]
     assert all(m.is_stored for m in members[1:])
+
+
+def test_names_that_rar_4_shortens(tmp_path: Path) -> None:
+    # Four pairs of bits a byte: 00 a byte, 01 a byte of the high half 4, 10 two bytes, 11 what the plain name has.
+    plain, encoded = b"a?b-cdefgh.avi", b"\x04" + b"\x1b" + b"a" + b"\x34" + b"\x2d\x4e" + b"\x00" + b"\xc0" + b"\x07"
+    name = plain + b"\0" + encoded
+    body = struct.pack("<IIBIIBBHI", 1, 1, 3, zlib.crc32(b"x"), 0, 29, 0x30, len(name), stat.S_IFREG | 0o644) + name
+    rest = struct.pack("<BHH", 0x74, 0x8200, 7 + len(body)) + body
+    archive = rar4(end=False) + struct.pack("<H", zlib.crc32(rest) & 0xFFFF) + rest + b"x"
+    (member,) = read_members(saved(tmp_path / "a.rar", archive))
+    assert member.name == "a\u0434\u4e2d-cdefgh.avi"
+
+
+def test_a_rar_that_ends_with_a_zip(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as file:
+        file.writestr("inner.txt", "x")
+    data = (tmp_path / "z.zip").read_bytes()
+    archive = saved(tmp_path / "a.rar", rar4(Stored("z.zip", data), end=False))
+    assert zipfile.is_zipfile(archive)
+    unpack(archive, tmp_path / "d")
+    assert contents(tmp_path / "d") == {"z.zip": data}
 
 
 @pytest.mark.parametrize("archive", PACKED, ids=lambda path: path.stem)

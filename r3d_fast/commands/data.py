@@ -85,7 +85,8 @@ class _Bars:
         if self._bar is None or title != self._title:
             self.__exit__()
             self._title, self._done = title, -1
-            self._bar = Progress(title, total, 0, max(1, total // 10))
+            # What was there before took no time of this call.
+            self._bar = Progress(title, total, max(0, done - 1), max(1, total // 10))
         if done != self._done:
             self._done = done
             self._bar.step(done=done)
