@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.datasets import recognise
-from pipelines.entries import Dataset, Missing
+from pipelines.entries import Dataset, Missing, Span
 from pipelines.errors import DataError, IndexFileError
 from pipelines.indexing import COLUMNS, FIELD_COUNT, FIELDS, SCHEMA, Progress, write_tables
 from pipelines.records import VideoRecord
@@ -129,9 +129,10 @@ class VideoIndex:
         """Pickle by path: each process opens the file itself."""
         return type(self), (str(self.path), str(self.root))
 
-    def paths(self) -> tuple[str, ...]:
-        """The path of each video, by its number, as the index has it."""
-        found = dict(self._db.execute("SELECT id, path FROM videos"))
+    def names(self) -> tuple[tuple[str, Span | None], ...]:
+        """The path of each video as the index has it, and which part of the file it is, by its number."""
+        rows = self._db.execute("SELECT id, path, begin_seconds, end_seconds FROM videos")
+        found = {rowid: (path, None if end < 0 else (begin, end)) for rowid, path, begin, end in rows}
         return tuple(found[rowid] for rowid in self._columns["rowid"].tolist())
 
     def columns(self, split: str | None = None) -> VideoColumns:

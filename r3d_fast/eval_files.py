@@ -50,9 +50,12 @@ def predictions(evaluation: Evaluation, classes: tuple[str, ...]) -> Iterator[di
     reasons = {bad.video_id: bad.reason for bad in evaluation.bad}
     told = {video: (label, scores) for video, label, scores in evaluation.scores.predictions()}
     clips = evaluation.scores.clip_counts()
-    paths = evaluation.source.index.paths()
+    names = evaluation.source.index.names()
     for video in sorted(evaluation.source.videos):
-        line: dict[str, Any] = {"video": paths[video]}
+        path, span = names[video]
+        line: dict[str, Any] = {"video": path}
+        if span is not None:
+            line["begin_seconds"], line["end_seconds"] = span
         if video in told:
             label, scores = told[video]
             best = np.argsort(-scores, kind="stable")[:_TOP]

@@ -225,7 +225,7 @@ def report(evaluation: Evaluation, classes: tuple[str, ...]) -> dict[str, Any]:
         return {**figures, "per_class": dict(zip(classes, result["per_class"], strict=True))}
 
     source = evaluation.source
-    paths = source.index.paths()
+    names = source.index.names()
     return {
         "index": str(source.index.path),
         "kind": source.index.kind,
@@ -239,6 +239,6 @@ def report(evaluation: Evaluation, classes: tuple[str, ...]) -> dict[str, Any]:
         "videos": evaluation.num_videos,
         "evaluated": evaluation.num_evaluated,
         "bad": [
-            {"video_id": clip.video_id, "video": paths[clip.video_id], "reason": clip.reason} for clip in evaluation.bad
+            {"video_id": clip.video_id, "video": names[clip.video_id][0], "reason": clip.reason} for clip in evaluation.bad
         ],
     }
