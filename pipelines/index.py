@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.datasets import recognise
-from pipelines.entries import Dataset, Missing, Span
+from pipelines.entries import Dataset, Missing
 from pipelines.errors import DataError, IndexFileError
-from pipelines.indexing import COLUMNS, FIELD_COUNT, FIELDS, SCHEMA, Progress, write_tables
+from pipelines.indexing import COLUMNS, FIELD_COUNT, FIELDS, SCHEMA, Progress, shown_key, write_tables
 from pipelines.records import VideoRecord
 from pipelines.sampler import VideoColumns
 
@@ -129,10 +129,10 @@ class VideoIndex:
         """Pickle by path: each process opens the file itself."""
         return type(self), (str(self.path), str(self.root))
 
-    def names(self) -> tuple[tuple[str, Span | None], ...]:
-        """The path of each video as the index has it, and which part of the file it is, by its number."""
+    def names(self) -> tuple[str, ...]:
+        """The name of each video, by its number: its path as the index has it; of a part of a file ``PATH#t=10,20``."""
         rows = self._db.execute("SELECT id, path, begin_seconds, end_seconds FROM videos")
-        found = {rowid: (path, None if end < 0 else (begin, end)) for rowid, path, begin, end in rows}
+        found = {rowid: shown_key(path, None if end < 0 else (begin, end)) for rowid, path, begin, end in rows}
         return tuple(found[rowid] for rowid in self._columns["rowid"].tolist())
 
     def columns(self, split: str | None = None) -> VideoColumns:

@@ -92,13 +92,13 @@ def _update(
     for entry in data.entries:
         stamp = _stamp(root / entry.path)
         key = (entry.path, *(entry.span or whole))
-        if stamp is None or (known.get(key) != stamp and bad.get(_shown_key(entry.path, entry.span)) != stamp):
+        if stamp is None or (known.get(key) != stamp and bad.get(shown_key(entry.path, entry.span)) != stamp):
             pending.append((entry.path, entry.span))
     wanted = {(entry.path, *(entry.span or whole)) for entry in data.entries}
     gone = (known.keys() - wanted) | {(path, *(span or whole)) for path, span in pending}
     db.executemany("DELETE FROM videos WHERE path = ? AND begin_seconds = ? AND end_seconds = ?", gone)
-    named = {_shown_key(entry.path, entry.span) for entry in data.entries}
-    again = {_shown_key(path, span) for path, span in pending}
+    named = {shown_key(entry.path, entry.span) for entry in data.entries}
+    again = {shown_key(path, span) for path, span in pending}
     db.executemany("DELETE FROM quarantine WHERE path = ?", [(p,) for p in (bad.keys() - named) | again])
     db.execute("DELETE FROM quarantine WHERE size IS NULL")
     done = len(data.entries) - len(pending)
@@ -129,8 +129,8 @@ def _drop_other_schema(db: sqlite3.Connection) -> None:
             db.execute(f"DROP TABLE IF EXISTS {table}")
 
 
-def _shown_key(path: str, span: Span | None) -> str:
-    """How a video that is left out is named: its path, and its part as a media fragment (W3C, ``#t=10,20``)."""
+def shown_key(path: str, span: Span | None) -> str:
+    """How a video is named: its path, and its part as a media fragment (W3C, ``#t=10,20``)."""
     return path if span is None else f"{path}#t={span[0]:g},{span[1]:g}"
 
 
@@ -139,7 +139,7 @@ def _insert(db: sqlite3.Connection, root: Path, job: Job, result: VideoRecord | 
         size, mtime_ns = _stamp(root / job[0]) or (-1, -1)
         db.execute(
             "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)",
-            (_shown_key(*job), result.reason, result.detail, size, mtime_ns),
+            (shown_key(*job), result.reason, result.detail, size, mtime_ns),
         )
         return
     r = result

@@ -52,10 +52,7 @@ def predictions(evaluation: Evaluation, classes: tuple[str, ...]) -> Iterator[di
     clips = evaluation.scores.clip_counts()
     names = evaluation.source.index.names()
     for video in sorted(evaluation.source.videos):
-        path, span = names[video]
-        line: dict[str, Any] = {"video": path}
-        if span is not None:
-            line["begin_seconds"], line["end_seconds"] = span
+        line: dict[str, Any] = {"video": names[video]}
         if video in told:
             label, scores = told[video]
             best = np.argsort(-scores, kind="stable")[:_TOP]

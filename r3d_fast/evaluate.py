@@ -239,6 +239,6 @@ def report(evaluation: Evaluation, classes: tuple[str, ...]) -> dict[str, Any]:
         "videos": evaluation.num_videos,
         "evaluated": evaluation.num_evaluated,
         "bad": [
-            {"video_id": clip.video_id, "video": names[clip.video_id][0], "reason": clip.reason} for clip in evaluation.bad
+            {"video_id": clip.video_id, "video": names[clip.video_id], "reason": clip.reason} for clip in evaluation.bad
         ],
     }

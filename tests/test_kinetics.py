@@ -158,6 +158,7 @@ def test_an_index_of_parts(tmp_path: Path) -> None:
         ("long.mp4", (2.0, 4.0), 20, "train"),
         ("long.mp4", (5.0, 7.0), 20, "val"),
     ]
+    assert index.names() == ("cut_000007_000009.avi", "long.mp4#t=2,4", "long.mp4#t=5,7")
     assert stamps(index, 1) == list(range(20, 40))
     assert stamps(index, 2) == list(range(50, 70))
     assert [(item.name, item.split) for item in index.missing] == [("b/late_000000_000002", "val")]
