@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from pipelines.errors import EnvironmentProblem, UsageError
 from r3d_fast import __version__
 from r3d_fast.checkpoint import CheckpointError
@@ -87,7 +85,6 @@ def export(
         restored = restore(
             model, "cpu", Config(train=TrainConfig(precision="fp32"), model=ModelConfig(data_format="NCDHW"))
         )
-        _check_finite(restored)
         checks = reference(restored)
         with building(out) as folder:
             about = _write(restored, folder, checks, device, onnx, precision, form, say)
@@ -182,16 +179,6 @@ def _choose_device(precision: Half | None) -> str:
             f"--precision {precision}: this GPU can't compute in it; export on one that can, or leave --precision out"
         )
     return device
-
-
-def _check_finite(restored: Restored) -> None:
-    """Raise CheckpointError if a weight is NaN or infinite."""
-    bad = [name for name, tensor in restored.model.state_dict().items() if not np.isfinite(tensor.numpy()).all()]
-    if bad:
-        more = f" and {len(bad) - 10} more" if len(bad) > 10 else ""
-        raise CheckpointError(
-            f"{restored.weights}: NaN or infinite values in {', '.join(bad[:10])}{more}; use an earlier checkpoint"
-        )
 
 
 def _check_whole(model: Any, parameters: Path) -> None:

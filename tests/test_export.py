@@ -156,7 +156,7 @@ def test_weights_that_are_not_finite_are_named(weights: Path, tmp_path: Path, va
     arrays["head.fc.weight"][0, 0] = value
     arrays["backbone.stem.0.bn._mean"][3] = value
     save_file(arrays, tmp_path / "w.safetensors", about)
-    with pytest.raises(CheckpointError, match=r"NaN or infinite values in backbone\.stem\.0\.bn\._mean, head\.fc\.we"):
+    with pytest.raises(CheckpointError, match=r"NaN or infinite numbers in .*head\.fc\.weight"):
         export(tmp_path / "w.safetensors", tmp_path / "out")
     assert_nothing_left(tmp_path, "w.safetensors")
 
