@@ -69,7 +69,9 @@ class ModelConfig(Spec):
         "auto", description="NDHWC: channels last, as tensor cores want it; auto: NDHWC for half precision on a GPU, "
         "else NCDHW. augment.layout follows, and need not be set"
     )  # fmt: skip
-    width: Annotated[int, Field(ge=1, le=512)] = Field(64, description="channels of the first stage")
+    width: Annotated[int, Field(ge=1, le=512)] = Field(
+        64, description="channels of the stem, from which all others follow"
+    )
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.0, description="before the last linear layer")
 
 

@@ -8,12 +8,18 @@ from typing import Any
 import numpy as np
 import paddle
 import pytest
+from claimed import claim_gpu
 from paddle.nn import functional as F
+from programs import types
 from test_cpu import clips, train
+from test_gpu_forward import HALVES, assert_types, convolution_weights, momentum
 
+import r3d_fast.gpu
+from r3d_fast.compat import older_graphs
 from r3d_fast.cpu import accelerate_training, traced
 from r3d_fast.gpu import accelerate_training as accelerate_on_gpu
 from r3d_fast.models import MODELS, build_model, freeze
+from r3d_fast.precision import Precision
 
 FORMATS = ("NCDHW", "NDHWC")
 KINDS = ("r3d50", "preact18", "preact50", "wide50", "resnext50", "densenet121", "r2plus1d18")
@@ -142,6 +148,17 @@ def test_training_through_onednn_is_the_plain_paths(
 def test_training_through_the_gpus_graph_is_the_plain_paths(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert_same_training(name, "NDHWC", accelerate_on_gpu)
     assert "warning" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("precision", [HALVES[0], HALVES[-1]], ids=str)
+@pytest.mark.parametrize("name", KINDS)
+def test_a_graph_computes_in_half_precision(precision: Precision, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small(name, data_format="NDHWC")
+    model, _ = precision.decorate(model, momentum(model))
+    claim_gpu(monkeypatch)
+    with precision.autocast(), r3d_fast.gpu._apart(), older_graphs():
+        found = types(r3d_fast.gpu._graph(model), clips("NDHWC").astype(precision.dtype))
+    assert_types(model, found, precision.dtype, len(convolution_weights(model)) if precision.level == "O1" else 0)
 
 
 def test_a_size_of_one_stays_one_between_dense_blocks() -> None:

@@ -317,7 +317,7 @@ def on_gpu(paddle_gpu: str) -> Any:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("name", ["r3d18_reference", "r3d18", "r3d34"])
+@pytest.mark.parametrize("name", ["r3d18_reference", "r3d34", "preact18", "resnext50", "densenet121", "r2plus1d18"])
 @pytest.mark.parametrize("data_format", ["NCDHW", "NDHWC"])
 def test_every_convolution_gives_half_precision(on_gpu: str, name: str, data_format: str) -> None:
     for precision in precisions_here():
