@@ -24,7 +24,7 @@ from r3d_fast.config import Config, EvalConfig, ModelConfig
 from r3d_fast.foreign import Foreign, read_foreign
 from r3d_fast.models import MODELS
 from r3d_fast.normalisation import FIELDS, NORMALISATIONS, described
-from r3d_fast.restore import load_weights, new_model
+from r3d_fast.restore import load_weights, new_model, tensors_digest
 from r3d_fast.snapshot import Arrays
 from r3d_fast.tensor_file import write_tensors
 from r3d_fast.weight_names import Recognised, recognise, renamed
@@ -92,6 +92,7 @@ def import_weights(
     load_weights(_network(config, len(names), source), weights, str(source))
     about = {
         "format": FORMAT, "config": config.model_dump(mode="json"), "classes": list(names),
+        "tensors_sha256": tensors_digest(weights),
         "source": {"file": source.name, "sha256": _digest(source), "architecture": foreign.architecture},
     }  # fmt: skip
     _write(out, weights, about)

@@ -301,8 +301,19 @@ def test_places_that_are_none_are_refused(file: Path, tmp_path: Path) -> None:
 def test_weights_with_nan_predict_nothing(file: Path, tmp_path: Path, index: VideoIndex) -> None:
     import_weights(file, tmp_path / "w.safetensors")
     weights, about = read_tensors(tmp_path / "w.safetensors")
-    save_file({**weights, "head.fc.bias": np.full(CLASSES, np.nan, np.float32)}, tmp_path / "w.safetensors", about)
+    broken = {**weights, "head.fc.bias": np.full(CLASSES, np.nan, np.float32)}
+    described = {key: v for key, v in json.loads(about["r3d_fast"]).items() if key != "tensors_sha256"}
+    save_file(broken, tmp_path / "w.safetensors", {"r3d_fast": json.dumps(described)})
     with pytest.raises(CheckpointError, match=r"NaN or infinite numbers in head\.fc\.bias"):
+        restore(tmp_path / "w.safetensors")
+
+
+def test_a_flipped_byte_of_an_imported_file_is_noticed(file: Path, tmp_path: Path) -> None:
+    import_weights(file, tmp_path / "w.safetensors")
+    content = bytearray((tmp_path / "w.safetensors").read_bytes())
+    content[-1000] ^= 1
+    (tmp_path / "w.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"w\.safetensors: SHA-256 of its tensors is not what it says"):
         restore(tmp_path / "w.safetensors")
 
 
