@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from dataclasses import dataclass
@@ -59,8 +60,20 @@ def read_weights(path: Path) -> Stored:
             f"{file}: does not say which model and classes it holds ({type(error).__name__}); expected the weights of "
             "an r3d-fast run, or what `r3d-fast import-weights` makes of others"
         ) from error
+    claimed = described.get("tensors_sha256")
+    if claimed is not None and claimed != tensors_digest(weights):
+        raise CheckpointError(f"{file}: SHA-256 of its tensors is not what it says: damaged on disk; make it anew")
     require_finite(weights, str(file))
     return Stored(weights, config, classes, file)
+
+
+def tensors_digest(weights: Arrays) -> str:
+    """SHA-256 of names and values: what proves a file that lies apart from any manifest."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(weights[name]).data)
+    return digest.hexdigest()
 
 
 def require_finite(weights: Arrays, source: str) -> None:

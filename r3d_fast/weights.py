@@ -22,8 +22,9 @@ from r3d_fast.checkpoint import FORMAT, MANIFEST, CheckpointError
 from r3d_fast.class_names import read_class_names
 from r3d_fast.config import Config, EvalConfig, ModelConfig
 from r3d_fast.foreign import Foreign, read_foreign
+from r3d_fast.models import MODELS
 from r3d_fast.normalisation import FIELDS, NORMALISATIONS, described
-from r3d_fast.restore import load_weights, new_model
+from r3d_fast.restore import load_weights, new_model, tensors_digest
 from r3d_fast.snapshot import Arrays
 from r3d_fast.tensor_file import write_tensors
 from r3d_fast.weight_names import Recognised, recognise, renamed
@@ -35,7 +36,9 @@ _PAPER_AUGMENT = {
     "max_scale_step": 0, "positions": "corners5", "snap_px": 0,
 }  # fmt: skip
 _STATISTICS = ("._mean", "._variance")  # of batch norms; not learnt, so not counted
-_STEM, _BIAS = "backbone.stem.0.conv.weight", "head.fc.bias"  # of a file that has our names
+# A small file must not make a huge network: r3d10, densenet121 and all others have more numbers than that.
+_NUMBERS_LEAST, _WIDEST = 1000, 512  # times the width squared; ModelConfig's limit
+_STEM, _FC = "backbone.stem.0.conv.weight", "head.fc.weight"  # of a file that has our names
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,9 @@ def import_weights(
     found, weights = _recognised(foreign, model, source)
     if found.num_classes is None:
         raise CheckpointError(f"{source}: {found.model} without its last layer; expected a whole network")
+    numbers = sum(array.size for array in weights.values())
+    if not 1 <= found.width <= _WIDEST or numbers < _NUMBERS_LEAST * found.width**2:
+        raise CheckpointError(f"{source}: {numbers} numbers, too few for {found.model} of {found.width} channels")
     names, named = _classes(classes, found.num_classes, source)
     scale = normalize or _guessed_scale(foreign, found)
     if scale not in NORMALISATIONS:
@@ -83,9 +89,10 @@ def import_weights(
     given = {"value_max": value_max, "mean": mean, "std": std}
     chosen = {**NORMALISATIONS[scale], **{key: value for key, value in given.items() if value is not None}}
     config = _config(found, chosen, num_frames)
-    load_weights(new_model(config, len(names)), weights, str(source))
+    load_weights(_network(config, len(names), source), weights, str(source))
     about = {
         "format": FORMAT, "config": config.model_dump(mode="json"), "classes": list(names),
+        "tensors_sha256": tensors_digest(weights),
         "source": {"file": source.name, "sha256": _digest(source), "architecture": foreign.architecture},
     }  # fmt: skip
     _write(out, weights, about)
@@ -118,13 +125,27 @@ def _recognised(foreign: Foreign, model: str | None, source: Path) -> tuple[Reco
     """(which network it is, its weights by our names); `model`: what the user says it is. Raises CheckpointError."""
     shapes = {name: array.shape for name, array in foreign.tensors.items()}
     try:
-        if model is not None and _BIAS in shapes and _STEM in shapes:  # named as here: any of ours could be
-            found = Recognised(model, None, shapes[_BIAS][0], shapes[_STEM][0], "ours")
+        if model is not None and _FC in shapes and _STEM in shapes:  # named as here: any of ours could be
+            found = Recognised(model, None, shapes[_FC][1], shapes[_STEM][0], "ours")
         else:
             found = recognise(shapes, foreign.architecture)
             found = replace(found, model=model or found.model)
         return found, renamed(foreign.tensors, found)
     except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+    except (LookupError, ArithmeticError, StopIteration, TypeError, ValueError) as error:  # of shapes that are none
+        raise CheckpointError(
+            f"{source}: names of a known network on tensors of shapes that are not its own ({error})"
+        ) from error
+
+
+def _network(config: Config, num_classes: int, source: Path) -> Any:
+    """The network that the weights are for. Raises CheckpointError where it is none, UsageError for a --model."""
+    try:
+        return new_model(config, num_classes)
+    except UsageError as error:
+        if config.model.name not in MODELS:
+            raise
         raise CheckpointError(f"{source}: {error}") from error
 
 

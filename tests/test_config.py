@@ -75,7 +75,9 @@ def test_a_config_is_frozen() -> None:
         Config().train.epochs = 3
 
 
-@pytest.mark.parametrize("name", ["demo", "ucf101_r3d18", "ucf101_r3d18_paper"])
+@pytest.mark.parametrize(
+    "name", ["demo", "ucf101_r3d18", "ucf101_r3d18_paper", "ucf101_r3d18_finetune", "hmdb51_r3d18_finetune"]
+)
 def test_shipped_configs_load_by_name_and_by_file(name: str) -> None:
     assert load_config(name) == load_config(shipped_configs()[name])
 

@@ -135,7 +135,10 @@ def test_bombs_are_refused_quickly(tmp_path: Path) -> None:
 
 def test_files_that_are_no_text(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
-    assert "no such file; expected a YAML file or one of the shipped configs: demo, ucf101_r3d18" in problems(path)[0]
+    assert (
+        "no such file; expected a YAML file or one of the shipped configs: demo, hmdb51_r3d18_finetune, ucf101_r3d18"
+        in problems(path)[0]
+    )
     path.write_bytes(b"data: {root: caf\xe9}")
     assert problems(path) == ["FILE: not UTF-8 at byte 16; save the file as UTF-8"]
     assert "not a file" in problems(f"{tmp_path}/")[0]
@@ -146,7 +149,9 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
 
 def test_an_unknown_name_lists_the_shipped_ones() -> None:
     (found,) = problems("ucf101_r3d81")
-    assert found.startswith("FILE: no such config; did you mean ucf101_r3d18?; shipped: demo, ucf101_r3d18")
+    assert found.startswith(
+        "FILE: no such config; did you mean ucf101_r3d18?; shipped: demo, hmdb51_r3d18_finetune, ucf101_r3d18"
+    )
 
 
 def test_a_checkpoint_from_before_crop_and_jitter_resumes() -> None:
@@ -193,5 +198,5 @@ def test_problems_of_overrides_name_the_override() -> None:
         "-o clip.num_frames.x=3: expected a valid integer, got {'x': 3}",
         "-o train.seed=x: expected a valid integer, got 'x'",
         "-o basis=FILE: unknown key; expected one of "  # FILE: the config is called demo too
-        "data, clip, augment, loader, model, optimizer, schedule, train, eval",
+        "data, clip, augment, loader, model, init, optimizer, schedule, train, eval",
     ]

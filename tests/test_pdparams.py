@@ -42,6 +42,15 @@ def test_a_state_dict_of_this_paddle_is_read_as_paddle_reads_it(tmp_path: Path, 
         np.testing.assert_array_equal(found[name], tensor.numpy(), err_msg=name)
 
 
+@pytest.mark.parametrize("version", ["2.6.2", "3.3.1"])
+def test_files_of_other_versions_are_read(version: str) -> None:
+    """Written by paddle.save of that version, with NumPy 1 and 2, in protocol 2."""
+    found = read_pdparams(Path(__file__).parent / "golden" / f"paddle_{version}.pdparams")
+    np.testing.assert_array_equal(found["w"], WEIGHT)
+    np.testing.assert_array_equal(found["half"], np.arange(3, dtype=np.float16))
+    assert found.keys() == {"w", "half"}
+
+
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_a_state_dict_inside_another_dict_is_read_with_paddles_names(tmp_path: Path, protocol: int) -> None:
     file, state = tmp_path / "m.pdparams", layers().state_dict()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+from families import drawn, shapes
 from safetensors.numpy import save_file
 
 from pipelines.errors import UsageError
@@ -217,6 +219,33 @@ def test_weights_that_do_not_fit_end_with_5_and_leave_what_was_there(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.pdparams", "w.safetensors"]
 
 
+def test_any_tensor_missing_or_of_a_shape_that_is_none_ends_with_5(tmp_path: Path) -> None:
+    """Under the names of the authors' files as under ours."""
+    ours = arrays_of(build_model("r3d18_reference", num_classes=3, width=4))
+    theirs = drawn(shapes("r3d10", classes=3, width=16))
+    bottlenecks = drawn(shapes("resnext50", classes=3, width=16))
+    for state in (ours, theirs, bottlenecks, drawn(shapes("densenet121", classes=3, width=8))):
+        names = sorted({name for name in state if not re.search(r"[23]\.[2-9]|layer[2-9]\.[2-9]|layer1\d", name)})
+        for name in names[:: max(1, len(names) // 4)]:
+            for value in (None, np.zeros((), np.float32), np.zeros((0, 3), np.float32), np.ones((1, 3, 7, 7, 7))):
+                changed = {**state, name: value}
+                if value is None:
+                    del changed[name]
+                (tmp_path / "m.pdparams").write_bytes(pickle.dumps(changed, 4))
+                with pytest.raises(CheckpointError) as caught:
+                    import_weights(tmp_path / "m.pdparams", tmp_path / "w.safetensors")
+                assert str(caught.value).startswith(f"{tmp_path / 'm.pdparams'}: ")
+
+
+def test_a_small_file_makes_no_huge_network(tmp_path: Path) -> None:
+    state = {**drawn(shapes("r3d200", classes=3, width=1)), "conv1.weight": np.zeros((512, 3, 7, 7, 7), np.float32)}
+    state["layer1.0.conv2.weight"] = np.zeros((512, 512, 1, 1, 1), np.float32)
+    state["layer1.0.conv3.weight"] = np.zeros((2048, 1, 1, 1, 1), np.float32)
+    (tmp_path / "m.pdparams").write_bytes(pickle.dumps(state, 4))
+    with pytest.raises(CheckpointError, match="too few for r3d200 of 512 channels"):
+        import_weights(tmp_path / "m.pdparams", tmp_path / "w.safetensors")
+
+
 class Call:
     """Pickles as a call of os.system."""
 
@@ -272,8 +301,19 @@ def test_places_that_are_none_are_refused(file: Path, tmp_path: Path) -> None:
 def test_weights_with_nan_predict_nothing(file: Path, tmp_path: Path, index: VideoIndex) -> None:
     import_weights(file, tmp_path / "w.safetensors")
     weights, about = read_tensors(tmp_path / "w.safetensors")
-    save_file({**weights, "head.fc.bias": np.full(CLASSES, np.nan, np.float32)}, tmp_path / "w.safetensors", about)
+    broken = {**weights, "head.fc.bias": np.full(CLASSES, np.nan, np.float32)}
+    described = {key: v for key, v in json.loads(about["r3d_fast"]).items() if key != "tensors_sha256"}
+    save_file(broken, tmp_path / "w.safetensors", {"r3d_fast": json.dumps(described)})
     with pytest.raises(CheckpointError, match=r"NaN or infinite numbers in head\.fc\.bias"):
+        restore(tmp_path / "w.safetensors")
+
+
+def test_a_flipped_byte_of_an_imported_file_is_noticed(file: Path, tmp_path: Path) -> None:
+    import_weights(file, tmp_path / "w.safetensors")
+    content = bytearray((tmp_path / "w.safetensors").read_bytes())
+    content[-1000] ^= 1
+    (tmp_path / "w.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"w\.safetensors: SHA-256 of its tensors is not what it says"):
         restore(tmp_path / "w.safetensors")
 
 
