@@ -17,7 +17,8 @@ from pipelines.errors import EnvironmentProblem, UsageError
 from r3d_fast import __version__
 from r3d_fast.checkpoint import CheckpointError
 from r3d_fast.compat import choose_device, import_paddle
-from r3d_fast.config import Config, ModelConfig, TrainConfig
+from r3d_fast.config import Config
+from r3d_fast.config_sections import ModelConfig, TrainConfig
 from r3d_fast.engine import Engine
 from r3d_fast.export_parity import Check, ParityError, check, reference, tolerance
 from r3d_fast.exported import (

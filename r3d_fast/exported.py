@@ -11,7 +11,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec, Positive, Spec
 from r3d_fast.checkpoint import CheckpointError
-from r3d_fast.config import Config, EvalConfig, ModelConfig
+from r3d_fast.config import Config
+from r3d_fast.config_sections import EvalConfig, ModelConfig
 
 ABOUT = "r3d_fast.json"
 PARAMETERS = "model.pdiparams"

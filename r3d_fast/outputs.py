@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from r3d_fast.checkpoint import Checkpoint
-from r3d_fast.config import TrainConfig
+from r3d_fast.config_sections import TrainConfig
 from r3d_fast.runlog import MetricsFile, Progress
 from r3d_fast.saver import CheckpointWriter
 from r3d_fast.scalars import ScalarLogs

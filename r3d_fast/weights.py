@@ -20,7 +20,8 @@ from pipelines.errors import UsageError
 from pipelines.specs import AugmentSpec, ClipSpec
 from r3d_fast.checkpoint import FORMAT, MANIFEST, CheckpointError
 from r3d_fast.class_names import read_class_names
-from r3d_fast.config import Config, EvalConfig, ModelConfig
+from r3d_fast.config import Config
+from r3d_fast.config_sections import EvalConfig, ModelConfig
 from r3d_fast.foreign import Foreign, read_foreign
 from r3d_fast.models import MODELS
 from r3d_fast.normalisation import FIELDS, NORMALISATIONS, described
