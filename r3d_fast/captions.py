@@ -100,7 +100,7 @@ class Captions:
 
 
 def _bare(font: Any, character: str) -> str:
-    """What stands for a character that `font` lacks: its letter without the accent, or ?"""
+    """What stands for a character that `font` lacks: its letter without the accent, or a question mark."""
     letters = [c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c)]
     return "".join(c if _has(font, c) else "?" for c in letters)
 
