@@ -4,9 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 OLDEST := .venv-oldest
 # What speaks to Paddle or DALI: the rest does not know which version is there.
-OLDEST_TESTS := $(addprefix tests/test_,$(addsuffix .py,accumulate checkpoint cli config config_errors cpu deferred devices_decode \
-	devices_loader distributed ema encoded feed gpu_forward gpu_search graph loader loader_epochs mixing models optim parity \
-	precision predict remux restore resume routing saver schedule stage step train train_fp16 train_options))
+OLDEST_TESTS := $(addprefix tests/test_,$(addsuffix .py,\
+	accumulate checkpoint cli config config_errors cpu deferred devices_decode devices_loader distributed ema encoded \
+	engine export export_families families feed gpu_forward gpu_search graph loader loader_epochs mixing model_summary \
+	models optim parity precision predict remux restore resume routing saver schedule stage step train train_fp16 \
+	train_options weight_names))
 
 .PHONY: demo test test-oldest lint clean
 
@@ -41,7 +43,7 @@ $(OLDEST)/.test: setup.cfg
 
 # Editable, so that what is tested is what is in the folder.
 $(VENV)/.test: $(BIN)/python setup.cfg
-	$(BIN)/pip install --quiet --editable '.[cpu,test,visualdl,tensorboard]'
+	$(BIN)/pip install --quiet --editable '.[cpu,test,onnx,visualdl,tensorboard]'
 	touch $@
 
 clean:

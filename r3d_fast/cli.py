@@ -16,7 +16,7 @@ import click
 
 from pipelines.errors import R3DFastError
 from r3d_fast import __version__
-from r3d_fast.commands import data, evaluation, machine, prediction, training
+from r3d_fast.commands import data, evaluation, exporting, machine, models, prediction, training
 from r3d_fast.launch import report_exit
 
 _EXIT_INTERNAL = 1
@@ -31,7 +31,8 @@ def cli(debug: bool) -> None:
 
 
 for command in (
-    data.demo, data.data, training.train, evaluation.evaluate, prediction.predict, machine.doctor,
+    data.demo, data.data, training.train, evaluation.evaluate, prediction.predict, exporting.export, models.models,
+    machine.doctor,
 ):  # fmt: skip
     cli.add_command(command)
 

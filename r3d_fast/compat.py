@@ -7,7 +7,9 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, redirect_stderr, suppress
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -23,6 +25,15 @@ _THREADS = "R3D_FAST_OMP_NUM_THREADS"  # what we set OMP_NUM_THREADS to
 _CHOSEN_GPU = "FLAGS_selected_gpus"
 _DLPACK_CUDA = 2  # kDLCUDA of dlpack.h
 _EXHAUSTED = re.compile(r"Out of memory error|ResourceExhausted|_ALLOC_FAILED|cudaErrorMemoryAllocation")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of a graph: `conv3d`, `batch_norm`, ..; (name, shape) of its first tensor in each of its slots."""
+
+    kind: str
+    inputs: dict[str, tuple[str, tuple[int, ...]]]
+    outputs: dict[str, tuple[str, tuple[int, ...]]]
 
 
 @cache
@@ -171,8 +182,70 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (MemoryError, OSError, RuntimeError)) and _EXHAUSTED.search(str(error)) is not None
 
 
+def describe_forward(build: Callable[[], Any], shape: tuple[int, ...]) -> list[Operation]:
+    """The operations by which what `build` makes, a Layer, takes clips float32 of `shape`; nothing is computed.
+
+    Weights are described too, not made, so that the largest model takes no memory.
+    """
+    paddle = import_paddle()
+    guard = getattr(import_module("paddle.pir_utils"), "OldIrGuard", None)
+    with nullcontext() if guard is None else guard(), paddle.utils.unique_name.guard():
+        paddle.enable_static()
+        try:
+            program = paddle.static.Program()
+            with paddle.static.program_guard(program, paddle.static.Program()):
+                build()(paddle.static.data("clips", list(shape), "float32"))
+        finally:
+            paddle.disable_static()
+    block = program.global_block()
+
+    def tensors(names: Callable[[str], list[str]], slots: list[str]) -> dict[str, tuple[str, tuple[int, ...]]]:
+        return {slot: (name, tuple(block.var(name).shape)) for slot in slots for name in names(slot)[:1]}
+
+    return [
+        Operation(op.type, tensors(op.input, op.input_names), tensors(op.output, op.output_names)) for op in block.ops
+    ]
+
+
 def older_graphs() -> AbstractContextManager[Any]:
     """A context in which graphs are traced and run in the form of 2.6; 3.x has another, which can't train by oneDNN."""
     import_paddle()
     guard = getattr(import_module("paddle.pir_utils"), "DygraphOldIrGuard", None)
     return nullcontext() if guard is None else guard()
+
+
+def has_newer_graphs() -> bool:
+    """Whether this Paddle has the graphs of 3.x, which `jit.save` writes as model.json: 2.6 can't read them."""
+    import_paddle()
+    return hasattr(import_module("paddle.pir_utils"), "DygraphOldIrGuard")
+
+
+def use_onednn(config: Any) -> None:
+    """Have an inference config compute by oneDNN on the CPU."""
+    (getattr(config, "enable_onednn", None) or config.enable_mkldnn)()
+
+
+def cpu_threads() -> int:
+    """How many threads Paddle computes with: it sets the variable while it is imported, if nobody has before."""
+    import_paddle()
+    return int(os.environ["OMP_NUM_THREADS"])
+
+
+def restore_threads() -> None:
+    """Give the process back its threads, of which a run of the inference engine leaves it one."""
+    import_paddle().base.core.set_num_threads(cpu_threads())
+
+
+def tensorrt_version() -> tuple[int, int, int]:
+    """The TensorRT that this Paddle was built for and can load; (0, 0, 0) where it lacks either."""
+    import_paddle()
+    from paddle import inference
+
+    found: list[tuple[int, int, int]] = []
+    for name in ("get_trt_compile_version", "get_trt_runtime_version"):
+        try:
+            major, minor, patch = getattr(inference, name)()
+        except Exception:  # no such function in this build, or no such library to load
+            return (0, 0, 0)
+        found.append((int(major), int(minor), int(patch)))
+    return found[1] if all(version[0] for version in found) else (0, 0, 0)

@@ -21,7 +21,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from r3d_fast.compat import import_paddle, new_parameter, older_graphs
+from r3d_fast.compat import cpu_threads, import_paddle, new_parameter, older_graphs, restore_threads, use_onednn
 
 import_paddle()  # what has to be said to Paddle before it is imported comes first
 
@@ -172,13 +172,24 @@ def _graph(layer: Any, data_format: str, copying: bool) -> Forward:
                 continue
             op._set_attr(next(name for name in ("use_onednn", "use_mkldnn") if op.has_attr(name)), True)
             if copying:
-                weight = block.var(op.input("Filter")[0])
-                copy = block.create_var(name=f"{weight.name}@COPY", shape=weight.shape, dtype=weight.dtype)
-                tensors = {"inputs": {"X": [weight]}, "outputs": {"Out": [copy]}}
-                block._insert_op(position, type="scale", **tensors, attrs={"scale": 1.0})
-                op._rename_input(weight.name, copy.name)
+                weight = op.input("Filter")[0]
+                op._rename_input(weight, _copy(block, weight, position))
+                output = op.output("Output")[0]
+                for later, user in enumerate(block.ops):
+                    if user.type == "concat" and output in user.input("X"):
+                        user._rename_input(output, _copy(block, output, later))
+                        break
 
     return paddle.jit.to_static(_Layout(layer, data_format, mark), full_graph=True)  # type: ignore[no-any-return]
+
+
+def _copy(block: Any, name: str, position: int) -> str:
+    """The name of a copy of tensor `name`, made by a new operation at `position` of the block."""
+    tensor = block.var(name)
+    copy = block.create_var(name=f"{name}@COPY", shape=tensor.shape, dtype=tensor.dtype)
+    tensors = {"inputs": {"X": [tensor]}, "outputs": {"Out": [copy]}}
+    block._insert_op(position, type="scale", **tensors, attrs={"scale": 1.0})
+    return str(copy.name)
 
 
 def _channels_first(model: Any, *, conv_bias: bool) -> Any:
@@ -188,9 +199,11 @@ def _channels_first(model: Any, *, conv_bias: bool) -> Any:
 
 @cache
 def _has_to_copy_weights() -> bool:
-    """Whether a graph has to copy its weights first. Raises RuntimeError if its gradients are wrong even then.
+    """Whether a graph has to copy its weights, and what it concatenates. Raises RuntimeError if that does not help.
 
-    2.6.2 leaves the gradient of a weight that goes straight into a convolution in oneDNN's order of elements.
+    2.6.2 leaves the gradient of a weight that goes straight into a convolution in oneDNN's order of elements. It also
+    takes the gradient of a convolution's output that goes straight into a concatenation for one in oneDNN's order, and
+    ends the process; so that can't be tried, and goes with the other.
     """
     state = paddle.get_rng_state()
     x = paddle.normal(shape=[2, 16, 4, 8, 8])
@@ -238,8 +251,8 @@ def _compile(model: Any, shape: tuple[int, ...]) -> Both:
             config.disable_gpu()
             config.disable_glog_info()
             config.enable_memory_optim()
-            config.set_cpu_math_library_num_threads(_threads())
-            (getattr(config, "enable_onednn", None) or config.enable_mkldnn)()
+            config.set_cpu_math_library_num_threads(cpu_threads())
+            use_onednn(config)
             predictor = inference.create_predictor(config)
     finally:
         if was_training:
@@ -251,14 +264,10 @@ def _compile(model: Any, shape: tuple[int, ...]) -> Both:
         source.reshape(clips.shape)
         source.copy_from_cpu(clips.numpy())
         predictor.run()
-        paddle.base.core.set_num_threads(_threads())  # it leaves the process with one
+        restore_threads()
         return paddle.to_tensor(logits.copy_to_cpu()), paddle.to_tensor(features.copy_to_cpu())
 
     return forward
-
-
-def _threads() -> int:
-    return int(os.environ["OMP_NUM_THREADS"])  # Paddle sets it while it is imported, if nobody has before
 
 
 def _eager(model: Any) -> Both:

@@ -12,7 +12,7 @@ import_paddle()  # what has to be said to Paddle before it is imported comes fir
 
 import paddle  # noqa: E402
 
-from r3d_fast.models.resnet3d import Architecture, Backbone  # noqa: E402
+from r3d_fast.models.classifier import Architecture  # noqa: E402
 
 Forward = Callable[[Any], Any]
 
@@ -24,7 +24,7 @@ def twin_backbone(model: Any, architecture: Architecture) -> Any:
     Tracing a layer replaces methods of it and of all layers in it: so it is a twin that is traced.
     """
     state = paddle.get_rng_state()  # what the first weights of the new layers draw is not to be missed elsewhere
-    backbone = Backbone(architecture)
+    backbone = architecture.backbone()
     paddle.set_rng_state(state)
     layers, originals = (b.sublayers(include_self=True) for b in (backbone, model.backbone))
     for mine, theirs in zip(layers, originals, strict=True):

@@ -24,7 +24,7 @@ from pipelines.index import VideoIndex
 from r3d_fast import train as train_function
 from r3d_fast.checkpoint import Checkpoint, list_checkpoints
 from r3d_fast.cli import cli, run_cli
-from r3d_fast.models.resnet3d import Head
+from r3d_fast.models.classifier import Head
 from r3d_fast.randomness import seed_batch
 from r3d_fast.runfolder import RunFolder
 from r3d_fast.saver import CheckpointWriter

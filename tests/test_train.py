@@ -25,7 +25,7 @@ from r3d_fast.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, s
 from r3d_fast.cli import cli, run_cli
 from r3d_fast.evaluate import evaluate
 from r3d_fast.feed import feed
-from r3d_fast.models.resnet3d import ResNet3D
+from r3d_fast.models.classifier import Classifier
 from r3d_fast.optim import new_optimizer
 from r3d_fast.precision import LossScaler, Precision
 from r3d_fast.restore import new_model
@@ -255,14 +255,14 @@ def test_a_second_signal_stops_at_once(index: VideoIndex, tmp_path: Path) -> Non
 def test_memory_that_runs_out_ends_the_run_with_4_and_the_batch_that_fits(
     index: VideoIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    forward = ResNet3D.forward
+    forward = Classifier.forward
 
     def greedy(self: Any, clips: Any) -> Any:
         if clips.shape[0] > 2:
             paddle.empty([2**44])  # Paddle's own error
         return forward(self, clips)
 
-    monkeypatch.setattr(ResNet3D, "forward", greedy)
+    monkeypatch.setattr(Classifier, "forward", greedy)
     monkeypatch.setattr("r3d_fast.cpu.accelerate_training", lambda model: model)  # a graph does not call `forward`
     options = tiny.options(tiny.overrides(index))
     code = run_cli(cli, ["train", "-c", "demo", "--run", str(tmp_path / "run"), *options], "r3d-fast")

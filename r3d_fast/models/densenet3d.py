@@ -1,0 +1,119 @@
+"""3D DenseNets: each layer sees the outputs of all layers before it in its block.
+
+Hara et al. 2018, arXiv:1711.09577, Table 1; Huang et al. 2017, arXiv:1608.06993, DenseNet-BC: growth 32 at width 64,
+bottlenecks of 4 times the growth, transitions that halve channels and size.
+Sizes below are those of DenseNet-121 and a clip of 16 frames of 112 x 112 px at width 64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from r3d_fast.compat import import_paddle
+
+import_paddle()  # what has to be said to Paddle before it is imported comes first
+
+import paddle  # noqa: E402
+from paddle import nn  # noqa: E402
+from paddle.nn import functional as F  # noqa: E402
+
+from r3d_fast.models.classifier import Architecture, ConvNorm, NormConv  # noqa: E402
+
+
+@dataclass(frozen=True)
+class DenseNet(Architecture):
+    """A stem, a max pool, four blocks of dense layers and transitions between them."""
+
+    shortcut: str | None = None
+
+    width_step: ClassVar[int] = 2  # the growth is half of it
+
+    @property
+    def growth(self) -> int:
+        """The channels that a layer adds."""
+        return self.width // 2
+
+    def inputs(self, block: int) -> int:
+        """The channels that come into block 0 to 3."""
+        return self.width if block == 0 else self.outputs(block - 1) // 2
+
+    def outputs(self, block: int) -> int:
+        """The channels that block 0 to 3 puts out."""
+        return self.inputs(block) + self.blocks[block] * self.growth
+
+    @property
+    def features(self) -> int:
+        """Those of the last block."""
+        return self.outputs(3)
+
+    def backbone(self) -> Any:
+        """A new Backbone."""
+        return Backbone(self)
+
+
+class DenseLayer(nn.Layer):  # type: ignore[misc]
+    """1x1x1 and 3x3x3 convolutions, whose output joins the input."""
+
+    def __init__(self, arch: DenseNet, inputs: int) -> None:
+        super().__init__()
+        middle = 4 * arch.growth
+        self.block = nn.Sequential(
+            NormConv(arch.norm(inputs), arch.conv(inputs, middle, 1)),
+            NormConv(arch.norm(middle), arch.conv(middle, arch.growth, 3, padding=1)),
+        )
+        self.axis = arch.channel_axis
+
+    def forward(self, x: Any) -> Any:
+        """`x` with `growth` more channels."""
+        return paddle.concat([x, self.block(x)], axis=self.axis)
+
+
+class Transition(nn.Layer):  # type: ignore[misc]
+    """Half the channels, half the size; a size of 1 stays."""
+
+    def __init__(self, arch: DenseNet, inputs: int) -> None:
+        super().__init__()
+        self.bn = arch.norm(inputs)
+        self.conv = arch.conv(inputs, inputs // 2, 1)
+        self.data_format = arch.data_format
+        self.axes = arch.other_axes
+
+    def forward(self, x: Any) -> Any:
+        """The averages over 2x2x2 voxels; what is left over of an odd size is dropped."""
+        x = self.conv(F.relu(self.bn(x)))
+        kernel = [2 if x.shape[axis] > 1 else 1 for axis in self.axes]
+        return F.avg_pool3d(x, kernel, stride=kernel, data_format=self.data_format)
+
+
+class Backbone(nn.Layer):  # type: ignore[misc]
+    """Everything before the head."""
+
+    def __init__(self, arch: DenseNet) -> None:
+        super().__init__()
+        stem = arch.conv(3, arch.width, 7, (1, 2, 2), padding=3)
+        self.stem = nn.Sequential(ConvNorm(stem, arch.norm(arch.width), relu=False))
+        self.pool = arch.max_pool()
+        self.block1 = self._block(arch, 0)
+        self.transition1 = Transition(arch, arch.outputs(0))
+        self.block2 = self._block(arch, 1)
+        self.transition2 = Transition(arch, arch.outputs(1))
+        self.block3 = self._block(arch, 2)
+        self.transition3 = Transition(arch, arch.outputs(2))
+        self.block4 = self._block(arch, 3)
+        self.norm = arch.norm(arch.outputs(3))
+
+    @staticmethod
+    def _block(arch: DenseNet, block: int) -> Any:
+        inputs = arch.inputs(block)
+        return nn.Sequential(*(DenseLayer(arch, inputs + i * arch.growth) for i in range(arch.blocks[block])))
+
+    def forward(self, clips: Any) -> Any:
+        """The activations, float32 [N, features, T / 16, S / 32, S / 32], sizes rounded down after the max pool."""
+        x = self.stem(clips)  # 64 x 16 x 56 x 56
+        # ReLU and maximum may change places, values and gradients the same: ReLU then has an eighth of the work.
+        x = F.relu(self.pool(x))  # 64 x 8 x 28 x 28
+        x = self.transition1(self.block1(x))  # 256 x 8 x 28 x 28, 128 x 4 x 14 x 14
+        x = self.transition2(self.block2(x))  # 512 x 4 x 14 x 14, 256 x 2 x 7 x 7
+        x = self.transition3(self.block3(x))  # 1024 x 2 x 7 x 7, 512 x 1 x 3 x 3
+        return F.relu(self.norm(self.block4(x)))  # 1024 x 1 x 3 x 3

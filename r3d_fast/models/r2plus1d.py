@@ -1,0 +1,70 @@
+"""R(2+1)D: each 3D convolution is one over space, then one over time, with about as many weights together.
+
+Tran et al. 2018, "A Closer Look at Spatiotemporal Convolutions for Action Recognition", arXiv:1711.11248, section 3.5.
+The sizes are those of Hara et al.'s later code (kenshohara/3D-ResNets-PyTorch, master): a stem of 7x7 and 7 with a max
+pool after it, and stages that halve time and space alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from r3d_fast.compat import import_paddle
+
+import_paddle()  # what has to be said to Paddle before it is imported comes first
+
+from paddle import nn  # noqa: E402
+from paddle.nn import functional as F  # noqa: E402
+
+from r3d_fast.models.classifier import ConvNorm  # noqa: E402
+from r3d_fast.models.resnet3d import ResNet  # noqa: E402
+
+
+@dataclass(frozen=True)
+class R2Plus1D(ResNet):
+    """A ResNet of factorised convolutions."""
+
+    def split(
+        self, inputs: int, outputs: int, kernel: int, space_stride: int, time_stride: int
+    ) -> tuple[Any, Any, int]:
+        """(convolution over space, convolution over time, channels between them) in place of one over both.
+
+        The channels between them are the most with which both have no more weights than the one.
+        """
+        middle = inputs * outputs * kernel**3 // (inputs * kernel**2 + outputs * kernel)
+        pad = kernel // 2
+        space = self.conv(inputs, middle, (1, kernel, kernel), (1, space_stride, space_stride), (0, pad, pad))
+        time = self.conv(middle, outputs, (kernel, 1, 1), (time_stride, 1, 1), (pad, 0, 0))
+        return space, time, middle
+
+    def stem(self) -> Any:
+        """What comes before the max pool and the ReLU."""
+        space, time, middle = self.split(3, self.width, 7, 2, 1)
+        return nn.Sequential(ConvNorm(space, self.norm(middle)), ConvNorm(time, self.norm(self.width), relu=False))
+
+    def block(self, inputs: int, stage: int, stride: int) -> Any:
+        """A residual block of a stage."""
+        return FactorisedBlock(self, inputs, stage, stride)
+
+
+class FactorisedBlock(nn.Layer):  # type: ignore[misc]
+    """Two convolutions, each over space and then over time, and a way around them."""
+
+    def __init__(self, arch: R2Plus1D, inputs: int, stage: int, stride: int) -> None:
+        super().__init__()
+        outputs = arch.outputs(stage)
+        space1, time1, middle1 = arch.split(inputs, outputs, 3, stride, stride)
+        space2, time2, middle2 = arch.split(outputs, outputs, 3, 1, 1)
+        self.block = nn.Sequential(
+            ConvNorm(space1, arch.norm(middle1)),
+            ConvNorm(time1, arch.norm(outputs)),
+            ConvNorm(space2, arch.norm(middle2)),
+            time2,
+            arch.norm(outputs),
+        )
+        self.downsample = arch.way_around(inputs, outputs, stride)
+
+    def forward(self, x: Any) -> Any:
+        """The activations, >= 0."""
+        return F.relu(self.block(x) + self.downsample(x))

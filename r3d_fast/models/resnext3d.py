@@ -1,0 +1,31 @@
+"""3D ResNeXts: bottlenecks with twice the channels in the middle, convolved in 32 groups.
+
+Hara et al. 2018, arXiv:1711.09577, Table 1 (cardinality 32); Xie et al. 2017, arXiv:1611.05431, Figure 3c.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from r3d_fast.models.resnet3d import Bottleneck, ResNet
+
+
+@dataclass(frozen=True)
+class ResNeXt(ResNet):
+    """A ResNet of grouped bottlenecks."""
+
+    bottleneck: bool = True
+
+    width_step: ClassVar[int] = 16  # the first stage's groups have at least one channel each
+
+    def block(self, inputs: int, stage: int, stride: int) -> Any:
+        """A residual block of a stage."""
+        return GroupedBottleneck(self, inputs, stage, stride)
+
+
+class GroupedBottleneck(Bottleneck):
+    """A bottleneck of twice the width in 32 groups."""
+
+    widen = 2
+    groups = 32

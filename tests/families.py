@@ -1,0 +1,235 @@
+"""The authors' models once more, apart from ours: names and shapes of their weights, and PyTorch's logits for them.
+
+Written from Hara et al. 2018 (arXiv:1711.09577, Table 1) and the names in their files; nothing here knows of Paddle.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+State = dict[str, NDArray[np.float32]]
+Shape = tuple[int, ...]
+DEPTHS = {
+    **{10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)},
+    **{152: (3, 8, 36, 3), 200: (3, 24, 36, 3)},
+    **{121: (6, 12, 24, 16), 169: (6, 12, 32, 32), 201: (6, 12, 48, 32), 264: (6, 12, 64, 48)},
+}
+# Our name: the authors' family and depth.
+NAMES = {
+    **{f"r3d{depth}": ("resnet", depth) for depth in (10, 18, 34, 50, 101, 152, 200)},
+    **{f"preact{depth}": ("preresnet", depth) for depth in (18, 34, 50, 101, 152, 200)},
+    "wide50": ("wideresnet", 50),
+    **{f"resnext{depth}": ("resnext", depth) for depth in (50, 101, 152)},
+    **{f"densenet{depth}": ("densenet", depth) for depth in (121, 169, 201, 264)},
+    "r2plus1d18": ("resnet2p1d", 18),
+}
+
+
+def shapes(name: str, *, shortcut: str = "B", classes: int = 400, width: int = 64) -> dict[str, Shape]:
+    """Name -> shape of every tensor in a file of the authors' for our model `name`."""
+    family, depth = NAMES[name]
+    make = _dense if family == "densenet" else _residual
+    return dict(make(family, depth, shortcut, classes, width))
+
+
+def _norm(name: str, channels: int) -> Iterator[tuple[str, Shape]]:
+    for tensor in ("weight", "bias", "running_mean", "running_var"):
+        yield f"{name}.{tensor}", (channels,)
+
+
+def _between(inputs: int, outputs: int, kernel: int) -> int:
+    """Tran et al. 2018, section 3.5: the channels between the convolution over space and the one over time."""
+    return inputs * outputs * kernel**3 // (inputs * kernel**2 + outputs * kernel)
+
+
+def _residual(family: str, depth: int, shortcut: str, classes: int, width: int) -> Iterator[tuple[str, Shape]]:
+    if family == "resnet2p1d":
+        middle = _between(3, width, 7)
+        yield "conv1_s.weight", (middle, 3, 1, 7, 7)
+        yield from _norm("bn1_s", middle)
+        yield "conv1_t.weight", (width, middle, 7, 1, 1)
+        yield from _norm("bn1_t", width)
+    else:
+        yield "conv1.weight", (width, 3, 7, 7, 7)
+        yield from _norm("bn1", width)
+    inputs = width
+    for stage, blocks in enumerate(DEPTHS[depth]):
+        outputs = width * 2**stage * (4 if depth >= 50 else 1)
+        for block in range(blocks):
+            prefix = f"layer{stage + 1}.{block}"
+            for names, shape in _convs(family, depth, inputs, outputs, width * 2**stage):
+                yield f"{prefix}.{names[0]}.weight", shape
+                yield from _norm(f"{prefix}.{names[1]}", shape[1] if family == "preresnet" else shape[0])
+            if shortcut == "B" and block == 0 and (stage or inputs != outputs):
+                yield f"{prefix}.downsample.0.weight", (outputs, inputs, 1, 1, 1)
+                yield from _norm(f"{prefix}.downsample.1", outputs)
+            inputs = outputs
+    yield "fc.weight", (classes, inputs)
+    yield "fc.bias", (classes,)
+
+
+def _convs(family: str, depth: int, inputs: int, outputs: int, width: int) -> Iterator[tuple[tuple[str, str], Shape]]:
+    if family == "resnet2p1d":
+        for number, (i, o) in enumerate(((inputs, outputs), (outputs, outputs)), 1):
+            middle = _between(i, o, 3)
+            yield (f"conv{number}_s", f"bn{number}_s"), (middle, i, 1, 3, 3)
+            yield (f"conv{number}_t", f"bn{number}_t"), (o, middle, 3, 1, 1)
+    elif depth < 50:
+        yield ("conv1", "bn1"), (outputs, inputs, 3, 3, 3)
+        yield ("conv2", "bn2"), (outputs, outputs, 3, 3, 3)
+    else:
+        middle = width * (2 if family in ("wideresnet", "resnext") else 1)
+        yield ("conv1", "bn1"), (middle, inputs, 1, 1, 1)
+        yield ("conv2", "bn2"), (middle, middle // (32 if family == "resnext" else 1), 3, 3, 3)
+        yield ("conv3", "bn3"), (outputs, middle, 1, 1, 1)
+
+
+def _dense(family: str, depth: int, shortcut: str, classes: int, width: int) -> Iterator[tuple[str, Shape]]:
+    growth, channels = width // 2, width
+    yield "features.conv1.weight", (width, 3, 7, 7, 7)
+    yield from _norm("features.norm1", width)
+    for block, layers in enumerate(DEPTHS[depth], 1):
+        for layer in range(1, layers + 1):
+            prefix = f"features.denseblock{block}.denselayer{layer}"
+            yield from _norm(f"{prefix}.norm1", channels)
+            yield f"{prefix}.conv1.weight", (4 * growth, channels, 1, 1, 1)
+            yield from _norm(f"{prefix}.norm2", 4 * growth)
+            yield f"{prefix}.conv2.weight", (growth, 4 * growth, 3, 3, 3)
+            channels += growth
+        if block < 4:
+            yield from _norm(f"features.transition{block}.norm", channels)
+            yield f"features.transition{block}.conv.weight", (channels // 2, channels, 1, 1, 1)
+            channels //= 2
+    yield from _norm("features.norm5", channels)
+    yield "classifier.weight", (classes, channels)
+    yield "classifier.bias", (classes,)
+
+
+def older(names: dict[str, Any]) -> dict[str, Any]:
+    """The same tensors as the authors' first files name them."""
+    renamed = {}
+    for name, value in names.items():
+        name = name.replace("features.conv1", "features.conv0").replace("features.norm1", "features.norm0")
+        for kind in ("conv", "norm"):
+            for number in "12":
+                if ".denselayer" in name:
+                    name = name.replace(f".{kind}{number}.", f".{kind}.{number}.")
+        renamed[f"module.{name}"] = value
+    return renamed
+
+
+def drawn(wanted: dict[str, Shape]) -> State:
+    """Weights as after training, drawn by NumPy from each tensor's name."""
+    state = {}
+    for name, shape in wanted.items():
+        random = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
+        if len(shape) > 1:
+            value = random.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
+        elif name.endswith("running_var"):
+            value = random.uniform(0.5, 1.5, shape)
+        else:
+            # Blocks add half of what they get, so that logits stay of a size.
+            value = 0.1 * random.standard_normal(shape) + (0.5 if name.endswith("weight") else 0.0)
+        state[name] = value.astype(np.float32)
+    return state
+
+
+def clip(frames: int = 16, side: int = 56) -> NDArray[np.float32]:
+    """Two clips float32 [2, 3, frames, side, side]."""
+    return np.random.Generator(np.random.PCG64(7)).standard_normal((2, 3, frames, side, side)).astype(np.float32)
+
+
+def torch_logits(name: str, state: State, clips: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The logits by PyTorch, in evaluation mode."""
+    import torch
+
+    family, depth = NAMES[name]
+    weights = {key: torch.from_numpy(value) for key, value in state.items()}
+    with torch.no_grad():
+        logits = _Torch(family, depth, weights).logits(torch.from_numpy(clips))
+    return logits.numpy()
+
+
+class _Torch:
+    """What a network of these weights computes, as PyTorch's functions."""
+
+    def __init__(self, family: str, depth: int, weights: dict[str, Any]) -> None:
+        from torch.nn import functional
+
+        self.family, self.depth, self.weights, self.f = family, depth, weights, functional
+
+    def logits(self, x: Any) -> Any:
+        x = self._dense(x) if self.family == "densenet" else self._residual(x)
+        last = "classifier" if self.family == "densenet" else "fc"
+        return self.f.linear(x.mean((2, 3, 4)), self.weights[f"{last}.weight"], self.weights[f"{last}.bias"])
+
+    def _conv(self, x: Any, name: str, stride: Any = 1, groups: int = 1) -> Any:
+        weight = self.weights[f"{name}.weight"]
+        return self.f.conv3d(x, weight, stride=stride, padding=tuple(k // 2 for k in weight.shape[2:]), groups=groups)
+
+    def _norm(self, x: Any, name: str) -> Any:
+        mean, variance = self.weights[f"{name}.running_mean"], self.weights[f"{name}.running_var"]
+        return self.f.batch_norm(x, mean, variance, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"])
+
+    def _conv_norm(self, x: Any, number: str, prefix: str = "", stride: Any = 1, groups: int = 1) -> Any:
+        return self._norm(self._conv(x, f"{prefix}conv{number}", stride, groups), f"{prefix}bn{number}")
+
+    def _norm_conv(self, x: Any, norm: str, conv: str, stride: Any = 1) -> Any:
+        return self._conv(self.f.relu(self._norm(x, norm)), conv, stride)
+
+    def _residual(self, x: Any) -> Any:
+        if self.family == "resnet2p1d":
+            x = self.f.relu(self._conv_norm(x, "1_s", stride=(1, 2, 2)))
+            x = self.f.relu(self._conv_norm(x, "1_t"))
+        else:
+            x = self.f.relu(self._conv_norm(x, "1", stride=(1, 2, 2)))
+        x = self.f.max_pool3d(x, 3, 2, 1)
+        for stage, blocks in enumerate(DEPTHS[self.depth], 1):
+            for block in range(blocks):
+                x = self._block(x, f"layer{stage}.{block}.", 2 if block == 0 and stage > 1 else 1)
+        return x
+
+    def _block(self, x: Any, prefix: str, stride: int) -> Any:
+        if self.family == "preresnet":
+            strides = [stride, 1] if self.depth < 50 else [1, stride, 1]
+            out = x
+            for number, step in enumerate(strides, 1):
+                out = self._norm_conv(out, f"{prefix}bn{number}", f"{prefix}conv{number}", step)
+            return out + self._around(x, out, prefix, stride)
+        if self.family == "resnet2p1d":
+            steps = [("1_s", (1, stride, stride)), ("1_t", (stride, 1, 1)), ("2_s", 1), ("2_t", 1)]
+        else:
+            steps = [("1", stride), ("2", 1)] if self.depth < 50 else [("1", 1), ("2", stride), ("3", 1)]
+        out = x
+        for number, step in steps:
+            groups = 32 if self.family == "resnext" and number == "2" else 1
+            out = self._conv_norm(out, number, prefix, step, groups)
+            if number != steps[-1][0]:
+                out = self.f.relu(out)
+        return self.f.relu(out + self._around(x, out, prefix, stride))
+
+    def _around(self, x: Any, out: Any, prefix: str, stride: int) -> Any:
+        if f"{prefix}downsample.0.weight" in self.weights:
+            return self._norm(self._conv(x, f"{prefix}downsample.0", stride), f"{prefix}downsample.1")
+        x = x[:, :, ::stride, ::stride, ::stride]
+        return self.f.pad(x, (0, 0, 0, 0, 0, 0, 0, out.shape[1] - x.shape[1]))
+
+    def _dense(self, x: Any) -> Any:
+        import torch
+
+        x = self.f.relu(self._norm(self._conv(x, "features.conv1", (1, 2, 2)), "features.norm1"))
+        x = self.f.max_pool3d(x, 3, 2, 1)
+        for block, layers in enumerate(DEPTHS[self.depth], 1):
+            for layer in range(1, layers + 1):
+                prefix = f"features.denseblock{block}.denselayer{layer}."
+                new = self._norm_conv(x, f"{prefix}norm1", f"{prefix}conv1")
+                x = torch.cat([x, self._norm_conv(new, f"{prefix}norm2", f"{prefix}conv2")], 1)
+            if block < 4:
+                transition = f"features.transition{block}."
+                x = self.f.avg_pool3d(self._norm_conv(x, f"{transition}norm", f"{transition}conv"), 2, 2)
+        return self.f.relu(self._norm(x, "features.norm5"))
