@@ -97,6 +97,10 @@ class ClipEngine:
         self._tasks = 0
         self._next: Place | None = None  # the batch that follows the pending ones; None: the end
 
+    def start(self, place: Place) -> None:
+        """Set the workers to the batch at `place` and those that follow."""
+        self._go_to(place)
+
     def run(self, place: Place) -> tuple[Any, list[Sample]]:
         """(clips, samples) of the batch at `place`: a DLPack object, and what is known of each row."""
         if not self._pending or self._pending[0].place != place:

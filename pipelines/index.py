@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import get_ident
 from urllib.parse import quote
 
 import numpy as np
@@ -50,7 +51,7 @@ class VideoIndex:
         """
         self.path = Path(path)
         self._root = root
-        self._connection: tuple[int, sqlite3.Connection] | None = None
+        self._connection: tuple[tuple[int, int], sqlite3.Connection] | None = None
         if not self.path.is_file():
             raise IndexFileError(f"{self.path}: no such index; make one with: r3d-fast data index ROOT")
         try:
@@ -192,9 +193,10 @@ class VideoIndex:
 
     @property
     def _db(self) -> sqlite3.Connection:
-        """A connection of this process: SQLite's must not cross a fork."""
-        if self._connection is None or self._connection[0] != os.getpid():
-            self._connection = os.getpid(), _connect_to_read(self.path)
+        """A connection of this process and thread: SQLite's must not cross a fork, and not be handed on."""
+        here = os.getpid(), get_ident()
+        if self._connection is None or self._connection[0] != here:
+            self._connection = here, _connect_to_read(self.path)
         return self._connection[1]
 
     def _rebuild_hint(self, root: str | None) -> str:

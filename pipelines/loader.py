@@ -122,6 +122,12 @@ class ClipLoader:
             )
         return self._batches(number, start)
 
+    def start(self) -> None:
+        """Start the processes on the first batches of epoch 0, without waiting for them: the first one comes sooner."""
+        if self._engine is None and len(self):
+            self._engine = self._new_engine()
+            self._engine.start((0, 0))
+
     @property
     def split(self) -> str | None:
         """The split of the index whose videos are loaded; None: all."""

@@ -7,9 +7,10 @@ computed: so neither the first answer nor the memory depends on how many there a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,6 +24,7 @@ from pipelines.entries import Dataset, Entry
 from pipelines.errors import UsageError
 from pipelines.index import VideoIndex, write_index
 from pipelines.loader import Batch, ClipLoader
+from pipelines.probing import usable_cpus
 from pipelines.specs import ClipSpec
 from r3d_fast.compat import from_dlpack
 from r3d_fast.data import clip_loader, eval_specs
@@ -31,7 +33,7 @@ from r3d_fast.network import Network, RestoredNetwork
 # Fewer clips than this are decoded sooner than a worker process has started.
 _FEW_CLIPS = 32
 _CPU_BATCH = 8  # clips; larger ones are no faster there and take more memory
-_FIRST_CHUNK, _LARGEST_CHUNK, _GROWTH = 128, 8192, 4
+_SECOND_CHUNK, _LARGEST_CHUNK, _GROWTH = 128, 8192, 4  # videos
 NOT_FINITE = "the model answers with numbers that are none (NaN or infinite): its weights are damaged or it diverged"
 
 
@@ -61,7 +63,8 @@ def answers(
     """
     clip = clip_spec(network, views)
     check_batch(batch_size)
-    return _answers(network, _chunks(map(str, videos)), clip, batch_size)
+    size = batch_size or default_batch(network)
+    return _answers(_chunks(map(str, videos), 2 * size), partial(_Chunk, network=network, clip=clip, batch_size=size))
 
 
 def clip_spec(network: Network, views: int | str | None = None) -> ClipSpec:
@@ -86,21 +89,21 @@ def default_batch(network: Network) -> int:
     return _CPU_BATCH if network.device == "cpu" else network.config.loader.batch_size
 
 
-def _chunks(videos: Iterator[str]) -> Iterator[list[str]]:
-    """A small one first, for an early first answer; then larger ones, as each starts decoders of its own."""
-    size = _FIRST_CHUNK
+def _chunks(videos: Iterator[str], first: int) -> Iterator[list[str]]:
+    """A small one first, for an early answer; then larger ones, as each starts decoders of its own."""
+    size = first
     while chunk := list(islice(videos, size)):
         yield chunk
-        size = min(size * _GROWTH, _LARGEST_CHUNK)
+        size = min(max(size * _GROWTH, _SECOND_CHUNK), _LARGEST_CHUNK)
 
 
-def _answers(network: Network, chunks: Iterator[list[str]], clip: ClipSpec, batch_size: int | None) -> Iterator[Answer]:
+def _answers(chunks: Iterator[list[str]], make: Callable[[list[str]], _Chunk]) -> Iterator[Answer]:
     with ThreadPoolExecutor(1) as thread:
 
         def following() -> Future[_Chunk] | None:
             # Names are read here, not in the thread: a list on stdin that goes silent can be interrupted.
             names = next(chunks, None)
-            return thread.submit(_Chunk, names, network.classes) if names else None
+            return thread.submit(make, names) if names else None
 
         coming = following()
         try:
@@ -108,7 +111,7 @@ def _answers(network: Network, chunks: Iterator[list[str]], clip: ClipSpec, batc
                 chunk, coming = coming.result(), None
                 with closing(chunk):
                     coming = following()
-                    yield from chunk.answers(network, clip, batch_size)
+                    yield from chunk.answers()
         finally:
             if coming is not None and not coming.cancel() and coming.exception() is None:
                 coming.result().close()
@@ -117,33 +120,38 @@ def _answers(network: Network, chunks: Iterator[list[str]], clip: ClipSpec, batc
 class _Chunk:
     """Some videos, indexed in a folder of their own, under links whose names are their numbers: in order, and plain."""
 
-    def __init__(self, videos: list[str], classes: tuple[str, ...]) -> None:
-        self.videos = videos
+    def __init__(self, videos: list[str], network: Network, clip: ClipSpec, batch_size: int) -> None:
+        """Look at the files and set decoders to them; where there are many on a CPU, in other processes."""
+        self.videos, self.network = videos, network
         self.errors: dict[int, str] = {}
         self._folder = TemporaryDirectory(prefix="r3d-fast-")
         self.root = Path(self._folder.name)
+        self._loader: ClipLoader | None = None
         try:
-            self._built = self._build(classes)
+            index = self._build()
+            self._numbers = [_number(index[i].path) for i in range(len(index))]
+            if self._numbers:
+                self._loader = self._load(index, clip, batch_size)
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Remove the folder."""
+        """End the decoders and remove the folder."""
+        if self._loader is not None:
+            self._loader.close()
         self._folder.cleanup()
 
-    def answers(self, network: Network, clip: ClipSpec, batch_size: int | None) -> Iterator[Answer]:
+    def answers(self) -> Iterator[Answer]:
         """The answers to all clips of all videos, in order."""
-        # Opened anew: SQLite's connections belong to the thread that made them.
-        index = VideoIndex.open(self._built.path, self.root)
         told = 0
-        for number, answer in self._readable(index, network, clip, batch_size) if len(index) else ():
+        for number, answer in self._readable(self._loader) if self._loader is not None else ():
             yield from self._unreadable(told, number)
             told = number + 1
             yield answer
         yield from self._unreadable(told, len(self.videos))
 
-    def _build(self, classes: tuple[str, ...]) -> VideoIndex:
+    def _build(self) -> VideoIndex:
         entries = []
         for number, video in enumerate(self.videos):
             if "\0" in video:
@@ -155,62 +163,62 @@ class _Chunk:
                 # The absolute path of the name as it is given: what it may link to in turn is its own affair.
                 os.symlink(os.path.abspath(video), self.root / name)  # noqa: PTH100, PTH211
                 entries.append(Entry(name, 0, ""))
-        data = Dataset("files", classes, tuple(entries), (), ())
-        # Of a first chunk, one process has looked at all files before others have started.
-        workers = 1 if len(self.videos) <= _FIRST_CHUNK else None
-        index = write_index(self.root / "videos.r3dindex", self.root, data, workers=workers)
+        data = Dataset("files", self.network.classes, tuple(entries), (), ())
+        # In this process: those that multiprocessing starts would run the user's script again.
+        index = write_index(self.root / "videos.r3dindex", self.root, data, workers=1)
         for item in index.quarantined:
             self.errors[_number(item.path)] = item.reason + (f": {item.detail}" if item.detail else "")
         return index
+
+    def _load(self, index: VideoIndex, clip: ClipSpec, batch_size: int) -> ClipLoader:
+        config, on_cpu = self.network.config, self.network.device == "cpu"
+        update: dict[str, Any] = {"batch_size": batch_size}
+        augment = eval_specs(config)[1]
+        clips = len(index) * clip.views * augment.eval_crops if clip.views != "all" else None
+        if clips is not None and clips < _FEW_CLIPS:
+            update = {"batch_size": min(batch_size, clips), "workers": 0, "prefetch": 1}
+        elif on_cpu and len(index) <= _SECOND_CHUNK and config.loader.workers == "auto":
+            update["workers"] = max(
+                1, usable_cpus() // 2
+            )  # the model needs the CPUs, and each start takes 0.4 s of one
+        loader = clip_loader(
+            index, self.network.device, self.network.clip_dtype, clip=clip, augment=augment,
+            loader=config.loader.model_copy(update=update), split=None, train=False,
+        )  # fmt: skip
+        if on_cpu:
+            loader.start()
+        return loader
 
     def _unreadable(self, start: int, end: int) -> Iterator[Answer]:
         for number in range(start, end):
             if number in self.errors:
                 yield Answer(self.videos[number], 0, np.zeros(0, np.int32), None, None, self.errors[number], True)
 
-    def _readable(
-        self, index: VideoIndex, network: Network, clip: ClipSpec, batch_size: int | None
-    ) -> Iterator[tuple[int, Answer]]:
-        with _loader(index, network, clip, batch_size) as loader:
-            sampler = loader.sampler
-            if isinstance(network, RestoredNetwork):
-                network.expect(sampler.num_clips)
-            numbers = [_number(index[i].path) for i in range(len(index))]
-            row = view = 0
-            for batch in loader.epoch(0):
-                start = batch.position - len(batch.is_real)
-                count = min(len(batch.is_real), sampler.num_clips - start)
-                logits, features = network(_leading(batch, count, network.device))
-                reasons = iter(batch.bad)
-                for i in range(count):
-                    number = numbers[row]
-                    error = "" if batch.is_real[i] else self._told(number, next(reasons).reason)
-                    if not error and not np.isfinite(logits[i]).all():
-                        error = NOT_FINITE
-                    is_last = view + 1 == sampler.views[row] * sampler.crops
-                    yield number, Answer(
-                        self.videos[number], view, sampler.plan(0, start + i).frames,
-                        None if error else logits[i], None if error else features[i], error, is_last,
-                    )  # fmt: skip
-                    row, view = (row + 1, 0) if is_last else (row, view + 1)
+    def _readable(self, loader: ClipLoader) -> Iterator[tuple[int, Answer]]:
+        sampler, network = loader.sampler, self.network
+        if isinstance(network, RestoredNetwork):
+            network.expect(sampler.num_clips)
+        row = view = 0
+        for batch in loader.epoch(0):
+            start = batch.position - len(batch.is_real)
+            count = min(len(batch.is_real), sampler.num_clips - start)
+            logits, features = network(_leading(batch, count, network.device))
+            reasons = iter(batch.bad)
+            for i in range(count):
+                number = self._numbers[row]
+                error = "" if batch.is_real[i] else self._told(number, next(reasons).reason)
+                if not error and not np.isfinite(logits[i]).all():
+                    error = NOT_FINITE
+                is_last = view + 1 == sampler.views[row] * sampler.crops
+                yield number, Answer(
+                    self.videos[number], view, sampler.plan(0, start + i).frames,
+                    None if error else logits[i], None if error else features[i], error, is_last,
+                )  # fmt: skip
+                row, view = (row + 1, 0) if is_last else (row, view + 1)
 
     def _told(self, number: int, reason: str) -> str:
         """`reason` without the path of the link: whoever reads it knows the file."""
         return reason.removeprefix(f"{self.root / _link_name(number)}: ")
-
-
-def _loader(index: VideoIndex, network: Network, clip: ClipSpec, batch_size: int | None) -> ClipLoader:
-    spec = network.config.loader
-    size = batch_size or default_batch(network)
-    update: dict[str, Any] = {"batch_size": size}
-    augment = eval_specs(network.config)[1]
-    if clip.views != "all" and len(index) * clip.views * augment.eval_crops < _FEW_CLIPS:
-        few = len(index) * clip.views * augment.eval_crops
-        update = {"batch_size": min(size, few), "workers": 0, "prefetch": 1}
-    return clip_loader(
-        index, network.device, network.clip_dtype, clip=clip, augment=augment,
-        loader=spec.model_copy(update=update), split=None, train=False,
-    )  # fmt: skip
 
 
 def _leading(batch: Batch, count: int, device: str) -> Any:

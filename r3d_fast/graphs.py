@@ -24,7 +24,8 @@ def twin_backbone(model: Any, architecture: Architecture) -> Any:
     Tracing a layer replaces methods of it and of all layers in it: so it is a twin that is traced.
     """
     state = paddle.get_rng_state()  # what the first weights of the new layers draw is not to be missed elsewhere
-    backbone = architecture.backbone()
+    with paddle.LazyGuard():  # they are not kept, so they need not be drawn
+        backbone = architecture.backbone()
     paddle.set_rng_state(state)
     layers, originals = (b.sublayers(include_self=True) for b in (backbone, model.backbone))
     for mine, theirs in zip(layers, originals, strict=True):

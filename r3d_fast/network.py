@@ -6,7 +6,6 @@ runs in Paddle Inference.
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -122,8 +121,9 @@ def open_network(model: str | Path, device: str = "auto") -> Network:
     """
     path = Path(model)
     if (path / EXPORTED).is_file():
-        engine: Network = import_module("r3d_fast.engine").Engine(path, device)
-        return engine
+        from r3d_fast.engine import Engine
+
+        return Engine(path, device)
     if path.is_dir() and any(next(path.glob(name), None) for name in _STATIC):
         raise CheckpointError(
             f"{path}: a static model without its {EXPORTED}, which says its classes and which clips it takes; "

@@ -73,7 +73,7 @@ def test_many_files_do_not_wait_for_the_last(model: Path, videos: list[Path], mo
     predictor = Predictor(model, device="cpu")
     named = [videos[0], "none.avi", *videos[1:4], "none.avi", *videos[4:]]
     whole = predictor(named)
-    monkeypatch.setattr(r3d_fast.answers, "_FIRST_CHUNK", 2)
+    monkeypatch.setattr(r3d_fast.answers, "_SECOND_CHUNK", 2)
     monkeypatch.setattr(r3d_fast.answers, "_GROWTH", 1)
     taken: list[Path | str] = []
 
@@ -82,7 +82,7 @@ def test_many_files_do_not_wait_for_the_last(model: Path, videos: list[Path], mo
             taken.append(video)
             yield video
 
-    stream = predictor.stream(giving())
+    stream = predictor.stream(giving(), batch_size=1)
     first = next(stream)
     assert len(taken) <= 4  # a chunk and the one after it
     assert_close([first, *stream], whole)
@@ -91,9 +91,8 @@ def test_many_files_do_not_wait_for_the_last(model: Path, videos: list[Path], mo
 def test_left_early_it_leaves_nothing(
     model: Path, videos: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(r3d_fast.answers, "_FIRST_CHUNK", 2)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    stream = Predictor(model, device="cpu").stream(videos)
+    stream = Predictor(model, device="cpu").stream(videos, batch_size=2)
     next(stream)
     assert list(tmp_path.iterdir())
     stream.close()  # type: ignore[attr-defined]
