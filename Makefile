@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 OLDEST := .venv-oldest
 # What speaks to Paddle or DALI: the rest does not know which version is there.
 OLDEST_TESTS := $(addprefix tests/test_,$(addsuffix .py,\
-	accumulate checkpoint cli config config_errors cpu deferred devices_decode devices_loader distributed ema encoded \
-	engine export export_families families feed gpu_forward gpu_search graph loader loader_epochs mixing model_summary \
-	models optim parity precision predict remux restore resume routing saver schedule stage step train train_fp16 \
+	accumulate annotate checkpoint cli config config_errors cpu deferred devices_decode devices_loader distributed ema encoded \
+	engine export export_families families features feed gpu_forward gpu_search graph loader loader_epochs mixing model_summary \
+	models network optim parity precision predict remux restore resume routing saver schedule stage step timeline train train_fp16 \
 	train_options weight_names))
 
 .PHONY: demo test test-oldest lint clean
