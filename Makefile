@@ -6,7 +6,7 @@ OLDEST := .venv-oldest
 # What speaks to Paddle or DALI: the rest does not know which version is there.
 OLDEST_TESTS := $(addprefix tests/test_,$(addsuffix .py,\
 	accumulate checkpoint cli config config_errors cpu deferred devices_decode devices_loader distributed ema \
-	encoded engine export export_families families feed gpu_forward gpu_search graph initial loader loader_epochs \
+	encoded engine export export_families families features feed gpu_forward gpu_search graph initial loader loader_epochs \
 	mixing model_summary models network optim parity pdparams precision predict remux restore resume routing saver \
 	schedule stage step timeline train train_fp16 train_options weight_names weights))
 

@@ -97,7 +97,7 @@ class Engine:
             said = str(error)
         size = len(values)
         fits = fitting_batch(lambda rows: self._try(values[:rows]), size, lambda: free_memory(self.device))
-        raise out_of_memory(said, self.device, size, fits, "loader.batch_size")
+        raise out_of_memory(said, self.device, size, fits, "--batch-size")
 
     def _try(self, clips: NDArray[np.float32]) -> None:
         self._run(clips)

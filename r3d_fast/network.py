@@ -96,7 +96,7 @@ class RestoredNetwork:
             said = str(error)
         size = int(tensor.shape[0])
         fits = fitting_batch(lambda rows: self._try(tensor[:rows]), size, lambda: free_memory(self.device))
-        raise out_of_memory(said, self.device, size, fits, "loader.batch_size")
+        raise out_of_memory(said, self.device, size, fits, "--batch-size")
 
     def _try(self, clips: Any) -> None:
         self._run(clips)

@@ -304,7 +304,8 @@ def out_of_memory(
     more = f" ({wanted[1]} more were asked for)" if wanted else ""
     apart = "; evaluation has a batch size of its own" if key.startswith("eval.") else ""
     if fits:
-        advice = f"a batch of {fits} fits: -o {key}={fits}{apart}"
+        option = f"{key} {fits}" if key.startswith("--") else f"-o {key}={fits}"
+        advice = f"a batch of {fits} fits: {option}{apart}"
         if accumulate is not None and size % fits == 0:
             advice += f" -o train.accumulate={accumulate * size // fits} (the same steps, but for batch norm)"
     else:

@@ -14,11 +14,14 @@ import pytest
 import tiny
 
 import r3d_fast.answers
-from pipelines.errors import UsageError
+from pipelines.errors import EnvironmentProblem, UsageError
 from r3d_fast import Predictor
 from r3d_fast.answers import NOT_FINITE, Answer
 from r3d_fast.checkpoint import load_checkpoint, save_checkpoint
 from r3d_fast.cli import cli, run_cli
+from r3d_fast.engine import Engine
+from r3d_fast.export import export
+from r3d_fast.network import RestoredNetwork
 from r3d_fast.whole_file import whole_file
 
 
@@ -97,6 +100,31 @@ def test_left_early_it_leaves_nothing(
     assert list(tmp_path.iterdir())
     stream.close()  # type: ignore[attr-defined]
     assert not list(tmp_path.iterdir())
+
+
+def test_an_exported_model_says_the_same(model: Path, videos: list[Path], tmp_path: Path) -> None:
+    export(model, tmp_path / "exported")
+    ours, theirs = Predictor(model, device="cpu"), Predictor(tmp_path / "exported", device="cpu")
+    assert isinstance(theirs.network, Engine)
+    named = [*videos, "none.avi"]
+    assert_close(theirs(named, top=8), ours(named, top=8))
+    features = [np.stack([a.features for a in predictor.clips(videos)]) for predictor in (ours, theirs)]
+    np.testing.assert_allclose(features[1], features[0], atol=1e-4)
+    assert_close(list(theirs.timeline(named, top=8)), list(ours.timeline(named, top=8)))
+
+
+def test_out_of_memory_says_which_batch_fits(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Predictor(model, device="cpu").network
+    run = RestoredNetwork._run
+
+    def small(self: RestoredNetwork, clips: Any) -> Any:
+        if clips.shape[0] > 2:
+            raise MemoryError("ResourceExhaustedError: Out of memory error on GPU 0")
+        return run(self, clips)
+
+    monkeypatch.setattr(RestoredNetwork, "_run", small)
+    with pytest.raises(EnvironmentProblem, match="a batch of 8 clips does not fit; a batch of 2 fits: --batch-size 2"):
+        network(np.zeros((8, 3, 4, 16, 16), np.float32))
 
 
 def test_views_are_averaged_in_probability(model: Path, videos: list[Path]) -> None:
