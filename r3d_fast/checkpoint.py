@@ -63,13 +63,13 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, pace: Pace | None = No
             manifest[OPTIMIZER] = write_tensors(building / OPTIMIZER, checkpoint.optimizer, {}, pace)
         manifest[STATE] = write_bytes(building / STATE, json.dumps(checkpoint.state, indent=1).encode())
         write_bytes(building / MANIFEST, json.dumps(manifest, indent=1).encode())
-        _sync_folder(building)
+        sync(building)
         old = _stand_in(folder)
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
             folder.rename(old)
         building.rename(folder)
-        _sync_folder(folder.parent)
+        sync(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(building, ignore_errors=True)
@@ -192,8 +192,9 @@ def _stand_in(folder: Path) -> Path:
     return folder.with_name(folder.name + ".old")
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Have `path`, a file or the names in a folder, on the disk when this returns. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

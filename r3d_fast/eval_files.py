@@ -14,6 +14,7 @@ import numpy as np
 
 from pipelines.errors import UsageError
 from r3d_fast.evaluate import Evaluation, report
+from r3d_fast.whole_file import whole_file
 
 _TOP = 5  # classes named for each video
 _MOST_NAMED = 60  # classes whose names are written beside the picture; more would lie over each other
@@ -33,13 +34,12 @@ def write_evaluation(folder: Path, evaluation: Evaluation, classes: tuple[str, .
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            building = folder / f"{name}.tmp"
-            building.write_text(text, encoding="utf-8")
-            building.replace(folder / name)
-        _draw_confusion(folder / "confusion.png", evaluation, classes)
     except OSError as error:
         raise UsageError(f"{folder}: can't be written ({error.strerror}); choose another --out") from error
+    for name, text in texts.items():
+        with whole_file(folder / name) as file:
+            file.write(text.encode("utf-8", "backslashreplace"))
+    _draw_confusion(folder / "confusion.png", evaluation, classes)
 
 
 def predictions(evaluation: Evaluation, classes: tuple[str, ...]) -> Iterator[dict[str, Any]]:
@@ -122,6 +122,5 @@ def _draw_confusion(path: Path, evaluation: Evaluation, classes: tuple[str, ...]
     axes.set_title(title + ("" if top1 is None else f", top1 {100 * top1:.2f} %"))
     axes.set_xlabel("predicted")
     axes.set_ylabel("label")
-    building = path.with_name(f"{path.name}.tmp")
-    figure.savefig(building, format="png")
-    building.replace(path)
+    with whole_file(path) as file:
+        figure.savefig(file, format="png")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipelines.errors import EnvironmentProblem, UsageError
 from r3d_fast.answers import Answer
-from r3d_fast.whole_file import Names, plain_text, whole_file
+from r3d_fast.whole_file import Names, csv_rows, plain_text, whole_file
 
 Add = Callable[[Answer], None]
 _HEADER = 128  # bytes: what NumPy's own writer makes of a header this long
@@ -46,7 +44,8 @@ def feature_file(path: Path) -> Iterator[Add]:
 def _npy(path: Path) -> Iterator[Add]:
     with ExitStack() as stack:
         array = _Array(stack.enter_context(whole_file(path)))
-        table = stack.enter_context(_table(path.with_suffix(".csv"), _COLUMNS))
+        described = stack.enter_context(whole_file(path.with_suffix(".csv")))
+        table = stack.enter_context(csv_rows(described, _COLUMNS))
 
         def add(answer: Answer) -> None:
             array.add(_features(answer))
@@ -60,7 +59,8 @@ def _npy(path: Path) -> Iterator[Add]:
 def _folder(path: Path) -> Iterator[Add]:
     names = Names(path, ".npy")
     with ExitStack() as stack:
-        table = stack.enter_context(_table(path / INDEX, ("video", "file", "clips")))
+        index = stack.enter_context(whole_file(path / INDEX))
+        table = stack.enter_context(csv_rows(index, ("video", "file", "clips")))
         files = stack.enter_context(ExitStack())  # of one video
         current: tuple[str, str, _Array] | None = None
 
@@ -134,19 +134,6 @@ class _Array:
         text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({self.rows}, {self._size}), }}"
         start = b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little")
         return start + text.encode().ljust(_HEADER - 11) + b"\n"
-
-
-@contextmanager
-def _table(path: Path, columns: tuple[str, ...]) -> Iterator[Callable[[list[Any]], object]]:
-    with whole_file(path) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(columns)
-        try:
-            yield rows.writerow
-        finally:
-            text.flush()
-            text.detach()
 
 
 def _row(answer: Answer) -> list[Any]:

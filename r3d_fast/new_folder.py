@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipelines.errors import UsageError
+from r3d_fast.checkpoint import sync
 
 
 @contextmanager
@@ -39,9 +40,9 @@ def put_in_place(folder: Path, out: Path) -> None:
     """Put `folder` in the place of `out`, on the disk. Raises OSError, with what was there still there."""
     for path in folder.iterdir():
         path.chmod(0o666 & ~_umask())
-        _sync(path)
+        sync(path)
     folder.chmod(0o777 & ~_umask())
-    _sync(folder)
+    sync(folder)
     old = folder.with_name(folder.name + ".old")
     replaces = out.exists()
     if replaces:
@@ -52,7 +53,7 @@ def put_in_place(folder: Path, out: Path) -> None:
         if replaces:
             old.rename(out)
         raise
-    _sync(out.parent)
+    sync(out.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -60,11 +61,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from r3d_fast.predict import Named, Prediction
-from r3d_fast.whole_file import plain_text, whole_file
+from r3d_fast.whole_file import csv_rows, plain_text, whole_file
 
 if TYPE_CHECKING:
     from r3d_fast.timeline import Moment
 
 
 @contextmanager
-def predictions_json(path: Path) -> Iterator[Callable[[Prediction], None]]:
+def predictions_json(path: Path) -> Iterator[Callable[[Prediction], object]]:
     """A function that adds a prediction to the list in `path`. Raises UsageError where that can't be written."""
     with whole_file(path) as file:
         items = _List(file, 0)
@@ -27,14 +25,14 @@ def predictions_json(path: Path) -> Iterator[Callable[[Prediction], None]]:
 
 
 @contextmanager
-def predictions_csv(path: Path, top: int) -> Iterator[Callable[[Prediction], None]]:
+def predictions_csv(path: Path, top: int) -> Iterator[Callable[[Prediction], object]]:
     """A function that adds a prediction to the table in `path`: video, error, then `top` classes and probabilities."""
-    with whole_file(path) as file, _table(file, ["video", "error", *_class_columns(top)]) as write:
+    with whole_file(path) as file, csv_rows(file, ["video", "error", *_class_columns(top)]) as write:
         yield lambda item: write([plain_text(item.video), item.error or "", *_class_cells(item.classes, top)])
 
 
 @contextmanager
-def timeline_json(path: Path) -> Iterator[Callable[[Moment], None]]:
+def timeline_json(path: Path) -> Iterator[Callable[[Moment], object]]:
     """A function that adds a moment to the list in `path`: an item a video, its moments under "timeline"."""
     with whole_file(path) as file:
         items = _List(file, 0)
@@ -65,9 +63,9 @@ def timeline_json(path: Path) -> Iterator[Callable[[Moment], None]]:
 
 
 @contextmanager
-def timeline_csv(path: Path, top: int) -> Iterator[Callable[[Moment], None]]:
+def timeline_csv(path: Path, top: int) -> Iterator[Callable[[Moment], object]]:
     """A function that adds a moment to the table in `path`: video, start, end, error, then classes."""
-    with whole_file(path) as file, _table(file, ["video", "start", "end", "error", *_class_columns(top)]) as write:
+    with whole_file(path) as file, csv_rows(file, ["video", "start", "end", "error", *_class_columns(top)]) as write:
 
         def add(moment: Moment) -> None:
             times = [f"{moment.start:g}", f"{moment.end:g}"]
@@ -99,18 +97,6 @@ class _List:
         self._file.write(f"\n{self._indent}]".encode() if self._any else b"[]")
         if not self._indent:
             self._file.write(b"\n")
-
-
-@contextmanager
-def _table(file: BinaryIO, columns: Sequence[str]) -> Iterator[Callable[[Sequence[str]], None]]:
-    text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(columns)
-    try:
-        yield rows.writerow
-    finally:
-        text.flush()
-        text.detach()
 
 
 def _class_columns(top: int) -> list[str]:

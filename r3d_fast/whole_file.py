@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from pipelines.errors import UsageError
 
@@ -50,6 +52,22 @@ def _problems(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         raise UsageError(f"{path}: can't be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def csv_rows(file: BinaryIO, columns: Sequence[str]) -> Iterator[Callable[[Sequence[Any]], object]]:
+    """What writes rows of a CSV to `file`, as they come, after a first one of `columns`.
+
+    Of names that are no Unicode the odd bytes are escaped.
+    """
+    text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(columns)
+    try:
+        yield rows.writerow
+    finally:
+        text.flush()
+        text.detach()
 
 
 class Names:
