@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 import click
 
@@ -48,13 +48,21 @@ def predict(
     if timeline and (views is not None or options["features"] is not None):
         raise UsageError("--views and --features are of clips, --timeline and --annotate of windows; give one kind")
     predictor = Predictor(model, device=device)
-    found = find_videos(videos, sys.stdin.buffer if "-" in videos else None)
+    found = find_videos(videos, _stdin() if "-" in videos else None)
     if timeline:
         total, failed = _moments(predictor, found, **options)
     else:
         total, failed = _predictions(predictor, found, _views(views), **options)
     if failed:
         raise DataError(f"{failed} of {total} videos could not be read")
+
+
+def _stdin() -> BinaryIO:
+    """Stdin without a buffer: a thread that waits for more of it holds no lock that ending would wait for."""
+    try:
+        return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
+    except OSError:  # it was replaced by something that is no file
+        return sys.stdin.buffer
 
 
 def _predictions(
