@@ -115,21 +115,18 @@ def _moments(
 
 
 def _say(video: str, when: str, classes: Named, error: str | None) -> None:
-    """Names of files and classes may hold what a terminal can't show, or would obey."""
-    stream = sys.stdout
-    name = _plain(video, stream.encoding)
     if classes:
         named = ", ".join(f"{label} {100 * probability:.1f} %" for label, probability in classes)
-        click.echo(f"{name}:{when} {_plain(named, stream.encoding)}")
+        _print(f"{video}:{when} {named}", sys.stdout)
     if error is not None:
-        print(
-            f"{_plain(video, sys.stderr.encoding)}:{when} error: {_plain(error, sys.stderr.encoding)}", file=sys.stderr
-        )
+        _print(f"{video}:{when} error: {error}", sys.stderr)
 
 
-def _plain(text: str, encoding: str | None) -> str:
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return shown.encode(encoding or "utf-8", "backslashreplace").decode(encoding or "utf-8")
+def _print(text: str, stream: TextIO) -> None:
+    """A line; names of files and classes may hold what a terminal can't show, or would obey."""
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    encoding = stream.encoding or "utf-8"
+    print(plain.encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
 def _views(given: str | None) -> int | str | None:
