@@ -126,7 +126,7 @@ def _print(text: str, stream: TextIO) -> None:
     """A line; names of files and classes may hold what a terminal can't show, or would obey."""
     plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     encoding = stream.encoding or "utf-8"
-    print(plain.encode(encoding, "backslashreplace").decode(encoding), file=stream)
+    print(plain.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
 def _views(given: str | None) -> int | str | None:
