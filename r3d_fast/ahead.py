@@ -9,7 +9,7 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 _PATIENCE = 0.1  # seconds between looks at whether anybody still wants more
-_LAST_ITEM_SECONDS = 10.0  # a thread that is not done by then waits for something that may never come
+_LAST_ITEM_SECONDS = 3.0  # a thread that is not done by then waits for something that may never come
 
 
 def ahead(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:

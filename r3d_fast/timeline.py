@@ -28,6 +28,7 @@ from r3d_fast.windows import Hops, Kept, Window, windows
 _GROUP = 64  # frames that DALI gets at once
 _GROUP_BYTES = 1 << 28  # of RGB
 _AHEAD = 2  # batches
+_MOST_PARTS = 256  # of a batch: windows, and videos that can't be read
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,9 @@ def _batches(videos: Iterable[str], clip: ClipSpec, hops: Hops, size: int, prepa
             except VideoError as error:
                 detail = f": {error.detail}" if error.detail else ""
                 parts.append(_Part(video, told, 1, f"{error.reason}{detail}"))
+                if len(parts) >= _MOST_PARTS:  # many bad files: they are told before a batch is full
+                    yield _Work(parts, preparer.clips(waiting) if waiting else None)
+                    parts, waiting = [], []
                 break
             if window is None:
                 break

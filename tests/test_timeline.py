@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import av
@@ -128,6 +130,17 @@ def test_moments_of_many_videos_in_order_with_errors_among_them(tmp_path: Path, 
     assert dict(found[-1].classes) == pytest.approx(dict(predictor([short], top=2)[0].classes), abs=1e-5)
 
 
+def test_bad_files_are_told_before_a_batch_is_full(model: Path) -> None:
+    def names() -> Iterator[str]:
+        yield from (f"none{number}.avi" for number in range(2000))
+        raise ZeroDivisionError
+
+    found = Predictor(model, device="cpu").timeline(names())
+    assert next(found).video == "none0.avi"
+    with pytest.raises(ZeroDivisionError):
+        list(found)
+
+
 def test_values_out_of_range(model: Path) -> None:
     predictor = Predictor(model, device="cpu")
     for options, text in (({"hop": 0.0}, "hop 0.0"), ({"window": float("nan")}, "window nan"), ({"top": 0}, "top 0")):
@@ -168,6 +181,20 @@ def test_a_model_that_answers_nan_says_so_each_second(tmp_path: Path, model: Pat
     video = clips.write_stamped_video(tmp_path / "a.avi", num_frames=60)
     found = list(Predictor(tmp_path / "nan", device="cpu").timeline([str(video)]))
     assert [bool(item.error and "NaN" in item.error) for item in found] == [True] * 3
+
+
+def test_it_can_be_interrupted_while_a_list_is_silent(model: Path) -> None:
+    command = tiny.command("predict", model, "-", "--timeline")
+    with subprocess.Popen(command, cwd=tiny.REPO, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        assert child.stderr is not None
+        child.stdin.write(b"none.avi\nother.avi\n")
+        child.stdin.flush()
+        # Told in batches, so nothing is yet: wait until the model is open and the list is read.
+        time.sleep(4)
+        child.send_signal(signal.SIGINT)
+        assert child.wait(30) == 130
+        assert b"Fatal" not in child.stderr.read()
 
 
 def write_long(path: Path, num_frames: int) -> Path:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 import click
 
@@ -48,13 +48,21 @@ def predict(
     if timeline and (views is not None or options["features"] is not None):
         raise UsageError("--views and --features are of clips, --timeline and --annotate of windows; give one kind")
     predictor = Predictor(model, device=device)
-    found = find_videos(videos, sys.stdin.buffer if "-" in videos else None)
+    found = find_videos(videos, _stdin() if "-" in videos else None)
     if timeline:
         total, failed = _moments(predictor, found, **options)
     else:
         total, failed = _predictions(predictor, found, _views(views), **options)
     if failed:
         raise DataError(f"{failed} of {total} videos could not be read")
+
+
+def _stdin() -> BinaryIO:
+    """Stdin without a buffer: a thread that waits for more of it holds no lock that ending would wait for."""
+    try:
+        return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
+    except OSError:  # it was replaced by something that is no file
+        return sys.stdin.buffer
 
 
 def _predictions(
@@ -107,21 +115,18 @@ def _moments(
 
 
 def _say(video: str, when: str, classes: Named, error: str | None) -> None:
-    """Names of files and classes may hold what a terminal can't show, or would obey."""
-    stream = sys.stdout
-    name = _plain(video, stream.encoding)
     if classes:
         named = ", ".join(f"{label} {100 * probability:.1f} %" for label, probability in classes)
-        click.echo(f"{name}:{when} {_plain(named, stream.encoding)}")
+        _print(f"{video}:{when} {named}", sys.stdout)
     if error is not None:
-        print(
-            f"{_plain(video, sys.stderr.encoding)}:{when} error: {_plain(error, sys.stderr.encoding)}", file=sys.stderr
-        )
+        _print(f"{video}:{when} error: {error}", sys.stderr)
 
 
-def _plain(text: str, encoding: str | None) -> str:
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return shown.encode(encoding or "utf-8", "backslashreplace").decode(encoding or "utf-8")
+def _print(text: str, stream: TextIO) -> None:
+    """A line; names of files and classes may hold what a terminal can't show, or would obey."""
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    encoding = stream.encoding or "utf-8"
+    print(plain.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
 
 
 def _views(given: str | None) -> int | str | None:
