@@ -60,7 +60,7 @@ augment:
         ),
         (
             "eval: {zebra: 1}",
-            "FILE: eval.zebra (line 1): unknown key; expected one of views, batch_size",
+            "FILE: eval.zebra (line 1): unknown key; expected one of views, crops, batch_size",
         ),
         ("train: 3", "FILE: train (line 1): expected keys below it, got 3"),
         ("train:\n  epochs: true", "FILE: train.epochs (line 2): expected a valid integer, got true"),
@@ -136,7 +136,7 @@ def test_bombs_are_refused_quickly(tmp_path: Path) -> None:
 def test_files_that_are_no_text(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     assert (
-        "no such file; expected a YAML file or one of the shipped configs: demo, hmdb51_r3d18_finetune, ucf101_r3d18"
+        "no such file; expected a YAML file or one of the shipped configs: demo, folder_r3d18, hmdb51_r3d18, "
         in problems(path)[0]
     )
     path.write_bytes(b"data: {root: caf\xe9}")
@@ -150,7 +150,7 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
 def test_an_unknown_name_lists_the_shipped_ones() -> None:
     (found,) = problems("ucf101_r3d81")
     assert found.startswith(
-        "FILE: no such config; did you mean ucf101_r3d18?; shipped: demo, hmdb51_r3d18_finetune, ucf101_r3d18"
+        "FILE: no such config; did you mean ucf101_r3d18?; shipped: demo, folder_r3d18, hmdb51_r3d18, "
     )
 
 
