@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OLDEST := .venv-oldest
+# A process a CPU, whole files to each, as tests of one file share what they make.
+TOGETHER := -n auto --maxprocesses 4 --dist loadfile
 # What speaks to Paddle or DALI: the rest does not know which version is there.
 OLDEST_TESTS := $(addprefix tests/test_,$(addsuffix .py,\
 	accumulate checkpoint cli config config_errors cpu deferred devices_decode devices_loader distributed ema \
@@ -16,11 +18,11 @@ demo: $(VENV)/.demo
 	$(BIN)/r3d-fast demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TOGETHER)
 
 # The oldest versions that are supported, and that the index of PyPI still has: Paddle 2.6 and DALI 1.53.
 test-oldest: $(OLDEST)/.test
-	$(OLDEST)/bin/python -m pytest -m "not slow" $(wildcard $(OLDEST_TESTS))
+	$(OLDEST)/bin/python -m pytest $(TOGETHER) -m "not slow" $(wildcard $(OLDEST_TESTS))
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -16,6 +16,12 @@ from pipelines.device import check_device
 from pipelines.errors import EnvironmentProblem
 from r3d_fast.compat import choose_device, import_paddle
 
+# Of several test processes each has CPUs of its own (`pytest -n`): threads that wait actively for others on the same
+# CPU would take many times as long.
+if worker := os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw"):
+    cpus, count = sorted(os.sched_getaffinity(0)), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.sched_setaffinity(0, cpus[int(worker) :: count] or cpus)
+
 # Before any test module says `import paddle`: what Paddle warns of while it is imported is not ours. The clip side's
 # tests run without it.
 if find_spec("paddle"):
