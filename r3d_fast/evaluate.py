@@ -42,7 +42,7 @@ class Source:
 
     def __str__(self) -> str:
         """The split in words."""
-        lists = "" if self.index.lists_split is None else f" {self.index.lists_split}"
+        lists = "" if self.index.lists_split is None else f", split {self.index.lists_split} of its lists"
         return f"split {self.split or '(all)'} of {self.index.kind}{lists}"
 
     def protocol(self) -> str:
