@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -79,9 +79,9 @@ def summarise(
     )
 
 
-def summarise_all(*, num_classes: int = 101, frames: int = 16, size: int = 112) -> list[ModelSummary]:
-    """What all models cost, in the order of `MODELS`."""
-    return [summarise(name, num_classes=num_classes, frames=frames, size=size) for name in MODELS]
+def summarise_all(*, num_classes: int = 101, frames: int = 16, size: int = 112) -> Iterator[ModelSummary]:
+    """What all models cost, in the order of `MODELS`, as it is found: half a second each."""
+    return (summarise(name, num_classes=num_classes, frames=frames, size=size) for name in MODELS)
 
 
 def _multiply_adds(operation: Operation) -> int:
@@ -107,16 +107,18 @@ def _kept_values(operations: Iterable[Operation]) -> int:
     return sum(kept.values())
 
 
-def as_table(summaries: Iterable[ModelSummary]) -> str:
-    """The summaries as a table, a line a model, and what its columns count."""
-    rows = [("model", "shortcut", "parameters (M)", "GMAC a clip", f"memory at {BATCH} (MiB)", "features")]
+def table_lines(summaries: Iterable[ModelSummary]) -> Iterator[str]:
+    """The table of the summaries, a line a model as it comes, and what its columns count."""
+    head = ("model", "shortcut", "parameters (M)", "GMAC a clip", f"memory at {BATCH} (MiB)", "features")
+    widths = [max(map(len, MODELS)), *map(len, head[1:])]
+
+    def line(cells: Sequence[str]) -> str:
+        left, right = cells[:2], cells[2:]
+        padded = [cell.ljust(width) for cell, width in zip(left, widths[:2], strict=True)]
+        return "  ".join([*padded, *(cell.rjust(width) for cell, width in zip(right, widths[2:], strict=True))])
+
+    yield line(head)
     for s in summaries:
         figures = (f"{s.parameters / 1e6:.2f}", f"{s.gmac:.2f}", f"{s.memory_mib:.0f}", str(s.features))
-        rows.append((s.name, s.shortcut or "-", *figures))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  "
-        + "  ".join(cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True))
-        for row in rows
-    ]
-    return "\n".join([*lines, "", "GMAC: 10^9 multiply-adds of convolutions and linear layers", MEMORY_NOTE])
+        yield line((s.name, s.shortcut or "-", *figures))
+    yield from ("", "GMAC: 10^9 multiply-adds of convolutions and linear layers", MEMORY_NOTE)

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from r3d_fast.cli import cli
-from r3d_fast.model_summary import as_table, summarise
+from r3d_fast.model_summary import summarise, table_lines
 from r3d_fast.models import MODELS, build_model
 
 # Millions of parameters and GMAC at 101 classes and 16 x 112 x 112, counted in the authors' own models.
@@ -101,7 +101,7 @@ def test_the_command_lists_every_model_and_writes_json(tmp_path: Path, monkeypat
     said = json.loads(file.read_text())
     assert (said["classes"], said["frames"], said["size_px"]) == (5, 8, 32)
     assert said["models"][0] == summarise("r3d10", num_classes=5, frames=8, size=32).as_json()
-    assert as_table([summarise("r3d10", num_classes=5, frames=8, size=32)]).splitlines()[1].split() == lines[1].split()
+    assert list(table_lines([summarise("r3d10", num_classes=5, frames=8, size=32)]))[1].split() == lines[1].split()
 
 
 def test_the_command_needs_sensible_sizes() -> None:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import subprocess
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -244,6 +246,20 @@ def test_a_folder_that_cannot_be_written_is_said(capsys: pytest.CaptureFixture[s
     code, _, err = said(capsys, "eval", "--run", run, "--out", tmp_path / "file")
     assert code == 2
     assert f"{tmp_path / 'file'}: can't be written" in err
+
+
+def test_files_are_there_though_whoever_read_the_table_has_gone(run: Path, tmp_path: Path) -> None:
+    command = [str(part) for part in tiny.command("eval", "--run", run, "--out", tmp_path / "out")]
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        environment = {**os.environ, "PYTHONPATH": str(tiny.REPO)}
+        done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment, timeout=120, check=False)
+    finally:
+        os.close(writer)
+    assert done.returncode == 0, done.stderr
+    assert len(json_lines(tmp_path / "out" / "predictions.jsonl")) == 16
+    assert (tmp_path / "out" / "confusion.png").is_file()
 
 
 def test_protocols_become_settings() -> None:

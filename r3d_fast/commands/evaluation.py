@@ -55,19 +55,20 @@ def evaluate(
             evaluations.append(evaluation)
             if not group.is_first:
                 continue
-            if part.number is not None:
-                click.echo(f"split {part.number}: {part.model}")
-            print_evaluation(evaluation, classes, click.echo)
+            # Files first: whoever reads stdout may close it.
             reports[str(part.number)] = {"model": str(part.model), **report(evaluation, classes)}
             if folder is not None:
                 target = folder if part.number is None else folder / f"split{part.number}"
                 write_evaluation(target, evaluation, classes)
+            if part.number is None:
+                write_json(json_file, reports["None"])
+            else:
+                click.echo(f"split {part.number}: {part.model}")
+            print_evaluation(evaluation, classes, click.echo)
     if group.is_first and splits is not None:
         means = mean_of_splits(evaluations)
-        print_means(means, ", ".join(reports), click.echo)
         write_json(json_file, {"splits": reports, "mean": means})
-    elif group.is_first:
-        write_json(json_file, reports["None"])
+        print_means(means, ", ".join(reports), click.echo)
     bad = [clip for evaluation in evaluations for clip in evaluation.bad]
     if bad:
         raise DataError(f"{len(bad)} clips could not be read; the figures are of the others; first: {bad[0].reason}")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from r3d_fast.commands.options import write_json
+
+if TYPE_CHECKING:
+    from r3d_fast.model_summary import ModelSummary
 
 
 @click.command()
@@ -16,9 +21,16 @@ from r3d_fast.commands.options import write_json
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the table as JSON.")
 def models(classes: int, frames: int, size: int, json_file: Path | None) -> None:
     """List the models that model.name may name, and what each costs."""
-    from r3d_fast.model_summary import as_table, summarise_all
+    from r3d_fast.model_summary import summarise_all, table_lines
 
-    summaries = summarise_all(num_classes=classes, frames=frames, size=size)
-    click.echo(as_table(summaries))
+    summaries = []
+
+    def kept() -> Iterator[ModelSummary]:
+        for summary in summarise_all(num_classes=classes, frames=frames, size=size):
+            summaries.append(summary)
+            yield summary
+
+    for line in table_lines(kept()):
+        click.echo(line)
     clip = {"classes": classes, "frames": frames, "size_px": size}
     write_json(json_file, {**clip, "models": [summary.as_json() for summary in summaries]})
