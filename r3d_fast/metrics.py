@@ -222,6 +222,12 @@ def _real_rows(
     return np.asarray(logits)[real].astype(np.float64), kept
 
 
+def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Probabilities float64 [C] of the logits of one clip, all NaN where one of them is NaN or +inf."""
+    probabilities: NDArray[np.float64] = np.exp(_log_softmax(np.asarray(logits, np.float64)[None])[0])
+    return probabilities
+
+
 def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Log probabilities float64 [N, C], all NaN in a row with NaN or +inf, finite where the logits are."""
     with np.errstate(invalid="ignore", divide="ignore"):

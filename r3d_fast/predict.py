@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipelines.errors import UsageError
 from r3d_fast.answers import Answer, answers, check_batch
+from r3d_fast.metrics import softmax
 from r3d_fast.network import open_network
 from r3d_fast.windows import Hops
 
@@ -135,13 +136,6 @@ class Predictor:
             named = likeliest(self.classes, total / clips, top) if clips else ()
             yield Prediction(answer.video, named, error)
             total, clips, problem = np.zeros(len(self.classes)), 0, ""
-
-
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Probabilities float64 [C]."""
-    powers = np.exp(logits.astype(np.float64) - float(logits.max()))
-    probabilities: NDArray[np.float64] = powers / powers.sum()
-    return probabilities
 
 
 def likeliest(classes: Sequence[str], probabilities: NDArray[np.float64], top: int) -> Named:

@@ -21,8 +21,9 @@ from pipelines.source import ClipStream, Sample
 from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
 from r3d_fast.ahead import ahead
 from r3d_fast.answers import NOT_FINITE, clip_spec, default_batch
+from r3d_fast.metrics import softmax
 from r3d_fast.network import Network, RestoredNetwork
-from r3d_fast.predict import Named, likeliest, named_json, softmax
+from r3d_fast.predict import Named, likeliest, named_json
 from r3d_fast.windows import Hops, Kept, Window, windows
 
 _GROUP = 64  # frames that DALI gets at once

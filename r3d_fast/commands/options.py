@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pipelines.errors import UsageError
+from r3d_fast.whole_file import whole_file
 
 config_option = click.option(
     "-c", "--config", "config", metavar="CFG", help="A shipped config by name, or a YAML file."
@@ -22,7 +22,5 @@ def write_json(path: Path | None, values: Any) -> None:
     """Write `values` to `path`, if there is one. Raises UsageError where it can't be written."""
     if path is None:
         return
-    try:
-        path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{path}: can't be written: {error.strerror}") from error
+    with whole_file(path) as file:
+        file.write(json.dumps(values, indent=1).encode() + b"\n")
