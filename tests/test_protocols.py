@@ -279,12 +279,13 @@ def test_each_split_gets_its_own_files() -> None:
     assert [part.overrides for part in parts] == [("data.index=i3",), ("data.index=i1",)]
 
 
-def test_an_index_of_another_split_is_refused(index: VideoIndex, tmp_path: Path) -> None:
-    index = VideoIndex.open(index.path)
-    index.lists_split = 2
-    check_splits([index], [2])
-    with pytest.raises(DataError, match="was built from split 2 of its lists, expected split 1"):
-        check_splits([index], [1])
+@pytest.mark.real
+def test_an_index_of_another_split_is_refused(real_clips: Path, tmp_path: Path) -> None:
+    lists = real_clips / "ucfTrainTestlist"
+    index = VideoIndex.build(real_clips / "UCF-101", lists=lists, split=1, index=tmp_path / "i", workers=1)
+    check_splits([index], [1])
+    with pytest.raises(DataError, match="was built from split 1 of its lists, expected split 2"):
+        check_splits([index], [2])
 
 
 def test_a_run_goes_on_whatever_its_evaluation_was(run: Path, index: VideoIndex, tmp_path: Path) -> None:

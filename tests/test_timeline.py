@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -231,3 +232,18 @@ def test_memory_does_not_grow_with_the_length_of_a_video(tmp_path: Path, model: 
     assert counts.tolist() == [60, 60, 60 * minutes]
     # All frames of ten minutes are 138 MB of RGB; ru_maxrss is in KiB.
     assert peaks[2] - peaks[1] < 16 * 1024
+
+
+def test_nor_does_that_of_annotating_it(tmp_path: Path, model: Path) -> None:
+    peaks = []
+    for minutes in (1, 5):
+        video = write_long(tmp_path / f"{minutes}.avi", 60 * 25 * minutes)
+        command = tiny.command("predict", model, video, "--annotate", tmp_path / "out")
+        with subprocess.Popen(command, cwd=tiny.REPO, stdout=subprocess.DEVNULL) as child:
+            _, status, used = os.wait4(child.pid, 0)
+            child.returncode = os.waitstatus_to_exitcode(status)
+        assert child.returncode == 0
+        peaks.append(used.ru_maxrss)
+        with av.open(str(tmp_path / "out" / f"{minutes}.mp4")) as shown:
+            assert shown.streams.video[0].frames == 60 * 25 * minutes
+    assert peaks[1] - peaks[0] < 24 * 1024  # KiB; the frames of four minutes more are 55 MB of RGB
