@@ -6,11 +6,9 @@ OLDEST := .venv-oldest
 # A process a CPU, whole files to each, as tests of one file share what they make.
 TOGETHER := -n auto --maxprocesses 4 --dist loadfile
 # What speaks to Paddle or DALI: the rest does not know which version is there.
-OLDEST_TESTS := $(addprefix tests/test_,$(addsuffix .py,\
-	accumulate checkpoint cli config config_errors cpu deferred devices_decode devices_loader distributed ema \
-	encoded engine export export_families families features feed gpu_forward gpu_search graph initial loader loader_epochs \
-	mixing model_summary models network optim parity pdparams precision predict remux restore resume routing saver \
-	schedule stage step timeline train train_fp16 train_options weight_names weights))
+OLDEST_TESTS := $(addprefix tests/pipelines/,dali test_loader.py test_loader_devices.py test_loader_epochs.py \
+	video/test_remuxer.py workers/test_clip_source_encoded.py) \
+	$(addprefix tests/r3d_fast/,acceleration backend config export models prediction ranks runs training weights test_cli.py)
 
 .PHONY: demo test test-oldest lint clean
 
@@ -22,7 +20,7 @@ test: $(VENV)/.test
 
 # The oldest versions that are supported, and that the index of PyPI still has: Paddle 2.6 and DALI 1.53.
 test-oldest: $(OLDEST)/.test
-	$(OLDEST)/bin/python -m pytest $(TOGETHER) -m "not slow" $(wildcard $(OLDEST_TESTS))
+	$(OLDEST)/bin/python -m pytest $(TOGETHER) -m "not slow" $(OLDEST_TESTS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ from pipelines.errors import UsageError
 from r3d_fast.cli import run_cli
 
 if TYPE_CHECKING:
-    from bench.results import Report
+    from bench.reporting.results import Report
 
 _file = click.Path(path_type=Path)
 
@@ -68,10 +68,10 @@ def throughput(
     plot: Path | None,
 ) -> None:
     """Clips per second of the loader, its stages, its ceiling, and how many times a peer's that is."""
-    from bench import report
-    from bench.loader import DECODERS, Settings, measure
-    from bench.peers import find
-    from pipelines.probing import usable_cpus
+    from bench.loader.measurement import DECODERS, Settings, measure
+    from bench.loader.peers import find
+    from bench.reporting import tables as report
+    from pipelines.index.probe_pool import usable_cpus
 
     usable, missing = find(None if peers == "all" else [p.strip() for p in peers.split(",")]) if peers else ([], {})
     settings = Settings(
@@ -104,8 +104,8 @@ def throughput(
 @click.option("--json", "json_file", type=_file, metavar="F", help="Write all figures as JSON.")
 def soak(data: Path | None, clips: int, workers: int | None, json_file: Path | None) -> None:
     """Memory and open files of the loader over thousands of clips: what grows."""
-    from bench.scale import soak
-    from pipelines.probing import usable_cpus
+    from bench.studies.scale import soak
+    from pipelines.index.probe_pool import usable_cpus
 
     _show(soak(data, clips, workers or usable_cpus(), _command(data), lambda t: click.echo(t, err=True)), json_file)
 
@@ -150,9 +150,10 @@ def train_throughput(
     plot: Path | None,
 ) -> None:
     """Clips per second of training, beside the model without data and the loader without a model."""
-    from bench import report, train_report
-    from bench.training import PRECISIONS, Settings, measure
-    from r3d_fast.config import LAYOUT_OF
+    from bench.reporting import tables as report
+    from bench.reporting import train_tables as train_report
+    from bench.training.measurement import PRECISIONS, Settings, measure
+    from r3d_fast.config.config import LAYOUT_OF
 
     on_cpu = device == "cpu"
     settings = Settings(
@@ -186,7 +187,7 @@ def train_throughput(
 @click.option("--json", "json_file", type=_file, metavar="F", help="Write all figures as JSON.")
 def index(data: Path | None, videos: int, json_file: Path | None) -> None:
     """Files indexed a second, and how a very large index opens and shuffles."""
-    from bench.scale import measure_index
+    from bench.studies.scale import measure_index
 
     _show(measure_index(data, videos, _command(data), lambda text: click.echo(text, err=True)), json_file)
 
@@ -196,7 +197,7 @@ def index(data: Path | None, videos: int, json_file: Path | None) -> None:
 @click.option("--brief", is_flag=True, help="Only clips per second, as in the README.")
 def report_command(folder: Path, brief: bool) -> None:
     """Print the tables of the results (*.json) in FOLDER."""
-    from bench.report import load_folder, tables
+    from bench.reporting.tables import load_folder, tables
 
     click.echo(tables(load_folder(folder), brief=brief), nl=False)
 
@@ -206,8 +207,8 @@ def report_command(folder: Path, brief: bool) -> None:
 @click.argument("b", type=_file)
 def compare_command(a: Path, b: Path) -> None:
     """Say whether B is faster, slower or no different than A, from the spreads of two results files."""
-    from bench.compare import as_text
-    from bench.results import load
+    from bench.reporting.comparison import as_text
+    from bench.reporting.results import load
 
     click.echo(as_text(load(a), load(b)))
 
@@ -233,7 +234,7 @@ def _names(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
 
 def _check_files(json_file: Path | None, plot: Path | None) -> None:
     """Raise what writing them would raise, before minutes of measurement."""
-    from bench.chart import figure_class
+    from bench.reporting.chart import figure_class
 
     for file in (json_file, plot):
         if file is not None and not file.resolve().parent.is_dir():
@@ -243,7 +244,7 @@ def _check_files(json_file: Path | None, plot: Path | None) -> None:
 
 
 def _write(measured: Report, json_file: Path | None, plot: Path | None) -> None:
-    from bench import chart, results
+    from bench.reporting import chart, results
 
     if json_file is not None:
         results.save(measured, json_file)
@@ -288,8 +289,8 @@ def _show(values: dict[str, object], json_file: Path | None) -> None:
     """Print figures that are no comparison, and write them."""
     import json
 
-    from bench.report import tables
-    from bench.results import OtherReport, building
+    from bench.reporting.results import OtherReport, building
+    from bench.reporting.tables import tables
 
     click.echo(tables([OtherReport(str(values["kind"]), values)]), nl=False)
     if json_file is not None:

@@ -13,21 +13,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.clips import open_clips
-from bench.contenders import Ceiling, Ours, Theirs, Work
-from bench.dataset import make_clips
-from bench.peers import PEERS, Peer, find
-from pipelines.arena import Arena
-from pipelines.decode import FrameReader
-from pipelines.graph import ClipPipeline
-from pipelines.index import VideoIndex
-from pipelines.packets import select
-from pipelines.probing import usable_cpus
-from pipelines.remux import remux
+from bench.loader.contenders import Ceiling, Ours, Theirs, Work
+from bench.loader.peers import PEERS, Peer, find
+from bench.videos.selection import open_clips
+from bench.videos.synthesis import make_clips
+from pipelines.dali.graph import ClipPipeline
+from pipelines.index.probe_pool import usable_cpus
+from pipelines.index.video_index import VideoIndex
 from pipelines.sampler import ClipSampler
-from pipelines.scan import probe_video
-from pipelines.source import ClipStream, DecodedSource
 from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
+from pipelines.video.decoder import FrameReader
+from pipelines.video.packets import select
+from pipelines.video.probe import probe_video
+from pipelines.video.remuxer import remux
+from pipelines.workers.arena import Arena
+from pipelines.workers.clip_source import ClipStream, DecodedSource
 
 BATCH = 16
 SAMPLINGS = ("segments", "consecutive")

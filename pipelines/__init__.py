@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines.decode import read_frames
     from pipelines.errors import R3DFastError
-    from pipelines.index import VideoIndex
+    from pipelines.index.video_index import VideoIndex
     from pipelines.loader import Batch, ClipLoader
-    from pipelines.scan import probe_video
     from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec, ShardSpec
+    from pipelines.video.decoder import read_frames
+    from pipelines.video.probe import probe_video
 
 # Looked up on first use: `r3d-fast --help` must not wait for PyAV and DALI.
 _HOMES = {
@@ -21,9 +21,9 @@ _HOMES = {
     "LoaderSpec": "specs",
     "R3DFastError": "errors",
     "ShardSpec": "specs",
-    "VideoIndex": "index",
-    "probe_video": "scan",
-    "read_frames": "decode",
+    "VideoIndex": "index.video_index",
+    "probe_video": "video.probe",
+    "read_frames": "video.decoder",
 }
 
 __all__ = [

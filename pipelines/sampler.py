@@ -38,7 +38,7 @@ class VideoColumns:
 class Jitter(NamedTuple):
     """How the colours of a clip change: three factors, and the turn of the hue, 1.0 being once around.
 
-    As it stands nothing changes. `pipelines.graph.augment` says what becomes of a pixel.
+    As it stands nothing changes. `pipelines.dali.graph.augment` says what becomes of a pixel.
     """
 
     brightness: float = 1.0

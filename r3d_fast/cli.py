@@ -15,9 +15,15 @@ from typing import Any
 import click
 
 from pipelines.errors import R3DFastError
-from r3d_fast import __version__
-from r3d_fast.commands import data, evaluation, exporting, machine, models, prediction, training, weights
-from r3d_fast.launch import report_exit
+from r3d_fast.commands import data, models
+from r3d_fast.commands import doctor as machine
+from r3d_fast.commands import eval as evaluation
+from r3d_fast.commands import export as exporting
+from r3d_fast.commands import import_weights as weights
+from r3d_fast.commands import predict as prediction
+from r3d_fast.commands import train as training
+from r3d_fast.ranks.launcher import report_exit
+from r3d_fast.version import __version__
 
 _EXIT_INTERNAL = 1
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipelines.errors import UsageError
-from r3d_fast.checkpoint import sync
+from r3d_fast.weights.checkpoint import sync
 
 
 @contextmanager

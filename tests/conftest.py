@@ -11,10 +11,10 @@ from clips import write_stamped_video
 from loading import LENGTHS, SIZES
 from stand_ins import NVML, cuda, cuvid, library
 
-from pipelines import VideoIndex
-from pipelines.device import check_device
 from pipelines.errors import EnvironmentProblem
-from r3d_fast.compat import choose_device, import_paddle
+from pipelines.index.video_index import VideoIndex
+from pipelines.machine.device import check_device
+from r3d_fast.backend.paddle import choose_device, import_paddle
 
 # Of several test processes each has CPUs of its own (`pytest -n`): threads that wait actively for others on the same
 # CPU would take many times as long.

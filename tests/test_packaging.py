@@ -41,7 +41,7 @@ def run(installed: Path, code: str, cwd: Path) -> str:
 def test_the_wheel_holds_the_packages_and_the_shipped_configs(installed: Path, tmp_path: Path) -> None:
     code = (
         "import r3d_fast, pipelines, bench\n"
-        "from r3d_fast.config import load_config\n"
+        "from r3d_fast.config.config import load_config\n"
         "print(r3d_fast.__file__, load_config('ucf101_r3d18').model.name)\n"
     )
     out = run(installed, code, tmp_path)

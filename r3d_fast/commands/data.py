@@ -12,7 +12,7 @@ from pipelines.errors import DataError
 from r3d_fast.commands.options import write_json
 
 if TYPE_CHECKING:
-    from r3d_fast.runlog import Progress
+    from r3d_fast.runs.metrics_file import Progress
 
 
 @click.command()
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 )
 def demo(folder: Path) -> None:
     """Make a small data set, train on it, evaluate, predict: minutes on a laptop, no GPU needed."""
-    from r3d_fast.demo import run_demo
+    from r3d_fast.demo.demo import run_demo
 
     run_demo(folder, click.echo)
 
@@ -52,8 +52,8 @@ def data_index(root: Path, json_file: Path | None, **options: Any) -> None:
 
 def _index(root: Path, json_file: Path | None, **options: Any) -> None:
     """Index `root`, say what is in it, and write that as JSON. Raises DataError where nothing is usable."""
-    from pipelines.index import SUFFIX, VideoIndex
-    from r3d_fast.summary import index_summary, print_index
+    from pipelines.index.video_index import SUFFIX, VideoIndex
+    from r3d_fast.commands.tables import index_summary, print_index
 
     with _Bars() as bars:
         index = VideoIndex.build(root, progress=lambda done, total: bars.show("files", done, total), **options)
@@ -80,7 +80,7 @@ class _Bars:
 
     def show(self, title: str, done: int, total: int) -> None:
         """Say how much of what is done; where it is told again, nothing is said."""
-        from r3d_fast.runlog import Progress
+        from r3d_fast.runs.metrics_file import Progress
 
         if self._bar is None or title != self._title:
             self.__exit__()
@@ -113,7 +113,7 @@ def data_download(
     json_file: Path | None,
 ) -> None:  # fmt: skip
     """Download UCF-101 (6.9 GB) or HMDB-51 (2.1 GB), unpack and index it. Run again, it goes on where it was."""
-    from r3d_fast.download import DOWNLOADS, download
+    from r3d_fast.download.download import DOWNLOADS, download
 
     def say(line: str) -> None:
         bars.__exit__()
@@ -135,7 +135,7 @@ def data_download(
 @click.option("--seed", type=int, default=0, show_default=True)
 def data_make_demo(root: Path, **options: int | None) -> None:
     """Write the demo's videos, in which only the motion tells the class, to ROOT."""
-    from r3d_fast.demo_data import make_demo_dataset
+    from r3d_fast.demo.videos import make_demo_dataset
 
     make_demo_dataset(root, **{key: value for key, value in options.items() if value is not None})  # type: ignore[arg-type]
     click.echo(root)

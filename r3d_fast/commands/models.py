@@ -11,7 +11,7 @@ import click
 from r3d_fast.commands.options import write_json
 
 if TYPE_CHECKING:
-    from r3d_fast.model_summary import ModelSummary
+    from r3d_fast.models.cost import ModelSummary
 
 
 @click.command()
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the table as JSON.")
 def models(classes: int, frames: int, size: int, json_file: Path | None) -> None:
     """List the models that model.name may name, and what each costs."""
-    from r3d_fast.model_summary import summarise_all, table_lines
+    from r3d_fast.models.cost import summarise_all, table_lines
 
     summaries = []
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from r3d_fast.whole_file import whole_file
+from r3d_fast.files import whole_file
 
 config_option = click.option(
     "-c", "--config", "config", metavar="CFG", help="A shipped config by name, or a YAML file."

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from r3d_fast.compat import import_paddle
+from r3d_fast.backend.paddle import import_paddle
 
 import_paddle()  # what has to be said to Paddle before it is imported comes first
 

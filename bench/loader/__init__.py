@@ -1,0 +1,1 @@
+"""`bench loader throughput`: the loader beside its ceiling and other people's loaders."""

@@ -1,0 +1,1 @@
+"""How figures are measured: contenders in turns, the machine, and what a GPU is busy with."""

@@ -1,0 +1,1 @@
+"""`bench train throughput`: training beside the model alone and the loader alone."""

@@ -1,0 +1,207 @@
+"""How many clips a second training gets through, beside its ceilings: the model without data, data without a model.
+
+"synthetic" trains on one batch that lies on the device already, "loader" makes clips that nobody uses, "training" takes
+clips from the loader into the same step. They are measured in turns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from time import perf_counter
+
+from bench.loader.handover import make_loader, require_gpu, routing_of
+from bench.measuring.gpu_use import GpuSampler
+from bench.measuring.machine import commit, describe
+from bench.measuring.turns import WARM_BATCHES, Pace, Say, Turn, bytes_per_clip, take_turns
+from bench.reporting.results import FORMAT, LOADER, SYNTHETIC, TRAIN_KIND, TRAINING, Figures, Report, Run
+from bench.training.trainers import Data, Step, Synthetic, Training, check_batch, check_losses
+from bench.videos.selection import Clips, clips_of, described
+from pipelines.errors import EnvironmentProblem, R3DFastError, UsageError
+from pipelines.index.probe_pool import usable_cpus
+from r3d_fast.backend.precision import Name, choose_precision
+from r3d_fast.config.config import LAYOUT_OF, Config, load_config
+
+_CPU_BATCH = 8
+_CHECKED_STEPS, _MOST_STEPS = 3, 12
+_LOADER_SECONDS = 1.0  # a turn of its own is as long at least
+_AHEAD = 1.5  # a loader that is so many times as fast as the model never lets its queue run empty
+Case = tuple[str, str]  # precision, layout
+PRECISIONS: tuple[Name, ...] = ("fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to measure: the config `source` with `overrides`, at each of `precisions` and `layouts`.
+
+    `data` None: clips of bench's own. `batch_size` None: 8 on the CPU, the config's on a GPU. `layouts` empty: the
+    config's on the CPU, both on a GPU. Each contender has `rounds` turns of `steps` steps.
+    """
+
+    source: str = "ucf101_r3d18"
+    overrides: tuple[str, ...] = ()
+    data: Path | None = None
+    videos: int | None = None  # no more than so many of them
+    device: str = "cpu"
+    precisions: tuple[str, ...] = ("fp32",)
+    layouts: tuple[str, ...] = ()
+    batch_size: int | None = None
+    rounds: int = 7
+    steps: int = 2
+
+
+def measure(settings: Settings, command: str, say: Say = lambda _: None) -> Report:
+    """The report of a whole measurement; `command` is what it will say it was made by, `say` is told what goes on.
+
+    Precisions that this device hasn't are left out, which the report tells. Raises what stands in the way of the
+    rest: ConfigError, DataError, EnvironmentProblem, UsageError; DivergedError for a loss that is no number.
+    """
+    configs = configs_of(settings)
+    left_out = _prepare(settings, configs)
+    with clips_of(settings.data, say, settings.videos) as clips:
+        runs = tuple(
+            _run(settings, config, clips, case, say) for case, config in configs.items() if case[0] not in left_out
+        )
+    config = next(iter(configs.values()))
+    values = {
+        **described(settings.data, clips),
+        "config": Path(settings.source).name,
+        "model": config.model.name,
+        "width": config.model.width,
+        "classes": len(clips.index.classes),
+        "device": settings.device,
+        "batch_size": config.loader.batch_size,
+        "num_frames": config.clip.num_frames,
+        "size_px": config.augment.size_px,
+        "steps_a_turn": settings.steps,
+        "rounds": settings.rounds,
+    }
+    return Report(
+        FORMAT, TRAIN_KIND, command, commit(Path(__file__).parent), describe(), values, runs,
+        excluded=clips.excluded, extra={"not measured": left_out} if left_out else {},
+    )  # fmt: skip
+
+
+def configs_of(settings: Settings) -> dict[Case, Config]:
+    """The config of each precision and layout; the command's own options have the last word. Raises ConfigError."""
+    on_cpu = settings.device == "cpu"
+    first = [f"loader.batch_size={_CPU_BATCH}"] if on_cpu else []
+    last = [f"train.device={settings.device}"]
+    last += [] if settings.batch_size is None else [f"loader.batch_size={settings.batch_size}"]
+    known, wanted = {str(name): layout for name, layout in LAYOUT_OF.items()}, settings.layouts
+    if not wanted:
+        own = load_config(settings.source, [*first, *settings.overrides, *last]).model.data_format
+        wanted = (own if own in known else "NCDHW",) if on_cpu else tuple(known)
+    sets = {layout: [f"model.data_format={layout}", f"augment.layout={known[layout]}"] for layout in wanted}
+    return {
+        (precision, layout): load_config(settings.source, [*first, *settings.overrides, *last, *sets[layout]])
+        for precision in settings.precisions
+        for layout in wanted
+    }
+
+
+def _prepare(settings: Settings, configs: Mapping[Case, Config]) -> dict[str, str]:
+    """The precisions that this device hasn't, and why; it is Paddle's device now. Raises where it has none of them."""
+    from r3d_fast.backend.paddle import choose_device
+
+    if settings.device != "cpu":
+        require_gpu()
+    choose_device(settings.device)
+    problems: dict[str, R3DFastError] = {}
+    for (precision, _), config in configs.items():
+        try:
+            choose_precision(_named(precision), settings.device, config.train.amp_level)
+        except (EnvironmentProblem, UsageError) as error:
+            problems[precision] = error
+    if len(problems) == len(settings.precisions):
+        raise problems[settings.precisions[0]]
+    return {precision: str(problem) for precision, problem in problems.items()}
+
+
+def _run(settings: Settings, config: Config, clips: Clips, case: Case, say: Say) -> Run:
+    """The three contenders at one precision and layout."""
+    where = ", ".join(case)
+    precision = choose_precision(_named(case[0]), settings.device, config.train.amp_level)
+    dtype = precision.clip_dtype
+    classes = len(clips.index.classes)
+    with ExitStack() as opened:
+        loaders = []
+        for _ in range(2):
+            loader = make_loader(
+                clips.index, config.clip, config.augment, config.loader, split=None, device=settings.device, dtype=dtype
+            )
+            opened.callback(loader.close)
+            loaders.append(loader)
+        say(f"{where}: checking the first steps")
+        batch = next(loaders[0].epoch(0))
+        check_batch(batch, config, settings.device, dtype)
+        data = Data(loaders[0])
+        synthetic = Synthetic(Step(config, classes, settings.device, precision), batch)
+        training = Training(Step(config, classes, settings.device, precision), loaders[1])
+        paces = _paces(synthetic, data, settings.steps)
+        samplers = {name: GpuSampler() for name in paces} if settings.device != "cpu" else {}
+        turns = take_turns(
+            (synthetic, data, training), settings.rounds, lambda name: paces[name],
+            lambda text: say(f"{where}: {text}"), samplers,
+        )  # fmt: skip
+        for trained in (synthetic, training):
+            check_losses(trained)
+        routing = {LOADER: routing_of(loaders[0]), TRAINING: routing_of(loaders[1])} if samplers else {}
+    losses = {SYNTHETIC: synthetic.losses, TRAINING: training.losses}
+    figures = tuple(
+        Figures(
+            name,
+            tuple(turn.clips / turn.seconds for turn in turns[name]),
+            config.clip.num_frames,
+            tuple(turn.cpu_seconds / turn.clips for turn in turns[name]),
+            bytes_per_clip(turns[name]),
+            waited=_waited(turns[name]),
+            step_ms=_step_ms(turns[name]),
+            loss=(losses[name][0], losses[name][-1]) if name in losses else (),
+            gpu=samplers[name].use() if name in samplers else None,
+            routing=routing.get(name),
+        )
+        for name in paces
+    )
+    workers = config.loader.workers
+    return Run(config.clip.sampling, usable_cpus() if workers == "auto" else workers, figures, *case)
+
+
+def _named(precision: str) -> Name:
+    found: Name = next(name for name in PRECISIONS if name == precision)
+    return found
+
+
+def _paces(synthetic: Synthetic, data: Data, steps: int) -> dict[str, Pace]:
+    """What each contender makes in a turn, after a few steps that show that the model learns.
+
+    A model has nothing made ahead, one step is warm enough. Training begins with a full queue; where the model is much
+    slower than the loader it stays full, so one step is enough there too, else those that empty it.
+    """
+    begin = perf_counter()
+    # The first steps in fp16 may find the scale of the loss and move nothing.
+    while len(synthetic.losses) < _CHECKED_STEPS or (len(synthetic.losses) < _MOST_STEPS and not synthetic.learns):
+        synthetic.make(1)
+    check_losses(synthetic)
+    step = (perf_counter() - begin) / len(synthetic.losses)
+    data.make(WARM_BATCHES)
+    begin = perf_counter()
+    data.make(_CHECKED_STEPS)
+    batch = (perf_counter() - begin) / _CHECKED_STEPS
+    warm = 1 if _AHEAD * batch < step else WARM_BATCHES
+    loads = max(steps, ceil(_LOADER_SECONDS / batch))
+    return {SYNTHETIC: Pace(steps, 1), LOADER: Pace(loads), TRAINING: Pace(steps, warm)}
+
+
+def _waited(turns: Sequence[Turn]) -> tuple[float, ...]:
+    """The share of each turn in which it waited for data; empty for those that don't."""
+    return tuple(
+        min(1.0, turn.costs["waited_seconds"] / turn.seconds) for turn in turns if "waited_seconds" in turn.costs
+    )
+
+
+def _step_ms(turns: Sequence[Turn]) -> tuple[float, ...]:
+    return tuple(1000 * turn.costs["step_seconds"] / turn.costs["steps"] for turn in turns if turn.costs.get("steps"))

@@ -1,0 +1,105 @@
+"""The videos that a measurement is made on: an index of those that can be read, and what was left out."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import numpy as np
+
+from bench.videos.synthesis import make_clips
+from pipelines.datasets.recognition import recognise
+from pipelines.errors import DataError, R3DFastError
+from pipelines.index.video_index import VideoIndex, write_index
+from pipelines.sampler import ClipSampler
+from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
+from pipelines.video.decoder import FrameReader
+
+_OWN_CLIPS = 64
+
+
+@dataclass(frozen=True)
+class Clips:
+    """`index` of the videos to read, `excluded` ({path, reason}) of the others."""
+
+    index: VideoIndex
+    excluded: tuple[dict[str, str], ...]
+    index_files_per_cpu_second: float
+
+
+@contextmanager
+def clips_of(data: Path | None, say: Callable[[str], None], videos: int | None = None) -> Iterator[Clips]:
+    """The videos under `data` (no more than `videos` of them); None: clips of bench's own, there until this ends.
+
+    Raises what `open_clips` raises.
+    """
+    with tempfile.TemporaryDirectory(prefix="r3d-fast-bench-") as name:
+        root = data
+        if root is None:
+            root = Path(name) / "clips"
+            say(f"making {_OWN_CLIPS} clips of 320x240")
+            make_clips(root, _OWN_CLIPS)
+        clips = open_clips(root, Path(name), videos)
+        say(f"{len(clips.index)} videos, {len(clips.excluded)} excluded")
+        yield clips
+
+
+def open_clips(root: Path, folder: Path, videos: int | None = None) -> Clips:
+    """The videos under `root`; their index lies in `folder`, so that nothing is left at `root`.
+
+    With `videos` no more than so many are taken, spread evenly over all in the order of their names.
+    A video that can't be indexed, or of which one clip of either sampling can't be read, is excluded. Raises DataError
+    where nothing is left.
+    """
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; expected one with videos, or no --data: bench makes its own clips")
+    data = recognise(root, val_fraction=0.0)
+    if videos is not None and videos < len(data.entries):
+        entries = sorted(data.entries, key=lambda entry: entry.path)
+        data = replace(data, entries=tuple(entries[k * len(entries) // videos] for k in range(videos)))
+    begin = process_time()
+    index = write_index(folder / "clips.r3dindex", root, data, workers=1)
+    rate = len(data.entries) / max(process_time() - begin, 1e-9)
+    excluded = {item.path: item.reason for item in index.quarantined} | unreadable(index)
+    if len(excluded) >= len(data.entries):
+        first = next(iter(excluded.items()), ("", ""))
+        raise DataError(f"{root}: none of the {len(data.entries)} videos can be read; first: {first[0]}: {first[1]}")
+    kept = replace(data, entries=tuple(entry for entry in data.entries if entry.path not in excluded))
+    index = write_index(folder / "clips.r3dindex", root, kept, workers=1)
+    return Clips(index, tuple({"path": path, "reason": excluded[path]} for path in sorted(excluded)), rate)
+
+
+def unreadable(index: VideoIndex) -> dict[str, str]:
+    """The videos of which a clip can't be read, by path, and why."""
+    reader, bad = FrameReader(), {}
+    if len(index) == 0:
+        return {}
+    for sampling in ("segments", "consecutive"):
+        clip = ClipSpec.model_validate({"sampling": sampling})
+        sampler = ClipSampler(index.columns(), clip, AugmentSpec(), seed=0, train=True, shard=ShardSpec())
+        for position in range(sampler.num_clips):
+            plan = sampler.plan(0, position)
+            record = index[plan.video_id]
+            try:
+                reader.read(record, plan.frames, root=str(index.root), box=(0, 0, 1, 1))
+            except R3DFastError as error:
+                bad[record.path] = str(error).removeprefix(os.path.join(index.root, record.path) + ": ")  # noqa: PTH118
+    return bad
+
+
+def described(data: Path | None, clips: Clips) -> dict[str, Any]:
+    """What a report says of the videos, by name; JSON values."""
+    columns = clips.index.columns()
+    return {
+        "data": data.name if data else "bench's own clips",
+        "videos": len(clips.index),
+        "median_frames_a_video": float(np.median(columns.num_frames)),
+        "largest_frame_px": [int(columns.width.max()), int(columns.height.max())],
+        "codecs": dict(clips.index.counts("codec")),
+    }

@@ -1,0 +1,102 @@
+"""Whether DALI's decoder gives the frames it is asked for: a look at one video, before the others are left to it.
+
+A decoder that miscounts gives wrong frames without an error: hidden frames of VP9 and AV1, B-frames, drivers of another
+year. So the frames of a video are compared with PyAV's of the same numbers, and with those beside them.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.dali.versions import DALI_ERRORS, executor_options, import_dali, video_decoder
+from pipelines.machine.device import device_number
+from pipelines.video.decoder import read_frames
+from pipelines.video.record import VideoRecord
+from pipelines.video.remuxer import remux
+
+# Mean absolute differences, of 255. Two colour converters differ by up to 2.5
+# (`tests/pipelines/video/test_remuxer.py`); frames of a
+# video at rest differ by less than 0.5 from one to the next.
+_MAX_COLOUR = 10.0
+_REST = 0.5
+_GROUPS = 4
+
+
+@cache
+def wrong_frames(record: VideoRecord, root: str, device: str) -> str:
+    """Why DALI's frames of a video are not PyAV's, in words; empty if they are the same. Asked once a process.
+
+    `device`: "cpu" or "gpu:N". Raises VideoError, or FrameError, where the video can't be read or cut.
+    """
+    frames = np.array(_probes(record.num_frames), np.int32)
+    beside = sorted({int(k) for n in frames for k in (n - 1, n, n + 1) if 0 <= k < record.num_frames})
+    video = remux(record, frames, root=root)
+    shown = dict(zip(beside, read_frames(record, beside, root=root), strict=True))
+    try:
+        decoded = decode_by_dali(video.data, video.frames, device)
+    except DALI_ERRORS as error:
+        return telling_line(error)
+    for frame, found in zip(frames.tolist(), decoded, strict=True):
+        reason = _compare(found, frame, shown)
+        if reason:
+            return f"{record.path}: {reason}"
+    return ""
+
+
+def decode_by_dali(data: NDArray[np.uint8], numbers: NDArray[np.int32], device: str) -> NDArray[np.uint8]:
+    """Frames uint8 [T, H, W, 3], RGB, of an encoded video uint8 [bytes], at `numbers` int32 [T], decoded on `device`.
+
+    Raises one of DALI_ERRORS where DALI fails.
+    """
+    fn, types, Pipeline = import_dali()
+    number = device_number(device)
+    pipeline = Pipeline(
+        batch_size=1, num_threads=1, device_id=number, prefetch_queue_depth=1, **executor_options(Pipeline)
+    )
+    with pipeline:
+        encoded = fn.external_source(source=lambda: [data], dtype=types.UINT8, ndim=1)
+        frames = fn.external_source(source=lambda: [numbers], dtype=types.INT32, ndim=1)
+        pipeline.set_outputs(video_decoder()(encoded, frames=frames, device="cpu" if number is None else "mixed"))
+    pipeline.build()
+    (output,) = pipeline.run()
+    if number is not None:
+        output = output.as_cpu()
+    return np.array(output.at(0))
+
+
+def telling_line(error: Exception) -> str:
+    """The line that tells of DALI's page-long message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if "rror" in line or "ssert" in line]
+    return (telling or lines or [type(error).__name__])[-1][:300]
+
+
+def _probes(num_frames: int) -> list[int]:
+    """Frames that tell: the first and last two, and pairs between."""
+    starts = np.linspace(0, max(0, num_frames - 2), _GROUPS).astype(int)
+    return sorted({int(number) for start in starts for number in (start, min(start + 1, num_frames - 1))})
+
+
+def _compare(found: NDArray[np.uint8], frame: int, shown: dict[int, NDArray[np.uint8]]) -> str:
+    right = shown[frame]
+    if found.shape != right.shape:
+        return f"frame {frame} is {found.shape}, not {right.shape}"
+    # Without each frame's own mean: two converters may differ in brightness, and so do the frames of a fade.
+    own = _distance(found, right)
+    for other in (frame - 1, frame + 1):
+        if other in shown:
+            motion = _distance(shown[other], right)
+            if motion > _REST and own > _distance(found, shown[other]) + motion / 4:
+                return f"frame {other} comes where {frame} is wanted"
+    colour = float(np.abs(found.astype(np.int16) - right).mean())
+    if colour > _MAX_COLOUR:
+        return f"frame {frame} differs by {colour:.1f} of 255"
+    return ""
+
+
+def _distance(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    difference = one.astype(np.float32) - other
+    return float(np.abs(difference - difference.mean(axis=(0, 1))).mean())

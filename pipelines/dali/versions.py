@@ -1,0 +1,100 @@
+"""Every difference between DALI versions, found by looking for the feature, never by comparing versions."""
+
+from __future__ import annotations
+
+import base64
+import inspect
+from collections.abc import Callable
+from functools import cache, partial
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from pipelines.errors import EnvironmentProblem
+from pipelines.video.remuxer import write_matroska
+
+# What a DALI pipeline raises where it can't decode or augment, whatever the reason (error_reporting.cc).
+DALI_ERRORS = (RuntimeError, MemoryError, ValueError, IndexError)
+# One grey frame of 16x16 px.
+_SAMPLES = {
+    "vp8": base64.b64decode("EAIAnQEqEAAQAABHCIWFiIWEiAICAAYZaAAA"),
+    "vp9": base64.b64decode("gkmDQgAA8AD2ADgkHBhKAAAwYAAAN4A="),
+    "mjpeg": base64.b64decode(
+        "/9j/2wBDAAEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQH/wAARCAAQABADASIA"
+        "AhEAAxEA/9oADAMBAAIRAxEAPwAooooA/9k="
+    ),
+}
+
+
+def import_dali() -> tuple[ModuleType, ModuleType, Any]:
+    """(nvidia.dali.fn, nvidia.dali.types, Pipeline). Raises EnvironmentProblem where DALI is not installed."""
+    try:
+        from nvidia.dali import fn, types
+        from nvidia.dali.pipeline import Pipeline
+    except ImportError as error:
+        raise EnvironmentProblem(
+            f"NVIDIA DALI can't be imported ({error}); install it with: pip install 'r3d-fast[cpu]' (any machine), "
+            "'r3d-fast[cuda11]' or 'r3d-fast[cuda12]' (with a GPU)"
+        ) from error
+    return fn, types, Pipeline
+
+
+def import_pipeline() -> tuple[Any, Any]:
+    """(nvidia.dali.pipeline_def, Pipeline). Raises EnvironmentProblem where DALI is not installed."""
+    _, _, Pipeline = import_dali()
+    from nvidia.dali import pipeline_def
+
+    return pipeline_def, Pipeline
+
+
+def executor_options(pipeline: Any) -> dict[str, bool]:
+    """Constructor options of the executor whose outputs belong to whoever holds them, where there is a choice.
+
+    DALI's older executor writes later batches into the buffers of earlier ones.
+    """
+    return {"exec_dynamic": True} if "exec_dynamic" in inspect.signature(pipeline.__init__).parameters else {}
+
+
+def video_decoder() -> Callable[..., Any]:
+    """DALI's video decoder operator: call it with (encoded, frames=..., device="cpu" or "mixed").
+
+    A frame number past the end is an error, never a black frame. Raises EnvironmentProblem where DALI has no decoder
+    that takes frame numbers.
+    """
+    fn, _, _ = import_dali()
+    for module in (fn, getattr(fn, "experimental", None)):
+        operator: Any = getattr(getattr(module, "decoders", None), "video", None)
+        arguments = inspect.signature(operator).parameters if operator is not None else {}
+        if "frames" in arguments:
+            return partial(operator, pad_mode="none") if "pad_mode" in arguments else partial(operator)
+    raise EnvironmentProblem("this NVIDIA DALI has no video decoder that takes frame numbers: install 1.53 or later")
+
+
+@cache
+def cpu_video_codecs() -> frozenset[str]:
+    """The codecs that DALI decodes frame-exactly on the CPU: those of vp8, vp9 and mjpeg that it manages here.
+
+    Found by decoding a tiny video of each, once a process. H.264 and HEVC are never among them, though some versions
+    take them: those guess how far frames are reordered, and fail on HEVC with B-frames.
+    """
+    try:
+        video_decoder()
+    except EnvironmentProblem:
+        return frozenset()
+    return frozenset(codec for codec in _SAMPLES if _decodes_on_cpu(codec))
+
+
+def _decodes_on_cpu(codec: str) -> bool:
+    fn, types, Pipeline = import_dali()
+    video = np.frombuffer(write_matroska([(0, _SAMPLES[codec])], codec=codec, width=16, height=16), np.uint8)
+    pipeline = Pipeline(batch_size=1, num_threads=1, device_id=None, **executor_options(Pipeline))
+    with pipeline:
+        encoded = fn.external_source(source=lambda: [video], dtype=types.UINT8, ndim=1)
+        pipeline.set_outputs(video_decoder()(encoded, frames=[0], device="cpu"))
+    try:
+        pipeline.build()
+        (frames,) = pipeline.run()
+        return bool(np.array(frames.at(0)).shape == (1, 16, 16, 3))
+    except DALI_ERRORS:
+        return False

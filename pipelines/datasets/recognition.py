@@ -1,0 +1,351 @@
+"""What a folder of videos is: `recognise` finds its videos, classes and splits without opening one video."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import os
+import stat
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pipelines.datasets.entries import Dataset, Entry, LeftOut
+from pipelines.datasets.kinetics import KineticsLists, find_clips, find_kinetics, read_kinetics
+from pipelines.datasets.lists import (
+    EXTENSIONS_SHOWN,
+    SPLIT_NAMES,
+    Lists,
+    Row,
+    final_split,
+    first_ten,
+    is_video_name,
+    read_lists,
+    shown,
+    ucf_group,
+)
+from pipelines.errors import DataError, ListError, UsageError
+
+_LAYOUTS = (
+    "expected ROOT/<class>/<video>, or ROOT/train/<class>/<video> with ROOT/test/<class>/<video>, "
+    "or lists that say which video is of which class"
+)
+_NOT_REGULAR = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
+
+
+def recognise(
+    root: Path,
+    *,
+    lists: Path | None = None,
+    split: int | None = None,
+    val_fraction: float = 0.2,
+    follow_links: bool = False,
+) -> Dataset:
+    """The data set in the folder `root`: by `lists`, else by its folders.
+
+    `lists` are those of UCF-101 or HMDB-51, of which `split` picks one, a CSV, or the CSV files of Kinetics: of these,
+    videos that are not there are listed as missing; with other lists they are an error.
+
+    Where nothing names a split, `val_fraction` of each class, whole UCF groups together, becomes "test", the same
+    videos on every machine. No video is opened. Links that lead out of `root` are taken only with `follow_links`.
+    Raises UsageError for arguments, ListError for lists, DataError for a root that is no data set.
+    """
+    if not 0.0 <= val_fraction < 1.0:
+        raise UsageError(f"val_fraction {val_fraction}: expected a share of each class, 0 <= val_fraction < 1")
+    if lists is None and split is not None:
+        raise UsageError(
+            f"split {split} without lists: only lists have numbered splits; give lists too, or leave it out"
+        )
+    try:
+        is_folder = stat.S_ISDIR(root.stat().st_mode)
+    except (OSError, ValueError) as problem:
+        raise DataError(f"{shown(root)}: {problem}; expected a folder of videos, check the path") from problem
+    if not is_folder:
+        raise DataError(f"{shown(root)}: is not a folder; expected the folder that holds the videos")
+    kinetics = [] if lists is None else find_kinetics(lists)
+    if kinetics and split is not None:
+        raise UsageError(
+            f"split {split} with {shown(str(lists))}: the CSV files of Kinetics name their splits; leave it out"
+        )
+    clips = read_kinetics(kinetics) if kinetics else None
+    listed = None if lists is None or kinetics else read_lists(lists, split=split, root=root)
+    found = _Walk(root, follow_links)
+    found.run()
+    if not found.videos:
+        raise DataError(_nothing(found))
+    if clips is not None:
+        return replace(_from_kinetics(clips, found), lists=str(lists))
+    if listed is not None:
+        data = _from_lists(listed, found, val_fraction)
+        return replace(data, lists=str(lists), lists_split=listed.split)
+    return _from_folders(found, val_fraction)
+
+
+@dataclass
+class _Walk:
+    """Everything under `root`, by path relative to it; hidden names are passed over."""
+
+    root: Path
+    follow_links: bool
+    videos: set[str] = field(default_factory=set)
+    folders: set[str] = field(default_factory=set)
+    left_out: dict[str, str] = field(default_factory=dict)
+    others: Counter[str] = field(default_factory=Counter)
+    to_scan: list[str] = field(default_factory=lambda: [""])
+    linked: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.real_root = self.root.resolve()
+
+    def run(self) -> None:
+        """Fill the sets. Real folders come before linked ones: a video keeps the path that needs no link."""
+        seen: set[tuple[int, int]] = set()
+        while self.to_scan or self.linked:
+            folder = self.to_scan.pop() if self.to_scan else heapq.heappop(self.linked)
+            full = self.root / folder
+            try:
+                status = full.stat()
+                if (status.st_dev, status.st_ino) in seen:
+                    self.left_out[folder] = "link to a folder that is walked already"
+                    continue
+                seen.add((status.st_dev, status.st_ino))
+                with os.scandir(full) as scan:
+                    items = sorted(scan, key=lambda item: item.name)
+            except OSError as problem:
+                if not folder:
+                    raise DataError(f"{shown(self.root)}: {problem.strerror}; expected a readable folder") from problem
+                self.left_out[folder] = "unreadable folder"
+                continue
+            self.folders.add(folder)
+            for item in items:
+                if not item.name.startswith("."):
+                    self.take(item, f"{folder}/{item.name}" if folder else item.name)
+
+    def take(self, item: os.DirEntry[str], path: str) -> None:
+        """Sort one item into folders to scan, videos, left out or others, by its type alone: a FIFO is never opened."""
+        try:
+            path.encode()
+            # Only links and odd types need a stat: one a file is slow on network disks.
+            if item.is_file(follow_symlinks=False) or item.is_dir(follow_symlinks=False):
+                mode = stat.S_IFREG if item.is_file() else stat.S_IFDIR
+            else:
+                mode = item.stat().st_mode
+        except UnicodeEncodeError:
+            self.left_out[os.fsencode(path).decode(errors="backslashreplace")] = "file name is not valid UTF-8"
+            return
+        except OSError:
+            self.left_out[path] = "broken link" if item.is_symlink() else "unreadable"
+            return
+        is_video = is_video_name(path) and not stat.S_ISDIR(mode)
+        if not is_video and not stat.S_ISDIR(mode):
+            self.others["." + path.rpartition(".")[2].lower() if "." in item.name else "no extension"] += 1
+        elif item.is_symlink() and not self.follow_links and not self.is_inside(item):
+            self.left_out[path] = "symlink outside ROOT (--follow-links takes it)"
+        elif not is_video and item.is_symlink():
+            heapq.heappush(self.linked, path)
+        elif not is_video:
+            self.to_scan.append(path)
+        elif stat.S_ISREG(mode):
+            self.videos.add(path)
+        else:
+            self.left_out[path] = f"not a regular file ({_NOT_REGULAR.get(stat.S_IFMT(mode), 'unknown')})"
+
+    def is_inside(self, item: os.DirEntry[str]) -> bool:
+        """True if the link leads to something under the root."""
+        return Path(item.path).resolve().is_relative_to(self.real_root)
+
+
+def _from_folders(found: _Walk, val_fraction: float) -> Dataset:
+    """The data set that the folder names tell, with or without train and test folders."""
+    videos = sorted(found.videos)
+    tops = {path.partition("/")[0] for path in videos if "/" in path}
+    sides = {top: SPLIT_NAMES[top.lower()] for top in tops if top.lower() in SPLIT_NAMES}
+    named = set(sides.values())
+    # A class may be called "train": beside other classes, and with no test folder, it is one.
+    has_splits = bool(sides) and (len(sides) == len(tops) or ("train" in named and len(named) > 1))
+    depth = 1 if has_splits else 0
+    labelled: dict[str, tuple[str, str]] = {}
+    for path in videos:
+        *folders, _ = path.split("/")
+        if has_splits and folders and folders[0] not in sides:
+            found.left_out[path] = "beside the folders of the splits"
+        elif len(folders) <= depth:
+            found.left_out[path] = "not in a class folder"
+        else:
+            labelled[path] = (folders[depth], sides[folders[0]] if has_splits else "")
+    if not labelled:
+        raise DataError(
+            f"{shown(found.root)}: {len(videos)} videos, none in a class folder ({first_ten(videos)}); {_LAYOUTS}"
+        )
+    classes = tuple(sorted({name for name, _ in labelled.values()}))
+    label = {name: i for i, name in enumerate(classes)}
+    present = {side for _, side in labelled.values()}
+    entries = [Entry(path, label[name], final_split(side, present)) for path, (name, side) in labelled.items()]
+    warnings = ["no folder test or val beside train: there is nothing to evaluate on"] if present == {"train"} else []
+    if len(classes) == 1:
+        warnings.append(f"only one class, {shown(classes[0])}: is ROOT the folder that holds the class folders?")
+    return _dataset("folders", classes, entries, found, warnings, val_fraction)
+
+
+def _from_lists(listed: Lists, found: _Walk, val_fraction: float) -> Dataset:
+    """The data set of the lists, checked against what is on disk: missing files are one error."""
+    rows, warnings = _settle(listed.rows, listed.classes)
+    entries, missing, unusable = [], [], []
+    for row in rows:
+        if row.path in found.videos:
+            entries.append(Entry(row.path, row.label, row.split))
+        elif row.path in found.folders or row.path in found.left_out:
+            found.left_out.setdefault(row.path, "a folder, not a video")
+            unusable.append(row.path)
+        else:
+            missing.append(row.path)
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(rows)} listed videos are missing in {shown(found.root)}: "
+            f"{first_ten(sorted(missing))}; {_advice(sorted(missing), found)}"
+        )
+    if not entries:
+        raise DataError(f"none of {len(unusable)} listed videos can be used: {_some_left_out(found)}")
+    if unusable:
+        warnings.append(f"{len(unusable)} listed videos can't be used and are left out: {first_ten(sorted(unusable))}")
+    unlisted = found.videos - listed.unused - {entry.path for entry in entries}
+    if unlisted:
+        warnings.append(f"{len(unlisted)} videos in ROOT are in no list")
+    return _dataset(listed.kind, listed.classes, entries, found, warnings, val_fraction)
+
+
+def _from_kinetics(listed: KineticsLists, found: _Walk) -> Dataset:
+    """The data set of Kinetics' lists, as far as it is on disk. Raises DataError where nothing of it is."""
+    clips = find_clips(listed, found.videos)
+    if not clips.entries:
+        raise DataError(
+            f"none of the {len(listed.clips)} videos of {listed.shown} is in {shown(found.root)}: looked for names "
+            f"such as {first_ten([item.name for item in clips.missing[:3]])}; give the folder that they lie in as ROOT"
+        )
+    warnings = [*listed.warnings, *clips.warnings]
+    if unlisted := len(found.videos - {entry.path for entry in clips.entries}):
+        warnings.append(f"{unlisted} videos in ROOT are in no list")
+    kind = f"kinetics{len(listed.classes)}" if len(listed.classes) in (400, 600, 700) else "kinetics"
+    data = _dataset(kind, listed.classes, clips.entries, found, warnings, 0.0)
+    return replace(data, missing=clips.missing)
+
+
+def _settle(rows: Sequence[Row], classes: Sequence[str]) -> tuple[list[Row], list[str]]:
+    """The rows without exact duplicates, and the warning about those; one label and one split a video, or an error."""
+    first: dict[str, Row] = {}
+    leaks: dict[str, set[str]] = {}
+    kept = []
+    for row in rows:
+        earlier = first.setdefault(row.path, row)
+        if earlier is row:
+            kept.append(row)
+        elif earlier.label != row.label:
+            raise ListError(
+                f"{row.where}: {shown(row.path)} is {classes[row.label]!r} here and {classes[earlier.label]!r} at "
+                f"{earlier.where}; expected one label a video: remove one line"
+            )
+        elif earlier.split != row.split:
+            leaks.setdefault(row.path, {earlier.split}).add(row.split)
+    if leaks:
+        raise DataError(
+            f"leak: {len(leaks)} listed videos are in {_both(set().union(*leaks.values()))}: {first_ten(list(leaks))}; "
+            "keep each in one split"
+        )
+    _check_groups(kept, classes)
+    doubles = len(rows) - len(kept)
+    return kept, [f"{doubles} duplicate lines of the lists are ignored"] if doubles else []
+
+
+def _check_groups(rows: Sequence[Row], classes: Sequence[str]) -> None:
+    """Raise DataError if a UCF group, clips cut from one video, lies in more than one split."""
+    sides: dict[tuple[int, tuple[str, str]], dict[str, str]] = defaultdict(dict)
+    for row in rows:
+        if group := ucf_group(row.path):
+            sides[row.label, group].setdefault(row.split, row.path)
+    leaks = [
+        f"group {group} of {classes[label]} in {_both(files)} "
+        f"({' and '.join(shown(files[side]) for side in _ordered(files))})"
+        for (label, (_, group)), files in sorted(sides.items())
+        if len(files) > 1
+    ]
+    if leaks:
+        raise DataError(
+            f"leak: {len(leaks)} UCF groups are in more than one split: {first_ten(leaks)}; "
+            "clips of one group show the same scene: keep a group in one split"
+        )
+
+
+def _both(splits: Collection[str]) -> str:
+    """The splits as words of a message, train first."""
+    return " and ".join(_ordered(splits))
+
+
+def _ordered(splits: Collection[str]) -> list[str]:
+    return sorted(splits, key=("train", "val", "test").index)
+
+
+def _dataset(
+    kind: str, classes: tuple[str, ...], entries: Sequence[Entry], found: _Walk, warnings: list[str], fraction: float
+) -> Dataset:
+    """The data set with its held-out share, if no split is named, and the warnings about its classes."""
+    if not any(entry.split for entry in entries):
+        entries = _hold_out(entries, classes, fraction)
+    sizes = Counter(entry.label for entry in entries)
+    trained = {entry.label for entry in entries if entry.split == "train"}
+    for text, names in (
+        ("classes of the lists without a video", [c for i, c in enumerate(classes) if not sizes[i]]),
+        ("classes with only 1 video", [c for i, c in enumerate(classes) if sizes[i] == 1]),
+        ("classes without a train video", [c for i, c in enumerate(classes) if sizes[i] and i not in trained]),
+    ):
+        if names:
+            warnings.append(f"{text} ({len(names)}): {first_ten(names)}")
+    left_out = tuple(LeftOut(path, reason) for path, reason in sorted(found.left_out.items()))
+    ordered = tuple(sorted(entries, key=lambda entry: (entry.path, entry.span or (-1.0, -1.0))))
+    return Dataset(kind, classes, ordered, left_out, tuple(warnings))
+
+
+def _hold_out(entries: Iterable[Entry], classes: Sequence[str], fraction: float) -> list[Entry]:
+    """The entries with splits: in each class, whole groups in the order of a hash are "test" until the share is met."""
+    groups: dict[int, dict[str, list[Entry]]] = defaultdict(lambda: defaultdict(list))
+    for entry in entries:
+        group = ucf_group(entry.path)
+        groups[entry.label]["/".join((classes[entry.label], *group)) if group else entry.path].append(entry)
+    result: list[Entry] = []
+    for members in groups.values():
+        size = sum(len(clips) for clips in members.values())
+        wanted = max(1, round(fraction * size)) if fraction > 0 else 0
+        # A hash, unlike a draw, gives a video the same rank however many others come and go.
+        *first, last = sorted(members, key=lambda key: (hashlib.sha256(key.encode()).digest(), key))
+        held = 0
+        for key in (*first, last):
+            # The last group always trains: a class that is only tested can't be learned.
+            split = "test" if held < wanted and key != last else "train"
+            held += len(members[key]) if split == "test" else 0
+            result += (Entry(entry.path, entry.label, split) for entry in members[key])
+    return result
+
+
+def _nothing(found: _Walk) -> str:
+    others = ", ".join(sorted(found.others)[:5]) or "no other file"
+    left_out = f"; left out: {_some_left_out(found)}" if found.left_out else ""
+    return f"{shown(found.root)}: no video file; looked for {EXTENSIONS_SHOWN}, found {others}{left_out}; {_LAYOUTS}"
+
+
+def _some_left_out(found: _Walk) -> str:
+    return first_ten([f"{shown(path)}: {reason}" for path, reason in sorted(found.left_out.items())])
+
+
+def _advice(missing: Sequence[str], found: _Walk) -> str:
+    """What to do about missing files: the likeliest cause that the walk shows."""
+    for path in missing:
+        parts = path.split("/")
+        if any(part.startswith(".") for part in parts):
+            return f"{shown(path)} is hidden (leading dot) and passed over: rename it"
+        for depth in range(1, len(parts)):
+            if reason := found.left_out.get("/".join(parts[:depth])):
+                return f"{shown('/'.join(parts[:depth]))} is left out: {reason}"
+    deeper = next((path for path in sorted(found.videos) if path.endswith("/" + missing[0])), None)
+    if deeper:
+        return f"they may be one folder further down: give {shown(found.root / deeper[: -len(missing[0]) - 1])} as ROOT"
+    return "check that ROOT is the folder that holds the class folders and that it is complete"

@@ -1,0 +1,1 @@
+"""The index of a data set: one SQLite file with every video, its label, its split and its packets."""

@@ -1,0 +1,191 @@
+"""Writes an index: the tables of a data set's videos, in one transaction; see index.py, which reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.datasets.entries import Dataset, Span
+from pipelines.errors import IndexFileError, UsageError, VideoError
+from pipelines.index.probe_pool import Job, probe_all
+from pipelines.video.record import VideoRecord
+
+SCHEMA = 2
+COLUMNS = ("rowid", "label", "split", "num_frames", "height", "width")
+FIELDS = (
+    "path, size, mtime_ns, num_frames, height, width, codec, decoder, pix_fmt, fps, container, extradata, packets, "
+    "note, begin_seconds, end_seconds"
+)
+FIELD_COUNT = FIELDS.count(",") + 1
+_KEY = "path, begin_seconds, end_seconds"
+_TABLES = ("meta", "videos", "quarantine", "missing", "columns")
+_CREATE = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS videos (id INTEGER PRIMARY KEY, path TEXT NOT NULL, size INTEGER, mtime_ns INTEGER,
+  num_frames INTEGER, height INTEGER, width INTEGER, codec TEXT, decoder TEXT, pix_fmt TEXT, fps REAL, container TEXT,
+  extradata BLOB, packets BLOB, note TEXT, begin_seconds REAL NOT NULL DEFAULT -1, end_seconds REAL NOT NULL DEFAULT -1,
+  label INTEGER NOT NULL DEFAULT -1, split TEXT NOT NULL DEFAULT '', UNIQUE (path, begin_seconds, end_seconds));
+CREATE TABLE IF NOT EXISTS quarantine (path TEXT PRIMARY KEY, reason TEXT NOT NULL, detail TEXT NOT NULL,
+  size INTEGER, mtime_ns INTEGER);
+CREATE TABLE IF NOT EXISTS missing (name TEXT NOT NULL, split TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS columns (name TEXT PRIMARY KEY, data BLOB NOT NULL);
+"""
+Progress = Callable[[int, int], None]
+
+
+def write_tables(
+    path: Path,
+    root: Path,
+    data: Dataset,
+    *,
+    workers: int | None = None,
+    allow_partial: bool = False,
+    progress: Progress | None = None,
+) -> None:
+    """Make the index at `path` that of the videos of `data`, or bring it up to date; see VideoIndex.build."""
+    try:
+        connection = sqlite3.connect(path, timeout=1.0, isolation_level=None)
+    except sqlite3.OperationalError as error:
+        raise UsageError(
+            f"{path}: the index can't be written there ({error}); name another place with --index"
+        ) from error
+    with closing(connection):
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            _drop_other_schema(connection)
+            for statement in _CREATE.split(";"):
+                connection.execute(statement)
+            _update(connection, root, data, workers, allow_partial, progress)
+            connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            locked = "locked" in str(error)
+            hint = "another process is building it; wait for it" if locked else "name another place with --index"
+            raise UsageError(f"{path}: the index can't be written ({error}); {hint}") from error
+        except sqlite3.DatabaseError as error:
+            raise IndexFileError(
+                f"{path}: not an r3d-fast index ({error}); delete it or name another with --index"
+            ) from error
+
+
+def _update(
+    db: sqlite3.Connection,
+    root: Path,
+    data: Dataset,
+    workers: int | None,
+    allow_partial: bool,
+    progress: Progress | None,
+) -> None:
+    meta = dict(db.execute("SELECT key, value FROM meta"))
+    if meta.get("partial") not in (None, str(allow_partial)):
+        for table in _TABLES:
+            db.execute(f"DELETE FROM {table}")
+    whole = (-1.0, -1.0)
+    known = {(p, b, e): (s, m) for p, b, e, s, m in db.execute(f"SELECT {_KEY}, size, mtime_ns FROM videos")}
+    bad = {p: (s, m) for p, s, m in db.execute("SELECT path, size, mtime_ns FROM quarantine WHERE size IS NOT NULL")}
+    pending = []
+    for entry in data.entries:
+        stamp = _stamp(root / entry.path)
+        key = (entry.path, *(entry.span or whole))
+        if stamp is None or (known.get(key) != stamp and bad.get(shown_key(entry.path, entry.span)) != stamp):
+            pending.append((entry.path, entry.span))
+    wanted = {(entry.path, *(entry.span or whole)) for entry in data.entries}
+    gone = (known.keys() - wanted) | {(path, *(span or whole)) for path, span in pending}
+    db.executemany("DELETE FROM videos WHERE path = ? AND begin_seconds = ? AND end_seconds = ?", gone)
+    named = {shown_key(entry.path, entry.span) for entry in data.entries}
+    again = {shown_key(path, span) for path, span in pending}
+    db.executemany("DELETE FROM quarantine WHERE path = ?", [(p,) for p in (bad.keys() - named) | again])
+    db.execute("DELETE FROM quarantine WHERE size IS NULL")
+    done = len(data.entries) - len(pending)
+    for i, result in enumerate(probe_all(pending, root, workers=workers, allow_partial=allow_partial)):
+        _insert(db, root, pending[i], result)
+        if progress is not None:
+            progress(done + i + 1, len(data.entries))
+    db.executemany(
+        "INSERT OR REPLACE INTO quarantine VALUES (?, ?, '', NULL, NULL)", [(x.path, x.reason) for x in data.left_out]
+    )
+    db.execute("UPDATE videos SET label = -1, split = ''")
+    db.executemany(
+        "UPDATE videos SET label = ?, split = ? WHERE path = ? AND begin_seconds = ? AND end_seconds = ?",
+        ((e.label, e.split, e.path, *(e.span or whole)) for e in data.entries),
+    )
+    db.execute("DELETE FROM missing")
+    db.executemany("INSERT INTO missing VALUES (?, ?)", [(item.name, item.split) for item in data.missing])
+    _finish(db, root, data, allow_partial)
+
+
+def _drop_other_schema(db: sqlite3.Connection) -> None:
+    """Drop the tables of another version: they are made anew, and every file is looked at again."""
+    if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
+        return
+    found = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+    if found is not None and found[0] != str(SCHEMA):
+        for table in _TABLES:
+            db.execute(f"DROP TABLE IF EXISTS {table}")
+
+
+def shown_key(path: str, span: Span | None) -> str:
+    """How a video is named: its path, and its part as a media fragment (W3C, ``#t=10,20``)."""
+    return path if span is None else f"{path}#t={span[0]:g},{span[1]:g}"
+
+
+def _insert(db: sqlite3.Connection, root: Path, job: Job, result: VideoRecord | VideoError) -> None:
+    if isinstance(result, VideoError):
+        size, mtime_ns = _stamp(root / job[0]) or (-1, -1)
+        db.execute(
+            "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)",
+            (shown_key(*job), result.reason, result.detail, size, mtime_ns),
+        )
+        return
+    r = result
+    row = (r.path, r.size, r.mtime_ns, r.num_frames, r.height, r.width, r.codec, r.decoder, r.pix_fmt, r.fps)
+    places = ", ".join("?" * FIELD_COUNT)
+    db.execute(
+        f"INSERT INTO videos ({FIELDS}) VALUES ({places})",
+        (*row, r.container, r.extradata, r.table, r.note, r.begin_seconds, r.end_seconds),
+    )
+
+
+def _finish(db: sqlite3.Connection, root: Path, data: Dataset, allow_partial: bool) -> None:
+    """Write the columns that the sampler needs at once, and what tells two data sets apart."""
+    splits = sorted({entry.split for entry in data.entries})
+    query = (
+        "SELECT id, label, split, num_frames, height, width, path, size, begin_seconds, end_seconds FROM videos "
+        f"ORDER BY {_KEY}"
+    )
+    rows = [(i, label, splits.index(s), *rest) for i, label, s, *rest in db.execute(query)]
+    table = np.array([row[:6] for row in rows], np.int32).reshape(-1, 6)
+    db.executemany(
+        "INSERT OR REPLACE INTO columns VALUES (?, ?)",
+        ((name, np.ascontiguousarray(table[:, k]).tobytes()) for k, name in enumerate(COLUMNS)),
+    )
+    digest = hashlib.sha256()
+    for _, label, split, frames, _, _, path, size, begin, end in rows:
+        part = f"\0{begin:g}\0{end:g}" if end >= 0 else ""
+        digest.update(f"{path}\0{label}\0{splits[split]}\0{frames}\0{size}{part}\n".encode())
+    values = {
+        "schema": str(SCHEMA),
+        "root": str(root.resolve()),
+        "kind": data.kind,
+        "lists": data.lists,
+        "lists_split": "" if data.lists_split is None else str(data.lists_split),
+        "classes": json.dumps(data.classes),
+        "splits": json.dumps(splits),
+        "warnings": json.dumps(data.warnings),
+        "digest": digest.hexdigest(),
+        "partial": str(allow_partial),
+    }
+    db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns

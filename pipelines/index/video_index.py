@@ -1,0 +1,254 @@
+"""VideoIndex: the SQLite index of a data set. Videos, labels, splits and packet tables; built by demuxing, once.
+
+A build is one transaction: a kill leaves the old index or the new one. A later build looks only at files whose size or
+time changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from threading import get_ident
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.datasets.entries import Dataset, Missing
+from pipelines.datasets.recognition import recognise
+from pipelines.errors import DataError, IndexFileError
+from pipelines.index.tables import COLUMNS, FIELD_COUNT, FIELDS, SCHEMA, Progress, shown_key, write_tables
+from pipelines.sampler import VideoColumns
+from pipelines.video.record import VideoRecord
+
+SUFFIX = ".r3dindex"
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A file that is left out: its path relative to the root, a short reason, details."""
+
+    path: str
+    reason: str
+    detail: str = ""
+
+
+class VideoIndex:
+    """The videos of a data set. `len(index)` videos, `index[i]` the VideoRecord of video i (sorted by path and part).
+
+    `kind` says what was recognised, `lists` where its lists lay ("" without), `lists_split` which of their numbered
+    splits was taken (None where they have none).
+    """
+
+    def __init__(self, path: str | Path, root: str | Path | None = None) -> None:
+        """Open the index at `path`; `root` overrides the data set's folder, as after a move.
+
+        Raises IndexFileError if there is none, it is damaged or of another version.
+        """
+        self.path = Path(path)
+        self._root = root
+        self._connection: tuple[tuple[int, int], sqlite3.Connection] | None = None
+        if not self.path.is_file():
+            raise IndexFileError(f"{self.path}: no such index; make one with: r3d-fast data index ROOT")
+        try:
+            meta = dict(self._db.execute("SELECT key, value FROM meta"))
+            if meta.get("schema") != str(SCHEMA):
+                raise IndexFileError(
+                    f"{self.path}: index schema {meta.get('schema', 'unknown')}, expected {SCHEMA}; "
+                    f"{self._rebuild_hint(meta.get('root'))}"
+                )
+            blobs = dict(self._db.execute("SELECT name, data FROM columns"))
+            self._columns = {name: np.frombuffer(blobs[name], np.int32) for name in COLUMNS}
+            self.classes: tuple[str, ...] = tuple(json.loads(meta["classes"]))
+            self.splits: tuple[str, ...] = tuple(json.loads(meta["splits"]))
+            self.warnings: tuple[str, ...] = tuple(json.loads(meta["warnings"]))
+        except IndexFileError:
+            raise
+        except (sqlite3.DatabaseError, KeyError, ValueError) as error:
+            raise IndexFileError(f"{self.path}: not a readable index ({error}); {self._rebuild_hint(None)}") from error
+        self.kind, self.digest = meta["kind"], meta["digest"]
+        self.lists: str = meta.get("lists", "")
+        self.lists_split: int | None = int(meta["lists_split"]) if meta.get("lists_split") else None
+        self.root = Path(root if root is not None else meta["root"])
+
+    @classmethod
+    def open(cls, path: str | Path, root: str | Path | None = None) -> VideoIndex:
+        """The index at `path`; see VideoIndex."""
+        return cls(path, root)
+
+    @classmethod
+    def build(
+        cls,
+        root: str | Path,
+        *,
+        lists: str | Path | None = None,
+        split: int | None = None,
+        val_fraction: float = 0.2,
+        index: str | Path | None = None,
+        workers: int | None = None,
+        follow_links: bool = False,
+        allow_partial: bool = False,
+        progress: Progress | None = None,
+    ) -> VideoIndex:
+        """The index of the data set at `root`, made or brought up to date.
+
+        `lists`, `split`, `val_fraction`, `follow_links`: see datasets.recognise. It lies at `index`, else beside the
+        data set, else, where that is not writable, in the current folder. `workers` processes look at the files
+        (default: one a usable CPU); `allow_partial` takes truncated videos for what is left of them. Raises DataError
+        where there is nothing to index, ListError for a bad list, UsageError where `index` can't be written.
+        """
+        root = Path(root)
+        data = recognise(
+            root,
+            lists=Path(lists) if lists else None,
+            split=split,
+            val_fraction=val_fraction,
+            follow_links=follow_links,
+        )
+        path = Path(index) if index is not None else default_path(root)
+        return write_index(path, root, data, workers=workers, allow_partial=allow_partial, progress=progress)
+
+    def __len__(self) -> int:
+        return len(self._columns["rowid"])
+
+    def __getitem__(self, i: int) -> VideoRecord:
+        if not 0 <= i < len(self):
+            raise IndexError(f"video {i} of {len(self)}")
+        row = self._db.execute(
+            f"SELECT {FIELDS}, label, split FROM videos WHERE id = ?",
+            (int(self._columns["rowid"][i]),),
+        ).fetchone()
+        if row is None:
+            raise IndexFileError(f"{self.path}: video {i} is gone: the index was rebuilt while in use; start again")
+        return replace(_record(row), video_id=i, label=row[FIELD_COUNT], split=row[FIELD_COUNT + 1])
+
+    def __reduce__(self) -> tuple[type[VideoIndex], tuple[str, str]]:
+        """Pickle by path: each process opens the file itself."""
+        return type(self), (str(self.path), str(self.root))
+
+    def names(self) -> tuple[str, ...]:
+        """The name of each video, by its number: its path as the index has it; of a part of a file ``PATH#t=10,20``."""
+        rows = self._db.execute("SELECT id, path, begin_seconds, end_seconds FROM videos")
+        found = {rowid: shown_key(path, None if end < 0 else (begin, end)) for rowid, path, begin, end in rows}
+        return tuple(found[rowid] for rowid in self._columns["rowid"].tolist())
+
+    def columns(self, split: str | None = None) -> VideoColumns:
+        """The sampler's view of the videos of `split` (None: all). Raises DataError if the index has no such split."""
+        rows: NDArray[np.int64] = np.arange(len(self))
+        if split is not None:
+            if split not in self.splits:
+                raise DataError(f"{self.path}: no split {split!r}; it has {', '.join(self.splits) or 'none'}")
+            rows = np.flatnonzero(self._columns["split"] == self.splits.index(split))
+        wide = {name: self._columns[name][rows].astype(np.int64) for name in COLUMNS}
+        return VideoColumns(rows, wide["label"], wide["num_frames"], wide["height"], wide["width"])
+
+    @property
+    def quarantined(self) -> list[Quarantined]:
+        """What was left out, and why, sorted by path."""
+        rows = self._db.execute("SELECT path, reason, detail FROM quarantine ORDER BY path")
+        return [Quarantined(*row) for row in rows]
+
+    @property
+    def missing(self) -> list[Missing]:
+        """What the lists name and was not there when the index was built, in the order of the lists."""
+        return [Missing(*row) for row in self._db.execute("SELECT name, split FROM missing ORDER BY rowid")]
+
+    def largest_file(self, split: str | None = None) -> int:
+        """Bytes of the largest file of `split` (None: all)."""
+        query = "SELECT MAX(size) FROM videos WHERE ?1 IS NULL OR split = ?1"
+        return int(self._db.execute(query, (split,)).fetchone()[0] or 0)
+
+    def kinds(self, split: str | None = None, *, examples: int = 3) -> list[tuple[list[VideoRecord], int]]:
+        """(first videos, number of videos) of each kind in `split` (None: all): one codec, pixel format and note."""
+        query = (
+            f"SELECT {FIELDS}, place, count FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY codec, pix_fmt, note "
+            "ORDER BY id) AS place, COUNT(*) OVER (PARTITION BY codec, pix_fmt, note) AS count FROM videos "
+            "WHERE ?1 IS NULL OR split = ?1) WHERE place <= ?2 ORDER BY codec, pix_fmt, note, place"
+        )
+        found: list[tuple[list[VideoRecord], int]] = []
+        for row in self._db.execute(query, (split, examples)):
+            if row[FIELD_COUNT] == 1:
+                found.append(([], row[FIELD_COUNT + 1]))
+            found[-1][0].append(_record(row))
+        return found
+
+    def sizes(self) -> list[tuple[str, int, int]]:
+        """(codec, width, height) in px of the videos, each once."""
+        return list(self._db.execute("SELECT DISTINCT codec, width, height FROM videos ORDER BY 1, 2, 3"))
+
+    def counts(self, field: str, split: str | None = None) -> list[tuple[str, int]]:
+        """(value, videos) of `codec`, `size` ("320x240"), `note` or `split`, most frequent first.
+
+        Only the videos of `split` count (None: all).
+        """
+        expression = {"codec": "codec", "size": "width || 'x' || height", "note": "note", "split": "split"}[field]
+        query = (
+            f"SELECT {expression}, COUNT(*) FROM videos WHERE ?1 IS NULL OR split = ?1 GROUP BY 1 ORDER BY 2 DESC, 1"
+        )
+        return [(str(value), int(count)) for value, count in self._db.execute(query, (split,))]
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        """A connection of this process and thread: SQLite's must not cross a fork, and not be handed on."""
+        here = os.getpid(), get_ident()
+        if self._connection is None or self._connection[0] != here:
+            self._connection = here, _connect_to_read(self.path)
+        return self._connection[1]
+
+    def _rebuild_hint(self, root: str | None) -> str:
+        return f"delete it and run: r3d-fast data index {root or 'ROOT'} --index {self.path}"
+
+
+def default_path(root: Path) -> Path:
+    """Where the index of `root` is made: beside it, or in the current folder where that can't be written."""
+    resolved = root.resolve()
+    beside = resolved.parent / (resolved.name + SUFFIX)
+    # The mode bits are asked too, since they do not stop a superuser: a folder marked read-only is left alone.
+    writable = os.access(resolved.parent, os.W_OK) and bool(resolved.parent.stat().st_mode & 0o222)
+    return beside if writable else Path.cwd() / (resolved.name + SUFFIX)
+
+
+def find_index(root: str | Path) -> Path | None:
+    """The existing index of the data set at `root`: beside it or in the current folder; None if there is none."""
+    resolved = Path(root).resolve()
+    for folder in (resolved.parent, Path.cwd()):
+        path = folder / (resolved.name + SUFFIX)
+        if path.is_file():
+            return path
+    return None
+
+
+def write_index(
+    path: Path,
+    root: Path,
+    data: Dataset,
+    *,
+    workers: int | None = None,
+    allow_partial: bool = False,
+    progress: Progress | None = None,
+) -> VideoIndex:
+    """The index at `path` of the videos of `data`, made or brought up to date in one transaction."""
+    write_tables(path, root, data, workers=workers, allow_partial=allow_partial, progress=progress)
+    return VideoIndex(path, root)
+
+
+def _record(row: Sequence[object]) -> VideoRecord:
+    return VideoRecord(*row[:FIELD_COUNT])  # type: ignore[arg-type]
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    """A connection that may finish the rollback of a killed build; read-only where the folder is."""
+    address = "file:" + quote(str(path.resolve()))
+    for mode in ("rw", "ro"):
+        connection = sqlite3.connect(f"{address}?mode={mode}", uri=True)
+        try:
+            connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+        except sqlite3.OperationalError:
+            connection.close()
+            continue
+        return connection
+    raise sqlite3.DatabaseError("it can't be opened for reading")

@@ -1,0 +1,1 @@
+"""What this machine has: usable CPUs, the device that clips are made on, the NVIDIA driver and its GPUs."""

@@ -1,0 +1,1 @@
+"""One video file: what it holds, its packets, and its frames."""

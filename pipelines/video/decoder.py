@@ -1,0 +1,233 @@
+"""Packets to pixels. The only file that decodes.
+
+The law: the frames that come out are bit-identical to those of PyAV's full sequential decode, or an error is raised.
+Every packet carries its number as timestamp, so a frame says which packet it came from, whatever order it comes in.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from pipelines.errors import FrameError, R3DFastError, VideoError
+from pipelines.video.packet_reader import check_unchanged, read_packets
+from pipelines.video.packets import PacketTable, Run, select, whole
+from pipelines.video.record import VideoRecord
+from pipelines.video.scaler import Box, BoxScaler, rgb_pixels
+
+
+@dataclass(frozen=True)
+class ScannedFrame:
+    """One frame of a full sequential decode: the number of its packet (None: unknown), its size in px, its format."""
+
+    packet: int | None
+    height: int
+    width: int
+    pix_fmt: str
+    corrupt: bool
+
+
+def scan_frames(path: str) -> Iterator[ScannedFrame]:
+    """Every frame of a full sequential decode, pixels dropped. Raises av.error.FFmpegError where decoding fails."""
+    with av.open(path, metadata_errors="ignore") as container:
+        stream = container.streams.video[0]
+        for number, packet in enumerate(container.demux(stream)):
+            if packet.size:
+                packet.pts = number
+            for frame in packet.decode():
+                yield ScannedFrame(frame.pts, frame.height, frame.width, frame.format.name, frame.is_corrupt)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What one clip takes of a video's frames, and where it goes.
+
+    `frames` int [T]: numbers in display order, in any order, repeats allowed. `box` (y, x, height, width) in px of
+    each frame is cut out; with `size_px` it is also scaled to a square of that side by the decoder's own scaler (see
+    scaling.py). `out` is written: uint8 [T, height, width, 3] or [T, size_px, size_px, 3], RGB.
+    """
+
+    frames: Sequence[int] | NDArray[np.integer]
+    box: Box
+    size_px: int | None
+    out: NDArray[np.uint8]
+
+
+@dataclass
+class ReadStatistics:
+    """What reading has cost so far: wall seconds by stage, bytes of file, packets decoded."""
+
+    read_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    convert_seconds: float = 0.0
+    bytes_read: int = 0
+    packets: int = 0
+
+
+class FrameReader:
+    """Reads frames of indexed videos; keeps its colour converter and scalers. One per process or thread."""
+
+    def __init__(self) -> None:
+        self.statistics = ReadStatistics()
+        self._reformatter = VideoReformatter()
+        self._scaler = BoxScaler()
+
+    def read(
+        self,
+        record: VideoRecord,
+        frames: Sequence[int] | NDArray[np.integer],
+        *,
+        root: str = "",
+        box: Box | None = None,
+    ) -> NDArray[np.uint8]:
+        """Frames `frames` of the video, uint8 [T, H, W, 3], RGB; with `box` only that part of each.
+
+        `frames` are 0-based numbers in display order, in any order, repeats allowed. Raises what `fill` raises.
+        """
+        box = box or (0, 0, record.height, record.width)
+        out = np.empty((len(frames), box[2], box[3], 3), np.uint8)
+        self.fill(record, [Cut(frames, box, None, out)], root=root)
+        return out
+
+    def fill(self, record: VideoRecord, cuts: Sequence[Cut], *, root: str = "") -> None:
+        """Write the frames of all `cuts` where they go, out of one decode pass over what any of them needs.
+
+        Raises VideoError if the file is gone or changed since it was indexed, FrameError if a frame can't be had
+        exactly, IndexError if it doesn't exist; what was written by then is to be thrown away.
+        """
+        path = os.path.join(root, record.path)  # noqa: PTH118 - in the hot path, and root may be empty
+        table = record.packets
+        places: dict[int, list[tuple[Cut, int]]] = {}
+        for cut in cuts:
+            for place, number in enumerate(cut.frames):
+                places.setdefault(int(number), []).append((cut, place))
+        begin, before = perf_counter(), self.statistics.read_seconds + self.statistics.convert_seconds
+        try:
+            check_unchanged(path, record)
+            # A part of a file has not all that a damaged one would need: it ends in an error instead.
+            for choose in (select, whole) if not table.left_out else (select,):
+                left = dict(places)
+                for wanted, frame in self._frames(path, record, table, choose(table, list(places))):
+                    if frame.is_corrupt and choose is select and not table.ordinal:
+                        break  # damage is concealed out of what the decoder saw before: show it everything
+                    if wanted is None:
+                        continue
+                    _check_size(path, wanted, frame, record)
+                    self._write(frame, left.pop(wanted))
+                else:
+                    if not left:
+                        return
+        except R3DFastError:
+            raise
+        except (av.error.FFmpegError, ValueError) as error:  # PyAV raises ValueError for some damage
+            raise FrameError(path, "does not decode", str(error)) from error
+        except OSError as error:
+            raise VideoError(path, "can't be read", error.strerror or str(error)) from error
+        finally:
+            spent = self.statistics.read_seconds + self.statistics.convert_seconds - before
+            self.statistics.decode_seconds += perf_counter() - begin - spent
+        raise FrameError(
+            path,
+            "frames missing",
+            f"{sorted(left)[:10]} of {record.num_frames} did not come out of the decoder; "
+            "the file is damaged or changed: index the data set again",
+        )
+
+    def _write(self, frame: av.VideoFrame, places: list[tuple[Cut, int]]) -> None:
+        begin = perf_counter()
+        whole_frame: NDArray[np.uint8] | None = None
+        for cut, place in places:
+            if cut.size_px is not None:
+                cut.out[place] = self._scaler.scale(frame, cut.box, cut.size_px)
+                continue
+            if whole_frame is None:
+                # One thread: by default FFmpeg splits even small frames over all cores, which costs more than it saves.
+                whole_frame = rgb_pixels(self._reformatter.reformat(frame, format="rgb24", threads=1))
+            y, x, height, width = cut.box
+            cut.out[place] = whole_frame[y : y + height, x : x + width]
+        self.statistics.convert_seconds += perf_counter() - begin
+
+    def _frames(
+        self, path: str, record: VideoRecord, table: PacketTable, runs: list[Run]
+    ) -> Iterator[tuple[int | None, av.VideoFrame]]:
+        """(frame number, frame) of every wanted frame, and (None, frame) of those decoded on the way."""
+        if table.ordinal:
+            self.statistics.bytes_read += record.size
+            yield from _counted(path, runs)
+            return
+        context = _open_context(record)
+        for run in runs:
+            wanted: dict[int | None, int] = dict(run.wanted)  # type: ignore[arg-type]  # None: no key of it
+            for packet in self._packets(path, table, run):
+                for frame in context.decode(packet):
+                    yield wanted.pop(frame.pts, None), frame
+            for frame in context.decode(None):
+                yield wanted.pop(frame.pts, None), frame
+            context.flush_buffers()
+
+    def _packets(self, path: str, table: PacketTable, run: Run) -> Iterator[av.Packet[Any]]:
+        """The run's packets, each with its number as timestamp."""
+        begin = perf_counter()
+        pairs = list(read_packets(path, table, run))
+        self.statistics.read_seconds += perf_counter() - begin
+        self.statistics.packets += len(run.packets)
+        self.statistics.bytes_read += int(table.size[run.packets].sum())
+        for number, data in pairs:
+            # Not av.Packet(data): that lends the decoder our buffer, and it reads up to 64 bytes past the end,
+            # which must be zeros. A packet made by size has them.
+            packet = av.Packet(len(data))
+            packet.update(data)  # type: ignore[arg-type]  # any buffer will do
+            packet.pts = number
+            yield packet
+
+
+def read_frames(
+    record: VideoRecord, frames: Sequence[int] | NDArray[np.integer], *, root: str | Path = ""
+) -> NDArray[np.uint8]:
+    """Frames `frames` of a video, uint8 [T, H, W, 3], RGB: PyAV's `to_ndarray(format="rgb24")`, bit for bit.
+
+    `frames` are 0-based numbers in display order of a full sequential decode, in any order, repeats allowed;
+    `root` is the folder that `record.path` is relative to. Raises what FrameReader.read raises.
+    """
+    return FrameReader().read(record, frames, root=str(root))
+
+
+def _check_size(path: str, number: int, frame: av.VideoFrame, record: VideoRecord) -> None:
+    if frame.height != record.height or frame.width != record.width:
+        raise FrameError(
+            path,
+            "frame size changes",
+            f"frame {number} is {frame.width}x{frame.height}, the index says {record.width}x{record.height}",
+        )
+
+
+def _open_context(record: VideoRecord) -> av.VideoCodecContext:
+    context = av.CodecContext.create(record.decoder, "r")
+    assert isinstance(context, av.VideoCodecContext)
+    context.extradata = record.extradata or None
+    context.width, context.height = record.width, record.height
+    context.thread_count = 1  # workers are the parallelism; slices on threads would only fight them
+    if record.codec == "h264":
+        # Without it the decoder guesses the reordering depth and drops pictures that come later than it guessed.
+        context.options = {"strict": "1"}
+    return context
+
+
+def _counted(path: str, runs: list[Run]) -> Iterator[tuple[int, av.VideoFrame]]:
+    wanted = {count: frame for run in runs for count, frame in run.wanted.items()}
+    with av.open(path, metadata_errors="ignore") as container:
+        for count, frame in enumerate(container.decode(container.streams.video[0])):
+            if count in wanted:
+                yield wanted.pop(count), frame
+            if not wanted:
+                return

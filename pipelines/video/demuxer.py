@@ -1,0 +1,106 @@
+"""The packets of a file in the container's order, and whether its bytes can be read by offset. No decoding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from pipelines.errors import VideoError
+from pipelines.video.bitstream import packet_flags, single_picture
+
+_CHUNK_HEADER = 8  # AVI: four characters and a size precede each packet
+
+
+@dataclass
+class PacketList:
+    """What demuxing gives; arrays are [P], in the file's order."""
+
+    offset: NDArray[np.int64]  # bytes; meaningless where not addressable
+    size: NDArray[np.int64]
+    flags: NDArray[np.uint8]  # of bitstream.packet_flags; empty for MPEG-4, whose headers tell more
+    pts: NDArray[np.int64] | None  # None: missing or repeated somewhere
+    first: bytes  # the first packet
+    addressable: bool  # the file's bytes at `offset` are the packet, compared one by one
+    sound: bool  # an MP4 that hides nothing, each packet one picture
+    truncated: bool
+
+
+def list_packets(path: str, stream: VideoStream, data: NDArray[np.uint8]) -> PacketList:
+    """The packets of `stream`; `data` is the whole file, uint8 [bytes]. Raises VideoError if there are none."""
+    is_mpeg4 = stream.codec_context.codec.canonical_name == "mpeg4"
+    indexed = _from_avi_index(stream, data) if is_mpeg4 else None
+    return indexed or _demux(path, stream, data, is_mpeg4)
+
+
+def _from_avi_index(stream: VideoStream, data: NDArray[np.uint8]) -> PacketList | None:
+    """The packets of an AVI from its own index, or None where the index is not proved by the chunks it points to.
+
+    Three times faster than demuxing; what is proved: as many entries as the header says frames, and before each a
+    chunk header with the stream's number and the same size.
+    """
+    if stream.container.format.name != "avi" or int.from_bytes(data[4:8].tobytes(), "little") + 8 > len(data):
+        return None
+    entries = [(entry.pos, entry.size) for entry in getattr(stream, "index_entries", ())]
+    if not entries or len(entries) != stream.frames:
+        return None
+    table = np.array(entries, np.int64)
+    at, size = table[:, 0], table[:, 1]
+    if size.min() <= 0 or at.min() < 0 or (at + _CHUNK_HEADER + size).max() > len(data) or np.any(np.diff(at) <= 0):
+        return None
+    head = data[at[:, None] + np.arange(_CHUNK_HEADER)]
+    number = np.frombuffer(b"%02d" % stream.index, np.uint8)
+    if np.any(head[:, :2] != number) or np.any(np.ascontiguousarray(head[:, 4:]).view("<u4")[:, 0] != size):
+        return None
+    offset = at + _CHUNK_HEADER
+    first = data[offset[0] : offset[0] + size[0]].tobytes()
+    return PacketList(offset, size.copy(), np.zeros(0, np.uint8), None, first, True, False, False)
+
+
+def _demux(path: str, stream: VideoStream, data: NDArray[np.uint8], is_mpeg4: bool) -> PacketList:
+    context, container = stream.codec_context, stream.container
+    assert isinstance(container, InputContainer)
+    codec, extradata = context.codec.canonical_name, context.extradata or b""
+    intra_only = bool(context.codec.properties & 1)  # AV_CODEC_PROP_INTRA_ONLY
+    view = data.data
+    rows: list[tuple[int, int, int | None]] = []
+    flags: list[int] = []
+    first = b""
+    is_mp4 = "mp4" in container.format.name
+    addressable, sound, truncated = True, is_mp4, False
+    for packet in container.demux(stream):
+        if not packet.size:
+            continue
+        if packet.is_corrupt:
+            truncated = True
+            break
+        content = bytes(packet)
+        first = first or content
+        at = -1 if packet.pos is None else packet.pos
+        addressable = addressable and at >= 0 and view[at : at + len(content)] == content
+        if not is_mpeg4:
+            flags.append(packet_flags(codec, content, packet.is_keyframe, extradata, intra_only))
+            sound = sound and not packet.is_discard and single_picture(codec, content, extradata)
+        rows.append((at, len(content), packet.pts))
+    if not rows:
+        raise VideoError(path, "no video packets", "the container opens but holds no picture")
+    stamps = [row[2] for row in rows if row[2] is not None]
+    unique = len(set(stamps)) == len(rows)
+    table = np.array([row[:2] for row in rows], np.int64)
+    if container.format.name == "avi":
+        truncated = truncated or int.from_bytes(data[4:8].tobytes(), "little") + 8 > len(data)
+    elif is_mp4:
+        truncated = truncated or len(rows) < stream.frames
+    return PacketList(
+        table[:, 0].copy(),
+        table[:, 1].copy(),
+        np.array(flags, np.uint8),
+        np.array(stamps, np.int64) if unique else None,
+        first,
+        addressable,
+        sound and unique and not truncated,
+        truncated,
+    )

@@ -1,0 +1,77 @@
+"""The bytes of packets, out of the file: by byte range where the container allows it, by demuxing where not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import av
+import av.error
+
+from pipelines.errors import VideoError
+from pipelines.video.packets import PacketTable, Run
+from pipelines.video.record import VideoRecord
+
+
+def check_unchanged(path: str, record: VideoRecord) -> None:
+    """None if the file is the one that was indexed. Raises VideoError if it changed, OSError if it is gone."""
+    status = os.stat(path)  # noqa: PTH116 - in the hot path
+    if status.st_size != record.size or status.st_mtime_ns != record.mtime_ns:
+        raise VideoError(
+            path,
+            "changed since it was indexed",
+            f"{record.size} bytes then, {status.st_size} now; index the data set again",
+        )
+
+
+def read_packets(path: str, table: PacketTable, run: Run) -> Iterator[tuple[int, bytes | memoryview]]:
+    """(number, bytes) of the run's packets in decoding order, the cheapest way the container allows."""
+    return read_ranges(path, table, run) if table.addressable else demux_packets(path, table, run)
+
+
+def read_ranges(path: str, table: PacketTable, run: Run) -> Iterator[tuple[int, bytes | memoryview]]:
+    """(number, bytes) of the run's packets, out of one read of the byte range they span."""
+    offset, size = table.offset[run.packets], table.size[run.packets]
+    begin, end = int(offset.min()), int((offset + size).max())
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        if end - begin > 4 * int(size.sum()) + 2**20:  # a sparse run, such as a long one without its B-pictures
+            for number, at, length in zip(run.packets.tolist(), offset.tolist(), size.tolist(), strict=True):
+                yield number, os.pread(descriptor, length, at)
+            return
+        data = memoryview(os.pread(descriptor, end - begin, begin))
+    finally:
+        os.close(descriptor)
+    for number, at, length in zip(run.packets.tolist(), (offset - begin).tolist(), size.tolist(), strict=True):
+        yield number, data[at : at + length]
+
+
+def demux_packets(path: str, table: PacketTable, run: Run) -> Iterator[tuple[int, bytes]]:
+    """(number, bytes) of the run's packets, by seeking in the container; packets are known again by timestamp."""
+    assert table.pts is not None
+    number_of = {pts: number for number, pts in enumerate(table.pts.tolist())}
+    left = set(run.packets.tolist())
+    first, last = int(run.packets[0]), int(run.packets[-1])
+    for seeks in (True, False):
+        with av.open(path, metadata_errors="ignore") as container:
+            stream = container.streams.video[0]
+            if seeks:
+                try:
+                    container.seek(int(table.pts[first]), stream=stream)
+                except av.error.FFmpegError:
+                    continue  # too short a file, say: read from the beginning instead
+            started = False
+            for packet in container.demux(stream):
+                number = number_of.get(packet.pts) if packet.pts is not None and packet.size else None
+                if number is None or number < first:
+                    continue
+                if not started and number != first:
+                    break  # the seek went past the packet: read from the beginning instead
+                started = True
+                if number in left:
+                    left.discard(number)
+                    yield number, bytes(packet)
+                if number >= last or not left:
+                    return
+            if started:
+                return

@@ -1,0 +1,256 @@
+"""One video file looked at once: is it usable, how many frames will decode, which packets give them."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import av.error
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.datasets.entries import Span
+from pipelines.errors import VideoError
+from pipelines.video.bitstream import DROPPABLE, START, mpeg4_pictures, parse_video_object_layer
+from pipelines.video.decoder import ScannedFrame, scan_frames
+from pipelines.video.demuxer import PacketList, list_packets
+from pipelines.video.packets import PacketTable
+from pipelines.video.record import VideoRecord
+
+MAX_PIXELS = 4096 * 2304  # a frame larger than this is refused before it is decoded: 28 MB as RGB
+_VOP = b"\0\0\1\xb6"
+_CUT_SLACK_SECONDS = 1.0  # cutting tools end at the next key frame or audio packet
+_ROUNDING_SECONDS = 1e-5  # containers round times: the frame at 10 s may be stamped 9.999999
+Times = NDArray[np.float64]
+
+
+def probe_video(
+    path: str | Path, *, root: str | Path = "", allow_partial: bool = False, span: Span | None = None
+) -> VideoRecord:
+    """The record of the video at `root`/`path`, its frames counted as a full decode gives them.
+
+    With a `span` only the frames shown from its first second on and before its second one, counted from the start of
+    the file as players do; see `frame_times`. A file hardly longer than its span is taken for one that was cut already.
+
+    MPEG-4 part 2 is counted from its VOP headers, H.264 and HEVC in a sound MP4 from the container; all else, and
+    whatever leaves doubt, by decoding. Raises VideoError with a short reason; `allow_partial` takes a truncated file
+    for what is left of it.
+    """
+    name = str(path)
+    full = str(Path(root) / name) if str(root) else name
+    status = check_regular(full)
+    try:
+        with Path(full).open("rb") as file:
+            # Never closed by hand: the traceback of an error still holds arrays that lie on the map.
+            data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+        record, clock = _probe(name, full, status, data, allow_partial)
+        return record if span is None else _part(full, record, frame_times(record, clock), span)
+    except av.error.FFmpegError as error:
+        raise VideoError(full, "not a readable video", error.strerror or str(error)) from error
+    except OSError as error:
+        raise VideoError(full, "can't be read", error.strerror or str(error)) from error
+
+
+def check_regular(path: str) -> os.stat_result:
+    """The file's status. Raises VideoError if it is missing, empty or not a regular file; opens nothing."""
+    try:
+        status = Path(path).stat()
+    except OSError as error:
+        raise VideoError(path, "can't be read", error.strerror or str(error)) from error
+    if not stat.S_ISREG(status.st_mode):
+        kind = "FIFO" if stat.S_ISFIFO(status.st_mode) else "folder" if stat.S_ISDIR(status.st_mode) else "device"
+        raise VideoError(path, f"not a regular file ({kind})")
+    if status.st_size == 0:
+        raise VideoError(path, "empty", "0 bytes")
+    return status
+
+
+class Clock(NamedTuple):
+    """What tells times: stamps of packets int64 [P] (None: no usable ones), seconds a tick, seconds at the start."""
+
+    pts: NDArray[np.int64] | None
+    tick: float
+    start: float
+
+
+def frame_times(record: VideoRecord, clock: Clock) -> Times:
+    """When each frame of the file is shown, float64 [F], in seconds from its start.
+
+    By the time stamps of its packets; where these are missing, repeated, not in the order of display or of other
+    packets, or frames can't be told by packet, frame k is shown at k / fps. So it is in AVI, which stores no stamps.
+    """
+    table = record.packets
+    even: Times = np.arange(table.num_frames, dtype=np.float64) / (record.fps or 25.0)
+    if clock.pts is None or len(clock.pts) != len(table.offset) or table.ordinal or record.container == "avi":
+        return even
+    times: Times = np.asarray(clock.pts[table.frame_packet], np.float64) * clock.tick - clock.start
+    return even if np.any(np.diff(times) < 0) else times
+
+
+def _part(path: str, record: VideoRecord, times: Times, span: Span) -> VideoRecord:
+    """The record of the frames of `span`. Raises VideoError if the file has none there."""
+    begin, end = span
+    record = replace(record, begin_seconds=begin, end_seconds=end)
+    gap = 1 / (record.fps or 25.0)
+    if times[-1] - times[0] + gap <= end - begin + _CUT_SLACK_SECONDS:
+        return record
+    first, last = np.searchsorted(times + _ROUNDING_SECONDS, [begin, end]).tolist()
+    if first == last:
+        raise VideoError(path, "no frame in its range", f"{begin:g} to {end:g} s of {times[-1] + gap:.1f} s")
+    notes = [record.note] * bool(record.note) + ["ends before its range"] * bool(times[-1] + 2 * gap < end)
+    table = record.packets.part(first, last)
+    return replace(record, num_frames=table.num_frames, table=table.to_bytes(), note="; ".join(notes))
+
+
+def _probe(
+    name: str, full: str, status: os.stat_result, data: NDArray[np.uint8], allow_partial: bool
+) -> tuple[VideoRecord, Clock]:
+    """The record of the whole file, and its clock."""
+    head = data[:12].tobytes()
+    is_avi = head[:4] == b"RIFF" and head[8:12] == b"AVI "
+    # The format named outright saves FFmpeg a third of the opening time.
+    with av.open(full, format="avi" if is_avi else None, metadata_errors="ignore") as container:
+        streams = [s for s in container.streams.video if not s.disposition & 0x400]  # 0x400: an attached picture
+        if not streams:
+            raise VideoError(full, "no video stream")
+        stream = streams[0]
+        context = stream.codec_context
+        if context is None:
+            raise VideoError(full, "unknown codec", "FFmpeg has no decoder for it")
+        if context.width * context.height > MAX_PIXELS and context.codec.canonical_name != "mpeg4":
+            raise _too_large(full, context.width, context.height)
+        packets = list_packets(full, stream, data)
+        if packets.truncated and not allow_partial:
+            raise VideoError(full, "truncated", f"{len(packets.offset)} packets left")
+        base = {
+            "path": name,
+            "size": status.st_size,
+            "mtime_ns": status.st_mtime_ns,
+            "codec": context.codec.canonical_name,
+            "decoder": context.name,
+            "fps": float(stream.average_rate or stream.guessed_rate or Fraction(0)),
+            "container": container.format.name.split(",")[0],
+            "note": _note(full, container.format.name, packets),
+        }
+        extradata = context.extradata or b""
+        pix_fmt = context.pix_fmt or ""
+        size = (context.height, context.width)
+        clock = Clock(packets.pts, float(stream.time_base or 0), (container.start_time or 0) / av.time_base)
+    if base["codec"] == "mpeg4":
+        record = _from_vops(full, base, data, packets, extradata, pix_fmt)
+        if record is not None:
+            return record, clock
+        size = _layer_size(full, extradata + packets.first) or size
+    if size[0] * size[1] > MAX_PIXELS:
+        raise _too_large(full, size[1], size[0])
+    return _from_decode(full, base, packets, extradata), clock
+
+
+def _from_vops(
+    path: str, base: dict[str, object], data: NDArray[np.uint8], packets: PacketList, extradata: bytes, pix_fmt: str
+) -> VideoRecord | None:
+    """The record of an MPEG-4 part 2 stream from its headers, or None where only decoding tells."""
+    if not packets.addressable or packets.truncated:
+        return None
+    # What precedes the first picture is parsed again at each start, so that a decoder that begins later knows as much
+    # (which encoder wrote the stream decides its inverse transform).
+    header = packets.first[: packets.first.find(_VOP)] if _VOP in packets.first else b""
+    if header and header not in extradata:
+        extradata += header
+    packed = any(mark in extradata and b"p" in extradata.split(mark, 1)[1][:16] for mark in (b"DivX", b"divx"))
+    pictures = mpeg4_pictures(data, packets.offset, packets.size, extradata, packed=packed)
+    layer = parse_video_object_layer(extradata)
+    if pictures is None or pictures.frame_packet is None or layer is None:
+        return None
+    if layer.width * layer.height > MAX_PIXELS:
+        raise _too_large(path, layer.width, layer.height)
+    table = PacketTable(pictures.offset, pictures.size, pictures.flags, pictures.frame_packet)
+    return VideoRecord(
+        **base,  # type: ignore[arg-type]
+        num_frames=table.num_frames,
+        height=layer.height,
+        width=layer.width,
+        pix_fmt=pix_fmt or "yuv420p",
+        extradata=extradata,
+        table=table.to_bytes(),
+    )
+
+
+def _layer_size(path: str, header: bytes) -> tuple[int, int] | None:
+    layer = parse_video_object_layer(header)
+    return (layer.height, layer.width) if layer else None
+
+
+def _from_decode(path: str, base: dict[str, object], packets: PacketList, extradata: bytes) -> VideoRecord:
+    """The record by a full sequential decode; by the first frame alone where the container leaves no doubt."""
+    count = len(packets.offset)
+    flags = packets.flags if len(packets.flags) else np.zeros(count, np.uint8)
+    sure = packets.sound and packets.addressable and bool(flags[0] & START)
+    frames: list[ScannedFrame] = []
+    for frame in scan_frames(path):
+        if frames and (frame.height, frame.width) != (frames[0].height, frames[0].width):
+            raise VideoError(
+                path,
+                "frame size changes",
+                f"{frames[0].width}x{frames[0].height}, then {frame.width}x{frame.height}",
+            )
+        if frame.packet is None or frame.packet < count or not packets.truncated:
+            frames.append(frame)
+        if sure:
+            break
+    if not frames:
+        raise VideoError(path, "no frame decodes")
+    ordinal = False
+    if sure:
+        assert packets.pts is not None
+        shown = np.argsort(packets.pts, kind="stable")
+    else:
+        tags = [frame.packet for frame in frames]
+        ordinal = None in tags or len(set(tags)) < len(tags)
+        shown = np.arange(len(frames)) if ordinal else np.array(tags, np.int64)
+        if len(frames) != count or any(frame.corrupt for frame in frames):
+            flags = np.zeros(count, np.uint8)  # a decoder that conceals damage remembers what came before it
+        if base["codec"] == "h264":
+            # Streams outside a sound MP4 are often damaged in ways that only show when pictures are left out.
+            flags = flags & ~np.uint8(DROPPABLE)
+    flags = flags.copy()
+    flags[0] |= START
+    addressable = packets.addressable
+    if not addressable and packets.pts is None:
+        ordinal, shown = True, np.arange(len(frames))
+    pts = None if addressable else packets.pts if packets.pts is not None else np.zeros(count, np.int64)
+    table = PacketTable(np.maximum(packets.offset, 0), packets.size, flags, shown, pts, ordinal)
+    return VideoRecord(
+        **base,  # type: ignore[arg-type]
+        num_frames=len(shown),
+        height=frames[0].height,
+        width=frames[0].width,
+        pix_fmt=frames[0].pix_fmt,
+        extradata=extradata,
+        table=table.to_bytes(),
+    )
+
+
+def _note(path: str, formats: str, packets: PacketList) -> str:
+    """What a user may want to know of the file: a name that hides its content, uneven timing, a missing end."""
+    notes = []
+    ending = Path(path).suffix.lower().lstrip(".")
+    if ending == "avi" and "avi" not in formats:
+        notes.append(f"{formats.split(',')[0]} content under an .avi name")
+    if packets.truncated:
+        notes.append("truncated")
+    if packets.pts is not None and "avi" not in formats and len(packets.pts) > 2:
+        steps = np.diff(np.sort(packets.pts))
+        if steps.max() > 2 * max(1, int(np.median(steps))) or steps.min() * 2 < int(np.median(steps)):
+            notes.append("uneven frame times")
+    return "; ".join(notes)
+
+
+def _too_large(path: str, width: int, height: int) -> VideoError:
+    return VideoError(path, "too large", f"{width}x{height} px, the limit is {MAX_PIXELS} px a frame")

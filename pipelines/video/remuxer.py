@@ -1,0 +1,243 @@
+"""A clip's packets as a small video in memory, for decoders that take files: DALI's, on the CPU or on NVDEC.
+
+The container is Matroska for every codec: it is quick to write and says of each packet when it is shown, which AVI
+can't (with B-frames its readers would count in decoding order). One tick of its clock is one frame, and each packet
+gives one frame: decoders that count packets and those that count frames agree.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import av.error
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.errors import FrameError, R3DFastError, VideoError
+from pipelines.video.bitstream import DROPPABLE, SILENT, START
+from pipelines.video.packet_reader import check_unchanged, read_packets
+from pipelines.video.packets import PacketTable, Run, select
+from pipelines.video.record import VideoRecord
+
+Data = bytes | bytearray | memoryview
+
+CODEC_IDS = {
+    "mpeg4": b"V_MPEG4/ISO/ASP",
+    "mpeg1video": b"V_MPEG1",
+    "mpeg2video": b"V_MPEG2",
+    "mjpeg": b"V_MJPEG",
+    "h264": b"V_MPEG4/ISO/AVC",
+    "hevc": b"V_MPEGH/ISO/HEVC",
+    "vp8": b"V_VP8",
+    "vp9": b"V_VP9",
+    "av1": b"V_AV1",
+}
+INEXACT = "can't be remuxed exactly"  # the reason of the error that says: decode these frames from the file instead
+_MOST_TICKS = 2**15 - 1  # a block's time is a signed 16-bit offset from its cluster's
+_VOP = b"\0\0\1\xb6"
+
+
+class MiniVideo(NamedTuple):
+    """`data` uint8 [bytes], the video; `frames` int32 [T], the number in it, in display order, of each asked frame.
+
+    DALI takes numbers in any order, but decodes from the beginning again for each repeat: where there are many, give it
+    `np.unique(frames)` and rearrange.
+    """
+
+    data: NDArray[np.uint8]
+    frames: NDArray[np.int32]
+
+
+def remux(record: VideoRecord, frames: Sequence[int] | NDArray[np.integer], *, root: str = "") -> MiniVideo:
+    """A video in memory that holds only the packets `frames` need, and where in it each of `frames` is.
+
+    `frames` are 0-based numbers in display order, in any order, repeats allowed. Raises VideoError if the file is
+    gone or changed since it was indexed, FrameError with reason INEXACT if the clip can't be cut out so that
+    every decoder counts its frames alike, IndexError if a frame doesn't exist.
+    """
+    path = os.path.join(root, record.path)  # noqa: PTH118 - in the hot path, and root may be empty
+    try:
+        check_unchanged(path, record)
+        if record.packets.ordinal or record.codec not in CODEC_IDS:
+            why = "its packets don't tell its frames" if record.packets.ordinal else f"codec {record.codec}"
+            raise _inexact(path, why)
+        shown = _shown_as(record)
+        numbers, blocks = _gather(path, record, record.packets, frames, shown)
+    except R3DFastError:
+        raise
+    except (av.error.FFmpegError, ValueError) as error:  # PyAV raises ValueError for some damage
+        raise VideoError(path, "can't be read", str(error)) from error
+    except OSError as error:
+        raise VideoError(path, "can't be read", error.strerror or str(error)) from error
+    ticks = np.empty(len(numbers), np.int32)
+    ticks[np.argsort(shown[numbers])] = np.arange(len(numbers))
+    tick_of = dict(zip(numbers, ticks.tolist(), strict=True))
+    places = [tick_of[number] for number in record.packets.packets_of(frames).tolist()]
+    data = write_matroska(
+        zip(ticks.tolist(), blocks, strict=True),
+        codec=record.codec,
+        width=record.width,
+        height=record.height,
+        fps=record.fps or 25.0,
+        extradata=record.extradata,
+    )
+    return MiniVideo(np.frombuffer(data, np.uint8), np.array(places, np.int32))
+
+
+def _shown_as(record: VideoRecord) -> NDArray[np.int64]:
+    """The place of each packet's frame in display order, int64 [P], -1 for none; every VP8 packet has one."""
+    table = record.packets
+    if record.codec == "vp8":
+        return np.arange(len(table.offset))
+    return table.shown_as
+
+
+def _gather(
+    path: str,
+    record: VideoRecord,
+    table: PacketTable,
+    frames: Sequence[int] | NDArray[np.integer],
+    shown: NDArray[np.int64],
+) -> tuple[list[int], list[Data]]:
+    """Numbers and bytes of the packets of the mini video, in decoding order."""
+    numbers: list[int] = []
+    blocks: list[Data] = []
+    for run in select(table, frames):
+        packets = list(read_packets(path, table, run))
+        if len(packets) < len(run.packets):
+            raise FrameError(path, "packets missing", "the file is damaged or changed: index the data set again")
+        begins = run.packets[0] == 0 and not table.left_out  # with the stream
+        if record.codec in ("h264", "hevc") and not begins and not _restarts(record, packets[0][1]):
+            if run.packets[0] == 0:
+                raise _inexact(path, "its part of the file begins where the order of display goes on")
+            # Its order of display goes on from pictures that are not here: begin at the first packet instead.
+            flags = table.flags & ~np.uint8(START)
+            flags[0] |= START
+            return _gather(path, record, replace(table, flags=flags), frames, shown)
+        for number, data in _one_frame_each(path, record, run, packets, shown):
+            numbers.append(number)
+            blocks.append(data)
+    return numbers, blocks
+
+
+def _one_frame_each(
+    path: str, record: VideoRecord, run: Run, packets: list[tuple[int, bytes | memoryview]], shown: NDArray[np.int64]
+) -> list[tuple[int, Data]]:
+    """The packets of a run, changed where need be so that each gives one frame. Raises FrameError if that can't be."""
+    if record.codec == "vp8":
+        return [(number, _shown_vp8(data)) for number, data in packets]
+    flags = record.packets.flags[run.packets]
+    silent = (flags & SILENT).astype(bool)
+    if np.any((shown[run.packets] < 0) & ~silent):
+        raise _inexact(path, "a packet that gives no frame is needed")
+    kept: list[tuple[int, Data]] = [packet for packet, drop in zip(packets, silent.tolist(), strict=True) if not drop]
+    if record.codec == "mpeg4":
+        if silent[0] or (silent.any() and np.any(flags[int(np.argmax(silent)) :] & DROPPABLE)):
+            raise _inexact(path, "a VOP without a picture sets the clock that B-VOPs go by")
+        if any(bytes(data).count(_VOP) > 1 for _, data in kept):
+            raise _inexact(path, "several VOPs in a packet")
+        if not _has_layer(kept[0][1]):
+            # NVDEC looks for the layer in the stream itself, as AVI has it.
+            kept[0] = (kept[0][0], record.extradata + bytes(kept[0][1]))
+    return kept
+
+
+def _shown_vp8(data: Data) -> Data:
+    """A VP8 frame with its show_frame bit set (RFC 6386, 9.1): hidden ones become frames, decoding stays the same."""
+    changed = bytearray(data)
+    changed[0] |= 0x10
+    return changed
+
+
+def _has_layer(data: Data) -> bool:
+    """Whether an MPEG-4 packet holds a video object layer before its picture."""
+    head = bytes(data[:512]).split(_VOP, 1)[0]
+    return any(0x20 <= part[0] <= 0x2F for part in head.split(b"\0\0\1")[1:] if part)
+
+
+def _restarts(record: VideoRecord, data: Data) -> bool:
+    """Whether an H.264 or HEVC packet is a picture at which the order of display begins anew (IDR, BLA)."""
+    packet, is_hevc = bytes(data), record.codec == "hevc"
+    field = 21 if is_hevc else 4
+    is_boxed = len(record.extradata) > field and record.extradata[0] == 1
+    length_size = (record.extradata[field] & 3) + 1 if is_boxed else 0
+    at = 0
+    while at < len(packet):
+        if length_size:
+            begin = at + length_size
+            at = begin + int.from_bytes(packet[at:begin], "big")
+        else:
+            mark = packet.find(b"\0\0\1", at)
+            begin = at = mark + 3 if mark >= 0 else len(packet)
+        if begin >= len(packet):
+            break
+        kind = (packet[begin] >> 1) & 63 if is_hevc else packet[begin] & 31
+        if is_hevc and kind < 32:
+            return 16 <= kind <= 20
+        if not is_hevc and 1 <= kind <= 5:
+            return kind == 5
+    return False
+
+
+def _inexact(path: str, why: str) -> FrameError:
+    return FrameError(path, INEXACT, why)
+
+
+def write_matroska(
+    packets: Iterable[tuple[int, Data]],
+    *,
+    codec: str,
+    width: int,
+    height: int,
+    fps: float = 25.0,
+    extradata: bytes = b"",
+) -> bytes:
+    """A Matroska video (RFC 9559) of (tick, bytes) packets in decoding order, a tick a frame in display order.
+
+    Only the first packet is marked as a key frame: all that follows is needed, so a decoder would gain nothing by
+    seeking. `codec` is a key of CODEC_IDS, `width` and `height` are in px.
+    """
+    tick_ns = round(1e9 / min(max(fps, 1.0), 1000.0))
+    track = (
+        _element(b"\xd7", b"\1")  # TrackNumber
+        + _element(b"\x73\xc5", b"\1")  # TrackUID
+        + _element(b"\x83", b"\1")  # TrackType: video
+        + _element(b"\x23\xe3\x83", _uint(tick_ns))  # DefaultDuration
+        + _element(b"\x86", CODEC_IDS[codec])
+        + (_element(b"\x63\xa2", extradata) if extradata else b"")  # CodecPrivate
+        + _element(b"\xe0", _element(b"\xb0", _uint(width)) + _element(b"\xba", _uint(height)))
+    )
+    info = _element(b"\x2a\xd7\xb1", _uint(tick_ns)) + _element(b"\x4d\x80", b"r3d") + _element(b"\x57\x41", b"r3d")
+    head = _element(b"\x15\x49\xa9\x66", info) + _element(b"\x16\x54\xae\x6b", _element(b"\xae", track))
+    segment = _element(b"\x18\x53\x80\x67", b"".join([head, *_clusters(packets)]))
+    return _element(b"\x1a\x45\xdf\xa3", _element(b"\x42\x82", b"matroska")) + segment
+
+
+def _clusters(packets: Iterable[tuple[int, Data]]) -> list[bytes]:
+    clusters: list[bytes] = []
+    cluster: list[Data] = []
+    start, key = 0, b"\x80"
+    for tick, data in packets:
+        if cluster and abs(tick - start) > _MOST_TICKS:
+            clusters.append(_element(b"\x1f\x43\xb6\x75", b"".join(cluster)))
+            cluster = []
+        if not cluster:
+            start = tick
+            cluster.append(_element(b"\xe7", _uint(start)))
+        # SimpleBlock: a size of 4 bytes, track 1, time, flags.
+        cluster.append(struct.pack(">BIBh", 0xA3, len(data) + 4 | 1 << 28, 0x81, tick - start) + key)
+        cluster.append(data)
+        key = b"\0"
+    return [*clusters, _element(b"\x1f\x43\xb6\x75", b"".join(cluster))]
+
+
+def _element(identifier: bytes, content: bytes) -> bytes:
+    return identifier + (len(content) | 1 << 56).to_bytes(8, "big") + content
+
+
+def _uint(value: int) -> bytes:
+    return value.to_bytes(max(1, (value.bit_length() + 7) // 8), "big")

@@ -1,0 +1,157 @@
+"""All frames of a video, one after the other: for whoever wants most of them, of a video as long as it likes.
+
+Nothing is indexed before and nothing kept behind, so memory does not depend on the length. The frames are those of a
+full sequential decode, as `read_frames` gives them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from pipelines.errors import FrameError, VideoError
+from pipelines.video.probe import MAX_PIXELS, check_regular
+from pipelines.video.scaler import rgb_pixels
+
+_ATTACHED_PICTURE = 0x400
+_USUAL_RATE = Fraction(25)  # frames a second, where a file doesn't say
+_LONGEST_STEP = 10.0  # seconds from one frame to the next; what a file says beyond that is damage
+
+
+class ShownFrame(NamedTuple):
+    """Frame `number`, 0-based in display order, shown `seconds` after the first; `frame` as it was decoded."""
+
+    number: int
+    seconds: float
+    frame: av.VideoFrame
+
+
+class FrameSequence:
+    """The frames of the video at `path`, once, in display order: to be iterated in a `with`.
+
+    `fps` is the average the file states. Times are those of the file, where it has any and they run on; else, and in
+    AVI, which has none, they follow from the number and `fps`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Open the video. Raises VideoError where there is none, or none that can be decoded."""
+        self.path = str(path)
+        self.size = check_regular(self.path).st_size
+        self._reformatter = VideoReformatter()
+        try:
+            self._container: InputContainer = av.open(self.path, metadata_errors="ignore")
+        except (av.error.FFmpegError, OSError) as error:
+            raise VideoError(self.path, "not a readable video", error.strerror or str(error)) from error
+        try:
+            self._stream = self._find_stream()
+        except BaseException:
+            self._container.close()
+            raise
+        self.fps = self._stream.average_rate or self._stream.guessed_rate or _USUAL_RATE
+        self.num_frames = 0  # that came so far
+        self.end_seconds = 0.0  # when the last of them has been shown
+
+    def __iter__(self) -> Iterator[ShownFrame]:
+        """The frames. Raises VideoError in the end if the file is cut short, FrameError where it does not decode."""
+        clock = _Clock(self._container, self._stream, self.fps)
+        packets, truncated = 0, self._lacks_bytes()
+        size: tuple[int, int] | None = None
+        try:
+            for packet in self._container.demux(self._stream):
+                packets += bool(packet.size)
+                truncated = truncated or packet.is_corrupt
+                for frame in packet.decode():
+                    size = size or (frame.height, frame.width)
+                    self._check(frame, size)
+                    seconds = clock.seconds(frame)
+                    self.num_frames += 1
+                    self.end_seconds = seconds + clock.step
+                    yield ShownFrame(self.num_frames - 1, seconds, frame)
+        except (av.error.FFmpegError, ValueError) as error:  # PyAV raises ValueError for some damage
+            raise FrameError(self.path, "does not decode", f"after frame {self.num_frames}: {error}") from error
+        if self.num_frames == 0:
+            raise VideoError(self.path, "no frame decodes")
+        if truncated or ("mp4" in self._container.format.name and packets < self._stream.frames):
+            raise VideoError(self.path, "truncated", f"{self.num_frames} frames left")
+
+    def pixels(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+        """The pixels of one of its frames, uint8 [H, W, 3], RGB: PyAV's `to_ndarray(format="rgb24")`, bit for bit."""
+        return rgb_pixels(self._reformatter.reformat(frame, format="rgb24", threads=1))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
+    def __enter__(self) -> FrameSequence:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _find_stream(self) -> VideoStream:
+        streams = [s for s in self._container.streams.video if not s.disposition & _ATTACHED_PICTURE]
+        if not streams:
+            raise VideoError(self.path, "no video stream")
+        context = streams[0].codec_context
+        if context is None:
+            raise VideoError(self.path, "unknown codec", "FFmpeg has no decoder for it")
+        # MPEG-4 headers are of the container, which may lie; its frames are looked at as they come.
+        if context.width * context.height > MAX_PIXELS and context.codec.canonical_name != "mpeg4":
+            raise _too_large(self.path, context.width, context.height)
+        return streams[0]
+
+    def _check(self, frame: av.VideoFrame, size: tuple[int, int]) -> None:
+        if frame.width * frame.height > MAX_PIXELS:
+            raise _too_large(self.path, frame.width, frame.height)
+        if (frame.height, frame.width) != size:
+            detail = f"{size[1]}x{size[0]}, then {frame.width}x{frame.height}"
+            raise FrameError(self.path, "frame size changes", detail)
+
+    def _lacks_bytes(self) -> bool:
+        """Whether an AVI is shorter than its header says."""
+        if self._container.format.name != "avi":
+            return False
+        with Path(self.path).open("rb") as file:
+            head = file.read(8)
+        return int.from_bytes(head[4:8], "little") + 8 > self.size
+
+
+class _Clock:
+    """When each frame is shown, in seconds after the first."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream, fps: Fraction) -> None:
+        self.step = float(1 / fps)  # between frames that say nothing
+        self._base = stream.time_base if container.format.name != "avi" else None
+        self._fps = fps
+        self._count = 0
+        self._stamp: int | None = None
+        self._seconds = 0.0
+
+    def seconds(self, frame: av.VideoFrame) -> float:
+        """The time of the frame that follows the one of the last call."""
+        stamp, before = frame.pts, self._stamp
+        if self._base is None:
+            self._seconds = float(self._count / self._fps)
+        elif self._count:
+            step = float((stamp - before) * self._base) if stamp is not None and before is not None else 0.0
+            self._seconds += step if 0.0 < step <= _LONGEST_STEP else self.step
+        self._stamp = stamp if stamp is not None else before
+        self._count += 1
+        return self._seconds
+
+
+def _too_large(path: str, width: int, height: int) -> VideoError:
+    return VideoError(path, "too large", f"{width}x{height} px, the limit is {MAX_PIXELS} px a frame")

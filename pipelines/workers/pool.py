@@ -1,0 +1,236 @@
+"""The parent's side of the decoding processes: who does what, and what happens when one dies or hangs.
+
+A task belongs to one worker until it is answered. A worker that dies or hangs is replaced and its tasks are made again,
+into the same slots; a task that takes its worker down three times is given up as a bad clip.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import weakref
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from time import monotonic
+
+from pipelines.errors import EnvironmentProblem
+from pipelines.workers.arena import Arena
+from pipelines.workers.clip_source import Source
+from pipelines.workers.worker import Reply, Task, perform
+
+_MAX_CRASHES = 3
+_START_SECONDS = 60.0  # what a worker may need to import things on a busy machine, beyond the time for a clip
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Worker:
+    process: subprocess.Popen[bytes]
+    connection: Connection
+    tasks: deque[Task] = field(default_factory=deque)
+    since: float = field(default_factory=monotonic)  # when it last said something, or was given something to do
+    ready: bool = False
+
+
+class WorkerPool:
+    """`workers` processes that hold `source` and write into `arena`; with none, the caller does the work itself."""
+
+    def __init__(self, source: Source, arena: Arena, *, workers: int, timeout_seconds: float) -> None:
+        """Start the processes. Raises EnvironmentProblem where the system allows no more of them."""
+        self._source, self._arena, self._timeout = source, arena, timeout_seconds
+        self._workers: list[_Worker] = []
+        self._queue: deque[Task] = deque()  # of the caller, where there are no workers
+        self._crashes: dict[int, int] = {}  # task -> workers that died of it
+        self._failed_starts = 0
+        self._has_worked = False
+        self._end = weakref.finalize(self, _end_all, self._workers, os.getpid())
+        try:
+            for _ in range(workers):
+                self._workers.append(self._start())
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def pids(self) -> list[int]:
+        """The process numbers of the workers."""
+        return [worker.process.pid for worker in self._workers]
+
+    @property
+    def busy(self) -> bool:
+        """Whether a task is not answered yet."""
+        return bool(self._queue) or any(worker.tasks for worker in self._workers)
+
+    def submit(self, task: Task) -> None:
+        """Give `task` to the worker that has least to do."""
+        if not self._workers:
+            self._queue.append(task)
+            return
+        worker = min(self._workers, key=lambda worker: len(worker.tasks))
+        if not worker.tasks:
+            worker.since = monotonic()
+        worker.tasks.append(task)
+        self._send(worker, task)
+
+    def collect(self, *, block: bool) -> list[Reply]:
+        """Replies that have come; with `block` at least one, provided that a task is not answered yet.
+
+        Raises EnvironmentProblem if workers keep dying while they start, or fail at something other than a clip.
+        """
+        replies: list[Reply] = []
+        if not self._workers and self._queue and block:
+            replies.append(perform(self._queue.popleft(), self._source, self._arena))
+        while self._workers:
+            for connection in wait([worker.connection for worker in self._workers], self._patience(block)):
+                worker = next(worker for worker in self._workers if worker.connection is connection)
+                replies += self._receive(worker)
+            replies += self._end_hanging()
+            if replies or not block or not self.busy:
+                break
+        for reply in replies:
+            if reply.error:
+                reason = reply.error.strip().splitlines()[-1]
+                raise EnvironmentProblem(
+                    f"decoding failed: {reason}; loader.workers=0 shows the error where it happens"
+                ) from RuntimeError(reply.error)
+        return replies
+
+    def cancel(self) -> None:
+        """Make all tasks stale and wait until no worker writes any more."""
+        self._arena.generation += 1
+        self._queue.clear()
+        while self.busy:
+            self.collect(block=True)
+
+    def close(self) -> None:
+        """End the processes at once."""
+        self._end()
+
+    def _patience(self, block: bool) -> float:
+        """Seconds until a worker counts as hanging."""
+        if not block:
+            return 0.0
+        due = [self._deadline(worker) for worker in self._workers if worker.tasks]
+        return max(0.0, min(due, default=monotonic()) - monotonic())
+
+    def _deadline(self, worker: _Worker) -> float:
+        """When a worker that is at work counts as hanging."""
+        return worker.since + self._timeout + (0.0 if worker.ready else _START_SECONDS)
+
+    def _receive(self, worker: _Worker) -> list[Reply]:
+        replies = []
+        try:
+            while worker.connection.poll():
+                reply = worker.connection.recv()
+                worker.since = monotonic()
+                if not worker.ready:
+                    worker.ready, self._has_worked, self._failed_starts = True, True, 0
+                    continue
+                task = worker.tasks.popleft()
+                assert reply.number == task.number
+                self._crashes.pop(task.number, None)
+                replies.append(reply)
+        except (EOFError, OSError):
+            replies += self._replace(worker, "died")
+        return replies
+
+    def _end_hanging(self) -> list[Reply]:
+        replies = []
+        for worker in list(self._workers):
+            if worker.tasks and monotonic() > self._deadline(worker):
+                replies += self._replace(worker, f"gave no clip for {self._timeout:g} s and was ended")
+        return replies
+
+    def _replace(self, worker: _Worker, what: str) -> list[Reply]:
+        """Start another worker with the tasks of a dead one; the replies of tasks that are given up."""
+        _end(worker)
+        code = worker.process.returncode
+        place = self._workers.index(worker)
+        del self._workers[place]
+        if not worker.ready:
+            self._failed_starts += 1
+            if not self._has_worked or self._failed_starts > _MAX_CRASHES:
+                raise EnvironmentProblem(
+                    f"a decoding process ended while it started (exit code {code}); what it printed stands above; "
+                    "loader.workers=0 shows the error where it happens"
+                )
+        replies = []
+        tasks = list(worker.tasks)
+        if tasks and worker.ready:
+            first = tasks[0]
+            self._crashes[first.number] = self._crashes.get(first.number, 0) + 1
+            if self._crashes[first.number] >= _MAX_CRASHES:
+                replies.append(self._give_up(tasks.pop(0), what))
+        _log.warning("a decoding process %s (exit code %s): another one makes its clips again", what, code)
+        new = self._start()
+        self._workers.insert(place, new)
+        for task in tasks:
+            new.tasks.append(task)
+            self._send(new, task)
+        return replies
+
+    def _give_up(self, task: Task, what: str) -> Reply:
+        del self._crashes[task.number]
+        slots = [self._arena.slot(slot) for slot in task.slots]
+        samples = self._source.failed(
+            task.epoch, task.positions, slots, f"crashes the decoder: the process that read it {what}, three times"
+        )
+        return Reply(task.number, samples, self._source.statistics(), 0.0)
+
+    def _send(self, worker: _Worker, task: Task) -> None:
+        with suppress(OSError):  # it is dead: `collect` finds that out, and gives its tasks to another
+            worker.connection.send(task)
+
+    def _start(self) -> _Worker:
+        try:
+            ours, theirs = socket.socketpair()
+            with theirs:
+                process = _launch(theirs.fileno(), self._arena.descriptor)
+        except OSError as error:
+            raise EnvironmentProblem(
+                f"no further decoding process can be started after {len(self._workers)} ({error.strerror}); choose "
+                "fewer loader.workers, or raise the limit of open files or processes (ulimit -n, ulimit -u)"
+            ) from error
+        worker = _Worker(process, Connection(ours.detach()))
+        setup = (self._source, self._arena.slots, self._arena.slot_bytes, self._arena.descriptor)
+        with suppress(OSError):  # as in _send
+            worker.connection.send(setup)
+        return worker
+
+
+def _launch(descriptor: int, memory: int) -> subprocess.Popen[bytes]:
+    """A Python of the same paths and warning filters that runs worker.main.
+
+    In a session of its own: Ctrl-C and a terminal's end are for the parent to deal with.
+    """
+    paths = [path or os.getcwd() for path in sys.path]  # noqa: PTH109 - a string is wanted
+    code = f"import sys; sys.path[:] = {paths!r}; from pipelines.workers.worker import main; main({descriptor})"
+    flags = [f"-W{option}" for option in sys.warnoptions]
+    return subprocess.Popen(
+        [sys.executable, *flags, "-c", code],
+        pass_fds=(descriptor, memory),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _end(worker: _Worker) -> None:
+    worker.process.kill()
+    worker.process.wait()
+    worker.connection.close()
+
+
+def _end_all(workers: list[_Worker], owner: int) -> None:
+    if os.getpid() != owner:  # a fork of the owner: not its to end
+        return
+    for worker in workers:
+        worker.process.kill()
+    for worker in workers:
+        _end(worker)
+    workers.clear()

@@ -1,0 +1,298 @@
+"""The same models, faster on the CPU: oneDNN's convolutions in training, a whole oneDNN graph in evaluation.
+
+Paddle's own CPU convolution unfolds one clip at a time into a matrix; oneDNN's needs no such matrix, but is called
+from graphs only. So the backbone is traced, and in training only its convolutions are oneDNN's: with every operation
+there, batch norms and activations meet gradients in another memory layout and fall back to slow reference code.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import tempfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from r3d_fast.backend.paddle import cpu_threads, import_paddle, new_parameter, older_graphs, restore_threads, use_onednn
+
+import_paddle()  # what has to be said to Paddle before it is imported comes first
+
+import paddle  # noqa: E402
+
+from r3d_fast.acceleration.tracing import Forward, twin_backbone, warn_plain  # noqa: E402
+
+Both = Callable[[Any], tuple[Any, Any]]  # clips -> logits float32 [N, C], features float32 [N, F]
+
+_graphs: WeakKeyDictionary[Any, tuple[int, dict[tuple[int, ...], Both]]] = WeakKeyDictionary()
+
+
+def accelerate_training(model: Any) -> Forward:
+    """Clips -> logits as `model` gives them while it trains, differentiable, several times as fast on a CPU.
+
+    Parameters, buffers and their names stay the model's own: optimiser, checkpoints and evaluation go on using `model`.
+    Values differ by float32 rounding. Where Paddle can't do it, one warning on stderr and the model itself.
+    """
+    _keep_freed_memory()
+    return _TrainingGraph(model)
+
+
+def traced(model: Any) -> Forward:
+    """Clips -> logits of `model` in evaluation mode, its weights as they are now, without gradients.
+
+    Each shape of clips is compiled when it first comes, for any batch size. A model whose weights have not changed gets
+    its graphs of before. Where Paddle can't do it, one warning on stderr and the model itself.
+    """
+    both = traced_with_features(model)
+    return lambda clips: both(clips)[0]
+
+
+def traced_with_features(model: Any) -> Both:
+    """Clips -> (logits, pooled features), as `traced` gives logits."""
+    state = model.state_dict()
+    digest = 0
+    for value in state.values():
+        digest = zlib.crc32(value.numpy(), digest)
+    if model not in _graphs or _graphs[model][0] != digest:
+        _graphs[model] = (digest, {})
+    graphs = _graphs[model][1]
+
+    def forward(clips: Any) -> tuple[Any, Any]:
+        shape = tuple(clips.shape[1:])
+        if shape not in graphs:
+            try:
+                graphs[shape] = _compile(model, shape)
+            except Exception as error:  # whatever a version of Paddle may raise: the model gives the same
+                warn_plain("evaluates", "CPU", error)
+                graphs[shape] = _eager(model)
+        return graphs[shape](clips)
+
+    return forward
+
+
+class _TrainingGraph:
+    """The model's backbone as a graph; its head as it is, so that dropout draws what it always draws."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.layers = model.sublayers(include_self=True)
+        self.biased = [
+            (conv, norm)
+            for layer in self.layers
+            for conv, norm in pairwise(layer.children())
+            if isinstance(conv, paddle.nn.Conv3D) and isinstance(norm, paddle.nn.BatchNorm3D) and conv.bias is not None
+        ]
+        # A graph for each choice of layers that train, as parts may be frozen; None where Paddle can't.
+        self.graphs: dict[tuple[bool, ...], _Features | None] = {}
+
+    def __call__(self, clips: Any) -> Any:
+        key = tuple(layer.training for layer in self.layers)
+        if not any(key) or any(not norm.training and not conv.bias.stop_gradient for conv, norm in self.biased):
+            return self.model(clips)
+        if key not in self.graphs:
+            try:
+                self.graphs[key] = self._trace()
+                return self._logits(clips, self.graphs[key])
+            except Exception as error:  # whatever a version of Paddle may raise: the model gives the same
+                warn_plain("trains", "CPU", error)
+                self.graphs[key] = None
+        features = self.graphs[key]
+        return self.model(clips) if features is None else self._logits(clips, features)
+
+    def _trace(self) -> _Features:
+        copying = _has_to_copy_weights()
+        # The bias of a convolution before a batch norm changes nothing but a mean: see below.
+        backbone = _channels_first(self.model, conv_bias=False)
+        norms = dict(zip(self.model.backbone.sublayers(), backbone.sublayers(), strict=True))
+        frozen = [(conv.bias, norm, norms[norm]) for conv, norm in self.biased if not norm.training]
+        for _, norm, mine in frozen:
+            mine._mean = new_parameter(norm._mean.clone())
+            mine._mean.stop_gradient = True
+        return _Features(_graph(backbone, self.model.architecture.data_format, copying), frozen)
+
+    def _logits(self, clips: Any, features: _Features | None) -> Any:
+        assert features is not None
+        with older_graphs():
+            logits = self.model.head(features(clips))
+        moving = [(conv, norm) for conv, norm in self.biased if norm.training]
+        if not moving:
+            return logits
+        with paddle.no_grad():
+            for conv, norm in moving:
+                norm._mean.add_((1.0 - norm._momentum) * conv.bias)
+        # Gradients of 0, not none at all: an optimiser leaves out parameters without one, and their weight decay.
+        return logits + 0.0 * paddle.add_n([conv.bias.sum() for conv, _ in moving])
+
+
+@dataclass(frozen=True)
+class _Features:
+    """The backbone's `graph`, which has no biases; `frozen`: (bias, its batch norm, the graph's) that do not train."""
+
+    graph: Any
+    frozen: list[tuple[Any, Any, Any]]
+
+    def __call__(self, clips: Any) -> Any:
+        with paddle.no_grad():
+            for bias, norm, mine in self.frozen:  # here the bias counts: the mean does not follow it
+                paddle.assign(norm._mean - bias, output=mine._mean)
+        return self.graph(clips)
+
+
+class _Layout(paddle.nn.Layer):  # type: ignore[misc]
+    """A channels-first layer as one for `data_format`; `mark` is called with its output when it is traced."""
+
+    def __init__(self, layer: Any, data_format: str, mark: Callable[[Any], None]) -> None:
+        super().__init__()
+        self.layer = layer
+        self.last = data_format == "NDHWC"
+        self.mark = mark
+
+    def forward(self, clips: Any) -> Any:
+        x = paddle.transpose(clips, [0, 4, 1, 2, 3]) if self.last else clips
+        x = self.layer(x)
+        self.mark(x)
+        return paddle.transpose(x, [0, 2, 3, 4, 1]) if self.last else x
+
+
+def _graph(layer: Any, data_format: str, copying: bool) -> Forward:
+    """`layer`, channels first, as a graph that trains on clips of `data_format`, convolutions by oneDNN."""
+
+    @paddle.jit.not_to_static  # type: ignore[untyped-decorator]
+    def mark(output: Any) -> None:
+        block = output.block
+        for position, op in reversed(list(enumerate(block.ops))):
+            if op.type != "conv3d":
+                continue
+            op._set_attr(next(name for name in ("use_onednn", "use_mkldnn") if op.has_attr(name)), True)
+            if copying:
+                weight = op.input("Filter")[0]
+                op._rename_input(weight, _copy(block, weight, position))
+                output = op.output("Output")[0]
+                for later, user in enumerate(block.ops):
+                    if user.type == "concat" and output in user.input("X"):
+                        user._rename_input(output, _copy(block, output, later))
+                        break
+
+    return paddle.jit.to_static(_Layout(layer, data_format, mark), full_graph=True)  # type: ignore[no-any-return]
+
+
+def _copy(block: Any, name: str, position: int) -> str:
+    """The name of a copy of tensor `name`, made by a new operation at `position` of the block."""
+    tensor = block.var(name)
+    copy = block.create_var(name=f"{name}@COPY", shape=tensor.shape, dtype=tensor.dtype)
+    tensors = {"inputs": {"X": [tensor]}, "outputs": {"Out": [copy]}}
+    block._insert_op(position, type="scale", **tensors, attrs={"scale": 1.0})
+    return str(copy.name)
+
+
+def _channels_first(model: Any, *, conv_bias: bool) -> Any:
+    """A twin of `model`'s backbone, channels first: all that oneDNN does right here."""
+    return twin_backbone(model, replace(model.architecture, data_format="NCDHW", conv_bias=conv_bias))
+
+
+@cache
+def _has_to_copy_weights() -> bool:
+    """Whether a graph has to copy its weights, and what it concatenates. Raises RuntimeError if that does not help.
+
+    2.6.2 leaves the gradient of a weight that goes straight into a convolution in oneDNN's order of elements. It also
+    takes the gradient of a convolution's output that goes straight into a concatenation for one in oneDNN's order, and
+    ends the process; so that can't be tried, and goes with the other.
+    """
+    state = paddle.get_rng_state()
+    x = paddle.normal(shape=[2, 16, 4, 8, 8])
+    conv = paddle.nn.Conv3D(16, 32, 3, padding=1, bias_attr=False)
+    paddle.set_rng_state(state)
+    (conv(x) ** 2).mean().backward()
+    expected = conv.weight.grad.numpy()
+    for copying in (False, True):
+        conv.clear_gradients()
+        with older_graphs():
+            output = _graph(conv, "NCDHW", copying)(x)
+        (output**2).mean().backward()
+        if np.abs(conv.weight.grad.numpy() - expected).max() < 1e-3 * np.abs(expected).max():
+            return copying
+    raise RuntimeError("oneDNN's gradients are wrong")
+
+
+class _Evaluated(paddle.nn.Layer):  # type: ignore[misc]
+    """Backbone, channels first, and the head of a model: logits and pooled features."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        architecture = model.architecture
+        backbone = _channels_first(model, conv_bias=architecture.conv_bias)
+        self.features = _Layout(backbone, architecture.data_format, lambda output: None)
+        self.head = model.head
+        self.eval()
+
+    def forward(self, clips: Any) -> tuple[Any, Any]:
+        x = self.features(clips)
+        return self.head(x), self.head.pool(x)
+
+
+def _compile(model: Any, shape: tuple[int, ...]) -> Both:
+    """`model`'s graph for clips of `shape`, through Paddle's inference engine."""
+    from paddle import inference
+
+    was_training = model.training
+    try:
+        with tempfile.TemporaryDirectory(prefix="r3d-fast-") as folder, older_graphs():
+            path = Path(folder) / "model"
+            spec = paddle.static.InputSpec([None, *shape], "float32", "clips")
+            paddle.jit.save(_Evaluated(model), str(path), input_spec=[spec])
+            config = inference.Config(f"{path}.pdmodel", f"{path}.pdiparams")
+            config.disable_gpu()
+            config.disable_glog_info()
+            config.enable_memory_optim()
+            config.set_cpu_math_library_num_threads(cpu_threads())
+            use_onednn(config)
+            predictor = inference.create_predictor(config)
+    finally:
+        if was_training:
+            model.train()
+    source = predictor.get_input_handle(predictor.get_input_names()[0])
+    logits, features = (predictor.get_output_handle(name) for name in predictor.get_output_names())
+
+    def forward(clips: Any) -> tuple[Any, Any]:
+        source.reshape(clips.shape)
+        source.copy_from_cpu(clips.numpy())
+        predictor.run()
+        restore_threads()
+        return paddle.to_tensor(logits.copy_to_cpu()), paddle.to_tensor(features.copy_to_cpu())
+
+    return forward
+
+
+def _eager(model: Any) -> Both:
+    def forward(clips: Any) -> tuple[Any, Any]:
+        was_training = model.training
+        model.eval()
+        with paddle.no_grad():
+            x = model.backbone(clips)
+            both = model.head(x), model.head.pool(x)
+        if was_training:
+            model.train()
+        return both
+
+    return forward
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep what a step frees for the next step, where nobody set it up otherwise.
+
+    As it is, each large array is new memory from the kernel, which has to clear it page by page.
+    """
+    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(mmap_max, 0)

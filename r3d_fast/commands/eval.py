@@ -1,0 +1,109 @@
+"""`r3d-fast eval`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from pipelines.errors import DataError
+from r3d_fast.commands.options import config_option, override_option, write_json
+
+if TYPE_CHECKING:
+    from r3d_fast.evaluation.evaluate import Evaluation
+    from r3d_fast.evaluation.protocols import SplitRun
+
+
+@click.command("eval")
+@click.option("--run", type=click.Path(path_type=Path), help="Run folder: its best weights, its config.")
+@config_option
+@click.option("--weights", type=click.Path(path_type=Path), help="Weights to evaluate with -c.")
+@override_option
+@click.option("--split", help="Split of the index (default: data.eval_split).")
+@click.option("--protocol", type=click.Choice(["clip", "video"]), help="clip: one clip a video; video: every window.")
+@click.option("--views", type=click.IntRange(min=1), help="Clips a video.")
+@click.option("--crops", type=click.Choice(["1", "3", "10"]), help="Crops a clip.")
+@click.option("--splits", metavar="1,2,3", help="Splits of the lists, and their mean; {split} stands for the number.")
+@click.option(
+    "--out", "folder", type=click.Path(path_type=Path), help="Folder of figures, tables, confusions, a line a video."
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all figures as JSON.")
+def evaluate(
+    run: Path | None, config: str | None, weights: Path | None, overrides: tuple[str, ...], split: str | None,
+    protocol: Literal["clip", "video"] | None, views: int | None, crops: str | None, splits: str | None,
+    folder: Path | None, json_file: Path | None,
+) -> None:  # fmt: skip
+    """Evaluate a run, or weights on the data of a config; says how many of how many videos it could read.
+
+    Several splits need a model each: --splits 1,2,3 --run runs/split{split}.
+    """
+    from r3d_fast.commands.tables import print_evaluation, print_means
+    from r3d_fast.evaluation.evaluate import report
+    from r3d_fast.evaluation.protocols import mean_of_splits, protocol_overrides, runs_of_splits
+    from r3d_fast.evaluation.result_files import write_evaluation
+    from r3d_fast.ranks.group import join_group
+
+    protocols = protocol_overrides(protocol, views, None if crops is None else int(crops))
+    parts = runs_of_splits(splits, run, weights, config, [*overrides, *protocols])
+    configs = _load(parts)
+    evaluations: list[Evaluation] = []
+    reports: dict[str, Any] = {}
+    with join_group(configs[0].train.rank_timeout_seconds) as group:
+        for part, chosen in zip(parts, configs, strict=True):
+            evaluation, classes = _evaluate(part.model, chosen, split, group)
+            evaluations.append(evaluation)
+            if not group.is_first:
+                continue
+            # Files first: whoever reads stdout may close it.
+            reports[str(part.number)] = {"model": str(part.model), **report(evaluation, classes)}
+            if folder is not None:
+                target = folder if part.number is None else folder / f"split{part.number}"
+                write_evaluation(target, evaluation, classes)
+            if part.number is None:
+                write_json(json_file, reports["None"])
+            else:
+                click.echo(f"split {part.number}: {part.model}")
+            print_evaluation(evaluation, classes, click.echo)
+    if group.is_first and splits is not None:
+        means = mean_of_splits(evaluations)
+        write_json(json_file, {"splits": reports, "mean": means})
+        print_means(means, ", ".join(reports), click.echo)
+    bad = [clip for evaluation in evaluations for clip in evaluation.bad]
+    if bad:
+        raise DataError(f"{len(bad)} clips could not be read; the figures are of the others; first: {bad[0].reason}")
+
+
+def _load(parts: list[SplitRun]) -> list[Any]:
+    """The config of each part: all are good, and all models and data there, before the first is evaluated."""
+    from r3d_fast.config.config import load_config
+    from r3d_fast.evaluation.protocols import check_splits
+    from r3d_fast.loaders import open_index
+    from r3d_fast.weights.checkpoint import find_weights
+
+    for part in parts:
+        find_weights(part.model)
+    configs = [load_config(part.config, part.overrides) for part in parts]
+    numbers = [part.number for part in parts if part.number is not None]
+    if numbers:
+        check_splits([open_index(config) for config in configs], numbers)
+    return configs
+
+
+def _evaluate(model: Path, config: Any, split: str | None, group: Any) -> tuple[Evaluation, tuple[str, ...]]:
+    """The evaluation of one model, with a bar of its progress."""
+    from r3d_fast.evaluation.evaluate import evaluate
+    from r3d_fast.runs.metrics_file import Progress
+
+    bar: list[Progress] = []
+
+    def on_batch(done: int, total: int) -> None:
+        if not bar:
+            bar.append(Progress("eval", total, 0, max(1, total // 10)))
+        bar[0].step(done=done)
+
+    try:
+        return evaluate(model, config, split=split, on_batch=on_batch, group=group)
+    finally:
+        for shown in bar:
+            shown.__exit__(None, None, None)

@@ -1,0 +1,45 @@
+"""`r3d-fast export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import click
+
+
+@click.command("export")
+@click.argument("model", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
+@click.option("--onnx", is_flag=True, help="Write model.onnx too (needs the extra onnx).")
+@click.option("--precision", type=click.Choice(["fp16", "bf16"]), help="Compute in it; for a GPU, on the GPU.")
+@click.option(
+    "--form", type=click.Choice(["auto", "2.6"]), default="auto", show_default=True,
+    help="2.6: files that Paddle 2.6 reads, and 3.x too; auto: what this Paddle writes by itself.",
+)  # fmt: skip
+def export(
+    model: Path, out: Path, onnx: bool, precision: Literal["fp16", "bf16"] | None, form: Literal["auto", "2.6"]
+) -> None:
+    """Write a model that predicts without its run: a static Paddle model, and how to prepare its clips.
+
+    RUN is a run folder, a checkpoint or a .safetensors file. What was written is compared with the model as trained
+    first; where they differ nothing is written.
+    """
+    from r3d_fast.export.export import export as run_export
+
+    result = run_export(model, out, onnx=onnx, precision=precision, form=form, say=lambda s: click.echo(s, err=True))
+    about = result.about
+    shape = ", ".join("N" if size == -1 else str(size) for size in about.inputs[0].shape)
+    click.echo(f"{out}: {about.model.name}, {len(about.classes)} classes, clips float32 [{shape}], {about.precision}")
+    for path in sorted(result.folder.iterdir()):
+        size = path.stat().st_size
+        click.echo(f"  {path.name:16s} " + (f"{size / 1e6:7.1f} MB" if size >= 1e6 else f"{size / 1e3:7.1f} kB"))
+    for parity in about.parity:
+        sizes = ", ".join(map(str, parity.batch_sizes))
+        click.echo(
+            f"{parity.file} in {parity.engine} ({parity.device}), batches of {sizes}: max abs difference "
+            f"logits {parity.logits.max_abs:.2g} (of up to {parity.logits.largest:.3g}), "
+            f"features {parity.features.max_abs:.2g} (of up to {parity.features.largest:.3g}): "
+            f"ok, within {parity.tolerance:g} of the largest"
+        )
+    click.echo(f"predict: r3d-fast predict {out} VIDEO...")

@@ -1,0 +1,137 @@
+"""`r3d-fast predict`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+
+import click
+
+from pipelines.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from r3d_fast.prediction.predictor import Named, Predictor
+
+_file = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("model", type=_file)
+@click.argument("videos", nargs=-1, required=True, type=click.Path())
+@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes to name.")
+@click.option("--views", metavar="N|all", help="Clips a video (default: as in the model's evaluation).")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Clips computed at once (default: 8 on a CPU).")
+@click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True)
+@click.option("--timeline", is_flag=True, help="Say second by second what happens: for videos of any length.")
+@click.option("--hop", type=float, default=1.0, show_default=True, help="Of a timeline: its step, in seconds.")
+@click.option("--window", type=float, help="Of a timeline: seconds that it looks at at once.")
+@click.option("--annotate", "annotate_to", type=_file, metavar="DIR", help="Write DIR/NAME.mp4 with the label on it.")
+@click.option("--features", type=_file, metavar="FILE", help="Write features: FILE.npy, FILE.parquet or a folder.")
+@click.option("--json", "json_file", type=_file, metavar="FILE", help="Write the predictions as JSON.")
+@click.option("--csv", "csv_file", type=_file, metavar="FILE", help="Write the predictions as a table.")
+def predict(
+    model: Path, videos: tuple[str, ...], views: str | None, device: str, timeline: bool, **options: Any
+) -> None:
+    """Name what happens in VIDEOS: files, folders, quoted globs, or - for a list on stdin.
+
+    MODEL is a run folder, a checkpoint, a .safetensors file or a folder that `r3d-fast export` wrote.
+    """
+    from r3d_fast.prediction.predictor import Predictor
+    from r3d_fast.prediction.video_paths import find_videos
+
+    timeline = timeline or options["annotate_to"] is not None
+    if timeline and (views is not None or options["features"] is not None):
+        raise UsageError("--views and --features are of clips, --timeline and --annotate of windows; give one kind")
+    predictor = Predictor(model, device=device)
+    found = find_videos(videos, _stdin() if "-" in videos else None)
+    if timeline:
+        total, failed = _moments(predictor, found, **options)
+    else:
+        total, failed = _predictions(predictor, found, _views(views), **options)
+    if failed:
+        raise DataError(f"{failed} of {total} videos could not be read")
+
+
+def _stdin() -> BinaryIO:
+    """Stdin without a buffer: a thread that waits for more of it holds no lock that ending would wait for."""
+    try:
+        return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
+    except OSError:  # it was replaced by something that is no file
+        return sys.stdin.buffer
+
+
+def _predictions(
+    predictor: Predictor, videos: Iterator[str], views: int | str | None, *, top: int, batch_size: int | None,
+    features: Path | None, json_file: Path | None, csv_file: Path | None, **_: Any,
+) -> tuple[int, int]:  # fmt: skip
+    """(videos, those that failed)."""
+    from r3d_fast.prediction.writers.features import feature_file
+    from r3d_fast.prediction.writers.json_csv import predictions_csv, predictions_json
+
+    total = failed = 0
+    with ExitStack() as stack:
+        reports: list[Callable[[Any], object]] = []
+        if json_file is not None:
+            reports.append(stack.enter_context(predictions_json(json_file)))
+        if csv_file is not None:
+            reports.append(stack.enter_context(predictions_csv(csv_file, top)))
+        on_clip = stack.enter_context(feature_file(features)) if features is not None else None
+        for item in predictor.stream(videos, top=top, views=views, batch_size=batch_size, on_clip=on_clip):
+            total, failed = total + 1, failed + (item.error is not None)
+            _say(item.video, "", item.classes, item.error)
+            for add in reports:
+                add(item)
+    return total, failed
+
+
+def _moments(
+    predictor: Predictor, videos: Iterator[str], *, top: int, batch_size: int | None, hop: float, window: float | None,
+    annotate_to: Path | None, json_file: Path | None, csv_file: Path | None, **_: Any,
+) -> tuple[int, int]:  # fmt: skip
+    """(videos, those that failed)."""
+    from r3d_fast.prediction.writers.annotated_video import Annotator
+    from r3d_fast.prediction.writers.json_csv import timeline_csv, timeline_json
+
+    seen: dict[str, bool] = {}
+    with ExitStack() as stack:
+        reports: list[Callable[[Any], object]] = []
+        if json_file is not None:
+            reports.append(stack.enter_context(timeline_json(json_file)))
+        if csv_file is not None:
+            reports.append(stack.enter_context(timeline_csv(csv_file, top)))
+        if annotate_to is not None:
+            reports.append(stack.enter_context(Annotator(annotate_to, predictor.classes)).add)
+        for item in predictor.timeline(videos, hop=hop, window=window, top=top, batch_size=batch_size):
+            seen[item.video] = seen.get(item.video, False) or item.error is not None
+            _say(item.video, f" {item.start:g} s" if item.start or not item.error else "", item.classes, item.error)
+            for add in reports:
+                add(item)
+    return len(seen), sum(seen.values())
+
+
+def _say(video: str, when: str, classes: Named, error: str | None) -> None:
+    if classes:
+        named = ", ".join(f"{label} {100 * probability:.1f} %" for label, probability in classes)
+        _print(f"{video}:{when} {named}", sys.stdout)
+    if error is not None:
+        _print(f"{video}:{when} error: {error}", sys.stderr)
+
+
+def _print(text: str, stream: TextIO) -> None:
+    """A line; names of files and classes may hold what a terminal can't show, or would obey."""
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    encoding = stream.encoding or "utf-8"
+    print(plain.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+
+
+def _views(given: str | None) -> int | str | None:
+    if given is None or given == "all":
+        return given
+    if not given.isdecimal() or int(given) < 1:
+        raise UsageError(f"--views {given}: expected a number of clips, or all")
+    return int(given)

@@ -1,0 +1,1 @@
+"""Configs: YAML files and overrides become checked, frozen settings."""

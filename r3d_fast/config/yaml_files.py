@@ -1,0 +1,187 @@
+"""Config texts -> sources: what each file or override sets, and on which line, before anything is checked.
+
+YAML is read with a safe loader that takes nothing but data; duplicate keys, endless aliases and broken files are
+ConfigErrors. Nothing here knows the fields of a config.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import reprlib
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from pipelines.errors import UsageError
+
+MAX_BYTES = 1 << 20
+MAX_ALIASES = 100
+# Where the shipped configs are: inside the package when installed, beside it in a checkout.
+_PACKAGE = Path(__file__).parents[1]
+CONFIG_FOLDERS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
+
+Key = tuple[int | str, ...]
+
+
+class ConfigError(UsageError):
+    """A config or an override can't be used; the message has one line a problem."""
+
+
+class Source(NamedTuple):
+    """One parsed text: what messages call it, its values, and the line of each key (0 in an override)."""
+
+    label: str
+    data: dict[str, Any]
+    lines: dict[Key, int]
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Name -> file of each config that comes with r3d-fast."""
+    return {path.stem: path for folder in reversed(CONFIG_FOLDERS) for path in sorted(folder.glob("*.yaml"))}
+
+
+def read_sources(name: str, problems: list[str]) -> list[Source]:
+    """The sources of config `name`, its base first; keys given twice go to `problems`. Raises ConfigError."""
+    path = _find(name, Path())
+    source = _read(path, problems)
+    base = source.data.pop("base", None)
+    if base is None:
+        return [source]
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base: expected a file or the name of a shipped config, got {shown(base)}")
+    try:
+        below = _read(_find(base, path.parent), problems)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: base: {error}") from None
+    if "base" in below.data:
+        raise ConfigError(f"{path}: base: {below.label} has a base itself; expected one level, so copy its values")
+    return [below, source]
+
+
+def parse_override(override: str) -> Source:
+    """The source of `section.key=value`, the value in YAML. Raises ConfigError."""
+    key, equals, value = override.partition("=")
+    label = f"-o {override}"
+    if not equals or not all(part.strip() for part in key.split(".")):
+        raise ConfigError(f"{label}: expected section.key=value, such as -o train.epochs=3")
+    data, _ = _parse(value, label)
+    path = tuple(part.strip() for part in key.split("."))
+    for part in reversed(path):
+        data = {part: data}
+    below = data[path[0]] if isinstance(data[path[0]], dict) else {}
+    return Source(label, data, {path[:1]: 0, **{(path[0], name): 0 for name in below}})
+
+
+def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`below` with `above` on top: sections are merged key by key, what stands below a key is replaced."""
+    merged = {**below, **above}
+    for section, values in above.items():
+        if isinstance(values, dict) and isinstance(below.get(section), dict):
+            merged[section] = {**below[section], **values}
+    return merged
+
+
+def dotted(path: Key) -> str:
+    """`path` as messages and overrides write it: section.key."""
+    return ".".join(str(key) for key in path)
+
+
+def shown(value: Any) -> str:
+    """`value` for a message, cut short."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # Python refuses to write an integer of thousands of digits
+        return "a number of thousands of digits"
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with keys as plain text (`on` and `1` stay names) and a limit on aliases."""
+
+    aliases = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            self.aliases += 1
+            if self.aliases > MAX_ALIASES:
+                text = f"more than {MAX_ALIASES} aliases (*name); write the values out"
+                event = self.peek_event()  # type: ignore[no-untyped-call]
+                raise yaml.constructor.ConstructorError(None, None, text, event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except ValueError as error:  # 2024-13-45 looks like a date, 0x_ like a number
+            raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from error
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        # No merge keys (<<): nested ones multiply without end, and `base:` does their job.
+        found: dict[Hashable, Any] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "expected a name as key", key.start_mark)
+            found[key.value] = self.construct_object(value, deep=deep)
+        return found
+
+
+def _find(source: str, folder: Path) -> Path:
+    if source.endswith((".yaml", ".yml")) or "/" in source or os.sep in source:
+        return folder / source
+    shipped = shipped_configs()
+    if source not in shipped:
+        close = "".join(f"; did you mean {name}?" for name in difflib.get_close_matches(source, shipped, n=1))
+        names = ", ".join(sorted(shipped)) or "none found"
+        raise ConfigError(f"{source}: no such config{close}; shipped: {names}; the name of a file ends in .yaml")
+    return shipped[source]
+
+
+def _read(path: Path, problems: list[str]) -> Source:
+    try:
+        if not path.is_file():  # also keeps a pipe from blocking for ever
+            what, names = "not a file" if path.exists() else "no such file", ", ".join(sorted(shipped_configs()))
+            raise ConfigError(f"{path}: {what}; expected a YAML file or one of the shipped configs: {names}")
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+        if len(raw) > MAX_BYTES:
+            raise ConfigError(f"{path}: larger than 1 MiB; expected a config of some lines")
+        data, node = _parse(raw.decode("utf-8-sig"), str(path))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: can't be read: {error.strerror}; check its name and permissions") from error
+    if not isinstance(data, dict):
+        got = "nothing" if data is None else shown(data)
+        raise ConfigError(f"{path}: expected sections such as `train:` with keys below them, got {got}")
+    source = Source(str(path), data, {})
+    problems += _number_lines(node, source)
+    return source
+
+
+def _number_lines(node: yaml.Node | None, source: Source, above: Key = ()) -> Iterator[str]:
+    """Fills `source.lines` for sections and their keys; gives a problem for each key that stands there twice."""
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        path = (*above, key.value)
+        line = key.start_mark.line + 1
+        if path in source.lines:
+            yield f"{source.label}: {dotted(path)} (line {line}): given twice, first on line {source.lines[path]}"
+        source.lines.setdefault(path, line)
+        if not above:
+            yield from _number_lines(value, source, path)
+
+
+def _parse(text: str, label: str) -> tuple[Any, yaml.Node | None]:
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        return None if node is None else loader.construct_document(node), node
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ConfigError(f"{label}: {where}{error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{label}: {' '.join(str(error).split())}") from error
+    except RecursionError:
+        raise ConfigError(f"{label}: nested too deeply; expected sections with keys below them") from None

@@ -1,0 +1,112 @@
+"""The probes of the doctor: each tries a library in a process of its own, so that it may crash, hang or be absent."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from typing import Any
+
+from pipelines.machine.nvidia import probe_decoder, probe_driver
+
+Facts = dict[str, Any]
+
+_MARK = "r3d-fast doctor: "  # before what a probe says, among whatever libraries print
+# What makes PyAV decode each codec; FFmpeg's own "av1" needs a GPU.
+DECODERS = {"mpeg4": {"mpeg4"}, "h264": {"h264"}, "hevc": {"hevc"}, "vp9": {"vp9"}, "av1": {"libdav1d", "libaom-av1"}}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a probe found out before it ended, and why it ended early."""
+
+    facts: Facts
+    error: str
+
+
+def run_probe(name: str, patience_seconds: float) -> Probe:
+    """What the probe `name` found in a Python of the same paths."""
+    code = f"import sys; sys.path[:] = {sys.path!r}; from r3d_fast.doctor.probes import probe; probe({name!r})"
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=patience_seconds)
+    except subprocess.TimeoutExpired as slow:
+        return Probe(_said(slow.stdout), f"no answer within {patience_seconds:g} s")
+    except OSError as failed:
+        return Probe({}, f"no process could be started: {failed.strerror}")
+    facts = _said(done.stdout)
+    if done.returncode < 0:
+        return Probe(facts, f"its process was ended by signal {-done.returncode}, {signal.strsignal(-done.returncode)}")
+    last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+    died = f"its process ended with exit code {done.returncode}: {last}"
+    return Probe(facts, facts.pop("error", textwrap.shorten(died, 300).rstrip(": ")))
+
+
+def _said(output: bytes | None) -> Facts:
+    lines = (output or b"").decode(errors="replace").splitlines()
+    said = (json.loads(line.removeprefix(_MARK)) for line in lines if line.startswith(_MARK))
+    return {key: value for facts in said for key, value in facts.items()}
+
+
+def _say(**facts: Any) -> None:
+    print(f"\n{_MARK}{json.dumps(facts)}", flush=True)
+
+
+def probe(name: str) -> None:
+    """Nothing; says on stdout what is behind `name`, last the error or "". For a process that may die of it."""
+    problem = ""
+    try:
+        PROBES[name]()
+    except Exception as error:
+        problem = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
+    _say(error=problem)
+
+
+def _try_packages() -> None:
+    from pipelines.index.probe_pool import usable_cpus  # imports NumPy
+
+    _say(cpus=usable_cpus())
+    for name in ("pydantic", "rich", "safetensors", "yaml"):
+        import_module(name)
+
+
+def _try_av() -> None:
+    import av
+
+    decoders = [codec for codec, names in DECODERS.items() if names & av.codec.codecs_available]
+    _say(version=av.__version__, decoders=decoders)
+
+
+def _try_dali() -> None:
+    import nvidia.dali.fn
+
+    _say(version=nvidia.dali.__version__)
+    from pipelines.dali.versions import cpu_video_codecs  # imports PyAV too
+
+    _say(codecs=sorted(cpu_video_codecs()))
+
+
+def _try_paddle() -> None:
+    import paddle
+
+    cuda = str(paddle.version.cuda()) if paddle.is_compiled_with_cuda() else ""
+    archs = [int(arch) for arch in getattr(paddle.version, "cuda_archs", list)() or ()]
+    _say(version=paddle.__version__, cuda=cuda, cudnn=str(paddle.version.cudnn()), archs=archs)
+    _say(gpus=paddle.device.cuda.device_count() if cuda else 0)
+    # Only computing shows whether Paddle has code for the GPU.
+    cube = paddle.ones([1, 1, 3, 3, 3])
+    total = float(paddle.nn.functional.conv3d(cube, cube).numpy().sum())
+    if total != 27.0:
+        raise RuntimeError(f"over ones it gives {total}, not 27")
+
+
+def _try_driver() -> None:
+    _say(driver=asdict(probe_driver()))
+    _say(decoder=asdict(probe_decoder()))
+
+
+PROBES = {"paddle": _try_paddle, "dali": _try_dali, "packages": _try_packages, "av": _try_av, "driver": _try_driver}

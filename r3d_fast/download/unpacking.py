@@ -1,0 +1,267 @@
+"""Archives into folders: what they hold is looked at first, and a folder is there whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import stat
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipelines.datasets.lists import first_ten, shown
+from pipelines.errors import DataError, EnvironmentProblem, R3DFastError
+from r3d_fast.download.rar import Member, is_rar, read_members
+from r3d_fast.download.rar_readers import LIBRARY, TO_DO, described, rar_readers, unpack_stored, unpack_with
+
+OnProgress = Callable[[int, int], None]
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SPARE_BYTES = 64 * 2**20  # left free on a disk, for what files take beyond their bytes
+_CHUNK = 2**20
+_UNPACKING = ".unpacking"
+
+
+def unpack(
+    archive: Path,
+    folder: Path,
+    *,
+    strip: str = "",
+    readers: Sequence[str] | None = None,
+    on_file: OnProgress | None = None,
+) -> int:
+    """Unpack `archive`, ZIP or RAR, as `folder`, which must not be there yet; how many files it has.
+
+    Where all lies in a folder named `strip`, that folder becomes `folder`. Names that lead out of the folder, links and
+    devices are refused before anything is written. What an interrupted call left is thrown away by the next one.
+    `readers` of RAR: see rar_readers. Raises DataError for an archive that can't be used, EnvironmentProblem where no
+    reader is installed or the disk is full.
+    """
+    temporary = folder.with_name(f".{folder.name}{_UNPACKING}")
+    is_zip = not is_rar(archive) and zipfile.is_zipfile(archive)  # which a RAR archive that ends with a ZIP file is too
+    members = _zip_members(archive) if is_zip else read_members(archive)
+    _check(archive, members)
+    files = [member for member in members if member.kind == "file"]
+    with _said(archive, folder, sum(member.size for member in files)):
+        _remove(temporary)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _check_room(archive, folder, sum(member.size for member in files))
+        try:
+            if is_zip:
+                temporary.mkdir()
+                _unpack_zip(archive, temporary, _counting(on_file, len(members)))
+            else:
+                _unpack_rar(archive, members, temporary, readers, on_file)
+            inner = temporary / strip if strip and [path.name for path in temporary.iterdir()] == [strip] else temporary
+            inner.rename(folder)
+        finally:
+            _remove(temporary)
+    return len(files)
+
+
+def disk_is_full(error: OSError) -> bool:
+    """Whether a write failed for want of room."""
+    return error.errno in _FULL
+
+
+def out_of_room(what: str, folder: Path, needed: int) -> EnvironmentProblem:
+    """The error that says how much room `what` needs in `folder`, and how much there is."""
+    free = shutil.disk_usage(folder).free
+    return EnvironmentProblem(
+        f"{folder}: the disk is full: {what} needs {as_bytes(needed)}, {as_bytes(free)} are free; make room there, or "
+        "name a folder on another disk, and run the command again: what is complete is kept"
+    )
+
+
+def as_bytes(count: float) -> str:
+    """A size for people: 6.93 GB."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.2f} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+def _check(archive: Path, members: Sequence[Member]) -> None:
+    """Raise DataError if unpacking `members` would write anything but files and folders inside of one folder."""
+    if not any(member.kind == "file" for member in members):
+        raise DataError(f"{archive}: the archive holds no file; download it again")
+    refused = [f"{member.name!r} ({why})" for member in members if (why := _unsafe(member))]
+    if refused:
+        raise DataError(
+            f"{archive}: refused, nothing was unpacked: {first_ten(refused)}; "
+            "expected files and folders inside the archive's own folder: get it from the official address"
+        )
+    seen: dict[str, str] = {}
+    for member in members:
+        name = member.name.rstrip("/")
+        if (name in seen and "file" in (seen[name], member.kind)) or any(
+            seen.get(above) == "file" for above in _above(name)
+        ):
+            raise DataError(f"{archive}: refused, nothing was unpacked: {name!r} is there twice")
+        seen[name] = member.kind
+        for above in _above(name):
+            seen.setdefault(above, "folder")
+
+
+def _unsafe(member: Member) -> str:
+    """Why a member is refused; empty where it is harmless."""
+    name = member.name
+    if member.kind not in ("file", "folder"):
+        return member.kind
+    if "\0" in name or not name.rstrip("/"):
+        return "no name" if "\0" not in name else "a zero byte"
+    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
+        return "absolute"
+    parts = name.rstrip("/").split("/")
+    if any(part in ("..", ".", "") for part in parts):
+        return "leads out of the folder" if ".." in parts else "not a plain path"
+    return "too long" if any(len(part.encode(errors="replace")) > 255 for part in parts) else ""
+
+
+def _above(name: str) -> Iterator[str]:
+    parts = name.split("/")
+    return ("/".join(parts[:depth]) for depth in range(1, len(parts)))
+
+
+def _zip_members(archive: Path) -> list[Member]:
+    try:
+        with zipfile.ZipFile(archive) as file:
+            return [_zip_member(archive, item) for item in file.infolist()]
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise DataError(f"{archive}: the archive is damaged: {error}; download it again") from error
+
+
+def _zip_member(archive: Path, item: zipfile.ZipInfo) -> Member:
+    if item.flag_bits & 1:
+        raise DataError(f"{archive}: its files are encrypted; expected an open archive")
+    mode = item.external_attr >> 16 if item.create_system == 3 else 0
+    kind = "folder" if item.is_dir() else "file"
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        kind = "link" if stat.S_ISLNK(mode) else "device"
+    # The name as it was stored: zipfile cuts it at a zero byte.
+    return Member(item.orig_filename.replace("\\", "/"), kind, item.file_size, item.CRC)
+
+
+def _unpack_zip(archive: Path, folder: Path, on_file: Callable[[], None]) -> None:
+    try:
+        with zipfile.ZipFile(archive) as file:
+            for item in file.infolist():
+                path = folder / item.orig_filename.replace("\\", "/")
+                if item.is_dir():
+                    path.mkdir(parents=True, exist_ok=True)
+                else:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with file.open(item) as source, path.open("xb") as target:
+                        shutil.copyfileobj(source, target, _CHUNK)
+                on_file()
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise DataError(f"{archive}: the archive is damaged: {error}; download it again") from error
+
+
+def _unpack_rar(
+    archive: Path, members: Sequence[Member], folder: Path, readers: Sequence[str] | None, on_file: OnProgress | None
+) -> None:
+    """Unpack by the first reader that can. Raises EnvironmentProblem where there is none, else what each one said."""
+    if readers is None and all(member.is_stored or member.kind == "folder" for member in members):
+        folder.mkdir()
+        unpack_stored(archive, members, folder, _counting(on_file, len(members)))
+        return
+    readers = rar_readers() if readers is None else readers
+    if not readers:
+        raise EnvironmentProblem(f"{archive}: nothing here unpacks RAR archives; {TO_DO}, then run the command again")
+    reasons = []
+    for name in readers:
+        _remove(folder)
+        folder.mkdir()
+        try:
+            unpack_with(name, archive, members, folder, _counting(on_file, len(members)))
+            if name != LIBRARY:  # which has compared them all
+                _check_result(folder, members)
+        except DataError as error:
+            if "No space left" in str(error) or shutil.disk_usage(folder).free < _SPARE_BYTES:
+                raise OSError(errno.ENOSPC, str(error)) from error
+            reasons.append(str(error) if str(error).startswith(name) else f"{name}: {error}")
+        else:
+            return
+    raise DataError(
+        f"{archive}: can't be unpacked: {'; '.join(reasons)}; download it again, or install another reader: {TO_DO}"
+    )
+
+
+def _check_result(folder: Path, members: Sequence[Member]) -> None:
+    """Raise DataError unless `folder` holds files of the sizes and checksums of `members`, and folders, and no more.
+
+    By content, not by name: tools differ in how they write names beyond ASCII. bsdtar looks at no checksum itself.
+    """
+    files = [member for member in members if member.kind == "file"]
+    has_checksums = all(member.crc is not None for member in files)
+    found: list[tuple[int, int]] = []
+    for above, folders, names in os.walk(folder):
+        for path in (Path(above, name) for name in [*folders, *names]):
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode):
+                found.append((status.st_size, _checksum(path) if has_checksums else 0))
+            elif not stat.S_ISDIR(status.st_mode):
+                raise DataError(f"refused: {shown(path.name)} is neither a file nor a folder")
+    wanted = [(member.size, (member.crc or 0) if has_checksums else 0) for member in files]
+    if sorted(found) != sorted(wanted):
+        wrong = sum((Counter(wanted) - Counter(found)).values())
+        raise DataError(f"{wrong} of {len(wanted)} files don't have the size and checksum that the archive says")
+
+
+def _checksum(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while data := file.read(_CHUNK):
+            checksum = zlib.crc32(data, checksum)
+    return checksum
+
+
+def _check_room(archive: Path, folder: Path, needed: int) -> None:
+    if shutil.disk_usage(folder.parent).free < needed + _SPARE_BYTES:
+        raise out_of_room(f"unpacking {archive.name}", folder.parent, needed + _SPARE_BYTES)
+
+
+@contextmanager
+def _said(archive: Path, folder: Path, needed: int) -> Iterator[None]:
+    """Errors of the disk as errors that say what to do."""
+    try:
+        yield
+    except R3DFastError:
+        raise
+    except OSError as error:
+        if disk_is_full(error):
+            raise out_of_room(f"unpacking {archive.name}", folder.parent, needed) from error
+        raise EnvironmentProblem(f"{folder}: can't be written: {error.strerror or error}") from error
+
+
+def _counting(on_file: OnProgress | None, total: int) -> Callable[[], None]:
+    done = 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        if on_file is not None:
+            on_file(done, total)
+
+    return count
+
+
+def _remove(folder: Path) -> None:
+    """Remove what an earlier call left, read-only folders of an archive included."""
+    for above, folders, _ in os.walk(folder):
+        for name in folders:
+            path = Path(above, name)
+            if not path.is_symlink():
+                path.chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def describe_readers() -> str:
+    """What unpacks archives here, for the doctor; empty where RAR can't be."""
+    return ", ".join(described(name) for name in rar_readers())

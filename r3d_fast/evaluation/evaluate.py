@@ -1,0 +1,244 @@
+"""How well a model does: exact over the videos that could be read, which is said beside the figures."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.index.video_index import VideoIndex
+from pipelines.loader import BadClip, ClipLoader
+from pipelines.specs import AugmentSpec, ClipSpec
+from r3d_fast.backend.feed import Fed, feeding
+from r3d_fast.backend.paddle import choose_device, import_paddle, is_out_of_memory
+from r3d_fast.backend.precision import Precision, with_data_format
+from r3d_fast.config.config import Config
+from r3d_fast.loaders import eval_loader, open_index
+from r3d_fast.metrics import ClassificationMetrics, Result, VideoScores
+from r3d_fast.ranks.group import Group, join_group, pack, unpack
+from r3d_fast.training.step import fitting_batch, free_memory, out_of_memory
+from r3d_fast.weights.checkpoint import CheckpointError
+from r3d_fast.weights.normalisation import described, same_scale, with_scale_of
+from r3d_fast.weights.stored_model import Restored, restore
+
+OnBatch = Callable[[int, int], None]
+_WORTH_TRACING = 16  # clips of a rank: for fewer, making a graph takes longer than it saves
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which clips were evaluated: those of `videos` (their numbers in `index`), of its split `split` (None: all)."""
+
+    index: VideoIndex
+    split: str | None
+    videos: tuple[int, ...]
+    clip: ClipSpec
+    augment: AugmentSpec
+
+    def __str__(self) -> str:
+        """The split in words."""
+        lists = "" if self.index.lists_split is None else f", split {self.index.lists_split} of its lists"
+        return f"split {self.split or '(all)'} of {self.index.kind}{lists}"
+
+    def protocol(self) -> str:
+        """What is evaluated of each video, in words: clips, their frames, crops."""
+        clip, augment = self.clip, self.augment
+        count = {"all": "all non-overlapping clips of a video", 1: "1 clip a video"}
+        kind = {"segments": "one out of each part of the video", "consecutive": f"{clip.stride} apart"}[clip.sampling]
+        crops = {1: "centre crop", 3: "3 crops", 10: "10 crops"}[augment.eval_crops]
+        return (
+            f"{count.get(clip.views, f'{clip.views} clips a video')}, {clip.num_frames} frames each, {kind}; "
+            f"{crops} of {augment.size_px} px"
+        )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of clips and of videos (their clips' softmax averaged), and what could not be read.
+
+    All ranks of a group have the same figures; `scores` are those of all videos on the first, of its own on another.
+    """
+
+    clip: Result
+    video: Result
+    scores: VideoScores
+    bad: tuple[BadClip, ...]
+    source: Source
+
+    @property
+    def num_videos(self) -> int:
+        """Videos of the split, whether they could be read or not."""
+        return len(self.source.videos)
+
+    @property
+    def num_evaluated(self) -> int:
+        """Videos of which at least one clip was read."""
+        return self.video["count"]
+
+
+def evaluate_model(
+    model: Any,
+    loader: ClipLoader,
+    num_classes: int,
+    device: str,
+    on_batch: OnBatch | None = None,
+    precision: Precision | None = None,
+    group: Group | None = None,
+) -> Evaluation:
+    """The evaluation of `model` over one pass of `loader`; the model is left in the mode it came in.
+
+    The ranks of `group` evaluate a share each, and each clip counts once. It computes in `precision` (default fp32).
+    Raises EnvironmentProblem, with the batch size that fits, out of memory.
+    """
+    paddle = import_paddle()
+    precision, group = precision or Precision(), group or Group()
+    clips, videos = ClassificationMetrics(num_classes), VideoScores(num_classes)
+    bad: list[BadClip] = []
+    was_training = model.training
+    model.eval()
+    forward = model
+    worth = loader.sampler.num_clips >= _WORTH_TRACING * group.count
+    if device == "cpu" and precision.name == "fp32" and worth:
+        from r3d_fast.acceleration.cpu import traced  # imports Paddle
+
+        forward = traced(model)
+    with paddle.no_grad(), closing(feeding(loader.epoch(0), device)) as batches:
+        for number, (batch, fed) in enumerate(batches):
+            logits = _logits(forward, fed, precision, device, group.count)
+            clips.update(logits, batch.labels, batch.is_real)
+            videos.update(batch.video_ids, logits, batch.labels, batch.is_real)
+            bad += batch.bad
+            if on_batch is not None:
+                on_batch(number + 1, len(loader))
+            group.check()
+    if was_training:
+        model.train()
+    clips, of_videos, bad = _pool(clips, videos, bad, group)
+    sampler = loader.sampler
+    source = Source(loader.index, loader.split, tuple(sampler.videos.video_id.tolist()), sampler.clip, sampler.augment)
+    return Evaluation(clips.result(), of_videos.result(), videos, tuple(bad), source)
+
+
+def _pool(
+    clips: ClassificationMetrics, videos: VideoScores, bad: list[BadClip], group: Group
+) -> tuple[ClassificationMetrics, ClassificationMetrics, list[BadClip]]:
+    """(figures of clips, of videos, bad clips) of all ranks; on the first `videos` takes in those of the others."""
+    if group.count == 1:
+        return clips, videos.metrics(), bad
+    classes = clips.num_classes
+    own = [[clip.video_id, clip.reason] for clip in bad]
+    for values, arrays in map(unpack, group.gather(pack([clips.state(), own], videos.arrays()))[1:]):
+        clips.merge(ClassificationMetrics.of(classes, values[0]))
+        videos.merge(VideoScores.of(classes, arrays))
+        own += values[1]
+    whole = group.from_first(lambda: pack([clips.state(), videos.metrics().state(), sorted(own)], {}))
+    of_clips, of_videos, unread = unpack(whole)[0]
+    return (
+        ClassificationMetrics.of(classes, of_clips),
+        ClassificationMetrics.of(classes, of_videos),
+        [BadClip(video, reason) for video, reason in unread],
+    )
+
+
+def _logits(forward: Any, fed: Fed, precision: Precision, device: str, ranks: int) -> Any:
+    """Logits float32 [N, C] of a batch, on the host."""
+    try:
+        return precision.forward(forward, fed.clips).numpy()
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        said = str(error)
+    size = int(fed.clips.shape[0])
+    fits = fitting_batch(
+        lambda rows: precision.forward(forward, fed.clips[:rows]).numpy(), size, lambda: free_memory(device)
+    )
+    raise out_of_memory(said, device, size, fits, "eval.batch_size", ranks)
+
+
+def evaluate(
+    model: Path, config: Config | None = None, *, split: str | None = None, on_batch: OnBatch | None = None,
+    group: Group | None = None,
+) -> tuple[Evaluation, tuple[str, ...]]:  # fmt: skip
+    """(evaluation, classes) of a run, a checkpoint or a weights file, on the data of `config` (default: the run's own).
+
+    Processes that were launched as a job evaluate a share each; all of them need to see `model`. They meet here, or are
+    the `group` that they have joined already. Pixels are scaled as the weights are used to, whatever `config` says.
+    Raises CheckpointError if the data set's classes are not the model's.
+    """
+    if group is None:
+        with join_group(config.train.rank_timeout_seconds) if config else join_group() as group:
+            return evaluate(model, config, split=split, on_batch=on_batch, group=group)
+    device = choose_device(config.train.device if config else "auto")
+    restored = restore(model, device, config)
+    config = with_data_format(config, restored.precision, device) if config else restored.config
+    config = _on_its_own_scale(config, restored, group)
+    index = open_index(config)
+    check_classes(restored.classes, index.classes, str(restored.weights), str(index.path))
+    group.require_equal(data_set=index.digest, precision=str(restored.precision))
+    with eval_loader(config, index, split, device, restored.precision.clip_dtype, group) as loader:
+        evaluation = evaluate_model(
+            restored.model, loader, len(index.classes), device, on_batch if group.is_first else None,
+            restored.precision, group,
+        )  # fmt: skip
+    return evaluation, index.classes
+
+
+def _on_its_own_scale(config: Config, restored: Restored, group: Group) -> Config:
+    """`config`, its pixels scaled as the weights are used to; says so where it has another scale."""
+    own = restored.config.augment
+    if same_scale(own, config.augment):
+        return config
+    if group.is_first:
+        print(
+            f"warning: {restored.weights}: trained on pixels with {described(own)}, which is used here; the config has "
+            f"{described(config.augment)}",
+            file=sys.stderr,
+        )
+    return config.model_copy(update={"augment": with_scale_of(config.augment, own)})
+
+
+def check_classes(model: tuple[str, ...], data: tuple[str, ...], weights: str, index: str) -> None:
+    """Raise CheckpointError if a model's classes are not those of the data set, in the same order."""
+    if len(model) != len(data):
+        raise CheckpointError(
+            f"{weights}: the model has {len(model)} classes, the data set ({index}) {len(data)}; "
+            "evaluate on the data set it was trained for, or train anew"
+        )
+    for number, (mine, theirs) in enumerate(zip(model, data, strict=True)):
+        if mine != theirs:
+            raise CheckpointError(
+                f"{weights}: class {number} is {mine!r} in the model and {theirs!r} in the data set ({index}); "
+                "the labels would not mean the same"
+            )
+
+
+def report(evaluation: Evaluation, classes: tuple[str, ...]) -> dict[str, Any]:
+    """The evaluation as JSON values: clip and video figures, per class, confusion, what was not read."""
+
+    def plain(result: Result) -> dict[str, Any]:
+        figures = {key: result[key] for key in ("loss", "top1", "top5", "count")}
+        return {**figures, "per_class": dict(zip(classes, result["per_class"], strict=True))}
+
+    source = evaluation.source
+    names = source.index.names()
+    return {
+        "index": str(source.index.path),
+        "kind": source.index.kind,
+        "lists_split": source.index.lists_split,
+        "split": source.split,
+        "protocol": source.protocol(),
+        "views": source.clip.views,
+        "crops": source.augment.eval_crops,
+        "clip": plain(evaluation.clip),
+        "video": {**plain(evaluation.video), "confusion": np.asarray(evaluation.video["confusion"]).tolist()},
+        "videos": evaluation.num_videos,
+        "evaluated": evaluation.num_evaluated,
+        "bad": [
+            {"video_id": clip.video_id, "video": names[clip.video_id], "reason": clip.reason} for clip in evaluation.bad
+        ],
+    }

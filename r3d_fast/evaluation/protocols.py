@@ -1,0 +1,113 @@
+"""Which clips an evaluation takes, in words and as settings; and the mean over the splits of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pipelines.errors import DataError, UsageError
+from pipelines.index.video_index import VideoIndex
+from r3d_fast.evaluation.evaluate import Evaluation
+
+PLACE = "{split}"  # in a path or an override: the number of a split
+
+
+def protocol_overrides(protocol: Literal["clip", "video"] | None, views: int | None, crops: int | None) -> list[str]:
+    """The config overrides that a named protocol, or numbers of views and crops, stand for.
+
+    "clip": one centre crop of one clip a video, as the reference recipe is evaluated. "video": every non-overlapping
+    window, softmax averaged, a short last one looped (Hara et al. 2018, arXiv:1711.09577, section 3.2). Raises
+    UsageError where two of them contradict each other.
+    """
+    if protocol is not None and views is not None:
+        raise UsageError("--protocol and --views both say how many clips a video; give one")
+    if protocol == "clip" and crops not in (None, 1):
+        raise UsageError(f"--protocol clip is one clip a video, --crops {crops} makes {crops} of it; use --views 1")
+    count = {"clip": "1", "video": "all", None: None if views is None else str(views)}[protocol]
+    crops = 1 if protocol == "clip" else crops
+    given = {"eval.views": count, "eval.crops": crops}
+    return [f"{key}={value}" for key, value in given.items() if value is not None]
+
+
+@dataclass(frozen=True)
+class SplitRun:
+    """What evaluates one split: a model, and the overrides of its config."""
+
+    number: int | None
+    model: Path
+    config: str
+    overrides: tuple[str, ...]
+
+
+def runs_of_splits(
+    splits: str | None, run: Path | None, weights: Path | None, config: str | None, overrides: Sequence[str]
+) -> list[SplitRun]:
+    """One SplitRun a number of `splits` ("1,2,3"), `{split}` replaced by it wherever it stands; without, one as given.
+
+    Raises UsageError where the model is not given, or would be the same one for several splits.
+    """
+    if (run is None) == (weights is None) or (weights is not None and config is None):
+        raise UsageError("expected either --run DIR, or -c CFG with --weights FILE")
+    model = run or weights
+    assert model is not None
+    config = str(run / "config.yaml") if config is None and run is not None else config
+    assert config is not None
+    if splits is None:
+        return [SplitRun(None, model, config, tuple(overrides))]
+    numbers = _numbers(splits)
+    if len(numbers) > 1 and PLACE not in str(model):
+        name = "--run" if run is not None else "--weights"
+        raise UsageError(
+            f"{name} {model}: one model for splits {splits} would be tested on videos it was trained on; expected one "
+            f"trained on each split, with {PLACE} where the number stands, such as {name} {model}_split{PLACE}"
+        )
+    return [
+        SplitRun(
+            number,
+            Path(str(model).replace(PLACE, str(number))),
+            config.replace(PLACE, str(number)),
+            tuple(value.replace(PLACE, str(number)) for value in overrides),
+        )
+        for number in numbers
+    ]
+
+
+def _numbers(splits: str) -> list[int]:
+    parts = [part.strip() for part in splits.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts) or len(set(parts)) != len(parts):
+        raise UsageError(f"--splits {splits}: expected numbers of splits, each once, such as 1,2,3")
+    return [int(part) for part in parts]
+
+
+def check_splits(indexes: Sequence[VideoIndex], numbers: Sequence[int]) -> None:
+    """Raise DataError unless each of `indexes` holds the split of that number, and each another one."""
+    for place, (index, number) in enumerate(zip(indexes, numbers, strict=True)):
+        if index.lists_split is not None and index.lists_split != number:
+            raise DataError(
+                f"{index.path}: was built from split {index.lists_split} of its lists, expected split {number}; make "
+                f"that one with: r3d-fast data index ROOT --lists LISTS --split {number} --index FILE, and name it by "
+                "data.index"
+            )
+        for other in indexes[:place]:
+            if other.digest == index.digest:
+                raise DataError(
+                    f"{index.path}: holds the same split as {other.path}, so the mean would count it twice; expected "
+                    f"an index for each split (data.index, with {PLACE} where the number stands)"
+                )
+
+
+def mean_of_splits(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, dict[str, float]]]:
+    """Mean, least and largest of top1 and top5, fractions, of clips and of videos; splits weigh the same."""
+    figures: dict[str, dict[str, dict[str, float]]] = {}
+    for kind, result in (("clip", lambda e: e.clip), ("video", lambda e: e.video)):
+        figures[kind] = {name: _spread(evaluations, result, name) for name in ("top1", "top5")}
+    return figures
+
+
+def _spread(evaluations: Sequence[Evaluation], result: Callable[[Evaluation], Any], name: str) -> dict[str, float]:
+    values = [float(result(evaluation)[name]) for evaluation in evaluations if result(evaluation)[name] is not None]
+    if len(values) != len(evaluations):
+        raise DataError("no clip of one of the splits could be read: there is no mean")
+    return {"mean": sum(values) / len(values), "low": min(values), "high": max(values)}

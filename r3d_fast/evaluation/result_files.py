@@ -1,0 +1,126 @@
+"""What an evaluation leaves in a folder: figures, classes, confusions, and a line a video."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.errors import UsageError
+from r3d_fast.evaluation.evaluate import Evaluation, report
+from r3d_fast.files import whole_file
+
+_TOP = 5  # classes named for each video
+_MOST_NAMED = 60  # classes whose names are written beside the picture; more would lie over each other
+
+
+def write_evaluation(folder: Path, evaluation: Evaluation, classes: tuple[str, ...]) -> None:
+    """Write figures.json, per_class.csv, confusion.csv, confusion.png and predictions.jsonl to `folder`.
+
+    Each file is whole or as it was. Without matplotlib the picture is left out, which stderr says. Raises UsageError
+    where `folder` can't be written.
+    """
+    texts = {
+        "figures.json": json.dumps(report(evaluation, classes), indent=1) + "\n",
+        "per_class.csv": _per_class(evaluation, classes),
+        "confusion.csv": _confusion(evaluation, classes),
+        "predictions.jsonl": "".join(json.dumps(line) + "\n" for line in predictions(evaluation, classes)),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder}: can't be written ({error.strerror}); choose another --out") from error
+    for name, text in texts.items():
+        with whole_file(folder / name) as file:
+            file.write(text.encode("utf-8", "backslashreplace"))
+    _draw_confusion(folder / "confusion.png", evaluation, classes)
+
+
+def predictions(evaluation: Evaluation, classes: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """What was said of each video, by its number, as JSON values; of one that could not be read, why.
+
+    Probabilities are the softmax averaged over the video's clips.
+    """
+    reasons = {bad.video_id: bad.reason for bad in evaluation.bad}
+    told = {video: (label, scores) for video, label, scores in evaluation.scores.predictions()}
+    clips = evaluation.scores.clip_counts()
+    names = evaluation.source.index.names()
+    for video in sorted(evaluation.source.videos):
+        line: dict[str, Any] = {"video": names[video]}
+        if video in told:
+            label, scores = told[video]
+            best = np.argsort(-scores, kind="stable")[:_TOP]
+            valid = bool(np.isfinite(scores).all())
+            line |= {
+                "label": classes[label],
+                "predicted": classes[best[0]] if valid else None,
+                "correct": bool(valid and best[0] == label),
+                "top": [{"class": classes[i], "probability": float(scores[i])} for i in best] if valid else [],
+                "clips": clips[video],
+            }
+        if video in reasons:
+            line["error"] = reasons[video]
+        yield line
+
+
+def _per_class(evaluation: Evaluation, classes: tuple[str, ...]) -> str:
+    rows = [["class", "videos", "top1"]]
+    counts = evaluation.video["counts"]
+    for name, count, accuracy in zip(classes, counts, evaluation.video["per_class"], strict=True):
+        rows.append([name, str(count), "" if accuracy is None else f"{accuracy:.6f}"])
+    return _csv(rows)
+
+
+def _confusion(evaluation: Evaluation, classes: tuple[str, ...]) -> str:
+    matrix = np.asarray(evaluation.video["confusion"]).tolist()
+    rows = [["label \\ predicted", *classes]]
+    return _csv(rows + [[name, *map(str, row)] for name, row in zip(classes, matrix, strict=True)])
+
+
+def _csv(rows: list[list[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _draw_confusion(path: Path, evaluation: Evaluation, classes: tuple[str, ...]) -> None:
+    """The confusion matrix of videos as a picture: rows are labels, each divided by its number of videos."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        print(f"warning: no confusion.png ({error}); pip install 'r3d-fast[plots]'", file=sys.stderr)
+        return
+    matrix = np.asarray(evaluation.video["confusion"], np.float64)
+    counts = np.asarray(evaluation.video["counts"])[:, None]
+    shares = np.divide(matrix, counts, out=np.zeros_like(matrix), where=counts > 0)
+    named = len(classes) <= _MOST_NAMED
+    side = min(16.0, 4.5 + 0.28 * len(classes)) if named else 12.0
+    figure = Figure(figsize=(side, side * 0.9), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="share of the label's videos")
+    if named:
+        # parse_math: names with a $ are names, not formulas
+        shown = [name if len(name) <= 24 else f"{name[:23]}\u2026" for name in classes]
+        axes.set_xticks(range(len(classes)), shown, rotation=90, fontsize=8, parse_math=False)
+        axes.set_yticks(range(len(classes)), shown, fontsize=8, parse_math=False)
+    if len(classes) <= 16:
+        for row, column in zip(*np.nonzero(matrix), strict=True):
+            dark = shares[row, column] > 0.5
+            text = f"{int(matrix[row, column])}"
+            axes.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if dark else "black")
+    top1 = evaluation.video["top1"]
+    title = f"{evaluation.num_evaluated} of {evaluation.num_videos} videos"
+    axes.set_title(title + ("" if top1 is None else f", top1 {100 * top1:.2f} %"))
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("label")
+    with whole_file(path) as file:
+        figure.savefig(file, format="png")

@@ -1,0 +1,1 @@
+"""Export: a trained model as a folder that predicts without the run, in Paddle Inference or as ONNX."""

@@ -1,0 +1,208 @@
+"""A trained model -> a folder with a static Paddle model, all that predicting needs to know, and ONNX if wanted.
+
+It is built beside its place, compared there with the model as trained, in the engine that will run it, and renamed.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pipelines.errors import EnvironmentProblem, UsageError
+from r3d_fast.backend.paddle import choose_device, import_paddle
+from r3d_fast.backend.precision import available_precision
+from r3d_fast.config.config import Config
+from r3d_fast.config.sections import ModelConfig, TrainConfig
+from r3d_fast.export.inference_engine import Engine
+from r3d_fast.export.manifest import (
+    ABOUT,
+    FEATURES,
+    INPUT,
+    LOGITS,
+    ONNX,
+    PARAMETERS,
+    Exported,
+    FileEntry,
+    Program,
+    TensorEntry,
+    as_text,
+    describe_file,
+    is_exported,
+    read_exported,
+)
+from r3d_fast.export.parity import Check, ParityError, check, reference, tolerance
+from r3d_fast.export.static_graph import save_half, save_static
+from r3d_fast.new_folder import building, put_in_place
+from r3d_fast.version import __version__
+from r3d_fast.weights.checkpoint import CheckpointError
+from r3d_fast.weights.stored_model import Restored, restore
+
+Form = Literal["auto", "2.6"]
+Half = Literal["fp16", "bf16"]
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was written: `about` is what r3d_fast.json says, the differences that were found included."""
+
+    folder: Path
+    about: Exported
+
+
+def export(
+    model: Path,
+    out: Path,
+    *,
+    onnx: bool = False,
+    precision: Half | None = None,
+    form: Form = "auto",
+    say: Say = lambda line: None,
+) -> ExportResult:
+    """The export of `model` (a run, a checkpoint or a .safetensors file of a run), complete in `out`, or not there.
+
+    The graph takes clips float32 [N, 3, T, S, S] for any N and gives logits (no softmax) and pooled features.
+    `form` "2.6" writes what Paddle 2.6 and 3.x both read; "auto" what this Paddle writes by itself. `precision`
+    stores and computes in half precision, for a GPU. `say` gets a line for each step.
+    Raises UsageError where `out` can't be used, CheckpointError where the model can't, EnvironmentProblem where this
+    machine lacks something, and ParityError where what was written differs from the model.
+    """
+    out = out.resolve()
+    _check_out(out)
+    if onnx:
+        from r3d_fast.export.onnx_file import require_onnx
+
+        require_onnx()
+    paddle = import_paddle()
+    before = paddle.get_device()
+    device = _choose_device(precision)
+    paddle.set_device("cpu")  # the model as trained is what the CPU makes of it in float32
+    try:
+        restored = restore(
+            model, "cpu", Config(train=TrainConfig(precision="fp32"), model=ModelConfig(data_format="NCDHW"))
+        )
+        checks = reference(restored)
+        with building(out) as folder:
+            about = _write(restored, folder, checks, device, onnx, precision, form, say)
+            put_in_place(folder, out)
+    finally:
+        paddle.set_device(before)
+    return ExportResult(out, about)
+
+
+def _write(
+    restored: Restored, folder: Path, checks: list[Check], device: str, onnx: bool, precision: Half | None,
+    form: Form, say: Say,
+) -> Exported:  # fmt: skip
+    """Every file of the export in `folder`, each compared with the model as trained."""
+    shape = checks[0].clips.shape[1:]
+    say(f"tracing {restored.config.model.name} from {restored.weights}")
+    program = save_static(restored.model, folder, shape, older=form == "2.6" or precision is not None)
+    _check_whole(restored.model, folder / PARAMETERS)
+    if onnx:
+        from r3d_fast.export.onnx_file import write_onnx
+
+        say(f"converting to {ONNX}")
+        write_onnx(folder / program, folder / PARAMETERS, folder / ONNX)
+    if precision is not None:
+        save_half(folder, program, precision)
+    about = _describe(restored, folder, program, checks, precision)
+    (folder / ABOUT).write_text(as_text(about), encoding="utf-8")
+    say(f"comparing {program} with the model as trained, on the {device.upper()}")
+    try:
+        engine = Engine(folder, device)
+    except CheckpointError as error:
+        raise ParityError(f"what was written can't be run: {error}. Nothing was left") from error
+    name = "paddle.inference" + (" with TensorRT" if engine.tensorrt else "")
+    found = [check(engine, checks, program, name, device, tolerance(precision or "fp32", device))]
+    if onnx:
+        from r3d_fast.export.onnx_file import open_onnx
+
+        say(f"comparing {ONNX} with the model as trained")
+        run, name = open_onnx(folder / ONNX)
+        found.append(check(run, checks, ONNX, name, "cpu", tolerance("fp32", "cpu")))
+    about = about.model_copy(update={"parity": tuple(found)})
+    (folder / ABOUT).write_text(as_text(about), encoding="utf-8")
+    return about
+
+
+def _describe(
+    restored: Restored, folder: Path, program: Program, checks: list[Check], precision: Half | None
+) -> Exported:
+    """What r3d_fast.json is to say of the files in `folder`, but for what the comparison gives."""
+    config = restored.config
+    augment, size = config.augment, config.augment.size_px
+    preparation = (
+        f"RGB; short side to {size} px, antialiased bilinear; centre {size}x{size}; 0..255 to 0..{augment.value_max}; "
+        "minus mean, over std"
+    )
+    files: dict[str, FileEntry] = {path.name: describe_file(path) for path in sorted(folder.iterdir())}
+    first = checks[0]
+    return Exported(
+        format=1,
+        r3d_fast=__version__,
+        paddle=import_paddle().__version__,
+        classes=restored.classes,
+        clip=config.clip,
+        augment=augment,
+        eval=config.eval,
+        batch_size=config.loader.batch_size,
+        model=config.model,
+        precision=precision or "fp32",
+        program=program,
+        inputs=(TensorEntry(name=INPUT, shape=(-1, *first.clips.shape[1:]), about=preparation),),
+        outputs=(
+            TensorEntry(name=LOGITS, shape=(-1, first.logits.shape[1]), about="before softmax"),
+            TensorEntry(name=FEATURES, shape=(-1, first.features.shape[1]), about="averaged, before the last layer"),
+        ),
+        parity=(),
+        files=files,
+    )
+
+
+def _choose_device(precision: Half | None) -> str:
+    """Where the export is run to be compared: as predict would. Raises EnvironmentProblem where half can't be."""
+    device = choose_device("auto")
+    if precision is None:
+        return device
+    if device == "cpu":
+        raise EnvironmentProblem(
+            f"--precision {precision}: it is for GPUs, and can't be compared with the model here: on the CPU Paddle "
+            "has no 3D convolution in half precision; export on the machine with the GPU, or leave --precision out"
+        )
+    if available_precision(precision, device, "O1").name != precision:
+        raise EnvironmentProblem(
+            f"--precision {precision}: this GPU can't compute in it; export on one that can, or leave --precision out"
+        )
+    return device
+
+
+def _check_whole(model: Any, parameters: Path) -> None:
+    """Raise OSError if the file is smaller than the model's weights: Paddle says nothing where a disk is full."""
+    least = sum(math.prod(tensor.shape) * 4 for tensor in model.state_dict().values())
+    if parameters.stat().st_size < least:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _check_out(out: Path) -> None:
+    """Raise UsageError unless `out` can become an export: absent, empty, or an earlier export and nothing else."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise UsageError(f"{out}: not a folder; expected a new one, an empty one or an earlier export")
+    present = {path.name for path in out.iterdir()}
+    if not present:
+        return
+    if not is_exported(out):
+        raise UsageError(f"{out}: not empty, and not an earlier export; give a new folder")
+    try:
+        written = {ABOUT, *read_exported(out).files}
+    except CheckpointError:  # a damaged one: what an export may have is known all the same
+        written = {ABOUT, PARAMETERS, ONNX, "model.json", "model.pdmodel"}
+    if foreign := sorted(present - written):
+        raise UsageError(f"{out}: an earlier export with other files in it ({', '.join(foreign[:5])}); move them away")

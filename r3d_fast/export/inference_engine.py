@@ -1,0 +1,215 @@
+"""An exported model in Paddle's inference engine: oneDNN on the CPU; on a GPU TensorRT, where it is there."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.errors import EnvironmentProblem, UsageError
+from r3d_fast.backend.native_output import native_output_hidden
+from r3d_fast.backend.paddle import (
+    choose_device,
+    cpu_threads,
+    from_dlpack,
+    gpu_number,
+    has_newer_graphs,
+    import_paddle,
+    is_out_of_memory,
+    restore_threads,
+    tensorrt_version,
+    use_onednn,
+)
+from r3d_fast.config.config import Config
+from r3d_fast.export.manifest import PARAMETERS, Exported, check_files, read_exported
+from r3d_fast.prediction.network import Outputs
+from r3d_fast.training.step import fitting_batch, free_memory, out_of_memory
+from r3d_fast.weights.checkpoint import CheckpointError
+
+_FIRST_GPU_MIB = 100  # of GPU memory, at the start; more is taken as it is needed
+# TensorRT plans for a range of batches: larger ones are run in pieces.
+_TENSORRT_BATCHES = (1, 8, 32)
+_TENSORRT_WORKSPACE = 1 << 30  # bytes
+_TENSORRT_LEAST_OPS = 3  # fewer in a row are not worth handing over
+_PRECISIONS = {"fp32": "Float32", "fp16": "Half", "bf16": "Bfloat16"}
+
+
+class Engine:
+    """The Network of a folder that `r3d-fast export` wrote; see r3d_fast/prediction/network.py."""
+
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        """The model in `folder` on `device` ("auto", "cpu" or "gpu"), every file checked against r3d_fast.json.
+
+        Raises CheckpointError where it is damaged, EnvironmentProblem where this machine can't run it.
+        """
+        about = read_exported(folder)
+        if about.program == "model.json" and not has_newer_graphs():
+            raise EnvironmentProblem(
+                f"{folder / about.program}: exported in the form of Paddle 3, this is Paddle "
+                f"{import_paddle().__version__}; export again with --form 2.6, which both read"
+            )
+        check_files(folder, about, (about.program, PARAMETERS))
+        self.device = choose_device(device)
+        if about.precision != "fp32" and self.device == "cpu":
+            raise EnvironmentProblem(
+                f"{folder}: exported in {about.precision}, for which Paddle has no 3D convolution on the CPU; use a "
+                "GPU, or export again without --precision"
+            )
+        self.folder, self.about = folder, about
+        self.tensorrt = False
+        self._predictor = self._create()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the logits."""
+        return self.about.classes
+
+    @property
+    def config(self) -> Config:
+        """The run's config, as far as predicting depends on it."""
+        return self.about.config
+
+    @property
+    def clip_dtype(self) -> Literal["float32", "float16"]:
+        """What the clips that it takes are made of: float32 in every precision, cast inside."""
+        return "float32"
+
+    def __call__(self, clips: Any) -> Outputs:
+        """(logits float32 [N, C], features float32 [N, F]) of clips float32 [N, 3, T, S, S]; any N.
+
+        `clips`: a NumPy array, a Paddle tensor or any other DLPack object. Raises UsageError for another shape or type,
+        EnvironmentProblem, with the batch size that fits, out of memory.
+        """
+        values = _on_host(clips)
+        shape = self.about.inputs[0].shape
+        if values.dtype != np.float32 or values.ndim != len(shape) or values.shape[1:] != shape[1:]:
+            raise UsageError(
+                f"{self.folder}: clips {values.dtype} {list(values.shape)}, expected float32 {['N', *shape[1:]]}"
+            )
+        try:
+            return self._run(values)
+        except (MemoryError, OSError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            said = str(error)
+        size = len(values)
+        fits = fitting_batch(lambda rows: self._try(values[:rows]), size, lambda: free_memory(self.device))
+        raise out_of_memory(said, self.device, size, fits, "--batch-size")
+
+    def _try(self, clips: NDArray[np.float32]) -> None:
+        self._run(clips)
+
+    def _run(self, clips: NDArray[np.float32]) -> Outputs:
+        """The outputs of clips, in pieces where TensorRT has planned for fewer."""
+        most = _TENSORRT_BATCHES[2] if self.tensorrt else max(1, len(clips))
+        pieces = [self._run_piece(clips[first : first + most]) for first in range(0, len(clips), most)]
+        if not pieces:
+            return tuple(np.zeros((0, out.shape[1]), np.float32) for out in self.about.outputs)  # type: ignore[return-value]
+        logits, features = map(np.concatenate, zip(*pieces, strict=True))
+        return logits, features
+
+    def _run_piece(self, clips: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        predictor = self._predictor
+        source = predictor.get_input_handle(predictor.get_input_names()[0])
+        source.reshape(list(clips.shape))
+        source.copy_from_cpu(np.ascontiguousarray(clips))
+        predictor.run()
+        if self.device == "cpu":
+            restore_threads()
+        names = predictor.get_output_names()
+        outputs = [np.asarray(predictor.get_output_handle(name).copy_to_cpu(), np.float32) for name in names]
+        wanted = [(len(clips), out.shape[1]) for out in self.about.outputs]
+        if (found := [out.shape for out in outputs]) != wanted:
+            raise CheckpointError(
+                f"{self.folder}: the model gives {list(map(list, found))} for {len(clips)} clips, r3d_fast.json says "
+                f"{list(map(list, wanted))}: not from one export; export again"
+            )
+        return outputs
+
+    def _create(self) -> Any:
+        """A predictor that has run once. Raises CheckpointError where Paddle can't read the files."""
+        if self.device == "gpu" and self._wants_tensorrt():
+            self.tensorrt = True
+            try:
+                return self._warmed()
+            except Exception as error:  # whatever TensorRT may raise: Paddle's own kernels give the same
+                self.tensorrt = False
+                _warn_no_tensorrt((str(error).strip() or type(error).__name__).splitlines()[-1])
+        try:
+            return self._warmed()
+        except (CheckpointError, MemoryError):
+            raise
+        except Exception as error:  # RuntimeError, ValueError and more, as the file and the version have it
+            if is_out_of_memory(error):
+                raise
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
+            raise CheckpointError(
+                f"{self.folder}: Paddle {import_paddle().__version__} can't run it ({reason}); export again, with the "
+                f"Paddle that is to run it (this is from {self.about.paddle})"
+            ) from error
+
+    def _wants_tensorrt(self) -> bool:
+        """Whether TensorRT can take this model here; where not, one warning says why."""
+        if self.about.program == "model.json":
+            _warn_no_tensorrt("Paddle hands over only models of the 2.6 form: export with --form 2.6")
+        elif not any(tensorrt_version()):
+            _warn_no_tensorrt("this Paddle was built without it, or its library is not found")
+        else:
+            return True
+        return False
+
+    def _warmed(self) -> Any:
+        """A predictor after its first run, in which Paddle prints to stdout and stderr by itself."""
+        from paddle import inference
+
+        with native_output_hidden():
+            predictor = inference.create_predictor(engine_config(self.folder, self.about, self.device, self.tensorrt))
+            self._predictor = predictor
+            self._run_piece(np.zeros((1, *self.about.inputs[0].shape[1:]), np.float32))
+        return predictor
+
+
+def engine_config(folder: Path, about: Exported, device: str, tensorrt: bool) -> Any:
+    """Paddle's inference config for the model in `folder`."""
+    import_paddle()
+    from paddle import inference
+
+    config = inference.Config(str(folder / about.program), str(folder / PARAMETERS))
+    config.disable_glog_info()
+    if device == "cpu":
+        config.disable_gpu()
+        config.set_cpu_math_library_num_threads(cpu_threads())
+        use_onednn(config)
+        if about.program == "model.pdmodel":  # 3.3.1 breaks with it on model.json
+            config.enable_memory_optim()
+        return config
+    config.enable_use_gpu(_FIRST_GPU_MIB, gpu_number())
+    if tensorrt:
+        config.enable_tensorrt_engine(
+            workspace_size=_TENSORRT_WORKSPACE,
+            max_batch_size=_TENSORRT_BATCHES[2],
+            min_subgraph_size=_TENSORRT_LEAST_OPS,
+            precision_mode=getattr(inference.PrecisionType, _PRECISIONS[about.precision]),
+            use_static=False,
+            use_calib_mode=False,
+        )
+        name, shape = about.inputs[0].name, list(about.inputs[0].shape[1:])
+        least, usual, most = ({name: [batch, *shape]} for batch in _TENSORRT_BATCHES)
+        config.set_trt_dynamic_shape_info(least, most, usual)
+    return config
+
+
+def _on_host(clips: Any) -> NDArray[Any]:
+    """`clips` as a NumPy array, of the same memory where it lies on the host."""
+    if isinstance(clips, np.ndarray):
+        return clips
+    tensor = clips if isinstance(clips, import_paddle().Tensor) else from_dlpack(clips)
+    values: NDArray[Any] = tensor.numpy()
+    return values
+
+
+def _warn_no_tensorrt(reason: str) -> None:
+    print(f"warning: TensorRT is not used ({reason}); Paddle's own GPU kernels are", file=sys.stderr)

@@ -1,0 +1,182 @@
+"""The folder that `r3d-fast export` writes: Paddle's files, and r3d_fast.json, which says all that predicting needs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec, Positive, Spec
+from r3d_fast.config.config import Config
+from r3d_fast.config.sections import EvalConfig, ModelConfig
+from r3d_fast.weights.checkpoint import CheckpointError
+
+ABOUT = "r3d_fast.json"
+PARAMETERS = "model.pdiparams"
+ONNX = "model.onnx"
+FORMAT = 1
+INPUT, LOGITS, FEATURES = "clips", "logits", "features"
+_LARGEST_ABOUT = 1 << 24  # bytes; the classes of Kinetics-700 take 20 kB
+_PIECE = 1 << 22  # bytes hashed at once
+
+# Plain names in one folder: a path can't leave it.
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=100)]
+Program = Literal["model.json", "model.pdmodel"]
+
+
+class FileEntry(Spec):
+    """A file of the export, proved by its digest."""
+
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class TensorEntry(Spec):
+    """An input or output; -1 stands for any number of clips."""
+
+    name: str
+    shape: Annotated[tuple[int, ...], Field(min_length=1)]
+    dtype: Literal["float32"] = "float32"
+    about: str = ""
+
+
+class Difference(Spec):
+    """The largest absolute difference from the model as trained, beside the largest absolute value there."""
+
+    max_abs: Annotated[float, Field(ge=0.0)]
+    largest: Annotated[float, Field(ge=0.0)]
+
+
+class Parity(Spec):
+    """What was compared before the export was called good."""
+
+    file: FileName
+    engine: str
+    device: str
+    batch_sizes: tuple[Positive, ...]
+    tolerance: Annotated[float, Field(gt=0.0)]  # of the largest value
+    logits: Difference
+    features: Difference
+
+
+class Exported(Spec):
+    """What r3d_fast.json says."""
+
+    format: Literal[1]
+    r3d_fast: str
+    paddle: str
+    classes: Annotated[tuple[str, ...], Field(min_length=1)]
+    clip: ClipSpec
+    augment: AugmentSpec
+    eval: EvalConfig
+    batch_size: Positive
+    model: ModelConfig
+    precision: Literal["fp32", "fp16", "bf16"]
+    program: Program
+    inputs: Annotated[tuple[TensorEntry, ...], Field(min_length=1, max_length=1)]
+    outputs: Annotated[tuple[TensorEntry, ...], Field(min_length=2, max_length=2)]
+    parity: tuple[Parity, ...]
+    files: dict[FileName, FileEntry]
+
+    @model_validator(mode="after")
+    def _check(self) -> Exported:
+        for name in (self.program, PARAMETERS):
+            if name not in self.files:
+                raise ValueError(f"files: {name} is not among them")
+        if self.augment.layout != "NCTHW" or self.model.data_format != "NCDHW":
+            raise ValueError("exported models take clips channels first: expected layout NCTHW and data_format NCDHW")
+        side = self.augment.size_px
+        wanted = (-1, 3, self.clip.num_frames, side, side)
+        if self.inputs[0].shape != wanted:
+            raise ValueError(f"inputs: shape {list(self.inputs[0].shape)}, clip and augment make {list(wanted)}")
+        if self.outputs[0].shape != (-1, len(self.classes)):
+            raise ValueError(f"outputs: logits {list(self.outputs[0].shape)} for {len(self.classes)} classes")
+        if len(self.outputs[1].shape) != 2:
+            raise ValueError(f"outputs: features {list(self.outputs[1].shape)}, expected [-1, F]")
+        return self
+
+    @property
+    def config(self) -> Config:
+        """The run's config, as far as predicting depends on it; the rest has its defaults."""
+        return Config(
+            clip=self.clip,
+            augment=self.augment,
+            eval=self.eval,
+            model=self.model,
+            loader=LoaderSpec(batch_size=self.batch_size),
+        )
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether `folder` is an export, or claims to be one."""
+    return (folder / ABOUT).is_file()
+
+
+def read_exported(folder: Path) -> Exported:
+    """What r3d_fast.json in `folder` says. Raises CheckpointError where it is missing or damaged."""
+    path = folder / ABOUT
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path}: missing: without it nobody knows the classes and how clips are made; copy the whole export, or "
+            "export again"
+        )
+    try:
+        size = path.stat().st_size
+        if size > _LARGEST_ABOUT:
+            raise CheckpointError(f"{path}: {size} bytes, expected at most {_LARGEST_ABOUT}: not an export of r3d-fast")
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        reason = str(error) or type(error).__name__
+        raise CheckpointError(f"{path}: not readable as JSON ({reason}): damaged; export again") from error
+    if isinstance(values, dict) and values.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: export format {values.get('format')!r}, this version reads {FORMAT}")
+    try:
+        return Exported.model_validate(values)
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: {_first(error)}: not what r3d-fast export writes; export again") from error
+
+
+def check_files(folder: Path, about: Exported, names: tuple[str, ...]) -> None:
+    """Raise CheckpointError unless the files `names` in `folder` are the ones that `about` was written for."""
+    for name in names:
+        path, wanted = folder / name, about.files[name]
+        if not path.is_file():
+            raise CheckpointError(f"{path}: missing; copy the whole export, or export again")
+        found = describe_file(path)
+        if found.bytes != wanted.bytes:
+            raise CheckpointError(
+                f"{path}: {found.bytes} bytes, {ABOUT} says {wanted.bytes}: cut short or exchanged; export again"
+            )
+        if found.sha256 != wanted.sha256:
+            raise CheckpointError(f"{path}: SHA-256 differs from that in {ABOUT}: damaged or exchanged; export again")
+
+
+def describe_file(path: Path) -> FileEntry:
+    """Size and digest of a file. Raises CheckpointError where it can't be read."""
+    digest, size = hashlib.sha256(), 0
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(_PIECE):
+                digest.update(piece)
+                size += len(piece)
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read: {error.strerror}") from error
+    return FileEntry(bytes=size, sha256=digest.hexdigest())
+
+
+def as_text(about: Exported) -> str:
+    """The text of r3d_fast.json."""
+    values: dict[str, Any] = about.model_dump(mode="json")
+    return json.dumps(values, indent=1) + "\n"
+
+
+def _first(error: ValidationError) -> str:
+    """The first problem in one line, and how many more there are."""
+    problems = error.errors(include_url=False)
+    place = ".".join(map(str, problems[0]["loc"]))
+    text = problems[0]["msg"].removeprefix("Value error, ")
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return (f"{place}: " if place else "") + text + more

@@ -1,0 +1,70 @@
+"""A model as a static graph on the disk, in the form of Paddle 3 or of 2.6, in float32 or half precision."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+from pipelines.errors import EnvironmentProblem
+from r3d_fast.backend.native_output import native_output_hidden
+from r3d_fast.backend.paddle import has_newer_graphs, import_paddle, older_graphs
+from r3d_fast.export.manifest import INPUT, PARAMETERS, Program
+
+import_paddle()  # what has to be said to Paddle before it is imported comes first
+
+import paddle  # noqa: E402
+
+_NAME = "model"
+_TYPES = {"fp16": "Half", "bf16": "Bfloat16"}
+
+
+class Served(paddle.nn.Layer):  # type: ignore[misc]
+    """Clips -> (logits, pooled features) of a model in evaluation mode."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.eval()
+
+    def forward(self, clips: Any) -> tuple[Any, Any]:
+        """(logits float32 [N, C], features float32 [N, F])."""
+        features = self.model.head.pool(self.model.backbone(clips))
+        return self.model.head.fc(features), features  # dropout has no part in evaluation
+
+
+def save_static(model: Any, folder: Path, shape: tuple[int, ...], *, older: bool) -> Program:
+    """The name of the program written into `folder`, beside its parameters, for any number of clips of `shape`.
+
+    `older`: in the form of 2.6, which 3.x reads too. The model is not to be traced again afterwards.
+    """
+    spec = paddle.static.InputSpec([None, *shape], "float32", INPUT)
+    with native_output_hidden(), older_graphs() if older else nullcontext():
+        paddle.jit.save(Served(model), str(folder / _NAME), input_spec=[spec])
+    (folder / f"{PARAMETERS}.info").unlink(missing_ok=True)  # a pickle, of which only training has a use
+    return "model.pdmodel" if older or not has_newer_graphs() else "model.json"
+
+
+def save_half(folder: Path, program: Program, precision: Literal["fp16", "bf16"]) -> None:
+    """Replace the float32 model in `folder` by one that stores and computes in half precision, for a GPU.
+
+    Inputs and outputs stay float32. Raises EnvironmentProblem where Paddle left it as it was, as its CPU build does.
+    """
+    from paddle import inference
+
+    half = folder / "half"
+    half.mkdir()
+    with native_output_hidden():
+        inference.convert_to_mixed_precision(
+            str(folder / program), str(folder / PARAMETERS), str(half / program), str(half / PARAMETERS),
+            getattr(inference.PrecisionType, _TYPES[precision]), inference.PlaceType.GPU, True,
+        )  # fmt: skip
+    before, after = ((place / PARAMETERS).stat().st_size for place in (folder, half))
+    if after > 0.75 * before:
+        raise EnvironmentProblem(
+            f"--precision {precision}: Paddle {paddle.__version__} converted nothing (weights {before} bytes, then "
+            f"{after}); leave --precision out, or use another version"
+        )
+    for name in (program, PARAMETERS):
+        (half / name).replace(folder / name)
+    half.rmdir()

@@ -1,0 +1,108 @@
+"""The models by name: one dict of architectures, `build_model`, which fills in the user's choices, and `freeze`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from difflib import get_close_matches
+from typing import Any
+
+from pipelines.errors import UsageError
+from r3d_fast.models.classifier import Architecture, Classifier
+from r3d_fast.models.densenet3d import DenseNet
+from r3d_fast.models.preact3d import PreActivationResNet
+from r3d_fast.models.r2plus1d import R2Plus1D
+from r3d_fast.models.resnet3d import ResNet
+from r3d_fast.models.resnext3d import ResNeXt
+from r3d_fast.models.wide3d import WideResNet
+
+# Depths: Hara et al. 2018, arXiv:1711.09577, Table 1. Shortcuts: the authors' first weights of 18 and 34 layers have A,
+# all others B. r3d18_reference: the ResNet-18 of justld/3D-ResNets_paddle.
+MODELS: dict[str, Architecture] = {
+    "r3d18_reference": ResNet((2, 2, 2, 2), padding="SAME", conv_bias=True, project_all=True, init="fan_in"),
+    "r3d10": ResNet((1, 1, 1, 1)),
+    "r3d18": ResNet((2, 2, 2, 2)),
+    "r3d34": ResNet((3, 4, 6, 3), shortcut="A"),
+    "r3d50": ResNet((3, 4, 6, 3), bottleneck=True),
+    "r3d101": ResNet((3, 4, 23, 3), bottleneck=True),
+    "r3d152": ResNet((3, 8, 36, 3), bottleneck=True),
+    "r3d200": ResNet((3, 24, 36, 3), bottleneck=True),
+    "preact18": PreActivationResNet((2, 2, 2, 2)),
+    "preact34": PreActivationResNet((3, 4, 6, 3)),
+    "preact50": PreActivationResNet((3, 4, 6, 3), bottleneck=True),
+    "preact101": PreActivationResNet((3, 4, 23, 3), bottleneck=True),
+    "preact152": PreActivationResNet((3, 8, 36, 3), bottleneck=True),
+    "preact200": PreActivationResNet((3, 24, 36, 3), bottleneck=True),
+    "wide50": WideResNet((3, 4, 6, 3)),
+    "resnext50": ResNeXt((3, 4, 6, 3)),
+    "resnext101": ResNeXt((3, 4, 23, 3)),
+    "resnext152": ResNeXt((3, 8, 36, 3)),
+    "densenet121": DenseNet((6, 12, 24, 16)),
+    "densenet169": DenseNet((6, 12, 32, 32)),
+    "densenet201": DenseNet((6, 12, 48, 32)),
+    "densenet264": DenseNet((6, 12, 64, 48)),
+    "r2plus1d18": R2Plus1D((2, 2, 2, 2)),
+}
+
+
+def build_model(
+    name: str,
+    *,
+    num_classes: int = 101,
+    shortcut: str | None = None,
+    data_format: str = "NCDHW",
+    width: int = 64,
+    dropout: float = 0.0,
+) -> Any:
+    """A new `paddle.nn.Layer` from clips float32 [N, 3, T, S, S] to logits float32 [N, num_classes].
+
+    `name` is a key of `MODELS`. `shortcut` is "A" or "B", None the model's own. With `data_format` "NDHWC" the clips
+    are [N, T, S, S, 3] and the weights the same. `width` is the number of channels of the stem (64 in the paper), from
+    which all others follow. `dropout` is the share of features dropped before the last layer, in training only. The
+    weights are drawn from Paddle's global generator: call `paddle.seed` before.
+    Raises UsageError for an unknown name or a value out of its range.
+    """
+    if name not in MODELS:
+        near = get_close_matches(name, MODELS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"model {name!r} is unknown: expected one of {', '.join(MODELS)}{hint}")
+    if num_classes < 1:
+        raise UsageError(f"num_classes {num_classes}: expected at least 1")
+    if not 0.0 <= dropout < 1.0:
+        raise UsageError(f"dropout {dropout}: expected 0 <= dropout < 1, the share of features dropped")
+    return Classifier(_chosen(name, shortcut, data_format, width), num_classes=num_classes, dropout=dropout)
+
+
+def _chosen(name: str, shortcut: str | None, data_format: str, width: int) -> Architecture:
+    """The architecture `name` with the user's choices. Raises UsageError."""
+    architecture = MODELS[name]
+    if shortcut not in (None, "A", "B"):
+        raise UsageError(f"shortcut {shortcut!r}: expected 'A', 'B' or None (the model's own)")
+    if isinstance(architecture, ResNet) and architecture.project_all and shortcut == "A":
+        raise UsageError(f"shortcut 'A': {name} has projections in all its blocks; expected 'B' or None")
+    if architecture.shortcut is None and shortcut is not None:
+        raise UsageError(f"shortcut {shortcut!r}: {name} has no residual blocks; expected None")
+    if data_format not in ("NCDHW", "NDHWC"):
+        raise UsageError(f"data_format {data_format!r}: expected 'NCDHW' or 'NDHWC'")
+    if width < 1:
+        raise UsageError(f"width {width}: expected at least 1 channel (64 in the paper)")
+    if width % architecture.width_step:
+        raise UsageError(f"width {width}: {name} takes multiples of {architecture.width_step} (64 in the paper)")
+    return replace(architecture, shortcut=shortcut or architecture.shortcut, data_format=data_format, width=width)
+
+
+def freeze(model: Any, until: str) -> None:
+    """Keep the parts of `model` before part `until` as they are: no gradients, batch norms in evaluation mode.
+
+    Parts are those of the backbone that have parameters, and the head: stem, layer1 .. layer4, head; of a DenseNet
+    stem, block1, transition1, .. block4, norm, head. Raises UsageError for any other name.
+    """
+    parts = {name: part for name, part in model.backbone.named_children() if part.parameters()}
+    parts["head"] = model.head
+    if until not in parts:
+        near = get_close_matches(until, parts, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"init.freeze_until {until!r}: no such part; expected one of {', '.join(parts)}{hint}")
+    frozen = list(parts.values())[: list(parts).index(until)]
+    for parameter in (parameter for part in frozen for parameter in part.parameters()):
+        parameter.stop_gradient = True
+    model.frozen = tuple(frozen)

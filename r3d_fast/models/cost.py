@@ -1,0 +1,124 @@
+"""What each model costs: parameters, multiply-adds, training memory. Arithmetic on shapes; nothing is computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from r3d_fast.backend.paddle import Operation, describe_forward
+from r3d_fast.models.architectures import MODELS, build_model
+
+BATCH = 8
+_FLOAT32 = 4  # bytes
+_MIB = 2**20
+# What the gradient of an operation needs of its forward pass, by the names of Paddle's slots; others need shapes only.
+_KEPT = {
+    "conv3d": ("Input",),
+    "batch_norm": ("X",),
+    "relu": ("Out",),
+    "pool3d": ("X", "Out"),
+    "matmul_v2": ("X",),
+}
+
+MEMORY_NOTE = (
+    f"memory: of a training step in float32, {BATCH} clips: weights, gradients, momentum, and the activations that the "
+    "backward pass needs; arithmetic, without what libraries use for work"
+)
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """What one model costs on clips of [3, frames, size, size].
+
+    `gmac`: multiply-adds of convolutions and linear layers for one clip, in 10^9. `memory_mib`: see MEMORY_NOTE.
+    """
+
+    name: str
+    shortcut: str | None
+    parameters: int
+    gmac: float
+    memory_mib: float
+    features: int
+
+    def as_json(self) -> dict[str, Any]:
+        """The values as JSON has them."""
+        return asdict(self)
+
+
+def summarise(
+    name: str,
+    *,
+    num_classes: int = 101,
+    frames: int = 16,
+    size: int = 112,
+    shortcut: str | None = None,
+    width: int = 64,
+) -> ModelSummary:
+    """What model `name` costs. Raises UsageError for an unknown name or a value out of its range."""
+    build = partial(build_model, name, num_classes=num_classes, shortcut=shortcut, width=width)
+    made: list[Any] = []
+
+    def remember() -> Any:
+        made.append(build())
+        return made[0]
+
+    operations = describe_forward(remember, (BATCH, 3, frames, size, size))
+    parameters = sum(math.prod(parameter.shape) for parameter in made[0].parameters() if parameter.trainable)
+    architecture = made[0].architecture
+    held = 3 * parameters + _kept_values(operations)
+    return ModelSummary(
+        name=name,
+        shortcut=architecture.shortcut,
+        parameters=parameters,
+        gmac=sum(map(_multiply_adds, operations)) / BATCH / 1e9,
+        memory_mib=held * _FLOAT32 / _MIB,
+        features=architecture.features,
+    )
+
+
+def summarise_all(*, num_classes: int = 101, frames: int = 16, size: int = 112) -> Iterator[ModelSummary]:
+    """What all models cost, in the order of `MODELS`, as it is found: half a second each."""
+    return (summarise(name, num_classes=num_classes, frames=frames, size=size) for name in MODELS)
+
+
+def _multiply_adds(operation: Operation) -> int:
+    """Of a convolution or a linear layer, all clips together; 0 of anything else."""
+    if operation.kind == "conv3d":
+        return _values(operation, "Output") * math.prod(operation.inputs["Filter"][1][1:])
+    if operation.kind == "matmul_v2":
+        return _values(operation, "Out") * operation.inputs["X"][1][-1]
+    return 0
+
+
+def _values(operation: Operation, slot: str) -> int:
+    return math.prod((operation.inputs | operation.outputs)[slot][1])
+
+
+def _kept_values(operations: Iterable[Operation]) -> int:
+    """How many numbers the backward pass finds again, each tensor counted once, for the whole batch."""
+    kept: dict[str, int] = {}
+    for operation in operations:
+        for slot in _KEPT.get(operation.kind, ()):
+            name = (operation.inputs | operation.outputs)[slot][0]
+            kept[name] = _values(operation, slot)
+    return sum(kept.values())
+
+
+def table_lines(summaries: Iterable[ModelSummary]) -> Iterator[str]:
+    """The table of the summaries, a line a model as it comes, and what its columns count."""
+    head = ("model", "shortcut", "parameters (M)", "GMAC a clip", f"memory at {BATCH} (MiB)", "features")
+    widths = [max(map(len, MODELS)), *map(len, head[1:])]
+
+    def line(cells: Sequence[str]) -> str:
+        left, right = cells[:2], cells[2:]
+        padded = [cell.ljust(width) for cell, width in zip(left, widths[:2], strict=True)]
+        return "  ".join([*padded, *(cell.rjust(width) for cell, width in zip(right, widths[2:], strict=True))])
+
+    yield line(head)
+    for s in summaries:
+        figures = (f"{s.parameters / 1e6:.2f}", f"{s.gmac:.2f}", f"{s.memory_mib:.0f}", str(s.features))
+        yield line((s.name, s.shortcut or "-", *figures))
+    yield from ("", "GMAC: 10^9 multiply-adds of convolutions and linear layers", MEMORY_NOTE)

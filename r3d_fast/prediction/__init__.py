@@ -1,0 +1,1 @@
+"""Prediction: videos become the names of classes, once a video or second by second."""

@@ -1,0 +1,155 @@
+"""Video files -> class names with probabilities. A file that can't be read is an item with an error, not the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.errors import UsageError
+from r3d_fast.metrics import softmax
+from r3d_fast.prediction.clip_logits import Answer, answers, check_batch
+from r3d_fast.prediction.network import open_network
+from r3d_fast.prediction.windows import Hops
+
+if TYPE_CHECKING:
+    from r3d_fast.prediction.timeline import Moment
+
+Named = tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one video: (class, probability) pairs, most likely first, or why it says nothing.
+
+    Where only some of a video's clips could be read, `classes` are of those, and `error` says how many are missing.
+    """
+
+    video: str
+    classes: Named = ()
+    error: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The prediction as JSON values."""
+        return {**asdict(self), "classes": named_json(self.classes)}
+
+
+class Predictor:
+    """A model that names what happens in videos: `Predictor("runs/x")(["a.avi", "b.mp4"])`."""
+
+    def __init__(self, model: str | Path, *, device: str = "auto") -> None:
+        """The model of a run folder, a checkpoint, a .safetensors file of a run, or an exported folder.
+
+        `device`: "auto", "cpu" or "gpu". Raises UsageError where there is no model, CheckpointError where it is
+        damaged, EnvironmentProblem without `device`.
+        """
+        self.network = open_network(model, device)
+
+    @property
+    def device(self) -> str:
+        """Where the model computes: "cpu" or "gpu"."""
+        return self.network.device
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the logits."""
+        return self.network.classes
+
+    def __call__(
+        self,
+        videos: Sequence[str | Path],
+        *,
+        top: int = 5,
+        views: int | str | None = None,
+        batch_size: int | None = None,
+    ) -> list[Prediction]:
+        """A Prediction for each of `videos`, in order: see `stream`."""
+        return list(self.stream(videos, top=top, views=views, batch_size=batch_size))
+
+    def stream(
+        self,
+        videos: Iterable[str | Path],
+        *,
+        top: int = 5,
+        views: int | str | None = None,
+        batch_size: int | None = None,
+        on_clip: Callable[[Answer], object] | None = None,
+    ) -> Iterator[Prediction]:
+        """A Prediction for each of `videos`, in order, as they are made: the `top` likeliest classes over its clips.
+
+        `views`: clips a video, a number or "all"; None: those of the model's evaluation. `batch_size`: clips computed
+        at once, of one video or many. `on_clip` is called with each Answer of which they are made. Raises UsageError
+        for a value out of its range.
+        """
+        check_top(top)
+        return self._predictions(answers(self.network, videos, views=views, batch_size=batch_size), top, on_clip)
+
+    def clips(
+        self, videos: Iterable[str | Path], *, views: int | str | None = None, batch_size: int | None = None
+    ) -> Iterator[Answer]:
+        """What the model says of each clip of `videos`, in order, as it is computed: logits and pooled features."""
+        return answers(self.network, videos, views=views, batch_size=batch_size)
+
+    def timeline(
+        self,
+        videos: Iterable[str | Path],
+        *,
+        hop: float = 1.0,
+        window: float | None = None,
+        top: int = 5,
+        batch_size: int | None = None,
+    ) -> Iterator[Moment]:
+        """A Moment for each `hop` seconds of each of `videos`, in order, as they are made; videos of any length.
+
+        `window`: seconds that a clip spans; None: T frames at the model's stride, or 7 s for a model of `segments`
+        clips. A video that can't be read to its end has a last Moment with an error. Raises UsageError for a value out
+        of its range.
+        """
+        from r3d_fast.prediction.timeline import timeline
+
+        check_top(top)
+        check_batch(batch_size)
+        return timeline(self.network, map(str, videos), Hops(hop, window), top=top, batch_size=batch_size)
+
+    def _predictions(
+        self, stream: Iterator[Answer], top: int, on_clip: Callable[[Answer], object] | None
+    ) -> Iterator[Prediction]:
+        total = np.zeros(len(self.classes))
+        clips, problem = 0, ""
+        for answer in stream:
+            if on_clip is not None:
+                on_clip(answer)
+            if answer.logits is not None:
+                total += softmax(answer.logits)
+                clips += 1
+            problem = problem or answer.error
+            if not answer.is_last:
+                continue
+            missing = answer.clip + 1 - clips
+            error = None
+            if missing:
+                error = f"{missing} of {clips + missing} clips missing: {problem}" if clips else problem
+            named = likeliest(self.classes, total / clips, top) if clips else ()
+            yield Prediction(answer.video, named, error)
+            total, clips, problem = np.zeros(len(self.classes)), 0, ""
+
+
+def likeliest(classes: Sequence[str], probabilities: NDArray[np.float64], top: int) -> Named:
+    """The `top` likeliest classes with their probabilities, most likely first."""
+    best = np.argsort(-probabilities, kind="stable")[:top]
+    return tuple((classes[i], float(probabilities[i])) for i in best)
+
+
+def named_json(classes: Named) -> list[dict[str, Any]]:
+    """Classes with probabilities as JSON values."""
+    return [{"class": name, "probability": probability} for name, probability in classes]
+
+
+def check_top(top: int) -> None:
+    """Raise UsageError unless at least one class is asked for."""
+    if top < 1:
+        raise UsageError(f"top {top}: expected at least 1")

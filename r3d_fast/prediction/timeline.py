@@ -1,0 +1,189 @@
+"""Long videos -> what happens second by second. Frames are decoded, resized and normalised once, windows are batched.
+
+A thread decodes and prepares the batches that follow while the network computes one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.dali.graph import ClipPipeline
+from pipelines.errors import VideoError
+from pipelines.index.probe_pool import usable_cpus
+from pipelines.sampler import eval_geometry
+from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
+from pipelines.workers.clip_source import ClipStream, Sample
+from r3d_fast.metrics import softmax
+from r3d_fast.prediction.clip_logits import NOT_FINITE, clip_spec, default_batch
+from r3d_fast.prediction.network import Network, RestoredNetwork
+from r3d_fast.prediction.predictor import Named, likeliest, named_json
+from r3d_fast.prediction.read_ahead import ahead
+from r3d_fast.prediction.windows import Hops, Kept, Window, windows
+
+_GROUP = 64  # frames that DALI gets at once
+_GROUP_BYTES = 1 << 28  # of RGB
+_AHEAD = 2  # batches
+_MOST_PARTS = 256  # of a batch: windows, and videos that can't be read
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What a model says of a hop of a video: from `start` to `end`, in seconds; (class, probability) pairs.
+
+    Where the video can't be read, or not to its end, there is an `error`, from where it is missing.
+    """
+
+    video: str
+    start: float
+    end: float
+    classes: Named = ()
+    error: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The moment as JSON values, without the video."""
+        values: dict[str, Any] = {"start": self.start, "end": self.end, "classes": named_json(self.classes)}
+        return values if self.error is None else {**values, "error": self.error}
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A window's place in a batch, or an error of its video after `first` hops."""
+
+    video: str
+    first: int
+    count: int
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A batch of windows: what is told of it in order; `clips` [N, ...] are those of the parts without error."""
+
+    parts: list[_Part]
+    clips: NDArray[Any] | None
+
+
+def timeline(
+    network: Network, videos: Iterable[str], hops: Hops, *, top: int = 5, batch_size: int | None = None
+) -> Iterator[Moment]:
+    """The moments of each of `videos`, in order, as they are computed: one a hop, the `top` likeliest classes.
+
+    `batch_size`: windows computed at once, of one video or many.
+    """
+    clip = clip_spec(network)
+    size = batch_size or default_batch(network)
+    works = _batches(videos, clip, hops, size, _Preparer(network.config.augment, network.clip_dtype))
+    computed = 0
+    with closing(ahead(works, _AHEAD)) as ready:
+        for work in ready:
+            rows: Iterator[NDArray[np.float32]] = iter(())
+            if work.clips is not None:
+                computed += len(work.clips)
+                if isinstance(network, RestoredNetwork):
+                    network.expect(computed)  # a video that has gone on for so long may go on
+                rows = iter(network(work.clips)[0])
+            for part in work.parts:
+                start = part.first * hops.seconds
+                moment = Moment(part.video, start, start + hops.seconds, error=part.error or None)
+                if not part.error:
+                    moment = _named(moment, next(rows), network.classes, top)
+                for hop in range(part.first, part.first + part.count):
+                    yield replace(moment, start=hop * hops.seconds, end=(hop + 1) * hops.seconds)
+
+
+def _named(moment: Moment, logits: NDArray[np.float32], classes: tuple[str, ...], top: int) -> Moment:
+    if not np.isfinite(logits).all():
+        return replace(moment, error=NOT_FINITE)
+    return replace(moment, classes=likeliest(classes, softmax(logits), top))
+
+
+def _batches(videos: Iterable[str], clip: ClipSpec, hops: Hops, size: int, preparer: _Preparer) -> Iterator[_Work]:
+    """The windows of `videos`, `size` a batch."""
+    parts: list[_Part] = []
+    waiting: list[Window] = []
+    for video in videos:
+        told = 0
+        found = windows(video, clip, hops)
+        while True:
+            try:
+                window = next(found, None)
+            except VideoError as error:
+                detail = f": {error.detail}" if error.detail else ""
+                parts.append(_Part(video, told, 1, f"{error.reason}{detail}"))
+                if len(parts) >= _MOST_PARTS:  # many bad files: they are told before a batch is full
+                    yield _Work(parts, preparer.clips(waiting) if waiting else None)
+                    parts, waiting = [], []
+                break
+            if window is None:
+                break
+            told = window.first + window.hops
+            parts.append(_Part(video, window.first, window.hops))
+            waiting.append(window)
+            if len(waiting) == size:
+                yield _Work(parts, preparer.clips(waiting))
+                parts, waiting = [], []
+    if parts:
+        yield _Work(parts, preparer.clips(waiting) if waiting else None)
+
+
+class _Preparer:
+    """Frames -> the model's input, by the graph that evaluation uses; each frame once, in however many windows."""
+
+    def __init__(self, augment: AugmentSpec, dtype: str) -> None:
+        self._augment = augment = augment.model_copy(update={"eval_crops": 1})
+        self._axis = 2 if augment.layout == "NCTHW" else 1
+        stream = ClipStream(
+            "", "", None, ClipSpec(num_frames=1), augment, ShardSpec(), _GROUP, 0, False,
+            dtype="float16" if dtype == "float16" else "float32",
+        )  # fmt: skip
+        self._pipeline = ClipPipeline(stream, threads=usable_cpus())
+
+    def clips(self, found: list[Window]) -> NDArray[Any]:
+        """The clips of windows, [N, 3, T, S, S] or [N, T, S, S, 3]."""
+        self._prepare([frame for window in found for frame in window.frames])
+        return np.stack(
+            [np.concatenate([_values(frame) for frame in window.frames], self._axis - 1) for window in found]
+        )
+
+    def _prepare(self, frames: list[Kept]) -> None:
+        group: list[tuple[Kept, NDArray[np.uint8]]] = []
+        taken: set[int] = set()
+        total = 0
+        for frame in frames:
+            if frame.values is not None or id(frame) in taken:
+                continue
+            taken.add(id(frame))
+            pixels = np.ascontiguousarray(frame.pixels())[None]
+            group.append((frame, pixels))
+            total += pixels.nbytes
+            if len(group) == _GROUP or total >= _GROUP_BYTES:
+                self._run(group)
+                group, total = [], 0
+        if group:
+            self._run(group)
+
+    def _run(self, group: list[tuple[Kept, NDArray[np.uint8]]]) -> None:
+        arrays = [pixels for _, pixels in group]
+        self._pipeline.feed(arrays, [self._sample(pixels.shape) for pixels in arrays])
+        values = np.array(self._pipeline.clips())
+        for (frame, _), prepared in zip(group, values, strict=True):
+            frame.values = prepared
+            frame.pixels = _gone
+
+    def _sample(self, shape: tuple[int, ...]) -> Sample:
+        return Sample(shape, 0, 0, True, *eval_geometry(shape[1], shape[2], self._augment))
+
+
+def _values(frame: Kept) -> NDArray[Any]:
+    assert frame.values is not None
+    return frame.values
+
+
+def _gone() -> NDArray[np.uint8]:
+    raise AssertionError("prepared before: its pixels were let go of")

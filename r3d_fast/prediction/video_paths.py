@@ -1,0 +1,97 @@
+"""What the user names as videos -> files: files, folders, globs, `-` for a list on stdin. Nothing is opened here."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from pipelines.datasets.lists import EXTENSIONS_SHOWN, is_video_name
+from pipelines.errors import DataError
+
+_PIECE = 1 << 16  # bytes of a list read at once
+_BOM = b"\xef\xbb\xbf"
+
+
+def find_videos(named: Iterable[str], stdin: BinaryIO | None = None) -> Iterator[str]:
+    """The video files that `named` means, each once, in order, as they are found.
+
+    A folder gives the files under it that have a video's extension, sorted, hidden names and linked folders left out,
+    or itself where there are none; a glob those of the files it matches, and folders it matches likewise; `-` what the
+    list on `stdin` names, one path a line, or separated by NUL. Anything else is taken as a file, also one that is not
+    there: reading it says why. So is a glob that matches no video. Raises DataError where there is nothing at all.
+    """
+    seen: set[str] = set()
+    for path in _found(named, stdin):
+        key = os.path.abspath(path)  # noqa: PTH100 - a link is a file of its own
+        if key not in seen:
+            seen.add(key)
+            yield path
+    if not seen:
+        raise DataError(
+            f"empty video list: expected files, folders with videos ({EXTENSIONS_SHOWN}), quoted globs such as "
+            "'clips/**/*.avi', or - for a list on stdin"
+        )
+
+
+def _found(named: Iterable[str], stdin: BinaryIO | None) -> Iterator[str]:
+    for name in named:
+        if name == "-" and stdin is not None:
+            for line in read_list(stdin):
+                yield from _expand(line)
+        else:
+            yield from _expand(name)
+
+
+def _expand(name: str) -> Iterator[str]:
+    if "\0" in name or os.path.lexists(name) or not glob.has_magic(name):
+        yield from _under(name) if "\0" not in name and os.path.isdir(name) else [name]  # noqa: PTH112 - "" is no path
+        return
+    any_video = False
+    for match in sorted(glob.iglob(name, recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute patterns
+        if os.path.isdir(match):  # noqa: PTH112
+            inside = (path for path in _under(match) if path != match)
+            for path in inside:
+                any_video = True
+                yield path
+        elif is_video_name(match):
+            any_video = True
+            yield match
+    if not any_video:
+        yield name
+
+
+def _under(folder: str) -> Iterator[str]:
+    """The videos under `folder`, sorted; itself, where there are none, and folders that can't be read: to be missed."""
+    unreadable: list[str] = []
+    any_video = False
+    for place, folders, files in os.walk(folder, onerror=lambda error: unreadable.append(str(error.filename))):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if is_video_name(name) and not name.startswith("."):
+                any_video = True
+                yield str(Path(place) / name)
+    yield from unreadable if any_video or unreadable else [folder]
+
+
+def read_list(stream: BinaryIO) -> Iterator[str]:
+    """The paths of a list, as they come: one a line, or, where a NUL is among the first bytes, separated by NUL."""
+    rest = b""
+    separator = b""
+    for piece in iter(lambda: stream.read1(_PIECE) if hasattr(stream, "read1") else stream.read(_PIECE), b""):
+        if not separator and not rest:
+            piece = piece.removeprefix(_BOM)
+        rest += piece
+        if not separator and (b"\0" in rest or b"\n" in rest):
+            separator = b"\0" if b"\0" in rest else b"\n"
+        if separator:
+            *whole, rest = rest.split(separator)
+            yield from (os.fsdecode(path) for path in map(_bare, whole) if path)
+    if _bare(rest):
+        yield os.fsdecode(_bare(rest))
+
+
+def _bare(line: bytes) -> bytes:
+    return line.rstrip(b"\r\n")

@@ -1,0 +1,139 @@
+"""A video and its timeline -> an mp4 that shows on every frame what the model says of that moment. No sound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import av
+import av.error
+import numpy as np
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from pipelines.errors import VideoError
+from pipelines.video.sequence import FrameSequence
+from r3d_fast.files import Names, whole_file
+from r3d_fast.prediction.timeline import Moment
+from r3d_fast.prediction.writers.captions import Captions, font_for
+
+# Divides by every usual rate, 30000/1001 among them, and is small enough for MPEG-4 part 2.
+_TIME_BASE = Fraction(1, 60000)
+_ENCODERS: tuple[tuple[str, dict[str, str]], ...] = (
+    ("libx264", {"preset": "veryfast", "crf": "20"}),
+    ("mpeg4", {"qscale": "3", "flags": "+qscale"}),
+)
+_SMPTE170M = 6  # AVCOL_SPC_SMPTE170M: the matrix by which FFmpeg makes YUV of RGB unless told otherwise
+
+
+def annotate(video: str, moments: Sequence[Moment], target: Path, classes: Sequence[str]) -> None:
+    """Write `target`, an mp4 of the size and frame times of `video`, upright, its moments on its frames.
+
+    `moments` are its timeline. Odd sides lose a pixel, which mp4 can't have. Of a video that can't be read to its end,
+    what can be. Raises UsageError where `target` can't be written, VideoError where nothing of the video can be read,
+    EnvironmentProblem without Pillow.
+    """
+    with FrameSequence(video) as source, whole_file(target) as file:
+        output: _Output | None = None
+        try:
+            for shown in source:
+                pixels = _upright(source.pixels(shown.frame), shown.frame)
+                if output is None:
+                    output = _Output(file, pixels, source.fps)
+                    captions = Captions(pixels.shape[0], pixels.shape[1], classes)
+                moment = _at(moments, shown.seconds)
+                if moment is not None:
+                    label, probability = moment.classes[0] if moment.classes else ("can't be read", None)
+                    captions.put(pixels, label, probability)
+                output.write(pixels, shown.seconds)
+        except VideoError:
+            if output is None:
+                raise
+        assert output is not None
+        output.close()
+
+
+class Annotator:
+    """Writes an annotated video for each timeline that has ended; to be left by `with`."""
+
+    def __init__(self, folder: Path, classes: Sequence[str]) -> None:
+        """Make the folder. Raises UsageError where it can't be written, EnvironmentProblem without Pillow."""
+        font_for("", 12)  # fails now rather than after the first video
+        self._names, self._classes = Names(folder, ".mp4"), classes
+        self._moments: list[Moment] = []
+
+    def add(self, moment: Moment) -> None:
+        """Take the next moment; those of a video come together."""
+        if self._moments and self._moments[0].video != moment.video:
+            self._write()
+        self._moments.append(moment)
+
+    def __enter__(self) -> Annotator:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None and self._moments:
+            self._write()
+
+    def _write(self) -> None:
+        moments, self._moments = self._moments, []
+        video = moments[0].video
+        if any(moment.classes for moment in moments):
+            annotate(video, moments, self._names.of(video), self._classes)
+
+
+class _Output:
+    """An mp4 of frames like the first."""
+
+    def __init__(self, file: BinaryIO, pixels: NDArray[np.uint8], fps: Fraction) -> None:
+        self._container = av.open(file, "w", format="mp4")
+        name, options = next((n, o) for n, o in _ENCODERS if _has_encoder(n))
+        stream = self._container.add_stream(name, rate=fps, options=options)
+        assert isinstance(stream, VideoStream)
+        stream.height, stream.width = pixels.shape[:2]
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = _TIME_BASE
+        stream.codec_context.colorspace = _SMPTE170M
+        self._stream = stream
+        self._last = -1
+
+    def write(self, pixels: NDArray[np.uint8], seconds: float) -> None:
+        """Add a frame."""
+        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+        self._last = max(self._last + 1, round(seconds / _TIME_BASE))
+        frame.pts, frame.time_base = self._last, _TIME_BASE
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """Write what is still on its way, and the end."""
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+
+def _has_encoder(name: str) -> bool:
+    try:
+        av.Codec(name, "w")
+    except (av.error.FFmpegError, ValueError):
+        return False
+    return True
+
+
+def _at(moments: Sequence[Moment], seconds: float) -> Moment | None:
+    """The moment that `seconds` lies in; the last one from there on."""
+    if not moments:
+        return None
+    hop = moments[0].end - moments[0].start
+    return moments[min(int(seconds / hop + 1e-9), len(moments) - 1)]
+
+
+def _upright(pixels: NDArray[np.uint8], frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """`pixels` of `frame` turned as its file says, sides made even: a copy."""
+    turned: NDArray[np.uint8] = np.rot90(pixels, round(frame.rotation / 90) % 4)  # both count counterclockwise
+    height, width = (max(2, side // 2 * 2) for side in turned.shape[:2])
+    even: NDArray[np.uint8] = turned[:height, :width].copy()
+    return even

@@ -1,0 +1,145 @@
+"""Pooled features of clips as .npy or .parquet, written clip by clip; clips that could not be read have no row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.errors import EnvironmentProblem, UsageError
+from r3d_fast.files import Names, csv_rows, plain_text, whole_file
+from r3d_fast.prediction.clip_logits import Answer
+
+Add = Callable[[Answer], None]
+_HEADER = 128  # bytes: what NumPy's own writer makes of a header this long
+_ROWS_AT_ONCE = 1024
+_COLUMNS = ("video", "clip", "start_frame", "end_frame")
+INDEX = "features.csv"
+
+
+@contextmanager
+def feature_file(path: Path) -> Iterator[Add]:
+    """A function that adds a clip's features to `path`: NAME.npy, NAME.parquet, or a folder with a .npy a video.
+
+    NAME.npy is float32 [clips, F], and NAME.csv beside it says of which clip each row is. A folder has `features.csv`,
+    which says which file is of which video. Raises UsageError where they can't be written or `path` is none of these,
+    EnvironmentProblem where .parquet lacks pyarrow.
+    """
+    kinds = {".npy": _npy, ".parquet": _parquet}
+    if path.is_dir() or not path.suffix:
+        kind = _folder
+    elif path.suffix in kinds:
+        kind = kinds[path.suffix]
+    else:
+        raise UsageError(f"--features {path}: expected FILE.npy, FILE.parquet or a folder")
+    with kind(path) as add:
+        yield lambda answer: add(answer) if answer.features is not None else None
+
+
+@contextmanager
+def _npy(path: Path) -> Iterator[Add]:
+    with ExitStack() as stack:
+        array = _Array(stack.enter_context(whole_file(path)))
+        described = stack.enter_context(whole_file(path.with_suffix(".csv")))
+        table = stack.enter_context(csv_rows(described, _COLUMNS))
+
+        def add(answer: Answer) -> None:
+            array.add(_features(answer))
+            table(_row(answer))
+
+        yield add
+        array.end()
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[Add]:
+    names = Names(path, ".npy")
+    with ExitStack() as stack:
+        index = stack.enter_context(whole_file(path / INDEX))
+        table = stack.enter_context(csv_rows(index, ("video", "file", "clips")))
+        files = stack.enter_context(ExitStack())  # of one video
+        current: tuple[str, str, _Array] | None = None
+
+        def end() -> None:
+            if current is not None:
+                video, name, array = current
+                array.end()
+                files.close()
+                table([plain_text(video), name, array.rows])
+
+        def add(answer: Answer) -> None:
+            nonlocal current
+            if current is None or answer.video != current[0] or answer.clip == 0:
+                end()
+                target = names.of(answer.video)
+                current = answer.video, target.name, _Array(files.enter_context(whole_file(target)))
+            current[2].add(_features(answer))
+
+        yield add
+        end()
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[Add]:
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError as error:
+        raise EnvironmentProblem(
+            f"{path}: .parquet needs pyarrow ({error}); install it with: pip install 'r3d-fast[parquet]', "
+            "or write FILE.npy"
+        ) from error
+    columns = [("video", pa.string()), *((name, pa.int32()) for name in _COLUMNS[1:])]
+    schema = pa.schema([*columns, ("features", pa.list_(pa.float32()))])
+    with whole_file(path) as file, parquet.ParquetWriter(file, schema) as writer:
+        rows: list[dict[str, Any]] = []
+
+        def flush() -> None:
+            if rows:
+                writer.write_table(pa.Table.from_pylist(rows, schema))
+                rows.clear()
+
+        def add(answer: Answer) -> None:
+            rows.append({**dict(zip(_COLUMNS, _row(answer), strict=True)), "features": _features(answer)})
+            if len(rows) == _ROWS_AT_ONCE:
+                flush()
+
+        yield add
+        flush()
+
+
+class _Array:
+    """A .npy file that grows by rows; its header, which counts them, comes last."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.rows, self._size = 0, 0
+        file.write(self._header())
+
+    def add(self, row: NDArray[np.float32]) -> None:
+        self._size = len(row)
+        self.rows += 1
+        self._file.write(row.astype("<f4").tobytes())
+
+    def end(self) -> None:
+        self._file.seek(0)
+        self._file.write(self._header())
+
+    def _header(self) -> bytes:
+        """Version 1.0 of the format (numpy.lib.format), padded to one length whatever the shape."""
+        text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({self.rows}, {self._size}), }}"
+        start = b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little")
+        return start + text.encode().ljust(_HEADER - 11) + b"\n"
+
+
+def _row(answer: Answer) -> list[Any]:
+    return [plain_text(answer.video), answer.clip, int(answer.frames[0]), int(answer.frames.max())]
+
+
+def _features(answer: Answer) -> NDArray[np.float32]:
+    assert answer.features is not None
+    return answer.features

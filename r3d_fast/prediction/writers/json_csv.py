@@ -1,0 +1,108 @@
+"""What was predicted, as JSON and CSV: written as it comes, there once all of it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from r3d_fast.files import csv_rows, plain_text, whole_file
+from r3d_fast.prediction.predictor import Named, Prediction
+
+if TYPE_CHECKING:
+    from r3d_fast.prediction.timeline import Moment
+
+
+@contextmanager
+def predictions_json(path: Path) -> Iterator[Callable[[Prediction], object]]:
+    """A function that adds a prediction to the list in `path`. Raises UsageError where that can't be written."""
+    with whole_file(path) as file:
+        items = _List(file, 0)
+        yield lambda prediction: items.add(prediction.as_json())
+        items.end()
+
+
+@contextmanager
+def predictions_csv(path: Path, top: int) -> Iterator[Callable[[Prediction], object]]:
+    """A function that adds a prediction to the table in `path`: video, error, then `top` classes and probabilities."""
+    with whole_file(path) as file, csv_rows(file, ["video", "error", *_class_columns(top)]) as write:
+        yield lambda item: write([plain_text(item.video), item.error or "", *_class_cells(item.classes, top)])
+
+
+@contextmanager
+def timeline_json(path: Path) -> Iterator[Callable[[Moment], object]]:
+    """A function that adds a moment to the list in `path`: an item a video, its moments under "timeline"."""
+    with whole_file(path) as file:
+        items = _List(file, 0)
+        video: str | None = None
+        error: str | None = None
+        moments = _List(file, 2)
+
+        def end() -> None:
+            if video is not None:
+                moments.end()
+                file.write(f',\n  "error": {json.dumps(error)}\n }}'.encode())
+
+        def add(moment: Moment) -> None:
+            nonlocal video, error, moments
+            if moment.video != video:
+                end()
+                video, error = moment.video, None
+                items.next()
+                file.write(f'{{\n  "video": {json.dumps(video)},\n  "timeline": '.encode())
+                moments = _List(file, 2)
+            error = error or moment.error
+            if moment.classes:
+                moments.add(moment.as_json())
+
+        yield add
+        end()
+        items.end()
+
+
+@contextmanager
+def timeline_csv(path: Path, top: int) -> Iterator[Callable[[Moment], object]]:
+    """A function that adds a moment to the table in `path`: video, start, end, error, then classes."""
+    with whole_file(path) as file, csv_rows(file, ["video", "start", "end", "error", *_class_columns(top)]) as write:
+
+        def add(moment: Moment) -> None:
+            times = [f"{moment.start:g}", f"{moment.end:g}"]
+            write([plain_text(moment.video), *times, moment.error or "", *_class_cells(moment.classes, top)])
+
+        yield add
+
+
+class _List:
+    """A JSON list that is written item by item."""
+
+    def __init__(self, file: BinaryIO, indent: int) -> None:
+        self._file, self._indent = file, " " * indent
+        self._any = False
+
+    def next(self) -> None:
+        """Write what stands before an item."""
+        self._file.write(f"{',' if self._any else '['}\n{self._indent} ".encode())
+        self._any = True
+
+    def add(self, value: Any) -> None:
+        """Write an item."""
+        self.next()
+        text = json.dumps(value, indent=1)
+        self._file.write(text.replace("\n", f"\n{self._indent} ").encode())
+
+    def end(self) -> None:
+        """Write the end."""
+        self._file.write(f"\n{self._indent}]".encode() if self._any else b"[]")
+        if not self._indent:
+            self._file.write(b"\n")
+
+
+def _class_columns(top: int) -> list[str]:
+    return [f"{name}{rank}" for rank in range(1, top + 1) for name in ("class", "probability")]
+
+
+def _class_cells(classes: Named, top: int) -> list[str]:
+    cells = [cell for name, probability in classes for cell in (name, f"{probability:.6f}")]
+    return cells + [""] * (2 * top - len(cells))

@@ -1,0 +1,289 @@
+"""The processes of a job as one: gradients averaged, figures added up, errors and signals shared.
+
+`python -m paddle.distributed.launch` starts the processes and says in environment variables which is which. A process
+that nobody launched is a group of one, for which everything here does nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from pipelines.errors import EnvironmentProblem, R3DFastError, UsageError
+from pipelines.loader import BadClip
+from pipelines.specs import ShardSpec
+from r3d_fast.backend.paddle import import_paddle, is_out_of_memory
+from r3d_fast.backend.snapshot import Arrays
+from r3d_fast.metrics import ClassificationMetrics
+from r3d_fast.ranks.control_channel import Control, open_control
+from r3d_fast.ranks.launcher import rank_and_count, report
+from r3d_fast.version import __version__
+
+_NAMES = ("PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM", "PADDLE_TRAINER_ENDPOINTS")
+
+_LAST_WORDS_SECONDS = 2.5  # Paddle's launcher kills after 3
+
+
+@dataclass(frozen=True)
+class News:
+    """What all ranks have to tell after a step.
+
+    Clips that could not be read; whether to stop, which any rank may say; whether to save, and the seconds of the run
+    so far, for which the first rank's clock counts.
+    """
+
+    bad: tuple[BadClip, ...]
+    stop: bool
+    save: bool
+    seconds: float
+
+
+class Group:
+    """The ranks of a job, seen by one of them; `Group()` is a process on its own.
+
+    Methods are called by all ranks alike. They raise RankLost where another rank is gone or stalled, RankFailed where
+    it ended with an error.
+    """
+
+    def __init__(
+        self, index: int = 0, count: int = 1, local: tuple[int, int] = (0, 1), control: Control | None = None
+    ) -> None:
+        self.index, self.count = index, count
+        self.local_index, self.local_count = local  # of the processes on this machine
+        self._control = control
+        self._device = "cpu"
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this rank writes and speaks for all."""
+        return self.index == 0
+
+    @property
+    def shard(self) -> ShardSpec:
+        """The clips of this rank."""
+        return ShardSpec(index=self.index, count=self.count)
+
+    def __enter__(self) -> Group:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._control is None:
+            return
+        if error is None:
+            self._control.leave(0, "")
+        elif isinstance(error, R3DFastError):
+            self._control.leave(error.exit_code, str(error))
+        else:
+            self._control.leave(130 if isinstance(error, KeyboardInterrupt) else 1, f"{type(error).__name__}: {error}")
+
+    def connect(self, device: str) -> None:
+        """Let Paddle's collectives work, between GPUs by NCCL, between CPUs by gloo; `device` is "cpu" or "gpu"."""
+        self._device = device
+        if self._control is None:
+            return
+        paddle = import_paddle()
+        if paddle.distributed.is_initialized():
+            return
+        master = json.loads(self.from_first(lambda: json.dumps(_master()).encode()))
+        os.environ["PADDLE_MASTER"] = master
+        os.environ["PADDLE_DISTRI_BACKEND"] = "gloo" if device == "cpu" else "nccl"
+        with redirect_stderr(io.StringIO()):  # flags that differ from Paddle's own defaults, which are not the user's
+            paddle.distributed.init_parallel_env()
+
+    def exchange(self, value: Any) -> list[Any]:
+        """The JSON values of all ranks, by rank."""
+        if self._control is None:
+            return [value]
+        parts = self._control.gather(json.dumps(value).encode())
+        values: list[Any] = json.loads(self._control.broadcast(b"[" + b",".join(parts) + b"]"))
+        return values
+
+    def gather(self, payload: bytes) -> list[bytes]:
+        """On the first rank what every rank gave, by rank; nothing on the others."""
+        return [payload] if self._control is None else self._control.gather(payload)
+
+    def from_first(self, make: Callable[[], bytes]) -> bytes:
+        """What `make` gives on the first rank, where alone it is called."""
+        if self._control is None:
+            return make()
+        return self._control.broadcast(make() if self.is_first else b"")
+
+    def check(self) -> None:
+        """Raise if another rank has ended or is gone; at once, without waiting for anybody."""
+        if self._control is not None:
+            self._control.check(time.monotonic())
+
+    def require_equal(self, **values: str) -> None:
+        """Raise UsageError where `values` are not the same on all ranks, such as their data sets."""
+        for rank, theirs in enumerate(self.exchange(values)):
+            for key, value in values.items():
+                if theirs[key] != value:
+                    raise UsageError(
+                        f"{key} is {theirs[key]} on rank {rank} and {value} on rank {self.index}; expected the same"
+                    )
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is true on any rank."""
+        return any(self.exchange(flag))
+
+    def share(self, news: News) -> News:
+        """The news of all ranks."""
+        if self._control is None:
+            return news
+        parts = self.exchange([[[c.video_id, c.reason] for c in news.bad], news.stop, news.save, news.seconds])
+        bad = tuple(BadClip(video, reason) for part in parts for video, reason in part[0])
+        return News(bad, any(part[1] for part in parts), *parts[0][2:])
+
+    def merge(self, metrics: Sequence[ClassificationMetrics]) -> list[ClassificationMetrics]:
+        """Each of `metrics`, as many on every rank, with what the other ranks counted."""
+        if self._control is None:
+            return list(metrics)
+        merged = []
+        for states in zip(*self.exchange([one.state() for one in metrics]), strict=True):
+            whole = ClassificationMetrics(metrics[0].num_classes)
+            for state in states:
+                whole.merge(ClassificationMetrics.of(whole.num_classes, state))
+            merged.append(whole)
+        return merged
+
+    def total(self, rows: int) -> int:
+        """The sum of `rows` over all ranks."""
+        return sum(self.exchange(rows))
+
+    def add_up(self, sums: Sequence[Any], means: Sequence[Any]) -> None:
+        """Make of `sums` their sums over ranks and of `means` their means, all float32, in place.
+
+        What every rank gets is the same to the last bit.
+        """
+        if self._control is None:
+            return
+        paddle = import_paddle()
+        with paddle.no_grad():
+            parts = [tensor.reshape([-1]) for tensor in sums]
+            parts += [(tensor / self.count).reshape([-1]) for tensor in means]
+            flat = paddle.concat(parts)
+            self._collective(partial(paddle.distributed.all_reduce, flat))
+            start = 0
+            for tensor in (*sums, *means):
+                size = int(np.prod(tensor.shape))
+                paddle.assign(flat[start : start + size].reshape(tensor.shape), output=tensor)
+                start += size
+
+    def wait(self, event: Any) -> None:
+        """Return once `event`, recorded on this rank's GPU, has come; what waits there for others may wait for ever."""
+        if self._control is None:
+            event.synchronize()
+            return
+        start = time.monotonic()
+        while not event.query():
+            self._control.check(start)
+            time.sleep(0.0002)
+
+    def copy_first(self, tensors: Sequence[Any]) -> None:
+        """Give `tensors` the first rank's values."""
+        if self._control is None:
+            return
+        paddle = import_paddle()
+        for tensor in tensors:
+            self._collective(partial(paddle.distributed.broadcast, tensor, src=0))
+
+    def _collective(self, call: Callable[[], Any]) -> None:
+        """Run a collective of Paddle's: on a CPU until it is done, on a GPU it is only started (see `wait`)."""
+        assert self._control is not None
+        try:
+            call()
+        except (OSError, RuntimeError, ValueError) as error:
+            if isinstance(error, R3DFastError) or is_out_of_memory(error):
+                raise
+            said = str(error).strip().splitlines()
+            self._control.blame(said[-1] if said else type(error).__name__)
+
+
+class Silent:
+    """What the other ranks have in place of the first one's files and progress: takes everything, keeps nothing."""
+
+    count = 0
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path or Path()
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *args, **options: None
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+def join_group(timeout: float = 30.0) -> Group:
+    """The group of the job that this process was launched for; to be left by `with`.
+
+    `timeout`: seconds without a sign of life after which a rank counts as lost. Raises EnvironmentProblem where the
+    others do not come.
+    """
+    index, count = rank_and_count()
+    if count == 1:
+        return Group()
+    missing = [name for name in _NAMES if not os.environ.get(name)]
+    if missing:
+        raise EnvironmentProblem(
+            f"{', '.join(missing)} not set, though this is one of {count} processes; start them by: "
+            "r3d-fast train --nproc N, or python -m paddle.distributed.launch"
+        )
+    host, _, port = os.environ["PADDLE_TRAINER_ENDPOINTS"].split(",")[0].rpartition(":")
+    local = int(os.environ.get("PADDLE_LOCAL_RANK", index)), int(os.environ.get("PADDLE_LOCAL_SIZE", count))
+    with suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGTERM, _end_soon)
+    group = Group(index, count, local, open_control(index, count, (host, int(port)), timeout, __version__))
+    report(f"pid-{index}", str(os.getpid()))
+    return group
+
+
+def _end_soon(number: int, frame: Any) -> None:
+    """Let this rank, which is not in a step, say why the job ends: the launcher sends SIGTERM when it sees one end."""
+    timer = threading.Timer(_LAST_WORDS_SECONDS, os._exit, (128 + number,))
+    timer.daemon = True
+    timer.start()
+
+
+def _master() -> str:
+    """Where Paddle's own store is to listen: as the launcher says, but not where we do."""
+    ours = os.environ["PADDLE_TRAINER_ENDPOINTS"].split(",")[0]
+    said = os.environ.get("PADDLE_MASTER")
+    if said and said != ours:
+        return said
+    host = ours.rpartition(":")[0]
+    with socket.create_server((host, 0)) as server:
+        return f"{host}:{server.getsockname()[1]}"
+
+
+def pack(values: Any, arrays: Arrays) -> bytes:
+    """JSON values and arrays as bytes, to be sent."""
+    text = json.dumps(values).encode()
+    return len(text).to_bytes(8, "big") + text + (save_tensors(arrays) if arrays else b"")
+
+
+def unpack(payload: bytes) -> tuple[Any, Arrays]:
+    """What `pack` was given."""
+    end = 8 + int.from_bytes(payload[:8], "big")
+    return json.loads(payload[8:end]), load_tensors(payload[end:]) if len(payload) > end else {}

@@ -1,0 +1,161 @@
+"""A run's folder: who holds it, what it was started with, whether it may be continued."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pipelines.errors import UsageError
+from pipelines.machine.nvidia import probe_driver
+from r3d_fast.config.config import Config, config_diff, config_from_json, dump_config
+from r3d_fast.version import __version__
+from r3d_fast.weights.checkpoint import Checkpoint, clean_leftovers, latest_checkpoint, list_checkpoints, set_aside
+
+# What may change between the parts of a run without changing what it computes.
+_FREE = {
+    "data.root", "data.index", "data.max_bad_fraction", "loader.workers", "loader.threads", "loader.prefetch",
+    "train.epochs", "train.device", "train.log_every_steps", "train.log_to", "train.checkpoint_every_steps",
+    "train.checkpoint_every_minutes", "train.keep_checkpoints", "train.eval_every_epochs", "train.rank_timeout_seconds",
+    "train.early_stop_evals", "train.max_minutes",
+    "eval.views", "eval.crops", "eval.batch_size",
+}  # fmt: skip
+_PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "nvidia-dali-cuda110", "nvidia-dali-cuda120", "nvidia-dali-cuda130")
+
+
+class RunFolder:
+    """The folder of a run, locked for as long as it is open: two processes never write one run."""
+
+    def __init__(self, path: Path) -> None:
+        """Make or open `path`. Raises UsageError if it can't be written or another process holds it."""
+        self.path = path
+        try:
+            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            _write_probe(path / "checkpoints" / f".probe-{os.getpid()}")
+            self._lock = (path / ".lock").open("a")
+        except OSError as error:
+            raise UsageError(
+                f"{path}: the run folder can't be written ({error.strerror}); choose another --run"
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise UsageError(
+                f"{path}: the run folder is in use by another process; wait or choose another --run"
+            ) from error
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.close()
+
+    def begin(self, config: Config) -> None:
+        """Write what the run is: config.yaml and env.json. Raises UsageError if the folder holds a run already."""
+        if list_checkpoints(self.path) or (self.path / "metrics.jsonl").exists():
+            raise UsageError(
+                f"{self.path}: holds a run already; continue it with --resume auto, or choose another --run"
+            )
+        self.describe(config)
+
+    def describe(self, config: Config) -> None:
+        """Write config.yaml and env.json; what env.json said of earlier parts of the run stays, under `earlier`.
+
+        Raises UsageError where they can't be written.
+        """
+        values = environment()
+        with suppress(OSError, ValueError):
+            before = json.loads((self.path / "env.json").read_bytes())
+            values["earlier"] = [*before.pop("earlier", []), before]
+        try:
+            for name, text in (("config.yaml", dump_config(config)), ("env.json", json.dumps(values, indent=1))):
+                building = self.path / f"{name}.tmp"
+                building.write_text(text, encoding="utf-8")
+                building.replace(self.path / name)
+        except OSError as error:
+            raise UsageError(f"{self.path}: can't be written ({error.strerror}); choose another --run") from error
+
+    def find_checkpoint(self, config: Config, digest: str) -> tuple[Checkpoint, list[str]] | None:
+        """(newest whole checkpoint, complaints about newer ones); None if the run has none yet.
+
+        Newer ones are set aside, and what killed writes left is deleted.
+        Raises UsageError, with both sides, if config or data set are not those it was made with.
+        """
+        clean_leftovers(self.path)
+        found = latest_checkpoint(self.path)
+        if found is None:
+            return None
+        folder, checkpoint, complaints = found
+        before = config_from_json(checkpoint.state["config"])
+        differences = [line for line in config_diff(before, config) if line.split(":")[0] not in _FREE]
+        if checkpoint.state["index_digest"] != digest:
+            differences.append(
+                f"index digest: {checkpoint.state['index_digest'][:12]} -> {digest[:12]} "
+                "(other videos, labels or splits)"
+            )
+        if differences:
+            raise UsageError(
+                f"{folder}: can't be continued with another setup: {'; '.join(differences)}; "
+                "undo that, or start a new run with another --run"
+            )
+        if complaints:
+            complaints = [*complaints, f"{folder}: is whole, and taken instead"]
+            set_aside(self.path, folder)
+        return checkpoint, complaints
+
+
+def _write_probe(path: Path) -> None:
+    """Write as much as any disk hands out at once, flush it and delete it. Raises OSError."""
+    try:
+        with path.open("wb") as file:
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def environment() -> dict[str, Any]:
+    """What the run ran on: versions, processor, CPUs, GPUs and driver, commit of the source if there is one."""
+    versions = {"r3d-fast": __version__, "python": platform.python_version()}
+    for name in (*_PACKAGES, "numpy", "av", "safetensors"):
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    commit = None
+    source = Path(__file__).parents[2]
+    if (source / ".git").exists():  # else git would answer for whatever repository the environment lies in
+        with suppress(OSError, subprocess.SubprocessError):
+            git = ["git", "-C", str(source), "rev-parse", "HEAD"]
+            commit = subprocess.run(git, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    driver = probe_driver()
+    return {
+        "versions": versions,
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "gpus": [gpu.name for gpu in driver.gpus],
+        "driver": driver.version or None,
+        "commit": commit,
+        "command": sys.argv,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _cpu_name() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

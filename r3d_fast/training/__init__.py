@@ -1,0 +1,1 @@
+"""Training: batches, steps, schedules, and what a run that goes on has to know."""

@@ -1,0 +1,90 @@
+"""The optimiser of a config, the clipping of gradients, and moments as arrays under the model's own names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from r3d_fast.backend.paddle import import_paddle
+from r3d_fast.backend.precision import float32_parameters
+from r3d_fast.backend.snapshot import Arrays, snapshot
+from r3d_fast.config.config import Config
+
+
+def new_optimizer(config: Config, model: Any) -> Any:
+    """The optimiser of `config` for what is not frozen in `model`; its rate is set before each step.
+
+    momentum: SGD, the decay as L2 in the gradient. adamw: Loshchilov and Hutter 2019, arXiv:1711.05101. With
+    `optimizer.decay: weights`, biases and batch norms (all parameters of one axis) are not decayed.
+    """
+    paddle = import_paddle()
+    spec = config.optimizer
+    parameters = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
+    if spec.decay == "weights":
+        groups = [[p for p in parameters if (p.ndim > 1) is decayed] for decayed in (True, False)]
+        decays = (spec.weight_decay, 0.0)
+        parameters = [{"params": g, "weight_decay": d} for g, d in zip(groups, decays, strict=True) if g]
+    if spec.name == "adamw":
+        return paddle.optimizer.AdamW(
+            learning_rate=spec.lr,
+            beta1=spec.betas[0],
+            beta2=spec.betas[1],
+            epsilon=spec.epsilon,
+            parameters=parameters,
+            weight_decay=spec.weight_decay,
+        )
+    return paddle.optimizer.Momentum(
+        learning_rate=spec.lr,
+        momentum=spec.momentum,
+        parameters=parameters,
+        use_nesterov=spec.nesterov,
+        weight_decay=paddle.regularizer.L2Decay(spec.weight_decay) if spec.weight_decay else None,
+    )
+
+
+def clip_gradients(gradients: list[Any], limit: float) -> Any:
+    """The length, float32 [1], of all `gradients` as one vector; if above `limit`, they are shortened to it in place.
+
+    As Paddle's ClipGradByGlobalNorm, which can't be used: it would clip before the loss scale is taken out. A length
+    that is not finite shortens nothing. Nothing is read from the device.
+    """
+    paddle = import_paddle()
+    with paddle.no_grad():
+        norm = paddle.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt().reshape([1])
+        too_long = paddle.logical_and(norm > limit, paddle.isfinite(norm))
+        factor = paddle.where(too_long, limit / norm, paddle.ones_like(norm))
+        for gradient in gradients:
+            paddle.assign(gradient * factor, output=gradient)
+    return norm
+
+
+def can_be_undone(optimizer: Any) -> bool:
+    """Whether all that a step moves lies where the weights do: Adam's powers of beta stay on the host."""
+    return isinstance(optimizer, import_paddle().optimizer.Momentum)
+
+
+def moment_tensors(optimizer: Any) -> list[Any]:
+    """The tensors in which `optimizer` keeps its moments; none before the first step."""
+    return [value for value in optimizer.state_dict().values() if hasattr(value, "numpy")]
+
+
+def moments(model: Any, optimizer: Any) -> Arrays:
+    """The optimiser's moments under the model's own names: Paddle's depend on what was built before in the process."""
+    state = optimizer.state_dict()
+    arrays = {}
+    for name, parameter in float32_parameters(model).items():
+        for key, value in state.items():
+            if key.startswith(parameter.name + "_") and hasattr(value, "numpy"):
+                arrays[f"{name}|{key[len(parameter.name) + 1 :]}"] = snapshot(value)
+    return arrays
+
+
+def load_moments(model: Any, optimizer: Any, arrays: Arrays) -> None:
+    """Put what `moments` gave in place."""
+    paddle = import_paddle()
+    own = {name: parameter.name for name, parameter in float32_parameters(model).items()}
+    state = {}
+    for key, array in arrays.items():
+        name, _, moment = key.partition("|")
+        state[f"{own[name]}_{moment}"] = paddle.to_tensor(array)
+    if state:
+        optimizer.set_state_dict(state)

@@ -1,0 +1,315 @@
+"""One step of training: forward, backward, update, or no trace of it where the numbers are none.
+
+Nothing in it waits for a GPU. What came of it stays there until somebody reads it.
+"""
+
+from __future__ import annotations
+
+import gc
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.errors import EnvironmentProblem
+from r3d_fast.backend.feed import Fed
+from r3d_fast.backend.paddle import import_paddle, is_out_of_memory
+from r3d_fast.backend.precision import LossScaler, Precision, float32_parameters
+from r3d_fast.ranks.group import Group
+from r3d_fast.training.optimizer import can_be_undone, clip_gradients, moment_tensors
+
+
+class StepResult:
+    """What a batch gave, where it was computed. Reading a property waits for the device, the first time.
+
+    A batch that does not end its step has a loss of its own and moves nothing yet.
+    """
+
+    def __init__(
+        self, loss: Any, logits: Any, applied: Any, grad_norm: Any = None, scale: Any = None, collapsed: Any = None
+    ) -> None:
+        self._loss, self._logits, self._norm = loss, logits, grad_norm
+        self._scale, self._collapsed = scale, collapsed
+        self.applied_tensor = applied  # bool or bool [1]
+
+    @cached_property
+    def loss(self) -> float:
+        """Mean of what is minimised over the real rows of all ranks; NaN where any score is no number."""
+        return float(self._loss.item())
+
+    @cached_property
+    def logits(self) -> NDArray[np.float32]:
+        """float32 [N, C] of the last batch, of this rank."""
+        logits: NDArray[np.float32] = self._logits.numpy()
+        return logits
+
+    @cached_property
+    def applied(self) -> bool:
+        """Whether weights moved."""
+        return bool(self.applied_tensor if isinstance(self.applied_tensor, bool) else self.applied_tensor.item())
+
+    @cached_property
+    def grad_norm(self) -> float | None:
+        """Length of the gradient before it was clipped; None where it is not clipped."""
+        return None if self._norm is None else float(self._norm.item())
+
+    @cached_property
+    def loss_scale(self) -> float:
+        """The loss scale after the step."""
+        return 1.0 if self._scale is None else float(self._scale.item())
+
+    @cached_property
+    def is_hopeless(self) -> bool:
+        """Whether no loss scale mends the step: the loss is no number, or gradients are not finite at the least one."""
+        return not np.isfinite(self.loss) or (self._collapsed is not None and bool(self._collapsed.item()))
+
+
+class TrainStep:
+    """`step(fed)` takes one step of `optimizer` on a batch, in `precision`, the loss scaled by `scaler`.
+
+    With `accumulate` k, a step is `step(fed, last=False)` for each of up to k batches but the last. Its loss is the
+    mean over the real rows of all of them, so it is the step of one batch so large, but for batch norms, which see
+    each batch alone. A loss that is not a number or a gradient that is not finite, in any of the batches, moves
+    nothing: neither weights nor moments nor the running statistics of batch norms. `precision.decorate` comes before.
+
+    The ranks of `group` step together: gradients are the mean over all their real rows, running statistics the mean of
+    theirs, and a step moves all or none. So they stay equal, to the last bit.
+    """
+
+    def __init__(
+        self, model: Any, optimizer: Any, precision: Precision, scaler: LossScaler, device: str,
+        group: Group | None = None, *, forward: Any = None, accumulate: int = 1, label_smoothing: float = 0.0,
+        clip_norm: float | None = None, deferred: bool | None = None,
+    ) -> None:  # fmt: skip
+        """`forward` computes the logits of `model` (default: the model itself).
+
+        `deferred`: whether the device decides what a step moves, and the host never asks it (default: on a GPU).
+        """
+        self.group, self._forward = group or Group(), forward or model
+        self.model, self.optimizer = model, optimizer
+        self.precision, self.scaler, self.device = precision, scaler, device
+        self.accumulate, self.label_smoothing, self.clip_norm = accumulate, label_smoothing, clip_norm
+        self.deferred = (device == "gpu" if deferred is None else deferred) and can_be_undone(optimizer)
+        self._parameters = list(float32_parameters(model).values())
+        self._halves = [parameter for parameter in model.parameters() if hasattr(parameter, "master")]
+        # Paddle keeps them among the parameters.
+        self._statistics = [t for key, t in model.state_dict().items() if key.endswith(("._mean", "._variance"))]
+        self._begun: _Begun | None = None
+
+    def __call__(self, fed: Fed, last: bool = True) -> StepResult:
+        """The result of a batch, with `last` of its step. Raises EnvironmentProblem, with the batch size that fits,
+        out of memory. After any error model and optimiser are as they were before the step.
+        """
+        try:
+            return self._take(fed, last)
+        except (MemoryError, OSError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                self._undo()
+                raise
+            said = str(error)
+        # Outside the handler: the traceback holds every activation of the failed step.
+        size = int(fed.clips.shape[0])
+        fits = fitting_batch(lambda rows: self._try(fed, rows), size, self._free)
+        self._undo()
+        raise out_of_memory(said, self.device, size, fits, "loader.batch_size", self.group.count, self.accumulate)
+
+    def _take(self, fed: Fed, last: bool) -> StepResult:
+        paddle = import_paddle()
+        if self._begun is None:
+            with paddle.no_grad():
+                self._begun = _Begun([tensor.clone() for tensor in self._statistics], paddle.zeros([1]))
+        begun = self._begun
+        loss, logits = self._backward(fed)
+        with paddle.no_grad():
+            # The scores are asked too: Paddle's cross entropy on the CPU gives a number for scores that are none.
+            all_numbers = paddle.isfinite(logits).all().reshape([1])
+            loss = paddle.where(all_numbers, loss.reshape([1]), paddle.full([1], float("nan")))
+            begun.loss = begun.loss + loss * float(_real(fed))
+        begun.rows += _real(fed)
+        self._master_gradients()
+        if not last:
+            return StepResult(loss, logits, False)
+        # The others are asked before anything is computed together: one that failed is heard of here.
+        rows = max(1, self.group.total(begun.rows))
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        self.group.add_up([*gradients, begun.loss], self._statistics)
+        mean = begun.loss / float(rows)
+        finite, norm = self._judge(gradients, mean, rows / self._rows_of(fed))
+        applied = self._apply(finite, begun.statistics)
+        self._clear()
+        return StepResult(mean, logits, applied, norm, self.scaler.scale_tensor, self.scaler.collapsed_tensor)
+
+    def _rows_of(self, fed: Fed) -> int:
+        """Rows of a step of which no batch is missing and every row is real; gradients are summed as if it were."""
+        return self.accumulate * int(fed.clips.shape[0])
+
+    def _backward(self, fed: Fed) -> tuple[Any, Any]:
+        """(loss of the batch, logits float32 [N, C]); its gradients, scaled, are added to those there are."""
+        logits = self.precision.forward(self._forward, fed.clips)
+        losses = self._losses(logits, fed.labels)
+        if fed.others is not None:
+            losses = losses * fed.share + self._losses(logits, fed.others) * (1.0 - fed.share)
+        loss = (losses * fed.weights).sum()
+        self.scaler.scale_loss(loss * (_real(fed) / self._rows_of(fed))).backward()
+        return loss.detach(), logits.detach()
+
+    def _losses(self, logits: Any, labels: Any) -> Any:
+        """Cross entropy of each row, float32 [N], labels smoothed (Szegedy et al. 2016, arXiv:1512.00567, sec. 7)."""
+        functional = import_paddle().nn.functional
+        losses = functional.cross_entropy(logits, labels, reduction="none").reshape([-1])
+        if not self.label_smoothing:
+            return losses
+        spread = -functional.log_softmax(logits, axis=1).mean(axis=1)
+        return losses * (1.0 - self.label_smoothing) + spread * self.label_smoothing
+
+    def _master_gradients(self) -> None:
+        """Add half gradients to float32 ones, where few bits are lost however many there are.
+
+        So the loss scale is taken out of float32 gradients: in float16 the small ones would vanish.
+        """
+        with import_paddle().no_grad():
+            for half in self._halves:
+                if half.grad is not None:
+                    gradient = half.grad.astype("float32")
+                    half.master.grad = gradient if half.master.grad is None else half.master.grad + gradient
+                    half.clear_gradient(False)
+
+    def _judge(self, gradients: list[Any], mean: Any, share: float) -> tuple[Any, Any]:
+        """(bool [1]: whether the step may be applied, length of the gradient); the scale is taken out.
+
+        `mean`: the loss float32 [1]; `share`: of the rows that gradients were divided by, those that were there.
+        """
+        paddle = import_paddle()
+        with paddle.no_grad():
+            finite = paddle.logical_and(self.scaler.unscale(gradients, share), paddle.isfinite(mean))
+            norm = None
+            if self.clip_norm is not None:
+                norm = clip_gradients(gradients, self.clip_norm)
+                finite = paddle.logical_and(finite, paddle.isfinite(norm))  # the squares may have overflowed
+        self.scaler.update(finite)
+        return finite, norm
+
+    def _apply(self, finite: Any, statistics: list[Any]) -> Any:
+        """Move the weights if `finite`, else set back running statistics to `statistics`; whether they moved."""
+        paddle = import_paddle()
+        moments = moment_tensors(self.optimizer) if self.deferred else []
+        if not moments:  # Paddle makes them in the first step
+            applied = bool(finite.item())
+            if applied:
+                self._move()
+            else:
+                _set(self._statistics, statistics)
+            return applied
+        with paddle.no_grad():
+            moved = [p for p in self._parameters if p.grad is not None] + moments
+            before = [*(tensor.clone() for tensor in moved), *statistics]
+            self.optimizer.step()
+            for tensor, old in zip([*moved, *self._statistics], before, strict=True):
+                paddle.assign(paddle.where(finite.expand(tensor.shape), tensor, old), output=tensor)
+        self._round()
+        return finite
+
+    def _move(self) -> None:
+        self.optimizer.step()
+        self._round()
+
+    def _round(self) -> None:
+        """Give half weights the values of their masters."""
+        paddle = import_paddle()
+        with paddle.no_grad():
+            for half in self._halves:
+                paddle.assign(half.master.astype(half.dtype), output=half)
+
+    def _undo(self) -> None:
+        """Forget a step that was begun."""
+        if self._begun is not None:
+            _set(self._statistics, self._begun.statistics)
+        self._clear()
+
+    def _clear(self) -> None:
+        self._begun = None
+        self._free_gradients()
+
+    def _free_gradients(self) -> None:
+        self.optimizer.clear_grad()
+        for half in self._halves:
+            half.clear_gradient(False)
+
+    def _try(self, fed: Fed, rows: int) -> None:
+        """Forward and backward of `rows` blank clips like those of `fed`."""
+        paddle = import_paddle()
+        clips = paddle.zeros([rows, *fed.clips.shape[1:]], dtype=fed.clips.dtype)
+        self._backward(Fed(clips, paddle.zeros([rows], dtype="int64"), paddle.ones([rows]) / rows))
+
+    def _free(self) -> None:
+        self._free_gradients()
+        free_memory(self.device)
+
+
+@dataclass
+class _Begun:
+    """A step between its batches: statistics as they were, sum of the losses (float32 [1]) of so many real rows."""
+
+    statistics: list[Any]
+    loss: Any
+    rows: int = 0
+
+
+def _real(fed: Fed) -> int:
+    return int(fed.clips.shape[0]) if fed.real is None else fed.real
+
+
+def _set(tensors: list[Any], values: list[Any]) -> None:
+    paddle = import_paddle()
+    with paddle.no_grad():
+        for tensor, value in zip(tensors, values, strict=True):
+            paddle.assign(value, output=tensor)
+
+
+def free_memory(device: str) -> None:
+    """Give back what nobody holds any more."""
+    gc.collect()
+    if device == "gpu":
+        import_paddle().device.cuda.empty_cache()
+
+
+def fitting_batch(attempt: Callable[[int], None], size: int, free: Callable[[], None]) -> int:
+    """The first of size/2, size/4, ... rows for which `attempt` has memory enough, 0 if not even one row fits."""
+    while size := size // 2:
+        free()
+        try:
+            attempt(size)
+        except (MemoryError, OSError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            break
+    free()
+    return size
+
+
+def out_of_memory(
+    said: str, device: str, size: int, fits: int, key: str, ranks: int = 1, accumulate: int | None = None
+) -> EnvironmentProblem:
+    """The problem to raise where a batch of `size` did not fit and one of `fits` did, on one of so many `ranks`.
+
+    `said` is Paddle's message, `accumulate` the batches of a step in training.
+    """
+    size, fits = size * ranks, fits * ranks  # config values are those of all ranks together
+    wanted = re.search(r"Cannot allocate ([\d.]+\s?[A-Za-z]+)", said)
+    more = f" ({wanted[1]} more were asked for)" if wanted else ""
+    apart = "; evaluation has a batch size of its own" if key.startswith("eval.") else ""
+    if fits:
+        option = f"{key} {fits}" if key.startswith("--") else f"-o {key}={fits}"
+        advice = f"a batch of {fits} fits: {option}{apart}"
+        if accumulate is not None and size % fits == 0:
+            advice += f" -o train.accumulate={accumulate * size // fits} (the same steps, but for batch norm)"
+    else:
+        advice = "not even one clip fits: choose a smaller model.width, clip.num_frames or augment.size_px"
+    return EnvironmentProblem(
+        f"out of memory on the {device.upper()}: a batch of {size} clips does not fit{more}; {advice}"
+    )

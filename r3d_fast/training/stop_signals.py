@@ -1,0 +1,41 @@
+"""SIGINT and SIGTERM as a question that the training loop asks after each step."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from r3d_fast.runs.metrics_file import tell
+
+
+@contextmanager
+def stop_signals(same_seconds: float = 0.0) -> Iterator[Callable[[], bool]]:
+    """Gives a function that says whether SIGINT or SIGTERM came; the second one ends the process at once.
+
+    Within `same_seconds` of the first it is taken for the same: Paddle's launcher sends three at a time.
+    """
+    came: list[float] = []
+
+    def note(number: int, frame: Any) -> None:
+        if came and time.monotonic() - came[0] < same_seconds:
+            return
+        if came:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        came.append(time.monotonic())
+        tell("stopping after this step; a second signal stops at once")
+
+    before = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, note)
+    except ValueError:  # not the main thread: whoever runs us there has the signals
+        before = {}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""Weights on the disk: checkpoints, and models that are restored from them."""

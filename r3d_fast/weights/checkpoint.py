@@ -1,0 +1,200 @@
+"""Checkpoints: a folder of safetensors and JSON, complete or absent, each file proved by its SHA-256. No pickle.
+
+A checkpoint is written as `NAME.tmp`, flushed to the disk and renamed. `manifest.json`, written last, names every file
+with its size and digest. Where one is replaced, it stands by as `NAME.old` between two renames, and counts until then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from pipelines.errors import R3DFastError, UsageError
+from r3d_fast.backend.snapshot import Arrays
+from r3d_fast.weights.tensor_file import write_bytes, write_tensors
+
+FORMAT = 1
+WEIGHTS = "model.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+STATE = "state.json"
+MANIFEST = "manifest.json"
+_STEP = "step-{:09d}"
+Pace = Callable[[float], None]
+
+
+class CheckpointError(R3DFastError, ValueError):
+    """A checkpoint or a weights file can't be used; the message names the file and what is wrong with it."""
+
+    exit_code = 5
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds: weights and optimiser state by the model's own names, everything else as JSON values."""
+
+    weights: Arrays
+    optimizer: Arrays
+    state: dict[str, Any]
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, pace: Pace | None = None) -> None:
+    """Write `checkpoint` as `folder`, in place of one that is there; a kill leaves the old or the new one.
+
+    `pace` is called after each piece of the work, with the seconds it took. Raises OSError where the disk
+    refuses, with nothing half-written left under that name.
+    """
+    building = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(building, ignore_errors=True)
+    try:
+        building.mkdir(parents=True)
+        about = {"r3d_fast": json.dumps({key: checkpoint.state[key] for key in ("format", "config", "classes")})}
+        manifest = {WEIGHTS: write_tensors(building / WEIGHTS, checkpoint.weights, about, pace)}
+        if checkpoint.optimizer:
+            manifest[OPTIMIZER] = write_tensors(building / OPTIMIZER, checkpoint.optimizer, {}, pace)
+        manifest[STATE] = write_bytes(building / STATE, json.dumps(checkpoint.state, indent=1).encode())
+        write_bytes(building / MANIFEST, json.dumps(manifest, indent=1).encode())
+        sync(building)
+        old = _stand_in(folder)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
+        building.rename(folder)
+        sync(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """The checkpoint in `folder`, every file checked against the manifest. Raises CheckpointError."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        for name, expected in manifest.items():
+            content = (folder / name).read_bytes()
+            if len(content) != expected["bytes"]:
+                raise CheckpointError(
+                    f"{folder / name}: {len(content)} bytes, the manifest says {expected['bytes']}: cut short; "
+                    "use another checkpoint"
+                )
+            if hashlib.sha256(content).hexdigest() != expected["sha256"]:
+                raise CheckpointError(
+                    f"{folder / name}: SHA-256 differs from the manifest: damaged on disk; use another checkpoint"
+                )
+        state = json.loads((folder / STATE).read_bytes())
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder}: not a complete checkpoint ({error}); use another one") from error
+    if state.get("format") != FORMAT:
+        raise CheckpointError(f"{folder}: checkpoint format {state.get('format')}, this version reads {FORMAT}")
+    optimizer = read_tensors(folder / OPTIMIZER)[0] if OPTIMIZER in manifest else {}
+    return Checkpoint(read_tensors(folder / WEIGHTS)[0], optimizer, state)
+
+
+def read_tensors(path: Path) -> tuple[Arrays, dict[str, str]]:
+    """(arrays by name, metadata) of a safetensors file. Raises CheckpointError."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no dict
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+
+
+def step_folder(run: Path, step: int) -> Path:
+    """Where the checkpoint after `step` optimiser steps lies."""
+    return run / "checkpoints" / _STEP.format(step)
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """The complete-looking checkpoints of a run, oldest first; left-overs of killed writes are not among them."""
+    folders = {folder.name: folder for folder in (run / "checkpoints").glob("step-*") if folder.is_dir()}
+    whole = {name: folder for name, folder in folders.items() if folder.suffix == ""}
+    standing_by = {folder.stem: folder for folder in folders.values() if folder.suffix == ".old"}
+    return [folder for _, folder in sorted({**standing_by, **whole}.items())]
+
+
+def latest_checkpoint(run: Path) -> tuple[Path, Checkpoint, list[str]] | None:
+    """(folder, checkpoint, complaints) of the newest checkpoint that is whole; None if the run has none at all.
+
+    `complaints` has a line for each newer one that was passed over. Raises CheckpointError if all are damaged.
+    """
+    folders = list_checkpoints(run)
+    complaints: list[str] = []
+    for folder in reversed(folders):
+        try:
+            return folder, load_checkpoint(folder), complaints
+        except CheckpointError as error:
+            complaints.append(str(error))
+    if folders:
+        raise CheckpointError("no checkpoint of the run is whole: " + "; ".join(complaints))
+    return None
+
+
+def drop_old_checkpoints(run: Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints of a run, and what killed writes left."""
+    for folder in list_checkpoints(run)[:-keep]:
+        doomed = folder.with_name(folder.name + ".tmp")  # half of a checkpoint must not look like one
+        with suppress(OSError):
+            folder.rename(doomed)
+    for folder in (run / "checkpoints").glob("*.tmp"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def set_aside(run: Path, after: Path) -> None:
+    """Rename to `NAME.damaged` the checkpoints of a run that are newer than `after`: they count no more."""
+    for folder in list_checkpoints(run):
+        if folder.name > after.name:
+            spoilt = folder.with_name(folder.name + ".damaged")
+            shutil.rmtree(spoilt, ignore_errors=True)
+            with suppress(OSError):
+                folder.rename(spoilt)
+
+
+def clean_leftovers(run: Path) -> None:
+    """Delete what killed writes left in a run; only whoever holds its lock may."""
+    for folder in (*(run / "checkpoints").glob("*.tmp"), *run.glob("best.tmp")):
+        shutil.rmtree(folder, ignore_errors=True)
+    for probe in (run / "checkpoints").glob(".probe-*"):
+        probe.unlink(missing_ok=True)
+    for old in (*(run / "checkpoints").glob("*.old"), *run.glob("best.old")):
+        if old.with_suffix("").exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                old.rename(old.with_suffix(""))
+
+
+def find_weights(model: Path) -> Path:
+    """The weights file that `model` means: a .safetensors file, a checkpoint, or a run (its best, else its last).
+
+    Raises UsageError where there is none.
+    """
+    if model.is_file():
+        return model
+    run_best = [model / name / WEIGHTS for name in ("best", "best.old")]
+    for path in [model / WEIGHTS, *run_best, *(folder / WEIGHTS for folder in reversed(list_checkpoints(model)))]:
+        if path.is_file():
+            return path
+    what = "a folder without a model" if model.is_dir() else "no such file or folder"
+    raise UsageError(f"{model}: {what}; expected a run folder, a checkpoint folder or a .safetensors file")
+
+
+def _stand_in(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".old")
+
+
+def sync(path: Path) -> None:
+    """Have `path`, a file or the names in a folder, on the disk when this returns. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,81 @@
+"""Weights files of other projects -> tensors float32 by the names they have there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.errors import UsageError
+from r3d_fast.backend.snapshot import Arrays
+from r3d_fast.weights.checkpoint import CheckpointError
+from r3d_fast.weights.foreign.pdparams import read_pdparams
+from r3d_fast.weights.foreign.torch_file import is_torch_file, read_torch
+from r3d_fast.weights.stored_model import require_finite
+
+_TORCH_NAMES = {".pth", ".pt", ".tar", ".ckpt", ".bin"}
+_STATES = ("state_dict", "model_state_dict", "model", "net")  # under which checkpoints keep their weights
+_COUNTERS = "num_batches_tracked"  # of PyTorch's batch norms since 0.4.1; nothing depends on it
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """What a file holds: tensors float32 by name, PyTorch's or Paddle's, and what it calls its architecture."""
+
+    tensors: Arrays
+    framework: str  # "torch" or "paddle"
+    architecture: str | None
+    counts_batches: bool
+
+
+def read_foreign(path: Path) -> Foreign:
+    """The weights in `path`, a .pth or .pdparams; told apart by what is in it. Nothing of it is run.
+
+    Batch counters are left out, names keep a leading `module.`. Raises CheckpointError where it holds anything but
+    weights, or some that are no numbers; UsageError where there is no file; EnvironmentProblem where a .pth needs
+    PyTorch.
+    """
+    if not path.exists():
+        raise UsageError(f"{path}: no such file; expected a .pth or .pdparams")
+    if path.suffix == ".safetensors":
+        raise UsageError(f"{path}: a .safetensors is what import-weights writes; expected a .pth or .pdparams")
+    torch = is_torch_file(path) or path.suffix.lower() in _TORCH_NAMES
+    content = read_torch(path) if torch else read_pdparams(path)
+    state, architecture = _state(content, path)
+    weights = {name: _array(value, name, path) for name, value in state.items() if not name.endswith(_COUNTERS)}
+    if not weights:
+        raise CheckpointError(f"{path}: holds no tensors; expected the state dict of a network")
+    require_finite(weights, str(path))
+    return Foreign(weights, "torch" if torch else "paddle", architecture, len(weights) < len(state))
+
+
+def _state(content: Any, path: Path) -> tuple[Mapping[str, Any], str | None]:
+    """(the state dict, the name of the architecture) in `content`: all of it, or a part beside epoch and optimiser."""
+    architecture = None
+    if isinstance(content, dict):
+        inner = next((content[key] for key in _STATES if isinstance(content.get(key), dict)), None)
+        if inner is not None:
+            architecture = content.get("arch")
+            content = inner
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise CheckpointError(
+            f"{path}: holds a {type(content).__name__}; expected a state dict, or a checkpoint with a state_dict in it"
+        )
+    return content, architecture if isinstance(architecture, str) else None
+
+
+def _array(value: Any, name: str, path: Path) -> NDArray[np.float32]:
+    """`value` as float32."""
+    if isinstance(value, (tuple, list)) and len(value) == 2 and isinstance(value[0], str):
+        value = value[1]  # Paddle's (name inside the graph, array)
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fu":
+        what = f"of {value.dtype}" if isinstance(value, np.ndarray) else f"of type {type(value).__name__}"
+        raise CheckpointError(f"{path}: {name[:100]!r} is {what}; expected a state dict of float tensors only")
+    if value.dtype == np.uint16:  # as Paddle stores bfloat16: the upper half of a float32
+        value = (value.astype(np.uint32) << 16).view(np.float32)
+    array: NDArray[np.float32] = np.ascontiguousarray(value, dtype=np.float32)
+    return array

@@ -1,0 +1,279 @@
+"""Other people's names of weights and ours: which model a file holds, by names and shapes alone, and what to call each.
+
+Known are the .pth files of Hara et al. 2018 (kenshohara/3D-ResNets-PyTorch) from their first branch (CVPR2018) and from
+the later one (master), and the .pdparams of the reference run (justld/3D-ResNets_paddle), whose names are ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from r3d_fast.weights.checkpoint import CheckpointError
+
+Shapes = Mapping[str, tuple[int, ...]]
+Blocks = tuple[int, ...]
+
+# Layers by blocks a stage: Hara et al. 2018, Table 1.
+_BASIC: dict[Blocks, int] = {(1, 1, 1, 1): 10, (2, 2, 2, 2): 18, (3, 4, 6, 3): 34}
+_BOTTLENECK: dict[Blocks, int] = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152, (3, 24, 36, 3): 200}
+_DENSE: dict[Blocks, int] = {(6, 12, 24, 16): 121, (6, 12, 32, 32): 169, (6, 12, 48, 32): 201, (6, 12, 64, 48): 264}
+_DEPTHS = {
+    "r3d": (10, 18, 34, 50, 101, 152, 200),
+    "preact": (18, 34, 50, 101, 152, 200),
+    "wide": (50,),
+    "resnext": (50, 101, 152),
+    "densenet": (121, 169, 201, 264),
+    "r2plus1d": (18,),
+}
+_ARCH = {  # what the authors' files call them
+    "resnet": "r3d",
+    "preresnet": "preact",
+    "wideresnet": "wide",
+    "resnext": "resnext",
+    "densenet": "densenet",
+    "resnet2p1d": "r2plus1d",
+}
+_LATER = "as in the authors' later code (master branch), which is not here; take a file of their CVPR2018 branch"
+_TENSORS = {"weight": "weight", "bias": "bias", "running_mean": "_mean", "running_var": "_variance"}
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """What a file holds, as `build_model` takes it.
+
+    `num_classes` is None where it has no last layer. `names`: "torch" of the authors' files, "ours" where they need no
+    map. The stride of the stem in time and whether a max pool follows leave no trace in weights: the models here have 1
+    and one.
+    """
+
+    model: str
+    shortcut: str | None
+    num_classes: int | None
+    width: int = 64
+    names: str = "torch"
+
+
+def recognise(shapes: Shapes, arch: str | None = None) -> Recognised:
+    """The model whose weights have these names and shapes.
+
+    `arch` is what the file itself says, such as "resnet-18"; it has to agree. Raises CheckpointError, which says what
+    came and what is known, for any model that is not here.
+    """
+    bare = {name: tuple(shape) for name, shape in _bare(shapes).items()}
+    if any(name.startswith("backbone.") for name in bare):
+        return _recognise_ours(bare)
+    if "features.norm5.weight" in bare:
+        found = _recognise_dense(bare)
+    elif "conv1_s.weight" in bare and "conv1_t.weight" in bare:
+        found = _recognise_factorised(bare)
+    elif "conv1.weight" in bare and "layer1.0.conv1.weight" in bare:
+        found = _recognise_residual(bare)
+    else:
+        raise CheckpointError(
+            f"{len(bare)} tensors ({_some(bare)}): not the names of a model that is known here; expected those of "
+            "kenshohara/3D-ResNets-PyTorch (conv1.weight, layer1.0.conv1.weight, ..) or of justld/3D-ResNets_paddle "
+            "(backbone.stem.0.conv.weight, ..)"
+        )
+    _check_arch(found, arch)
+    return found
+
+
+def renamed(state: Mapping[str, NDArray[Any]], found: Recognised) -> dict[str, NDArray[Any]]:
+    """The tensors of `state` by our names, linear layers as Paddle has them: [inputs, outputs].
+
+    Raises CheckpointError for a name that the model has no place for.
+    """
+    if found.names == "ours":
+        return {name: np.asarray(value) for name, value in _bare(state).items()}
+    renamed, unknown = {}, []
+    for name, value in _bare(state).items():
+        layer, _, tensor = name.rpartition(".")
+        place = _place(layer, found.model)
+        if place is None or tensor not in _TENSORS:
+            unknown.append(name)
+            continue
+        is_linear = place == "head.fc" and tensor == "weight"
+        renamed[f"{place}.{_TENSORS[tensor]}"] = np.ascontiguousarray(value.T) if is_linear else np.asarray(value)
+    if unknown:
+        raise CheckpointError(f"{found.model} has no place for {_some(unknown)}")
+    return renamed
+
+
+def _bare(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what DataParallel puts before names, and without counters that only training in PyTorch looks at."""
+    bare = {name.removeprefix("module."): value for name, value in state.items()}
+    return {name: value for name, value in bare.items() if not name.endswith("num_batches_tracked")}
+
+
+def _recognise_ours(shapes: Shapes) -> Recognised:
+    stem, fc = shapes.get("backbone.stem.0.conv.weight"), shapes.get("head.fc.weight")
+    blocks = _count(shapes, r"backbone\.layer(\d)\.(\d+)\.block\.0\.conv\.weight")
+    is_reference = "backbone.layer1.0.downsample.0.bias" in shapes and blocks == (2, 2, 2, 2)
+    if stem is None or not is_reference:
+        raise CheckpointError(
+            f"names such as {_some(shapes)} are this project's own, or another's that look like them; of these only "
+            "the reference's ResNet-18 (r3d18_reference) is told by its names"
+        )
+    return Recognised("r3d18_reference", "B", fc[1] if fc else None, stem[0], "ours")
+
+
+def _recognise_dense(shapes: Shapes) -> Recognised:
+    first = "features.conv0" if "features.conv0.weight" in shapes else "features.conv1"
+    width = _check_stem("DenseNet", _shape(shapes, f"{first}.weight"), (7, 7, 7))
+    blocks = _count(shapes, r"features\.denseblock(\d)\.denselayer(\d+)\.conv\.?1\.weight", start=1)
+    growth = next(shape[0] for name, shape in shapes.items() if re.search(r"denselayer1\.conv\.?2\.weight", name))
+    if 2 * growth != width:
+        raise CheckpointError(f"DenseNet of growth {growth} on a stem of {width}: expected growth {width / 2:g}")
+    return Recognised(_model("densenet", blocks, _DENSE), None, _classes(shapes, "classifier"), width)
+
+
+def _recognise_factorised(shapes: Shapes) -> Recognised:
+    blocks = _count(shapes, r"layer(\d)\.(\d+)\.conv1(?:_s)?\.weight")
+    model = _model("r2plus1d", blocks, _BOTTLENECK if "layer1.0.conv3.weight" in shapes else _BASIC)
+    _check_stem(model, _shape(shapes, "conv1_s.weight"), (1, 7, 7))
+    time = _shape(shapes, "conv1_t.weight")
+    if time[2] != 7:
+        raise CheckpointError(f"{model} with a stem of {time[2]} frames: expected 7 (conv1_t_size)")
+    return Recognised(model, _shortcut(shapes), _classes(shapes, "fc"), time[0])
+
+
+def _recognise_residual(shapes: Shapes) -> Recognised:
+    blocks = _count(shapes, r"layer(\d)\.(\d+)\.conv1\.weight")
+    stem = _shape(shapes, "conv1.weight")
+    if "layer1.0.conv3.weight" in shapes:
+        family, width = _bottleneck_family(shapes)
+        model = _model(family, blocks, _BOTTLENECK)
+    else:
+        width = _shape(shapes, "layer1.0.conv1.weight")[0]
+        norms_first = _shape(shapes, "layer2.0.bn1.weight")[0] == width
+        model = _model("preact" if norms_first else "r3d", blocks, _BASIC)
+    if _check_stem(model, stem, (7, 7, 7)) != width:
+        raise CheckpointError(f"{model} with a stem of {stem[0]} channels, expected {width}: {_LATER}")
+    return Recognised(model, _shortcut(shapes), _classes(shapes, "fc"), width)
+
+
+def _shortcut(shapes: Shapes) -> str:
+    return "B" if any(".downsample." in name for name in shapes) else "A"
+
+
+def _bottleneck_family(shapes: Shapes) -> tuple[str, int]:
+    """(family, width of its stem) of a network of bottlenecks, by its first one."""
+    middle, seen = _shape(shapes, "layer1.0.conv2.weight")[:2]
+    outputs = _shape(shapes, "layer1.0.conv3.weight")[0]
+    groups, growth = middle // max(seen, 1), outputs / middle
+    if groups > 1:
+        if groups != 32 or growth != 2:
+            raise CheckpointError(f"ResNeXt of cardinality {groups}, {growth:g} x outside: expected 32 and 2 x")
+        return "resnext", middle // 2
+    if growth == 2:
+        return "wide", middle // 2
+    if growth != 4:
+        raise CheckpointError(f"bottlenecks of {middle} channels with {outputs} outside: expected 2 or 4 times as many")
+    return ("preact" if _shape(shapes, "layer1.0.bn3.weight")[0] == middle else "r3d"), middle
+
+
+def _check_stem(model: str, shape: tuple[int, ...], kernel: tuple[int, ...]) -> int:
+    """The channels that a stem's first convolution puts out. Raises CheckpointError."""
+    if len(shape) != 5:
+        raise CheckpointError(f"{model} with a first convolution of shape {list(shape)}: expected 3D convolutions")
+    if shape[1] != 3:
+        raise CheckpointError(f"{model} for clips of {shape[1]} channels: expected 3, RGB")
+    if shape[2:] != kernel:
+        came, wanted = (" x ".join(map(str, size)) for size in (shape[2:], kernel))
+        raise CheckpointError(f"{model} with a stem of {came}: expected {wanted} (conv1_t_size 7)")
+    return shape[0]
+
+
+def _model(family: str, blocks: Blocks, depths: dict[Blocks, int]) -> str:
+    depth = depths.get(blocks)
+    if depth is None:
+        counts = ", ".join(map(str, blocks)) or "no"
+        raise CheckpointError(f"{family} with {counts} blocks a stage: expected one of {_listed(depths)}")
+    if depth not in _DEPTHS[family]:
+        known = ", ".join(f"{family}{known}" for known in _DEPTHS[family])
+        raise CheckpointError(f"{family} of {depth} layers is not here; expected {known}")
+    return f"{family}{depth}"
+
+
+def _count(shapes: Shapes, pattern: str, *, start: int = 0) -> Blocks:
+    """How many blocks the stages have, by the names of one layer of each. Raises CheckpointError where one misses."""
+    found: dict[int, set[int]] = {}
+    for name in shapes:
+        if match := re.fullmatch(pattern, name):
+            found.setdefault(int(match[1]), set()).add(int(match[2]))
+    for stage, blocks in found.items():
+        if blocks != set(range(start, start + len(blocks))):
+            raise CheckpointError(f"blocks {sorted(blocks)} of stage {stage}: some are missing")
+    return tuple(len(found[stage]) for stage in sorted(found))
+
+
+def _classes(shapes: Shapes, layer: str) -> int | None:
+    shape = shapes.get(f"{layer}.weight")
+    return shape[0] if shape else None
+
+
+def _shape(shapes: Shapes, name: str) -> tuple[int, ...]:
+    if name not in shapes:
+        raise CheckpointError(f"{name} is missing, with {_some(shapes)} there")
+    return tuple(shapes[name])
+
+
+def _check_arch(found: Recognised, arch: str | None) -> None:
+    family, _, depth = (arch or "").partition("-")
+    if family in _ARCH and f"{_ARCH[family]}{depth}" != found.model:
+        raise CheckpointError(f"the file says {arch}, its tensors are those of {found.model}; nothing is loaded")
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first few names."""
+    names = list(names)
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _listed(depths: Iterable[Blocks]) -> str:
+    return "; ".join(", ".join(map(str, blocks)) for blocks in depths)
+
+
+def _place(layer: str, model: str) -> str | None:
+    """Our name of the authors' layer; None if they have none of that name."""
+    if layer in ("fc", "classifier"):
+        return "head.fc"
+    if model.startswith("densenet"):
+        return _place_in_densenet(layer)
+    if match := re.fullmatch(r"(conv|bn)1(_s|_t)?", layer):
+        return f"backbone.stem.{1 if match[2] == '_t' else 0}.{match[1]}"
+    if match := re.fullmatch(r"(layer[1-4]\.\d+)\.(downsample\.[01])", layer):
+        return f"backbone.{match[1]}.{match[2]}"
+    if match := re.fullmatch(r"(layer[1-4]\.\d+)\.(conv|bn)([123])(_s|_t)?", layer):
+        number = int(match[3]) - 1
+        if match[4]:
+            number = 2 * number + (match[4] == "_t")
+        return f"backbone.{match[1]}.block.{_place_in_block(model, number, match[2])}"
+    return None
+
+
+def _place_in_block(model: str, number: int, kind: str) -> str:
+    """Of a block's convolution `number` and of its batch norm: the last pair stands apart, unless norms come first."""
+    last = 3 if model.startswith("r2plus1d") else 1 if model in ("r3d10", "r3d18", "r3d34") else 2
+    if model.startswith("preact") or number < last:
+        return f"{number}.{kind}"
+    return str(number if kind == "conv" else number + 1)
+
+
+def _place_in_densenet(layer: str) -> str | None:
+    if match := re.fullmatch(r"features\.(conv|norm)[01]", layer):
+        return f"backbone.stem.0.{_DENSE_KIND[match[1]]}"
+    if match := re.fullmatch(r"features\.denseblock(\d)\.denselayer(\d+)\.(conv|norm)\.?([12])", layer):
+        return f"backbone.block{match[1]}.{int(match[2]) - 1}.block.{int(match[4]) - 1}.{_DENSE_KIND[match[3]]}"
+    if match := re.fullmatch(r"features\.(transition\d)\.(conv|norm)", layer):
+        return f"backbone.{match[1]}.{_DENSE_KIND[match[2]]}"
+    return "backbone.norm" if layer == "features.norm5" else None
+
+
+_DENSE_KIND = {"conv": "conv", "norm": "bn"}

@@ -1,0 +1,83 @@
+"""What a new run starts from where `init.weights` says so: weights of another run, or of somebody else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+
+from pipelines.errors import UsageError
+from r3d_fast.config.config import Config
+from r3d_fast.config.yaml_files import ConfigError
+from r3d_fast.runs.metrics_file import tell
+from r3d_fast.weights.checkpoint import CheckpointError
+from r3d_fast.weights.normalisation import as_options, described, same_scale
+from r3d_fast.weights.stored_model import Stored, load_weights, read_weights
+
+_HEAD = "head."
+
+
+def require_weights(config: Config) -> None:
+    """Nothing; raises ConfigError where a head is to be replaced and nothing says in which weights."""
+    if config.init.num_classes_changed == "reinit_head" and config.init.weights is None:
+        raise ConfigError(
+            "init.num_classes_changed is reinit_head and init.weights is unset: expected the weights to start from; "
+            "add -o init.weights=FILE"
+        )
+
+
+def initialise(model: Any, config: Config, classes: Sequence[str]) -> None:
+    """Give the new `model` the weights of `config.init.weights`; says on stderr what it did.
+
+    Where these are of other `classes` and `init.num_classes_changed` allows it, the head stays as it was drawn.
+    Raises UsageError where there are no such weights or where they are used to pixels on another scale; CheckpointError
+    where they are damaged, not numbers, of another model, or of other classes.
+    """
+    assert config.init.weights is not None
+    stored = read_weights(config.init.weights)
+    _check_model(stored, config)
+    if not same_scale(stored.config.augment, config.augment):
+        raise UsageError(
+            f"init.weights {stored.file}: trained on pixels with {described(stored.config.augment)}, this config has "
+            f"{described(config.augment)}; expected the same: add {as_options(stored.config.augment)}"
+        )
+    weights, own = dict(stored.weights), model.state_dict()
+    changed = _difference(stored.classes, classes)
+    if changed is not None:
+        heads = {key: own[key] for key in own if key.startswith(_HEAD)}
+        if config.init.num_classes_changed == "error":
+            shapes = "; ".join(
+                f"{key} is {list(weights[key].shape)}, the model has {list(tensor.shape)}"
+                for key, tensor in heads.items()
+                if key in weights and list(weights[key].shape) != list(tensor.shape)
+            )
+            raise CheckpointError(
+                f"init.weights {stored.file}: of other classes than the data set: {changed}"
+                f"{f' ({shapes})' if shapes else ''}; -o init.num_classes_changed=reinit_head draws a new head"
+            )
+        weights = {key: array for key, array in weights.items() if not key.startswith(_HEAD)}
+        weights |= {key: np.asarray(tensor.numpy()) for key, tensor in heads.items()}
+    load_weights(model, weights, f"init.weights {stored.file} ({stored.config.model.name})")
+    head = "" if changed is None else f"; the head is drawn anew: {changed}"
+    tell(f"starting from {stored.file} ({stored.config.model.name}, {len(stored.classes)} classes){head}")
+
+
+def _check_model(stored: Stored, config: Config) -> None:
+    theirs, mine = stored.config.model, config.model
+    if theirs.name != mine.name:
+        raise CheckpointError(
+            f"init.weights {stored.file}: they are of model {theirs.name}, this config asks for {mine.name}; expected "
+            f"the same: add -o model.name={theirs.name}"
+        )
+
+
+def _difference(theirs: Sequence[str], mine: Sequence[str]) -> str | None:
+    """In what the classes of the weights are not those of the data set; None where they are the same."""
+    if len(theirs) != len(mine):
+        return f"{len(theirs)} classes in the weights, {len(mine)} in the data set"
+    for number, (one, other) in enumerate(zip_longest(theirs, mine)):
+        if one != other:
+            return f"class {number} is {one!r} in the weights, {other!r} in the data set"
+    return None

@@ -1,0 +1,193 @@
+"""What `bench loader throughput --device gpu` measures, everything but the GPU itself being real."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from clips import write_stamped_video
+
+from bench.loader import contenders, handover
+from bench.loader import measurement as loader
+from bench.loader.clip_check import check_clips
+from bench.loader.handover import ClipsInfo, to_host, wait_for
+from bench.measuring.gpu_use import FIGURES
+from bench.reporting.results import Figures, load, save
+from bench.reporting.tables import tables
+from bench.videos.selection import clips_of
+from pipelines.errors import EnvironmentProblem
+from pipelines.machine.nvidia import probe_driver
+from pipelines.specs import AugmentSpec, ClipSpec
+
+REPO = Path(__file__).resolve().parents[3]
+NO_DRIVER = probe_driver().problem == "libcuda.so.1 is not there"
+
+
+# Batches, wherever they lie.
+
+
+class OnGpu:
+    """Clips that say that they lie on a GPU, and note which stream they were asked for."""
+
+    def __init__(self, clips: Any) -> None:
+        self.clips, self.streams = clips, []  # type: tuple[Any, list[Any]]
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0
+
+    def __dlpack__(self, *, stream: Any) -> Any:
+        self.streams.append(stream)
+        return self.clips.__dlpack__()
+
+    def as_cpu(self) -> Any:
+        return self.clips
+
+
+def test_clips_are_waited_for_where_they_lie_and_not_copied() -> None:
+    array = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    assert wait_for(array) == ClipsInfo(False, (2, 3, 4), "float32")
+    assert wait_for(array.astype(np.float16)).dtype == "float16"
+    gpu = OnGpu(array)
+    assert wait_for(gpu) == ClipsInfo(True, (2, 3, 4), "float32")
+    assert gpu.streams == [None]  # by the standard of DLPack: safe for any stream, so DALI waits on the host
+    assert np.array_equal(to_host(gpu), array)
+
+
+# What is measured with --device gpu.
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("gpu") / "videos"
+    for k in range(6):
+        (root / "ab"[k % 2]).mkdir(parents=True, exist_ok=True)
+        write_stamped_video(root / "ab"[k % 2] / f"{k}.avi", num_frames=20, size=(128, 112), codec="mjpeg")
+    return root
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU whose clips come from the CPU's loader: everything but the GPU itself is the real thing."""
+    make = handover.make_loader
+
+    def make_loader(*arguments: Any, device: str = "cpu", **options: Any) -> Any:
+        assert device in ("cpu", "gpu")
+        if arguments[3].decoder == "dali" and device == "gpu" and arguments[0].root.name == "none":
+            raise EnvironmentProblem("no NVDEC here")
+        return make(*arguments, **options)
+
+    monkeypatch.setattr(contenders, "make_loader", make_loader)
+    monkeypatch.setattr(contenders, "wait_for", lambda clips: replace(wait_for(clips), gpu=True))
+    monkeypatch.setattr(loader, "require_gpu", lambda: None)
+    monkeypatch.setattr(loader, "_first_batch_seconds", lambda *_: {"median": 1.0, "low": 1.0, "high": 1.0})
+
+
+@pytest.mark.usefixtures("pretended")
+def test_ways_to_decode_stand_beside_each_other_and_what_fails_is_left_out(videos: Path, tmp_path: Path) -> None:
+    settings = loader.Settings(
+        videos, samplings=("segments",), decoders=("dali", "pyav"), device="gpu", rounds=5, batches=1, batch_size=3,
+        num_frames=4, size_px=32,
+    )  # fmt: skip
+    said: list[str] = []
+    measured = loader.measure(settings, "bench", said.append)
+    (only,) = measured.runs
+    nvdec, cpu = "r3d-fast, NVDEC", "r3d-fast, CPU decode, GPU augment"
+    assert only.names == ["r3d-fast", nvdec, cpu, "decode only (ceiling)"]
+    assert measured.settings["device"] == "gpu"
+    for name in only.names[:3]:
+        use = only[name].gpu
+        assert use is not None
+        assert set(use.figures) | set(use.absent) == set(FIGURES)
+        assert re.fullmatch(
+            r"identical|same clips \(mean difference (up to \d\.\d|below 0\.1) of 255\)", only[name].frames
+        )
+    assert only["decode only (ceiling)"].gpu is None
+    save(measured, tmp_path / "a.json")
+    assert load(tmp_path / "a.json") == measured
+    assert nvdec in tables([measured])
+
+    videos.rename(none := videos.with_name("none"))
+    try:
+        measured = loader.measure(replace(settings, data=none), "bench", said.append)
+    finally:
+        none.rename(videos)
+    assert measured.runs[0].names == ["r3d-fast", cpu, "decode only (ceiling)"]
+    assert measured.extra["not measured"] == {f"segments, 1 workers: {nvdec}": "no NVDEC here"}
+    assert f"not measured, segments, 1 workers: {nvdec}: no NVDEC here" in tables([measured])
+
+
+def test_by_default_all_three_ways_are_measured(videos: Path) -> None:
+    work = contenders.Work(None, None, None, 1, 4)  # type: ignore[arg-type]
+    variants = loader._variants(loader.Settings(device="gpu", repeats=(2,)), work)
+    assert [(variant.name, variant.options, variant.exact) for variant in variants] == [
+        ("r3d-fast", {}, False),
+        ("r3d-fast, NVDEC", {"decoder": "dali"}, False),
+        ("r3d-fast, hybrid", {"decoder": "hybrid"}, False),
+        ("r3d-fast, CPU decode, GPU augment", {"decoder": "pyav"}, False),
+        ("r3d-fast, 2 repeats", {"repeats": 2}, False),
+    ]
+
+
+def test_clips_on_another_device_than_was_asked_for_are_no_measurement(
+    videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = handover.make_loader
+    monkeypatch.setattr(contenders, "make_loader", lambda *a, device, **o: make(*a, **o))
+    with clips_of(videos, lambda _: None) as clips:
+        work = contenders.Work(clips.index, ClipSpec(num_frames=4), AugmentSpec(size_px=32), 0, 3)
+        ours = contenders.Ours("r3d-fast", work, device="gpu")
+        with pytest.raises(EnvironmentProblem, match="r3d-fast: clips on the CPU, not gpu"):
+            ours.make(1)
+        ours.close()
+
+
+@pytest.mark.skipif(not NO_DRIVER, reason="this machine has a driver")
+@pytest.mark.parametrize("group", ["loader", "train"])
+def test_without_a_gpu_it_is_one_line_and_exit_code_4(group: str) -> None:
+    command = [sys.executable, "-W", "error", "-m", "bench.cli", group, "throughput", "--device", "gpu"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=REPO)
+    assert (done.returncode, done.stdout) == (4, "")
+    assert re.fullmatch(r"bench: --device gpu: libcuda\.so\.1 is not there; .+\n", done.stderr), done.stderr
+
+
+def test_a_loader_that_gives_other_frames_is_found_out(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = handover.make_loader
+
+    def other_frames(index: Any, clip: Any, augment: Any, spec: Any, **options: Any) -> Any:
+        # Mirrored is as good as other frames.
+        return make(index, clip, augment.model_copy(update={"mirror": float(spec.decoder == "dali")}), spec, **options)
+
+    with clips_of(videos, lambda _: None) as clips:
+        work = contenders.Work(clips.index, ClipSpec(num_frames=4), AugmentSpec(size_px=32), 0, 3)
+        assert check_clips("pyav", work, "cpu", {"decoder": "pyav"}) == "identical"
+        assert check_clips("dali", work, "cpu", {"decoder": "dali"}).startswith("same clips (mean difference ")
+        monkeypatch.setattr(contenders, "make_loader", other_frames)
+        assert check_clips("dali", work, "cpu", {"decoder": "dali"}) == "6 of 6 clips are others"
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_measured(gpu: str, tmp_path: Path) -> None:
+    for k in range(8):
+        (tmp_path / "videos" / "ab"[k % 2]).mkdir(parents=True, exist_ok=True)
+        write_stamped_video(tmp_path / "videos" / "ab"[k % 2] / f"{k}.avi", num_frames=40, size=(128, 112))
+    measured = loader.measure(
+        loader.Settings(tmp_path / "videos", samplings=("segments",), device="gpu", rounds=5, batches=2, batch_size=4),
+        "bench",
+    )
+    only = measured.runs[0]
+    cpu = "r3d-fast, CPU decode, GPU augment"
+    assert {"r3d-fast", cpu, "decode only (ceiling)"} <= set(only.names)
+    left = measured.extra.get("not measured", {})
+    for name in ("r3d-fast, NVDEC", "r3d-fast, hybrid"):
+        assert name in only.names or any(key.endswith(name) for key in left)
+    for figures in only.figures[:-1]:
+        assert isinstance(figures, Figures)
+        assert figures.frames.startswith(("identical", "same clips"))
+        assert figures.gpu is not None
+        assert "card_memory_mib" in figures.gpu.figures

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.measuring.machine import commit, describe
+
+
+def test_the_machine_is_described_without_who_and_where() -> None:
+    machine = describe()
+    text = json.dumps(asdict(machine))
+    for private in (platform.node(), getpass.getuser(), Path.home().name, Path.cwd().name):
+        assert not re.search(rf"(?<![\w-]){re.escape(private)}(?![\w-])", text), private
+    assert str(Path.home()) not in text
+    assert machine.cpus == len(os.sched_getaffinity(0))
+    kib = re.search(r"MemTotal:\s+(\d+)", Path("/proc/meminfo").read_text(encoding="utf-8"))
+    assert kib is not None
+    assert machine.memory_gib == pytest.approx(int(kib[1]) / 2**20, abs=0.1)
+    assert machine.cpu.strip()
+    assert machine.python == platform.python_version()
+    assert machine.versions["numpy"] == np.__version__
+    assert re.fullmatch(r"\d+\.\d+\.\d+", machine.versions["libavcodec"])
+    assert "decord2" not in machine.versions
+
+
+def test_describing_does_not_import_what_it_names() -> None:
+    code = (
+        "import sys; from bench.measuring.machine import describe\n"
+        "describe(); print({'paddle', 'torch'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("echo 'Some GPU'", "Some GPU"),
+        ("printf 'A GPU\\nA GPU\\nB GPU\\n'", "2 x A GPU, B GPU"),
+        ("echo 'no driver'; exit 9", None),
+        ("true", None),
+    ],
+)
+def test_gpus_are_those_that_nvidia_smi_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, expected: str | None
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert describe().gpu == expected
+    monkeypatch.setenv("PATH", str(tmp_path / "none"))
+    assert describe().gpu is None
+
+
+def test_the_commit_is_marked_where_a_tracked_file_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "checkout"
+    (folder / "package").mkdir(parents=True)
+    (folder / "untracked").mkdir()
+    assert commit(folder) == commit(tmp_path / "none") == ""
+
+    def git(*arguments: str) -> str:
+        who = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+        return subprocess.run(
+            ["git", "-C", folder, *who, *arguments], capture_output=True, text=True, check=True
+        ).stdout
+
+    git("init")
+    assert commit(folder) == ""
+    (folder / "package" / "a.py").write_text("1\n", encoding="utf-8")
+    git("add", ".")
+    git("commit", "-m", "one")
+    short = git("rev-parse", "--short", "HEAD").strip()
+    (folder / "results.json").write_text("{}\n", encoding="utf-8")
+    assert commit(folder) == commit(folder / "package") == short
+    assert commit(folder / "untracked") == ""
+    (folder / "package" / "a.py").write_text("2\n", encoding="utf-8")
+    assert commit(folder) == f"{short}+"

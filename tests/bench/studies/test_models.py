@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from bench.reporting.results import load_any
+from bench.reporting.tables import tables
+from bench.studies.models import PUBLISHED, as_report, main, measure, stored, table
+from pipelines.errors import EnvironmentProblem
+from r3d_fast.models.architectures import MODELS
+
+README = Path(__file__).resolve().parents[3] / "README.md"
+
+
+def test_the_readme_has_the_table_as_it_is_now() -> None:
+    assert table(stored()) in README.read_text(encoding="utf-8"), (
+        "run: python -m bench.studies.models --table, and put its table into the README's section on models"
+    )
+
+
+def test_published_accuracies_are_of_models_that_are_here() -> None:
+    assert set(PUBLISHED) <= set(MODELS)
+
+
+@pytest.mark.parametrize("name", ["r3d10", "densenet121"])
+def test_a_model_is_measured_and_reported(name: str, tmp_path: Path) -> None:
+    result = measure(name, rounds=2, clip=(3, 8, 32, 32), width=8)
+    assert len(result["seconds a batch"]) == 2
+    assert 0 < result["low"] <= result["clips/s"] <= result["high"]
+    assert 0 <= result["difference of the logits"] < 1e-4
+    file = tmp_path / "models.json"
+    file.write_text(json.dumps(as_report({name: result}, rounds=2)))
+    assert f"| {name}, clips/s |" in tables([load_any(file)])
+
+
+def test_a_graph_that_computes_something_else_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r3d_fast.acceleration.cpu.traced", lambda model: lambda clips: model(clips) + 1.0)
+    with pytest.raises(EnvironmentProblem, match="r3d10: the graph's logits differ by"):
+        measure("r3d10", rounds=2, clip=(3, 8, 32, 32), width=8)
+
+
+def test_measured_rates_stand_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r3d_fast.models.cost.MODELS", {name: MODELS[name] for name in ("r3d10", "r3d18")})
+    lines = table({"r3d18": {"clips/s": 12.345}}).splitlines()
+    assert [line.split("|")[-2].strip() for line in lines[2:]] == ["-", "12.3"]
+    assert [line.split("|")[5].strip() for line in lines[2:]] == ["-", "84.4"]
+
+
+def test_too_few_rounds_are_a_usage_error() -> None:
+    assert CliRunner().invoke(main, ["--rounds", "1"]).exit_code == 2

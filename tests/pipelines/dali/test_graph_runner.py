@@ -1,0 +1,156 @@
+"""DALI failing at work: real failures where DALI can be made to fail here, its messages where only a GPU could."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pipelines.dali.graph import ClipPipeline
+from pipelines.dali.graph_runner import DaliStage, Row
+from pipelines.dali.routing import DaliLimits
+from pipelines.errors import EnvironmentProblem
+from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
+from pipelines.workers.clip_source import ClipStream, Sample
+
+SPEC = AugmentSpec(size_px=16, value_max=255, mean=(0.0,) * 3, std=(1.0,) * 3)
+# As DALI 2.4 says it: dali/core/cuda_error.h and the pipeline's own words around it.
+NO_MEMORY = (
+    "Critical error in pipeline:\nError in GPU operator `nvidia.dali.fn.resize`,\nwhich was used in the pipeline "
+    "definition with the following traceback:\n\nencountered:\n\nCan't allocate 4194304 bytes on device 0.\nCurrent "
+    "pipeline object is no longer valid."
+)
+
+
+def stream(**options: Any) -> ClipStream:
+    limits = DaliLimits(frozenset({"mjpeg"}))
+    return ClipStream("index", "root", None, ClipSpec(), SPEC, ShardSpec(), 8, 0, train=True, limits=limits, **options)
+
+
+def decoded(video: int) -> Row:
+    """Two frames of one colour, as PyAV gives them."""
+    frames = np.full((2, 16, 16, 3), video, np.uint8)
+    return Row(frames, Sample(frames.shape, video, 0, True, (16, 16), (0, 0), False))
+
+
+def encoded(video: int) -> Row:
+    """A clip of which DALI can decode nothing."""
+    data = np.frombuffer(b"no video at all" * 20, np.uint8)
+    sample = Sample(data.shape, video, 0, True, (16, 16), (0, 0), False, "", (0, 1), (0, 1), (0, 0, 16, 16))
+    return Row(data, sample)
+
+
+def values(clips: Any) -> list[int]:
+    """The colour of each clip."""
+    pixels: NDArray[np.float32] = np.from_dlpack(clips)
+    assert (pixels.max(axis=(1, 2, 3, 4)) == pixels.min(axis=(1, 2, 3, 4))).all()
+    return [int(value) for value in pixels[:, 0, 0, 0, 0]]
+
+
+def nothing_to_redo(row: int, reason: str) -> Row:
+    raise AssertionError(f"row {row} was decoded already")
+
+
+def test_what_dali_fails_on_is_redone_in_its_place() -> None:
+    stage = DaliStage(stream(), threads=1)
+    redone: list[tuple[int, str]] = []
+
+    def redo(row: int, reason: str) -> Row:
+        redone.append((row, reason))
+        return decoded(100 + row)
+
+    assert not stage.busy
+    stage.start([decoded(1), encoded(2), decoded(3), encoded(4)])
+    assert stage.busy
+    assert values(stage.finish(redo)) == [1, 101, 3, 103]
+    assert not stage.busy
+    assert [row for row, _ in redone] == [1, 3]
+    assert all(reason and "\n" not in reason for _, reason in redone)
+    assert stage.failed_videos == {2, 4}
+    assert stage.decodes  # two videos may be bad
+
+
+def test_a_decoder_that_decodes_nothing_is_given_up_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    stage = DaliStage(stream(), threads=1)
+    with caplog.at_level(logging.WARNING, "pipelines"):
+        stage.start([encoded(2), encoded(3), decoded(1), encoded(4)])
+        assert values(stage.finish(lambda row, _: decoded(100 + row))) == [100, 101, 1, 103]
+    assert not stage.decodes
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.startswith("DALI decodes none of 3 videos (")
+    assert told.endswith("): PyAV decodes from here on")
+
+
+def test_a_dropped_batch_leaves_a_stage_that_works() -> None:
+    stage = DaliStage(stream(), threads=1)
+    for row in (decoded(1), encoded(2)):
+        stage.start([row] * 8)
+        stage.drop()
+        assert not stage.busy
+        stage.drop()
+    stage.start([decoded(7)])
+    assert values(stage.finish(nothing_to_redo)) == [7]
+
+
+class SmallPipeline(ClipPipeline):
+    """DALI on a GPU with room for `most` clips; only its message is made up, the rest is the real pipeline."""
+
+    most = 3
+
+    def feed(self, data: Sequence[NDArray[np.uint8]], samples: Sequence[Sample]) -> None:
+        self._too_many = len(data) > self.most
+        super().feed(data, samples)
+
+    def clips(self) -> Any:
+        clips = super().clips()
+        if self._too_many:
+            raise RuntimeError(NO_MEMORY)
+        return clips
+
+
+@pytest.mark.parametrize(
+    ("most", "remedy"),
+    [(3, "2 fit: loader.batch_size=2"), (7, "4 fit: loader.batch_size=4"), (0, "not even one fits: end what else")],
+)
+def test_a_gpu_out_of_memory_says_what_fits(monkeypatch: pytest.MonkeyPatch, most: int, remedy: str) -> None:
+    monkeypatch.setattr("pipelines.dali.graph_runner.ClipPipeline", SmallPipeline)
+    monkeypatch.setattr(SmallPipeline, "most", most)
+    stage = DaliStage(stream(), threads=1)
+    stage.start([decoded(row) for row in range(8)])
+    with pytest.raises(EnvironmentProblem, match=f"^cpu: out of memory for a batch of 8 clips; {remedy}") as caught:
+        stage.finish(nothing_to_redo)
+    assert caught.value.exit_code == 4
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [RuntimeError(NO_MEMORY), MemoryError("std::bad_alloc")])
+def test_no_memory_to_start_with(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def full(stream: ClipStream, *, threads: int) -> ClipPipeline:
+        raise error
+
+    monkeypatch.setattr("pipelines.dali.graph_runner.ClipPipeline", full)
+    with pytest.raises(EnvironmentProblem, match=r"^cpu: no memory left to start DALI; end what else uses the GPU$"):
+        DaliStage(stream(), threads=1)
+
+
+def test_dali_failing_on_frames_is_an_error() -> None:
+    stage = DaliStage(stream(), threads=1)
+    longer = np.zeros((3, 16, 16, 3), np.uint8)
+    stage.start([decoded(1), Row(longer, decoded(2).sample._replace(shape=longer.shape))])
+    with pytest.raises(EnvironmentProblem, match=r"^DALI failed: "):
+        stage.finish(nothing_to_redo)
+
+
+def test_a_build_of_dali_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def misfit(stream: ClipStream, *, threads: int) -> ClipPipeline:
+        raise RuntimeError("CUDA runtime API error cudaErrorNoKernelImageForDevice (209):\nno kernel image")
+
+    monkeypatch.setattr("pipelines.dali.graph_runner.ClipPipeline", misfit)
+    for device, remedy in (("cpu", ""), ("gpu:0", "; does this build of DALI fit the GPU and its driver? r3d-fast")):
+        with pytest.raises(EnvironmentProblem, match=r"^DALI can't be started: ") as caught:
+            DaliStage(stream(device=device), threads=1)
+        assert remedy in str(caught.value)

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import os
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from layouts import labels, lines, split_of, touch
+
+from pipelines.datasets.lists import is_video_name, parse_csv, parse_hmdb, parse_ucf, read_lists, ucf_group
+from pipelines.datasets.recognition import recognise
+from pipelines.errors import DataError, ListError, UsageError
+
+# ---- CSV
+
+
+def test_csv_with_header_names_and_splits(tmp_path: Path) -> None:
+    touch(tmp_path / "r", "1.avi", "d/2.avi", "3.avi", "4.avi", "5.avi")
+    rows = [
+        "\ufeffPath,label,split",
+        "1.avi,wave,training",
+        '"d/2.avi",run,Validation ',
+        "# a, note",
+        "",
+        "3.avi, wave,",
+    ]
+    rows += ["4.avi,run,train", f"{tmp_path}/r/5.avi,run,test"]
+    data = recognise(tmp_path / "r", lists=lines(tmp_path / "l.csv", *rows, end="\r\n"))
+    assert (data.kind, data.classes, data.warnings) == ("csv", ("run", "wave"), ())
+    assert labels(data) == {
+        "1.avi": ("wave", "train"),
+        "3.avi": ("wave", "train"),
+        "4.avi": ("run", "train"),
+        "5.avi": ("run", "test"),
+        "d/2.avi": ("run", "val"),
+    }
+
+
+def test_csv_val_is_test_where_there_is_no_other(tmp_path: Path) -> None:
+    touch(tmp_path, "1.avi", "2.avi")
+    data = recognise(tmp_path, lists=lines(tmp_path / "l.csv", "1.avi,a,train", "2.avi,a,val"))
+    assert split_of(data) == {"1.avi": "train", "2.avi": "test"}
+
+
+def test_csv_without_splits_holds_out_a_share(tmp_path: Path) -> None:
+    names = [f"{i}.avi" for i in range(10)]
+    file = lines(tmp_path / "l.tsv", *(f"{name}\trun" for name in names))
+    assert list(split_of(recognise(touch(tmp_path, *names), lists=file)).values()).count("test") == 2
+
+
+def test_csv_integer_labels(tmp_path: Path) -> None:
+    touch(tmp_path, "1.avi", "2.avi")
+    file = lines(tmp_path / "l.csv", "1.avi,0", "2.avi,2")
+    data = recognise(tmp_path, lists=file, val_fraction=0)
+    assert data.classes == ("0", "1", "2")
+    assert "classes of the lists without a video (1): 1" in data.warnings
+    lines(tmp_path / "classes.txt", "# by label", "run", "sit down", "wave", end="\r\n")
+    assert labels(recognise(tmp_path, lists=file)) == {"1.avi": ("run", "train"), "2.avi": ("wave", "train")}
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        (["a.avi,0", "b.avi,-1"], "2: label -1 is out of range; CSV labels are 0-based"),
+        (["a.avi,0", "b.avi,999999999"], "2: label 999999999 is out of range"),
+        (["a.avi,0", "b.avi,1.5"], "2: label '1.5' is not an integer, others are; expected one kind"),
+        (["a.avi,x,train,1"], "1: 4 cells; expected path,label"),
+        (["a.avi"], "1: 1 cells; expected path,label"),
+        (["a.avi,x,dev"], "1: split 'dev'; expected one of train, val, test"),
+        (["a.avi,"], "1: class ''; expected a name"),
+        (["path,split", "a.avi,x"], "1: header 'path,split'; expected path,label"),
+        (["../a.avi,x"], r"1: \.\./a.avi is outside the root"),
+        (["/etc/a.avi,x"], "1: /etc/a.avi is outside the root"),
+        (["a b 0"], "1: 1 cells"),
+        (['"a.avi,x'], "1: unexpected end of data; expected cells quoted as in RFC 4180"),
+        (['"a', 'b.avi",x', "c,x"], "3: 'c' is no video file name"),
+    ],
+)
+def test_bad_csv_names_the_line(tmp_path: Path, rows: list[str], text: str) -> None:
+    with pytest.raises(ListError, match=rf"l\.csv:{text}"):
+        recognise(touch(tmp_path, "a.avi"), lists=lines(tmp_path / "l.csv", *rows))
+
+
+@pytest.mark.parametrize("rows", [[], ["path,label"], ["# only", ""]])
+def test_empty_csv(tmp_path: Path, rows: list[str]) -> None:
+    with pytest.raises(ListError, match=r"l\.csv: no entries; expected lines of path,label"):
+        read_lists(lines(tmp_path / "l.csv", *rows))
+
+
+def test_csv_columns_follow_the_header() -> None:
+    classes, rows = parse_csv("video,split,label,fps\na.avi,test,run,25\n", "x.csv")
+    assert classes == ("run",)
+    assert rows[0][:3] == ("a.avi", 0, "test")
+
+
+def test_csv_class_not_in_classes_txt(tmp_path: Path) -> None:
+    lines(tmp_path / "classes.txt", "run", "7")
+    with pytest.raises(ListError, match=r"l\.csv:2: class 'sit'; expected a class of classes\.txt"):
+        read_lists(lines(tmp_path / "l.csv", "a.avi,7", "b.avi,sit"))
+    with pytest.raises(ListError, match=r"label 2 is out of range; CSV labels are 0-based: expected 0\.\.1"):
+        read_lists(lines(tmp_path / "l.csv", "a.avi,2"))
+    lines(tmp_path / "classes.txt", "run", "run")
+    with pytest.raises(ListError, match=r"classes\.txt: a class is named twice"):
+        read_lists(tmp_path / "l.csv")
+
+
+def test_two_labels_name_both_lines(tmp_path: Path) -> None:
+    file = lines(tmp_path / "l.csv", "a.avi,run", "b.avi,run", "./a.avi,sit")
+    with pytest.raises(ListError, match=r"l\.csv:3: a.avi is 'sit' here and 'run' at .*l\.csv:1; expected one label"):
+        recognise(touch(tmp_path, "a.avi", "b.avi"), lists=file)
+
+
+def test_split_number_needs_numbered_lists(tmp_path: Path) -> None:
+    touch(tmp_path, "A/a.avi")
+    with pytest.raises(UsageError, match="a CSV names its splits in column 3"):
+        recognise(tmp_path, lists=lines(tmp_path / "l.csv", "A/a.avi,x"), split=1)
+    with pytest.raises(UsageError, match="split 1 without lists"):
+        recognise(tmp_path, split=1)
+
+
+def test_unknown_forms_of_lists(tmp_path: Path) -> None:
+    touch(tmp_path, "r/A/a.avi", "l/readme.txt", "list.txt")
+    for lists in ("l", "list.txt", "gone"):
+        with pytest.raises(ListError, match=r"expected a folder with classInd\.txt .*HMDB-51.*\.csv/\.tsv file"):
+            recognise(tmp_path / "r", lists=tmp_path / lists)
+    with pytest.raises(ListError, match=r"gone\.csv: missing"):
+        recognise(tmp_path / "r", lists=tmp_path / "gone.csv")
+
+
+# ---- properties, speed, real lists
+
+CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0/")
+STEMS = st.text(CHARACTERS | st.sampled_from(" #{}-\"',\t"), max_size=12)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(STEMS, st.sampled_from(["run", "sit down", "#", "ü"]), min_size=1, max_size=8))
+def test_csv_gives_back_any_name(videos: dict[str, str]) -> None:
+    paths = {f"d/{stem}.avi": name for stem, name in videos.items()}
+    for delimiter in ",\t":
+        file = io.StringIO(newline="")
+        csv.writer(file, delimiter=delimiter).writerows(paths.items())
+        classes, rows = parse_csv(file.getvalue(), "x.csv", delimiter)
+        assert {row.path: classes[row.label] for row in rows} == paths
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(STEMS, min_size=1, max_size=8), st.sampled_from(["Lunges", "#a b", "{}"]), st.sampled_from("\n\r"))
+def test_ucf_and_hmdb_lists_give_back_any_name(stems: list[str], name: str, end: str) -> None:
+    assume(not any("\n" in stem for stem in stems))
+    end = "\r\n" if end == "\r" else end
+    paths = [f"{name}/{stem}.avi" for stem in stems]
+    for split, mark in (("train", " 1"), ("test", ""), ("test", " 1")):
+        rows = parse_ucf("".join(f"{path}{mark}{end}" for path in paths), "x", {name: 0}, split)
+        assert [row.path for row in rows] == paths
+    text = "".join(f"x{stem}.avi 2 {end}" for stem in stems)
+    assert [row.path for row in parse_hmdb(text, "x", name, 0)] == [f"{name}/x{stem}.avi" for stem in stems]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=40), st.sampled_from(["avi", ".avi", ".AVI", ".txt", ""]))
+def test_any_text_is_rows_or_a_list_error(text: str, end: str) -> None:
+    with contextlib.suppress(ListError):
+        parse_csv(f"{text}{end}", "x")
+    with contextlib.suppress(ListError):
+        list(parse_ucf(f"{text}{end}", "x", {"a": 0}, "test"))
+
+
+def test_names_of_videos_and_groups() -> None:
+    assert is_video_name("a/b.MpEg")
+    assert not is_video_name("avi")
+    assert not is_video_name("x.avi/y")
+    assert ucf_group("L/v_Hand_Stand_g08_c01.avi") == ("Hand_Stand", "g08")
+    assert ucf_group("L/v_Lunges_g08.avi") is None
+
+
+def test_large_lists_are_checked_without_a_stat_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path / "r", "A/0.avi")
+    file = lines(tmp_path / "l.csv", *(f"A/{i}.avi,run" for i in range(100_000)))
+    calls: list[Path] = []
+    original = Path.stat
+
+    def counted(self: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        calls.append(self)
+        return original(self, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", counted)
+    start = time.perf_counter()
+    with pytest.raises(DataError, match="99999 of 100000 listed videos are missing"):
+        recognise(tmp_path / "r", lists=file)
+    assert len(calls) < 50
+    assert time.perf_counter() - start < 30  # about 1 s; a limit for a busy machine
+
+
+@pytest.mark.real
+def test_real_clips_with_their_lists(real_clips: Path) -> None:
+    data = recognise(real_clips / "UCF-101", lists=real_clips / "ucfTrainTestlist", split=1)
+    splits = [entry.split for entry in data.entries]
+    assert (splits.count("train"), splits.count("test"), len(data.classes)) == (64, 32, 8)
+    assert (data.left_out, data.warnings) == ((), ())
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("split", "train", "test"), [(1, 9537, 3783), (2, 9586, 3734), (3, 9624, 3696)])
+def test_official_lists(real_clips: Path, split: int, train: int, test: int) -> None:
+    listed = read_lists(real_clips / "ucf101_official", split=split)
+    splits = [row.split for row in listed.rows]
+    assert (len(listed.classes), splits.count("train"), splits.count("test")) == (101, train, test)
+
+
+@pytest.mark.real
+def test_official_lists_on_a_part_of_the_videos(real_clips: Path) -> None:
+    with pytest.raises(DataError, match=r"13224 of 13320 listed videos are missing in .*_g01_c01\.avi, .*, \.\.\.;"):
+        recognise(real_clips / "UCF-101", lists=real_clips / "ucf101_official")
+
+
+@pytest.mark.real
+def test_real_clips_by_their_folders(real_clips: Path) -> None:
+    data = recognise(real_clips / "UCF-101")
+    groups: dict[tuple[int, object], set[str]] = {}
+    for entry in data.entries:
+        groups.setdefault((entry.label, ucf_group(entry.path)), set()).add(entry.split)
+    assert all(len(splits) == 1 for splits in groups.values())
+    assert {entry.label for entry in data.entries if entry.split == "test"} == set(range(8))

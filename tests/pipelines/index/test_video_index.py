@@ -1,0 +1,228 @@
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import clips
+import pytest
+
+from pipelines.errors import IndexFileError, UsageError
+from pipelines.index.probe_pool import probe_all, usable_cpus
+from pipelines.index.video_index import VideoIndex, find_index
+from pipelines.video.record import VideoRecord
+
+REPO = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Nine videos in three classes."""
+    for i in range(9):
+        path = tmp_path / "data" / "abc"[i % 3] / f"{i}.avi"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        clips.write_stamped_video(path, num_frames=4 + i)
+    return tmp_path / "data"
+
+
+def build(root: Path, **options: object) -> tuple[VideoIndex, int]:
+    """(index, files that were looked at)."""
+    calls: list[int] = []
+    index = VideoIndex.build(root, progress=lambda done, total: calls.append(done), **options)  # type: ignore[arg-type]
+    return index, len(calls)
+
+
+def test_an_index_holds_what_the_files_are(root: Path) -> None:
+    index, looked = build(root)
+    assert looked == len(index) == 9
+    assert index.path == root.parent / "data.r3dindex" == find_index(root)
+    assert [index[i].path for i in range(9)] == sorted(index[i].path for i in range(9))
+    for i in range(9):
+        record = index[i]
+        assert record.video_id == i
+        assert record.num_frames == 4 + int(Path(record.path).stem)
+        assert index.classes[record.label] == Path(record.path).parent.name
+        assert index.columns().num_frames[i] == record.num_frames
+    with pytest.raises(IndexError, match="video 9 of 9"):
+        index[9]
+
+
+def test_a_second_build_looks_only_at_what_changed(root: Path) -> None:
+    first, _ = build(root)
+    digest = first.digest
+    again, looked = build(root)
+    assert (looked, again.digest) == (0, digest)
+    clips.write_stamped_video(root / "a" / "0.avi", num_frames=20)
+    (root / "b" / "1.avi").unlink()
+    clips.write_stamped_video(root / "c" / "new.avi", num_frames=6)
+    changed, looked = build(root)
+    assert (looked, len(changed)) == (2, 9)
+    by_path = {changed[i].path: changed[i].num_frames for i in range(9)}
+    assert by_path["a/0.avi"] == 20
+    assert by_path["c/new.avi"] == 6
+    assert "b/1.avi" not in by_path
+    assert changed.digest != digest
+
+
+def test_bad_files_are_remembered_and_looked_at_again_when_they_change(root: Path) -> None:
+    (root / "a" / "bad.avi").write_bytes(b"nothing")
+    index, _ = build(root)
+    assert [(q.path, q.reason) for q in index.quarantined] == [("a/bad.avi", "not a readable video")]
+    assert build(root)[1] == 0
+    clips.write_stamped_video(root / "a" / "bad.avi", num_frames=7)
+    mended, looked = build(root)
+    assert (looked, len(mended), mended.quarantined) == (1, 10, [])
+
+
+def test_other_lists_change_labels_without_looking_at_files(root: Path, tmp_path: Path) -> None:
+    index, _ = build(root)
+    (tmp_path / "l.csv").write_text("a/0.avi,x,train\nb/1.avi,y,test\nc/2.avi,x,train\n", encoding="utf-8")
+    other, looked = build(root, lists=tmp_path / "l.csv")
+    assert looked == 0
+    assert other.classes == ("x", "y")
+    assert [(other[i].path, other[i].label, other[i].split) for i in range(3)] == [
+        ("a/0.avi", 0, "train"),
+        ("b/1.avi", 1, "test"),
+        ("c/2.avi", 0, "train"),
+    ]
+    assert other.digest != index.digest
+
+
+@pytest.mark.parametrize("split", [1, 2, 3])
+def test_the_split_of_the_lists_is_remembered(root: Path, tmp_path: Path, split: int) -> None:
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "classInd.txt").write_text("1 a\n2 b\n3 c\n", encoding="utf-8")
+    names = sorted(str(path.relative_to(root)) for path in root.rglob("*.avi"))
+    for number in (1, 2, 3):
+        test = names[number - 1 :: 3]
+        rows = [f"{name} {'abc'.index(name[0]) + 1}\n" for name in names if name not in test]
+        (lists / f"trainlist{number:02}.txt").write_text("".join(rows), encoding="utf-8")
+        (lists / f"testlist{number:02}.txt").write_text("\n".join(test), encoding="utf-8")
+    index, _ = build(root, lists=lists, split=split)
+    assert (index.kind, index.lists_split, index.lists) == ("ucf101", split, str(lists))
+    assert [index[int(i)].path for i in index.columns("test").video_id] == names[split - 1 :: 3]
+    assert index.missing == []
+    plain, looked = build(root)
+    assert (plain.kind, plain.lists_split, plain.lists, looked) == ("folders", None, "", 0)
+
+
+def test_an_index_of_an_earlier_version_is_made_anew(root: Path) -> None:
+    index, _ = build(root)
+    with sqlite3.connect(index.path) as db:
+        db.executescript(
+            "UPDATE meta SET value = '1' WHERE key = 'schema'; DROP TABLE videos; DROP TABLE missing;"
+            "CREATE TABLE videos (id INTEGER PRIMARY KEY, path TEXT UNIQUE NOT NULL);"
+        )
+    db.close()
+    again, looked = build(root)
+    assert (looked, len(again), again.digest) == (9, 9, index.digest)
+
+
+def test_kill_9_leaves_the_old_index_or_the_new_one(tmp_path: Path) -> None:
+    source = clips.write_stamped_video(tmp_path / "x.avi", num_frames=3)
+    for i in range(400):
+        path = tmp_path / "data" / str(i % 4) / f"{i}.avi"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, path)
+    code = (
+        "import sys\n"
+        "from pipelines.index.video_index import VideoIndex\n"
+        "print('go', flush=True)\n"
+        "VideoIndex.build(sys.argv[1], workers=1)\n"
+    )
+    old = VideoIndex.build(tmp_path / "data", workers=1).digest
+    rng, cut = random.Random(0), 0
+    for attempt in range(5):
+        for i in range(400):
+            os.utime(tmp_path / "data" / str(i % 4) / f"{i}.avi", (attempt, attempt))
+        child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "data")], cwd=REPO, stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        child.stdout.readline()
+        time.sleep(rng.uniform(0.05, 0.3))
+        cut += child.poll() is None
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        index = VideoIndex.open(tmp_path / "data.r3dindex")
+        assert (len(index), index.digest) == (400, old)
+        assert index[399].num_frames == 3
+    assert cut
+    assert VideoIndex.build(tmp_path / "data", workers=1).digest == old
+
+
+def test_a_build_beside_another_is_refused(root: Path) -> None:
+    index, _ = build(root)
+    other = sqlite3.connect(index.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(UsageError, match="another process is building it; wait for it"):
+        build(root)
+    other.execute("ROLLBACK")
+    other.close()
+    assert build(root)[1] == 0
+
+
+def test_files_that_are_no_index(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(IndexFileError, match="no such index; make one with: r3d-fast data index ROOT"):
+        VideoIndex.open(tmp_path / "none")
+    index, _ = build(root)
+    content = index.path.read_bytes()
+    for damaged in (b"x" * 4000, content[:1000], content[: len(content) // 2]):
+        index.path.write_bytes(damaged)
+        with pytest.raises(IndexFileError, match=r"not a readable index .* delete it and run: r3d-fast data index"):
+            VideoIndex.open(index.path)
+    index.path.write_bytes(content)
+    with sqlite3.connect(index.path) as db:
+        db.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")
+    db.close()
+    with pytest.raises(IndexFileError, match=r"index schema 99, expected 2; .*r3d-fast data index " + str(root)):
+        VideoIndex.open(index.path)
+
+
+def test_another_process_reads_a_pickled_index(root: Path) -> None:
+    import pickle
+
+    index, _ = build(root)
+    code = "import pickle, sys; print(pickle.load(sys.stdin.buffer)[3].num_frames)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=pickle.dumps(index), cwd=REPO, capture_output=True, check=True
+    )
+    assert int(done.stdout) == index[3].num_frames
+
+
+def test_many_files_come_back_in_order_from_many_processes(tmp_path: Path) -> None:
+    names = []
+    for length in range(2, 10):
+        source = clips.write_stamped_video(tmp_path / f"{length}.avi", num_frames=length)
+        for copy in range(10):
+            names.append(f"{length}-{copy}.avi")
+            shutil.copy(source, tmp_path / names[-1])
+    results = list(probe_all(names, tmp_path, workers=2))
+    assert [r.num_frames for r in results if isinstance(r, VideoRecord)] == [int(n.split("-")[0]) for n in names]
+
+
+@pytest.mark.parametrize(
+    ("files", "share"),
+    [
+        ({}, 1000),
+        ({"cpu.max": "max 100000\n"}, 1000),
+        ({"cpu.max": "100000 100000\n"}, 1),
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "1000 100000\n"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1000),
+        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1),
+        ({"cpu.max": "nonsense"}, 1000),
+    ],
+    ids=str,
+)
+def test_usable_cpus_are_those_of_the_container(tmp_path: Path, files: dict[str, str], share: int) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert usable_cpus(tmp_path) == min(share, len(os.sched_getaffinity(0)))

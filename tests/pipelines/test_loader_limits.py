@@ -1,0 +1,97 @@
+"""What the loader gets along with: few open files, a tiny /dev/shm; and what it must not do: grow."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clips import write_stamped_video
+
+from pipelines.index.video_index import VideoIndex
+from pipelines.loader import ClipLoader
+from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec
+
+ROOT = Path(__file__).resolve().parents[2]
+COUNT = """
+import os, sys, numpy, pipelines as p
+index = p.VideoIndex.open(sys.argv[1])
+spec = p.LoaderSpec(batch_size=int(sys.argv[2]), workers=2, prefetch=int(sys.argv[3]))
+with p.ClipLoader(index, loader=spec, split=None, train=True) as loader:
+    total = sum(float(numpy.from_dlpack(batch.clips).sum()) for _ in range(2) for batch in loader)
+    assert os.listdir("/dev/shm") == sys.argv[4:], os.listdir("/dev/shm")
+print(repr(total))
+"""
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
+    root = tmp_path_factory.mktemp("limits") / "videos"
+    for k in range(16):
+        folder = root / f"class{k % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_stamped_video(folder / f"v{k}.avi", num_frames=20, size=(128, 112))
+    return VideoIndex.build(root, val_fraction=0.25, workers=1)
+
+
+def run(command: list[str], script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [*command, sys.executable, "-W", "error", "-c", script, *map(str, arguments)],
+        env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+def test_nothing_lies_in_dev_shm_even_where_it_is_tiny(index: VideoIndex) -> None:
+    """Slots of 16 x 5 clips take 48 MB here and all of /dev/shm has 1 MB; the clips are the same."""
+    here = run([], COUNT, index.path, 16, 4, *os.listdir("/dev/shm"))
+    assert here.returncode == 0, here.stderr
+    mount = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"', "sh"]
+    if shutil.which("unshare") is None or subprocess.run([*mount, "true"], capture_output=True).returncode:
+        return  # mounting needs rights; that nothing of ours lies in /dev/shm has been seen
+    tiny = run(mount, COUNT, index.path, 16, 4)
+    assert tiny.returncode == 0, tiny.stderr
+    assert tiny.stdout == here.stdout
+
+
+def test_works_with_256_open_files(index: VideoIndex) -> None:
+    limit = ["sh", "-c", 'ulimit -n 256 && exec "$@"', "sh"]
+    limited = run(limit, COUNT, index.path, 4, 2, *os.listdir("/dev/shm"))
+    assert limited.returncode == 0, limited.stderr
+    assert limited.stdout == run([], COUNT, index.path, 4, 2, *os.listdir("/dev/shm")).stdout
+
+
+def resident_mib(pid: int) -> float:
+    """Memory of a process that belongs to it alone, so that neither shared clips nor libraries count."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) / 1024
+    raise AssertionError("no RssAnon")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("resize", ["decoder", "graph"])
+def test_memory_and_open_files_stay_over_thousands_of_clips(index: VideoIndex, resize: str) -> None:
+    """Below 1 MB for 1,000 clips in every process; `bench loader soak` measures the same over more clips."""
+    clip = ClipSpec(num_frames=4)  # small clips: DALI holds now more, now fewer batches, which must not hide a leak
+    augment = AugmentSpec.model_validate({"size_px": 16, "resize": resize})
+    spec = LoaderSpec(batch_size=16, workers=2)
+    grown, opened = [], []
+    with ClipLoader(index, clip=clip, augment=augment, loader=spec, split=None, train=True) as loader:
+        for step in range(500):
+            for batch in loader:
+                assert np.from_dlpack(batch.clips).shape == (16, 3, 4, 16, 16)
+            if step % 10 == 9:
+                pids = [os.getpid(), *loader.worker_pids]
+                grown.append([resident_mib(pid) for pid in pids])
+                opened.append([len(os.listdir(f"/proc/{pid}/fd")) for pid in pids])
+    middle, last = np.array(grown[10:30]).min(axis=0), np.array(grown[30:50]).min(axis=0)
+    assert (last - middle < 20 * 160 / 1000).all()
+    own, *workers = np.array(opened).T
+    assert (np.diff(own) <= 0).all()  # what other tests left behind may be closed meanwhile
+    for counts in workers:
+        assert counts.max() <= counts.min() + 1  # the video that it just reads

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import av
+import clips
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pipelines.errors import FrameError, VideoError
+from pipelines.video.decoder import FrameReader
+from pipelines.video.packets import select
+from pipelines.video.probe import probe_video
+from pipelines.video.record import VideoRecord
+
+MAKERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    "mpeg4": ("a.avi", lambda p: clips.write_stamped_video(p)),
+    "mpeg4 B": ("a.avi", lambda p: clips.write_stamped_video(p, b_frames=1)),
+    "mpeg4 BB": ("a.avi", lambda p: clips.write_stamped_video(p, b_frames=2)),
+    "mpeg4 mp4": ("a.mp4", lambda p: clips.write_stamped_video(p, b_frames=2)),
+    "mpeg4 mkv": ("a.mkv", lambda p: clips.write_stamped_video(p, b_frames=1)),
+    "packed": ("a.avi", lambda p: clips.write_packed_mpeg4(p)),
+    "open gop h264": ("a.mp4", clips.write_open_gop_h264),
+    "open gop mpeg2": ("a.avi", clips.write_open_gop_mpeg),
+    "h264 avi": ("a.avi", lambda p: clips.write_stamped_video(p, codec="h264", b_frames=2)),
+    "h264 mp4": ("a.mp4", lambda p: clips.write_stamped_video(p, codec="h264", b_frames=3)),
+    "h264 mkv": ("a.mkv", lambda p: clips.write_stamped_video(p, codec="h264", b_frames=3)),
+    "hevc 10 bit": ("a.mp4", lambda p: clips.write_stamped_video(p, codec="hevc", pix_fmt="yuv420p10le", b_frames=3)),
+    "mjpeg": ("a.avi", lambda p: clips.write_stamped_video(p, codec="mjpeg")),
+    "vp8": ("a.webm", lambda p: clips.write_stamped_video(p, codec="vp8")),
+    "vp9": ("a.webm", lambda p: clips.write_stamped_video(p, codec="vp9")),
+    "av1": ("a.mkv", lambda p: clips.write_stamped_video(p, codec="av1")),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("videos")
+
+
+@cache
+def made(folder: Path, name: str) -> tuple[VideoRecord, NDArray[np.uint8]]:
+    """The record of a made video and all its frames by a full sequential decode."""
+    file, make = MAKERS[name]
+    path = folder / name.replace(" ", "-") / file
+    path.parent.mkdir()
+    make(path)
+    return probe_video(path), full_decode(path)
+
+
+def full_decode(path: Path) -> NDArray[np.uint8]:
+    with av.open(str(path)) as container:
+        return np.stack([f.to_ndarray(format="rgb24") for f in container.decode(container.streams.video[0])])
+
+
+def frame_sets(count: int, seed: int, sets: int) -> list[NDArray[np.int64]]:
+    rng = np.random.default_rng(seed)
+    chosen = [rng.integers(0, count, k) for k in rng.integers(1, 17, sets)]
+    return [np.arange(count), np.array([0]), np.array([count - 1]), np.arange(count)[::-1], *chosen]
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_any_frames_are_those_of_the_full_decode_bit_for_bit(folder: Path, name: str) -> None:
+    record, frames = made(folder, name)
+    assert record.num_frames == len(frames)
+    assert (record.height, record.width) == frames.shape[1:3]
+    reader = FrameReader()
+    for wanted in frame_sets(len(frames), 1, 30):
+        got = reader.read(record, wanted)
+        np.testing.assert_array_equal(got, frames[wanted], err_msg=f"{wanted}")
+    assert [clips.read_stamp(frame) for frame in reader.read(record, [5, 3, 5, 20])] == [5, 3, 5, 20]
+
+
+@pytest.mark.real
+def test_every_real_clip_is_frame_exact(real_clips: Path) -> None:
+    paths = [*sorted((real_clips / "UCF-101").rglob("*.avi")), *sorted((real_clips / "odd").iterdir())]
+    assert len(paths) >= 103
+    reader = FrameReader()
+    for seed, path in enumerate(paths):
+        record, frames = probe_video(path), full_decode(path)
+        assert record.num_frames == len(frames), path
+        for wanted in frame_sets(len(frames), seed, 4)[1:3] + frame_sets(len(frames), seed, 4)[4:]:
+            np.testing.assert_array_equal(reader.read(record, wanted), frames[wanted], err_msg=f"{path} {wanted}")
+
+
+def test_a_box_is_that_part_of_the_frame(folder: Path) -> None:
+    record, frames = made(folder, "mpeg4 B")
+    got = FrameReader().read(record, [7, 2], box=(10, 21, 30, 41))
+    np.testing.assert_array_equal(got, frames[[7, 2], 10:40, 21:62])
+
+
+def test_b_pictures_that_nobody_asked_for_are_left_out(folder: Path) -> None:
+    record, _ = made(folder, "mpeg4 BB")
+    table = record.packets
+    wanted = np.arange(2, 48, 12)
+    runs = select(table, wanted)
+    fed = np.concatenate([run.packets for run in runs])
+    asked = set(table.frame_packet[wanted].tolist())
+    assert asked <= set(fed.tolist())
+    assert all(table.flags[i] & 2 == 0 or i in asked for i in fed.tolist())
+    assert len(fed) < len(table.offset) / 2
+
+
+@pytest.mark.parametrize("frame", [-1, 48])
+def test_a_frame_that_does_not_exist_is_an_error(folder: Path, frame: int) -> None:
+    record, _ = made(folder, "mpeg4")
+    with pytest.raises(IndexError, match=r"asked of a video with 48: 0-based, display order"):
+        FrameReader().read(record, [frame])
+
+
+def test_a_file_that_changed_or_went_is_an_error(tmp_path: Path) -> None:
+    path = clips.write_stamped_video(tmp_path / "a.avi")
+    record = probe_video(path)
+    with path.open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(VideoError, match=r"changed since it was indexed: \d+ bytes then, \d+ now; index the data set"):
+        FrameReader().read(record, [0])
+    path.unlink()
+    with pytest.raises(VideoError, match="can't be read: No such file"):
+        FrameReader().read(record, [0])
+
+
+def test_damage_after_indexing_is_an_error_and_never_a_shorter_clip(tmp_path: Path) -> None:
+    path = clips.write_stamped_video(tmp_path / "a.avi")
+    record = probe_video(path)
+    content = bytearray(path.read_bytes())
+    for at, size in zip(record.packets.offset.tolist(), record.packets.size.tolist(), strict=True):
+        content[at : at + size] = b"\xff" * size
+    path.write_bytes(content)
+    os.utime(path, ns=(record.mtime_ns, record.mtime_ns))
+    with pytest.raises(FrameError):
+        FrameReader().read(record, [0, 30])
+
+
+def test_text_in_a_container_that_is_no_text_is_not_read(tmp_path: Path) -> None:
+    """Bytes rot in a tag of a Matroska file: the frames are as good as before."""
+    path = clips.write_stamped_video(tmp_path / "a.mkv", codec="vp9")
+    record = probe_video(path)
+    expected = FrameReader().read(record, [3, 30])
+    status, data = path.stat(), path.read_bytes()
+    assert data.count(b"ENCODERD\x87") == 1  # a tag, its length and its text follow
+    at = data.index(b"ENCODERD\x87") + 11
+    path.write_bytes(data[:at] + b"\xcf\xff" + data[at + 2 :])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert np.array_equal(FrameReader().read(record, [3, 30]), expected)

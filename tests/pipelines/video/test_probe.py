@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import clips
+import numpy as np
+import pytest
+
+from pipelines.errors import VideoError
+from pipelines.video.decoder import FrameReader
+from pipelines.video.probe import probe_video
+
+
+@pytest.fixture(autouse=True)
+def alarm() -> Iterator[None]:
+    """A FIFO that is opened blocks for ever: end the test instead."""
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+
+
+def refusal(path: Path) -> VideoError:
+    with pytest.raises(VideoError) as caught:
+        probe_video(path)
+    assert str(path) in str(caught.value)
+    assert caught.value.exit_code == 3
+    return caught.value
+
+
+def decoded(path: Path) -> int:
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(container.streams.video[0]))
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    return clips.write_stamped_video(tmp_path / "a.avi", num_frames=30)
+
+
+def test_empty(tmp_path: Path) -> None:
+    (tmp_path / "a.avi").touch()
+    assert refusal(tmp_path / "a.avi").reason == "empty"
+
+
+@pytest.mark.parametrize("content", [b"hello world\n" * 50, np.random.default_rng(0).bytes(5000)])
+def test_not_a_video(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.avi").write_bytes(content)
+    assert refusal(tmp_path / "a.avi").reason == "not a readable video"
+
+
+def test_only_the_first_100_bytes(video: Path) -> None:
+    video.write_bytes(video.read_bytes()[:100])
+    assert refusal(video).reason == "not a readable video"
+
+
+def test_audio_only(tmp_path: Path) -> None:
+    clips.write_audio_only(tmp_path / "a.avi")
+    assert refusal(tmp_path / "a.avi").reason == "no video stream"
+
+
+def test_a_fifo_is_never_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.avi")
+    assert refusal(tmp_path / "a.avi").reason == "not a regular file (FIFO)"
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.avi").mkdir()
+    assert refusal(tmp_path / "a.avi").reason == "not a regular file (folder)"
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_truncated_and_what_is_left_of_it(video: Path, share: float) -> None:
+    content = video.read_bytes()
+    whole = FrameReader().read(probe_video(video), range(30))
+    video.write_bytes(content[: int(len(content) * share)])
+    assert refusal(video).reason == "truncated"
+    record = probe_video(video, allow_partial=True)
+    assert 5 < record.num_frames < 30
+    assert "truncated" in record.note
+    got = FrameReader().read(record, range(record.num_frames))
+    np.testing.assert_array_equal(got, whole[: record.num_frames])
+
+
+def patched_size(content: bytes, width: int, height: int) -> bytes:
+    """The AVI with other dimensions in its main header and its stream format."""
+    data = bytearray(content)
+    main = data.index(b"avih") + 8
+    data[main + 32 : main + 40] = width.to_bytes(4, "little") + height.to_bytes(4, "little")
+    form = data.index(b"strf") + 8
+    data[form + 4 : form + 12] = width.to_bytes(4, "little") + height.to_bytes(4, "little")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("side", [0, 60000])
+def test_the_size_is_that_of_the_frames_not_of_the_header(video: Path, side: int) -> None:
+    video.write_bytes(patched_size(video.read_bytes(), side, side))
+    record = probe_video(video)
+    assert (record.width, record.height, record.num_frames) == (128, 96, 30)
+    assert FrameReader().read(record, [4]).shape == (1, 96, 128, 3)
+
+
+def test_frames_are_counted_not_believed(video: Path) -> None:
+    data = bytearray(video.read_bytes())
+    main = data.index(b"avih") + 8
+    data[main + 16 : main + 20] = (300).to_bytes(4, "little")
+    stream = data.index(b"strh") + 8
+    data[stream + 32 : stream + 36] = (300).to_bytes(4, "little")
+    video.write_bytes(data)
+    assert probe_video(video).num_frames == 30
+
+
+def test_a_missing_index_chunk_changes_nothing(video: Path) -> None:
+    before = FrameReader().read(probe_video(video), [3, 17])
+    data = bytearray(video.read_bytes())
+    at = data.rindex(b"idx1")
+    data[at : at + 4] = b"JUNK"
+    video.write_bytes(data)
+    record = probe_video(video)
+    assert record.num_frames == 30
+    np.testing.assert_array_equal(FrameReader().read(record, [3, 17]), before)
+
+
+def test_too_large_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.avi"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 8000, 2000, "yuv420p"
+        for packet in [*stream.encode(av.VideoFrame(8000, 2000, "yuv420p")), *stream.encode(None)]:
+            container.mux(packet)
+    error = refusal(tmp_path / "a.avi")
+    assert (error.reason, error.detail) == ("too large", "8000x2000 px, the limit is 9437184 px a frame")
+
+
+def test_one_frame_and_odd_sizes(tmp_path: Path) -> None:
+    assert probe_video(clips.write_stamped_video(tmp_path / "a.avi", num_frames=1)).num_frames == 1
+    odd = probe_video(clips.write_stamped_video(tmp_path / "b.avi", size=(146, 98), num_frames=5))
+    assert (odd.width, odd.height, odd.num_frames) == (146, 98, 5)
+
+
+def test_content_decides_not_the_name(tmp_path: Path) -> None:
+    path = clips.write_stamped_video(tmp_path / "a.mp4", codec="h264", num_frames=20)
+    hidden = path.rename(tmp_path / "a.avi")
+    record = probe_video(hidden)
+    assert (record.codec, record.num_frames) == ("h264", 20)
+    assert "content under an .avi name" in record.note
+
+
+@pytest.mark.parametrize("name", ["with space.avi", "ünï-日本.avi", "#x.avi", "{a}.avi", "-o.avi", "new\nline.avi"])
+def test_odd_names(tmp_path: Path, name: str) -> None:
+    clips.write_stamped_video(tmp_path / "a.avi", num_frames=4).rename(tmp_path / name)
+    record = probe_video(name, root=tmp_path)
+    assert FrameReader().read(record, [3], root=str(tmp_path)).shape == (1, 96, 128, 3)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("name", "hidden"),
+    [
+        ("Lunges/v_Lunges_g06_c01.avi", 1),
+        ("JugglingBalls/v_JugglingBalls_g18_c04.avi", 8),
+        ("JumpingJack/v_JumpingJack_g20_c04.avi", 1),
+    ],
+)
+def test_real_headers_that_claim_too_many(real_clips: Path, name: str, hidden: int) -> None:
+    path = real_clips / "UCF-101" / name
+    with av.open(str(path)) as container:
+        claimed = container.streams.video[0].frames
+    assert probe_video(path).num_frames == decoded(path) == claimed - hidden

@@ -1,0 +1,110 @@
+"""The published figures of every model: parameters, multiply-adds; what a training step keeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+from click.testing import CliRunner
+
+from r3d_fast.cli import cli
+from r3d_fast.models.architectures import MODELS, build_model
+from r3d_fast.models.cost import summarise, table_lines
+
+# Millions of parameters and GMAC at 101 classes and 16 x 112 x 112, counted in the authors' own models.
+PUBLISHED = {
+    "r3d10": (14.45, 5.65),
+    "r3d18": (33.26, 8.31),
+    "r3d34": (63.39, 12.68),  # shortcut A
+    "r3d50": (46.41, 10.07),
+    "r3d101": (85.45, 13.89),
+    "r3d152": (117.61, 18.61),
+    "r3d200": (126.81, 25.80),
+    "preact200": (126.81, 25.80),
+    "wide50": (157.64, 26.24),
+    "resnext101": (47.73, 9.57),
+    "densenet121": (11.39, 10.40),
+    "densenet201": (25.57, 11.24),
+}
+
+
+def counted(model: Any) -> int:
+    return sum(int(np.prod(p.shape)) for p in model.parameters() if not p.stop_gradient)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_and_multiply_adds_are_the_published_ones(name: str) -> None:
+    summary = summarise(name)
+    assert (round(summary.parameters / 1e6, 2), round(summary.gmac, 2)) == PUBLISHED[name]
+
+
+def test_the_reference_has_its_figures_to_the_last_digit() -> None:
+    summary = summarise("r3d18_reference")
+    assert summary.parameters == 33_615_781
+    assert round(summary.gmac, 3) == 8.383
+    assert summary.features == 512
+
+
+@pytest.mark.parametrize("name", ["r3d18_reference", "r3d34", "preact18", "resnext50", "densenet121", "r2plus1d18"])
+def test_what_is_described_is_what_is_built(name: str) -> None:
+    model = build_model(name, num_classes=7, width=16)
+    summary = summarise(name, num_classes=7, width=16, frames=16, size=32)
+    assert summary.parameters == counted(model)
+    model.eval()
+    with paddle.no_grad():
+        features = model.head.pool(model.backbone(paddle.zeros([1, 3, 16, 32, 32])))
+    assert list(features.shape) == [1, summary.features]
+    assert features.dtype == paddle.float32
+
+
+def test_describing_a_model_computes_nothing_and_leaves_paddle_as_it_was() -> None:
+    paddle.seed(3)
+    expected = paddle.normal(shape=[4]).numpy()
+    paddle.seed(3)
+    summarise("r3d10")
+    assert paddle.in_dynamic_mode()
+    np.testing.assert_array_equal(paddle.normal(shape=[4]).numpy(), expected)
+    build_model("r3d10", width=4)(paddle.zeros([1, 3, 4, 16, 16])).sum().backward()
+
+
+def test_multiply_adds_and_memory_by_hand() -> None:
+    """The smallest network, one block a stage, on a clip of 16x16x16: sizes from the stem on 8, 4, 4, 2, 1, 1."""
+    width, classes, voxels = 2, 3, [16 * 8 * 8, 8 * 4 * 4, 8 * 4 * 4, 4 * 2 * 2, 2, 1]
+    channels = [width, width, width, 2 * width, 4 * width, 8 * width]
+    macs = voxels[0] * width * 3 * 343
+    kept = 3 * 16**3 + voxels[0] * channels[0] * 2 + voxels[1] * channels[1] * 2  # clips, norm and pool, pool and ReLU
+    for stage in (2, 3, 4, 5):
+        n, inputs, outputs = voxels[stage], channels[stage - 1], channels[stage]
+        macs += n * outputs * (inputs + outputs) * 27 + (n * outputs * inputs if stage > 2 else 0)
+        # both convolutions and the ReLUs after each norm and sum; the projection's convolution
+        kept += n * outputs * (4 if stage == 2 else 5)
+    summary = summarise("r3d10", num_classes=classes, frames=16, size=16, width=width)
+    assert summary.gmac * 1e9 == pytest.approx(macs + channels[5] * classes)
+    parameters = counted(build_model("r3d10", num_classes=classes, width=width))
+    expected = 4 * (3 * parameters + 8 * (kept + channels[5]))  # the linear layer's input
+    assert summary.memory_mib * 2**20 == pytest.approx(expected)
+
+
+def test_the_command_lists_every_model_and_writes_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {name: MODELS[name] for name in ("r3d10", "densenet121")}
+    monkeypatch.setattr("r3d_fast.models.cost.MODELS", few)
+    file = tmp_path / "models.json"
+    done = CliRunner().invoke(cli, ["models", "--classes", "5", "--size", "32", "--frames", "8", "--json", str(file)])
+    assert done.exit_code == 0, done.output
+    lines = done.output.splitlines()
+    assert lines[0].split()[:3] == ["model", "shortcut", "parameters"]
+    assert [line.split()[:2] for line in lines[1:3]] == [["r3d10", "B"], ["densenet121", "-"]]
+    said = json.loads(file.read_text())
+    assert (said["classes"], said["frames"], said["size_px"]) == (5, 8, 32)
+    assert said["models"][0] == summarise("r3d10", num_classes=5, frames=8, size=32).as_json()
+    assert list(table_lines([summarise("r3d10", num_classes=5, frames=8, size=32)]))[1].split() == lines[1].split()
+
+
+def test_the_command_needs_sensible_sizes() -> None:
+    done = CliRunner().invoke(cli, ["models", "--frames", "0"])
+    assert done.exit_code == 2
+    assert "--frames" in done.output

@@ -1,0 +1,187 @@
+"""Weights of the authors' files in our models: recognised, renamed, and worth the same logits as in PyTorch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import pytest
+from families import NAMES, clip, drawn, older, shapes, torch_logits
+
+from r3d_fast.models.architectures import MODELS, build_model
+from r3d_fast.weights.checkpoint import CheckpointError
+from r3d_fast.weights.foreign.tensor_names import Recognised, recognise, renamed
+
+GOLDEN = Path(__file__).parents[3] / "golden" / "logits.json"
+# Model, shortcut: each kind of block of each family. Width 16, which a ResNeXt needs at least.
+CASES = (
+    *(("r3d18", "A"), ("r3d34", "B"), ("r3d50", "B"), ("r3d50", "A"), ("preact18", "B"), ("preact34", "A")),
+    *(("preact50", "B"), ("wide50", "B"), ("resnext50", "B"), ("densenet121", "B"), ("r2plus1d18", "B")),
+)
+WIDTH, CLASSES = 16, 7
+
+
+def small(name: str, shortcut: str = "B") -> Any:
+    return drawn(shapes(name, shortcut=shortcut, classes=CLASSES, width=WIDTH))
+
+
+def our_logits(state: Any) -> Any:
+    """The logits of the model that the tensors say they are of, as any user of them would get it."""
+    found = recognise({key: value.shape for key, value in state.items()})
+    model = build_model(found.model, num_classes=found.num_classes or 1, shortcut=found.shortcut, width=found.width)
+    ours = renamed(state, found)
+    own = model.state_dict()
+    assert {key: list(value.shape) for key, value in ours.items()} == {key: list(t.shape) for key, t in own.items()}
+    model.set_state_dict(ours)
+    model.eval()
+    with paddle.no_grad():
+        return model(paddle.to_tensor(clip())).numpy()
+
+
+def assert_close(got: Any, expected: Any) -> None:
+    """Within 1e-4, where logits are about 1, and within 2 % of what the two clips differ by."""
+    spread = np.ptp(np.asarray(expected), axis=0).max()
+    np.testing.assert_allclose(got, expected, atol=min(1e-4, 0.02 * spread), rtol=0)
+
+
+@pytest.mark.parametrize(("name", "shortcut"), CASES)
+def test_logits_are_those_that_pytorch_gave(name: str, shortcut: str) -> None:
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    assert_close(our_logits(small(name, shortcut)), golden[f"{name} {shortcut}"])
+
+
+@pytest.mark.parametrize(("name", "shortcut"), CASES)
+def test_logits_are_those_that_pytorch_gives(name: str, shortcut: str) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed; its logits of tests/golden are compared instead")
+    state = small(name, shortcut)
+    assert_close(our_logits(state), torch_logits(name, state, clip()))
+
+
+def test_the_golden_logits_are_of_these_cases() -> None:
+    assert list(json.loads(GOLDEN.read_text(encoding="utf-8"))) == [f"{name} {shortcut}" for name, shortcut in CASES]
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "r3d18_reference"])
+def test_every_model_is_recognised_by_names_and_shapes(name: str) -> None:
+    family, depth = NAMES[name]
+    for shortcut in "AB" if family != "densenet" else "B":
+        wanted = shapes(name, shortcut=shortcut)
+        expected = Recognised(name, None if family == "densenet" else shortcut, 400)
+        assert recognise(wanted) == expected
+        assert recognise(older(wanted), f"{family}-{depth}") == expected
+        counters = {key.replace("running_mean", "num_batches_tracked"): () for key in wanted if "_mean" in key}
+        assert recognise({**wanted, **counters}) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [("r3d18", 33.26), ("r3d50", 46.41), ("preact200", 126.81), ("wide50", 157.64), ("resnext101", 47.73),
+     ("densenet121", 11.39), ("densenet201", 25.57)],
+)  # fmt: skip
+def test_the_authors_models_of_these_tests_have_the_published_sizes(name: str, millions: float) -> None:
+    wanted = shapes(name, classes=101)
+    counted = sum(int(np.prod(shape)) for key, shape in wanted.items() if "running" not in key)
+    assert round(counted / 1e6, 2) == millions
+
+
+@pytest.mark.parametrize("name", ["r3d18", "r3d50", "preact18", "densenet121", "r2plus1d18"])
+def test_names_of_the_first_files_mean_the_same(name: str) -> None:
+    state = small(name)
+    first = older({**state, "bn1.num_batches_tracked": np.zeros((), np.int64)})
+    expected = renamed(state, recognise({key: value.shape for key, value in state.items()}))
+    got = renamed(first, recognise({key: value.shape for key, value in first.items()}))
+    assert list(got) == list(expected)
+    assert all(got[key] is expected[key] or np.array_equal(got[key], expected[key]) for key in got)
+
+
+def test_linear_layers_are_turned_and_contiguous() -> None:
+    state = small("r3d10")
+    fc = renamed(state, Recognised("r3d10", "B", CLASSES, WIDTH))["head.fc.weight"]
+    np.testing.assert_array_equal(fc, state["fc.weight"].T)
+    assert fc.flags.c_contiguous
+
+
+def test_the_references_names_are_ours() -> None:
+    own = {key: value.numpy() for key, value in build_model("r3d18_reference", num_classes=5).state_dict().items()}
+    found = recognise({key: value.shape for key, value in own.items()})
+    assert found == Recognised("r3d18_reference", "B", 5, 64, "ours")
+    same = renamed(own, found)
+    assert list(same) == list(own)
+    assert all(np.array_equal(same[key], own[key]) for key in own)
+
+
+def test_a_file_without_a_last_layer_is_recognised_without_classes() -> None:
+    wanted = {key: shape for key, shape in shapes("r3d18").items() if not key.startswith("fc.")}
+    assert recognise(wanted) == Recognised("r3d18", "B", None)
+
+
+def changed(name: str, *, shortcut: str = "B", **new: Any) -> Any:
+    """The shapes of `name`, with some of them others, or gone (None); in names __ is a dot."""
+    wanted: dict[str, Any] = dict(shapes(name, shortcut=shortcut))
+    wanted.update({key.replace("__", "."): value for key, value in new.items()})
+    return {key: value for key, value in wanted.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (changed("resnext101", conv1__weight=(128, 3, 7, 7, 7)), "resnext101 with a stem of 128 channels, expected 64"),
+        (changed("wide50", conv1__weight=(128, 3, 7, 7, 7)), "wide50 with a stem of 128 channels, expected 64: as in "),
+        (changed("r3d18", conv1__weight=(64, 3, 3, 7, 7)), r"r3d18 with a stem of 3 x 7 x 7: expected 7 x 7 x 7"),
+        (changed("r3d18", conv1__weight=(64, 2, 7, 7, 7)), "r3d18 for clips of 2 channels: expected 3, RGB"),
+        (changed("r3d18", conv1__weight=(64, 3, 7, 7)), r"r3d18 with a first .* \[64, 3, 7, 7\]: expected 3D conv"),
+        (changed("r2plus1d18", conv1_t__weight=(64, 110, 3, 1, 1)), "r2plus1d18 with a stem of 3 frames: expected 7"),
+        (changed("resnext50", layer1__0__conv2__weight=(128, 8, 3, 3, 3)), "ResNeXt of cardinality 16, 2 x outside"),
+        (changed("r3d50", layer1__0__conv3__weight=(192, 64, 1, 1, 1)), "bottlenecks of 64 channels with 192 outside"),
+        (changed("r3d18", layer4__1__conv1__weight=None), r"r3d with 2, 2, 2, 1 blocks a stage: expected one of 1, 1"),
+        (changed("r3d34", layer3__2__conv1__weight=None), r"blocks \[0, 1, 3, 4, 5\] of stage 3: some are missing"),
+        (changed("r3d50", layer1__0__bn3__weight=None), r"layer1\.0\.bn3\.weight is missing"),
+        ({"encoder.weight": (3, 3), "encoder.bias": (3,)}, r"2 tensors \(encoder.weight, encoder.bias\): not "),
+        ({}, r"0 tensors \(\): not the names of a model"),
+        ({"backbone.stem.0.conv.weight": (64, 3, 7, 7, 7)}, "names such as .* are this project's own"),
+    ],
+)  # fmt: skip
+def test_what_is_not_here_is_refused_in_words(wanted: Any, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        recognise(wanted)
+
+
+def test_depths_that_are_not_here_are_refused() -> None:
+    wanted = {f"layer{i}.{j}.conv1_s.weight": (1,) for i, n in enumerate((3, 4, 6, 3), 1) for j in range(n)}
+    wanted |= {"conv1_s.weight": (110, 3, 1, 7, 7), "conv1_t.weight": (64, 110, 7, 1, 1)}
+    with pytest.raises(CheckpointError, match="r2plus1d of 34 layers is not here; expected r2plus1d18"):
+        recognise(wanted)
+    dense = changed("densenet121")
+    dense = {key: (16, *shape[1:]) if ".conv2." in key else shape for key, shape in dense.items()}
+    with pytest.raises(CheckpointError, match="DenseNet of growth 16 on a stem of 64: expected growth 32"):
+        recognise(dense)
+
+
+def test_what_the_file_says_of_itself_has_to_agree() -> None:
+    assert recognise(shapes("r3d18"), "my-net").model == "r3d18"
+    with pytest.raises(CheckpointError, match="the file says resnet-34, its tensors are those of r3d18"):
+        recognise(shapes("r3d18"), "resnet-34")
+
+
+def test_tensors_without_a_place_are_named() -> None:
+    state = {**small("r3d10"), "lstm.weight": np.zeros(3), "bn1.gamma": np.zeros(3)}
+    with pytest.raises(CheckpointError, match=r"r3d10 has no place for lstm\.weight, bn1\.gamma"):
+        renamed(state, Recognised("r3d10", "B", CLASSES, WIDTH))
+
+
+def test_the_map_needs_neither_paddle_nor_torch() -> None:
+    code = "import sys; import r3d_fast.weights.foreign.tensor_names; assert not {'paddle', 'torch'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[4])
+
+
+if __name__ == "__main__":  # writes the golden logits, with PyTorch
+    values = {
+        f"{name} {shortcut}": torch_logits(name, small(name, shortcut), clip()).round(6).tolist()
+        for name, shortcut in CASES
+    }
+    GOLDEN.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

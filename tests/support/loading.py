@@ -1,0 +1,106 @@
+"""What the tests of the loader share: small stamped videos, and an independent account of what becomes of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.index.video_index import VideoIndex
+from pipelines.loader import Batch, ClipLoader
+from pipelines.sampler import ClipPlan
+from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec
+from pipelines.video.decoder import read_frames
+
+ROOT = Path(__file__).resolve().parents[2]
+CLIP = ClipSpec(num_frames=8)
+SMALL = AugmentSpec(size_px=32, resize="graph")
+SIZES = {"jump": (112, 112), "spin": (112, 144), "wave": (128, 96)}  # width, height in px: square, portrait, landscape
+LENGTHS = (5, 21, 34, 47)
+
+
+def make(index: VideoIndex, *, workers: int = 0, batch_size: int = 3, seed: int = 0, **options: Any) -> ClipLoader:
+    """A small loader of all videos, in training unless told otherwise."""
+    names = ("prefetch", "repeats", "timeout_seconds", "decoder")
+    own = {name: options.pop(name) for name in names if name in options}
+    spec = LoaderSpec(batch_size=batch_size, workers=workers, threads=1, seed=seed, **own)
+    options = {"clip": CLIP, "augment": SMALL, "split": None, "train": True, **options}
+    return ClipLoader(index, loader=spec, **options)
+
+
+def pixels(batch: Batch) -> NDArray[np.float32]:
+    return np.from_dlpack(batch.clips)
+
+
+def content(batches: Sequence[Batch]) -> list[tuple[Any, ...]]:
+    """Everything of the batches, bit for bit."""
+    return [
+        (pixels(b).tobytes(), b.labels.tolist(), b.video_ids.tolist(), b.is_real.tolist(), b.epoch, b.position, b.bad)
+        for b in batches
+    ]
+
+
+def children() -> list[int]:
+    """The decoding processes of this one (not multiprocessing's own tracker, which stays until the end)."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            status = (folder / "stat").read_text().rsplit(")", 1)[1].split() if folder.name.isdigit() else []
+            if (
+                status
+                and int(status[1]) == os.getpid()
+                and b"pipelines.workers.worker" in (folder / "cmdline").read_bytes()
+            ):
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+# An independent account of what the graph does to frames
+
+
+def triangle(size: int, out: int) -> NDArray[np.float64]:
+    """Weights [out, size] of antialiased bilinear resizing: a triangle as wide as the step, edge pixels repeated."""
+    step = size / out
+    radius = max(step, 1.0)
+    weights = np.zeros((out, size))
+    for i in range(out):
+        centre = (i + 0.5) * step
+        for k in range(int(centre - radius) - 1, int(centre + radius) + 2):
+            weights[i, min(max(k, 0), size - 1)] += max(0.0, 1.0 - abs(k + 0.5 - centre) / radius)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def expected_clip(index: VideoIndex, plan: ClipPlan, spec: AugmentSpec) -> NDArray[np.float64]:
+    """The plan carried out by plain NumPy, [T, S, S, 3]."""
+    y, x, h, w = plan.box
+    frames = read_frames(index[plan.video_id], plan.frames, root=index.root)[:, y : y + h, x : x + w].astype(float)
+    rows, columns = triangle(h, plan.resized[0]), triangle(w, plan.resized[1])
+    resized = np.einsum("ih,thwc,jw->tijc", rows, frames, columns, optimize=True)
+    top, left = plan.window
+    seen = resized[:, top : top + spec.size_px, left : left + spec.size_px]
+    if plan.mirror:
+        seen = seen[:, :, ::-1]
+    return (seen * (spec.value_max / 255.0) - np.array(spec.mean)) / np.array(spec.std)
+
+
+def assert_parity(index: VideoIndex, loader: ClipLoader, batches: Sequence[Batch], spec: AugmentSpec) -> list[ClipPlan]:
+    """Each clip is its plan carried out: what differs is the rounding of resized pixels to whole numbers."""
+    plans = []
+    for number, batch in enumerate(batches):
+        shown = pixels(batch)
+        shown = shown.transpose(0, 2, 3, 4, 1) if spec.layout == "NCTHW" else shown
+        for i, plan in enumerate(loader.sampler.batch(batch.epoch, number, loader.spec.batch_size)):
+            assert (batch.video_ids[i], batch.labels[i], batch.is_real[i]) == (plan.video_id, plan.label, plan.is_real)
+            if not plan.is_real:
+                continue
+            error = np.abs(shown[i] - expected_clip(index, plan, spec)) * np.array(spec.std) * 255 / spec.value_max
+            assert error.mean() < 0.3, (plan, error.mean())  # of 255
+            assert error.max() < 0.55, (plan, error.max())
+            plans.append(plan)
+    return plans

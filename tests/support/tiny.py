@@ -1,0 +1,79 @@
+"""A tiny data set and config that train in seconds: the demo's videos, smaller, and a network to match."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from pipelines.index.video_index import VideoIndex
+from r3d_fast.backend.precision import settle
+from r3d_fast.config.config import Config, load_config
+from r3d_fast.demo.videos import CLASSES, make_demo_dataset
+from r3d_fast.weights.checkpoint import FORMAT, Checkpoint, save_checkpoint
+from r3d_fast.weights.stored_model import new_model
+
+REPO = Path(__file__).resolve().parents[2]
+OVERRIDES = (
+    "clip.num_frames=4",
+    "augment.size_px=16",
+    "loader.batch_size=6",
+    "loader.workers=1",
+    "loader.threads=1",
+    "model.width=4",
+    "train.epochs=3",
+    "train.eval_every_epochs=1",
+    "train.checkpoint_every_steps=2",
+    "train.device=cpu",
+    "train.log_to=[]",
+)
+
+
+def make_tiny(folder: Path) -> VideoIndex:
+    """24 training and 16 test videos of 8 motions, 32x32 px, 12 frames, indexed."""
+    make_demo_dataset(folder / "data", videos_per_class=3, test_per_class=2, size=(32, 32), num_frames=12)
+    return VideoIndex.build(folder / "data", index=folder / "data.r3dindex", workers=1)
+
+
+def untrained(folder: Path, *more: str) -> Path:
+    """A checkpoint in `folder` of a tiny network as it is before training, of the demo's 8 motions."""
+    config = settle(load_config("demo", [*OVERRIDES, *more]))[2]
+    model = new_model(config, len(CLASSES))
+    state = {"format": FORMAT, "config": config.model_dump(mode="json"), "classes": list(CLASSES)}
+    weights = {key: value.numpy() for key, value in model.state_dict().items()}
+    save_checkpoint(folder, Checkpoint(weights, {}, state))
+    return folder
+
+
+def overrides(index: VideoIndex, *more: str) -> list[str]:
+    return [*OVERRIDES, f"data.root={index.root}", f"data.index={index.path}", *more]
+
+
+def tiny_config(index: VideoIndex, *more: str) -> Config:
+    return load_config("demo", overrides(index, *more))
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "r3d_fast", *map(str, arguments)]
+
+
+def options(values: list[str]) -> list[str]:
+    return [part for value in values for part in ("-o", value)]
+
+
+def call(
+    *arguments: str | Path, cwd: Path | None = None, timeout: float = 240, stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """A finished `r3d-fast` in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    return subprocess.run(
+        command(*arguments),
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        input=stdin,
+    )

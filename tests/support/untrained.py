@@ -1,0 +1,35 @@
+"""Weights files of models that nobody trained, as a run writes them: small, of any family, made in a moment."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from r3d_fast.backend.paddle import import_paddle
+from r3d_fast.config.config import Config, load_config
+from r3d_fast.weights.stored_model import new_model
+from r3d_fast.weights.tensor_file import write_tensors
+
+CLASSES = tuple(f"class {number}" for number in range(5))
+
+
+def write_weights(path: Path, name: str = "r3d10", width: int = 8, *more: str) -> Config:
+    """The config of a model for clips of 8 frames of 32 px; its biases and batch norms are not what they begin with."""
+    chosen = (f"model.name={name}", f"model.width={width}", "augment.size_px=32", "clip.num_frames=8")
+    config = load_config("demo", [*chosen, "data.root=/nowhere/videos", *more]).in_data_format("NCDHW")
+    model, rng = new_model(config, len(CLASSES)), np.random.default_rng(0)
+    for tensor in model.state_dict().values():
+        if tensor.ndim == 1:
+            moved = tensor.numpy() + rng.uniform(-0.1, 0.1, tensor.shape)
+            tensor.set_value(import_paddle().to_tensor(moved.astype("float32")))
+    about = {"config": config.model_dump(mode="json"), "classes": CLASSES, "format": 1}
+    arrays = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
+    write_tensors(path, arrays, {"r3d_fast": json.dumps(about)})
+    return config
+
+
+def clips(count: int, seed: int = 0, frames: int = 8, side: int = 32) -> np.ndarray:
+    """Clips float32 [N, 3, 8, 32, 32] as such models take them."""
+    return np.random.default_rng(seed).normal(size=(count, 3, frames, side, side)).astype(np.float32)
