@@ -1,26 +1,41 @@
-"""The errors of the clip side. Each carries the exit code of the command line and also inherits the nearest builtin."""
+"""The errors of the clip side. Each names the exit code of the command line and also inherits the nearest builtin."""
 
 from __future__ import annotations
 
+from enum import IntEnum
 from pathlib import Path
+
+
+class ExitCode(IntEnum):
+    """What a command ended with; `r3d_fast.errors.exit_code_table` says what each means and what to do."""
+
+    OK = 0
+    INTERNAL = 1
+    USAGE = 2
+    DATA = 3
+    ENVIRONMENT = 4
+    CHECKPOINT = 5
+    DIVERGED = 6
+    STOPPED = 75
+    INTERRUPTED = 130
 
 
 class R3DFastError(Exception):
     """Root of every error that r3d-fast raises on purpose: one line with what came, what was expected, what to do."""
 
-    exit_code = 1
+    exit_code: int = ExitCode.INTERNAL
 
 
 class UsageError(R3DFastError, ValueError):
     """A value given by the user (an argument, an option, a field of a spec) breaks a stated rule."""
 
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class DataError(R3DFastError, ValueError):
     """A data set, a list or an index can't be used as it is."""
 
-    exit_code = 3
+    exit_code = ExitCode.DATA
 
 
 class ListError(DataError):
@@ -34,7 +49,7 @@ class IndexFileError(DataError):
 class EnvironmentProblem(R3DFastError, RuntimeError):
     """The machine or the installation lacks something; the message names what to install or change."""
 
-    exit_code = 4
+    exit_code = ExitCode.ENVIRONMENT
 
 
 class VideoError(DataError):

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from pipelines.errors import R3DFastError
+from pipelines.errors import ExitCode, R3DFastError
 from r3d_fast.commands import data, models
 from r3d_fast.commands import doctor as machine
 from r3d_fast.commands import eval as evaluation
@@ -24,8 +24,6 @@ from r3d_fast.commands import predict as prediction
 from r3d_fast.commands import train as training
 from r3d_fast.ranks.launcher import report_exit
 from r3d_fast.version import __version__
-
-_EXIT_INTERNAL = 1
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -64,19 +62,19 @@ def run_cli(command: Callable[..., Any], arguments: list[str], name: str) -> int
         error.show()
         return error.exit_code
     except click.Abort:
-        return 130
+        return ExitCode.INTERRUPTED
     except (BrokenPipeError, SystemExit):
         # Whoever read us has gone (click makes a SystemExit of that): what is left to write goes nowhere, quietly.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return ExitCode.OK
     except R3DFastError as error:
         _say(name, str(error), debug)
         return error.exit_code
     except KeyboardInterrupt:
-        return 130
+        return ExitCode.INTERRUPTED
     except Exception as error:
         _say(name, f"internal error: {type(error).__name__}: {error} (--debug shows where)", debug)
-        return _EXIT_INTERNAL
+        return ExitCode.INTERNAL
 
 
 def _say(name: str, text: str, debug: bool) -> None:

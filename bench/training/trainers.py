@@ -17,9 +17,9 @@ from pipelines.loader import Batch, ClipLoader
 from r3d_fast.backend.feed import Fed, feeding
 from r3d_fast.backend.precision import Precision
 from r3d_fast.config.config import Config
+from r3d_fast.errors import DivergedError
 from r3d_fast.training.learner import Learner
 from r3d_fast.training.step import StepResult
-from r3d_fast.training.step_log import DivergedError
 
 
 class Step:

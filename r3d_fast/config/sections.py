@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from pipelines.specs import Fraction, Positive, Spec
-from r3d_fast.config.yaml_files import ConfigError
+from r3d_fast.errors import ConfigError
 from r3d_fast.runs.curves import Backend
 
 

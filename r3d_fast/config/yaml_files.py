@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from pipelines.errors import UsageError
+from r3d_fast.errors import ConfigError
 
 MAX_BYTES = 1 << 20
 MAX_ALIASES = 100
@@ -24,10 +24,6 @@ _PACKAGE = Path(__file__).parents[1]
 CONFIG_FOLDERS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
 
 Key = tuple[int | str, ...]
-
-
-class ConfigError(UsageError):
-    """A config or an override can't be used; the message has one line a problem."""
 
 
 class Source(NamedTuple):

@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from pipelines.errors import EnvironmentProblem
+from pipelines.errors import ExitCode
 from pipelines.machine.nvidia import DALI_CODECS, Decoder, Driver, container
 from r3d_fast.doctor.probes import DECODERS, PROBES, Facts, Probe, run_probe
 from r3d_fast.download.rar_readers import TO_DO
@@ -54,7 +54,7 @@ class Diagnosis:
     @property
     def exit_code(self) -> int:
         """0 where what is there can train, 4 where something that it needs is missing."""
-        return 0 if self.device else EnvironmentProblem.exit_code
+        return ExitCode.OK if self.device else ExitCode.ENVIRONMENT
 
 
 def examine(*, patience_seconds: float = 60.0) -> Diagnosis:

@@ -18,6 +18,7 @@ from r3d_fast.backend.paddle import choose_device, import_paddle
 from r3d_fast.backend.precision import available_precision
 from r3d_fast.config.config import Config
 from r3d_fast.config.sections import ModelConfig, TrainConfig
+from r3d_fast.errors import CheckpointError, ParityError
 from r3d_fast.export.inference_engine import Engine
 from r3d_fast.export.manifest import (
     ABOUT,
@@ -35,11 +36,10 @@ from r3d_fast.export.manifest import (
     is_exported,
     read_exported,
 )
-from r3d_fast.export.parity import Check, ParityError, check, reference, tolerance
+from r3d_fast.export.parity import Check, check, reference, tolerance
 from r3d_fast.export.static_graph import save_half, save_static
 from r3d_fast.new_folder import building, put_in_place
 from r3d_fast.version import __version__
-from r3d_fast.weights.checkpoint import CheckpointError
 from r3d_fast.weights.stored_model import Restored, restore
 
 Form = Literal["auto", "2.6"]

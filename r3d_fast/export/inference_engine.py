@@ -24,10 +24,10 @@ from r3d_fast.backend.paddle import (
     use_onednn,
 )
 from r3d_fast.config.config import Config
+from r3d_fast.errors import CheckpointError
 from r3d_fast.export.manifest import PARAMETERS, Exported, check_files, read_exported
 from r3d_fast.prediction.network import Outputs
 from r3d_fast.training.step import fitting_batch, free_memory, out_of_memory
-from r3d_fast.weights.checkpoint import CheckpointError
 
 _FIRST_GPU_MIB = 100  # of GPU memory, at the start; more is taken as it is needed
 # TensorRT plans for a range of batches: larger ones are run in pieces.

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec, Positive, Spec
 from r3d_fast.config.config import Config
 from r3d_fast.config.sections import EvalConfig, ModelConfig
-from r3d_fast.weights.checkpoint import CheckpointError
+from r3d_fast.errors import CheckpointError
 
 ABOUT = "r3d_fast.json"
 PARAMETERS = "model.pdiparams"

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.errors import R3DFastError
 from r3d_fast.backend.paddle import import_paddle
+from r3d_fast.errors import CheckpointError, ParityError
 from r3d_fast.export.manifest import Difference, Parity
-from r3d_fast.weights.checkpoint import CheckpointError
 from r3d_fast.weights.stored_model import Restored
 
 BATCH_SIZES = (1, 2, 5)
@@ -21,10 +20,6 @@ Run = Callable[[Any], tuple[NDArray[np.float32], NDArray[np.float32]]]
 # Shares of the largest value. float32 on the CPU: the most seen over models of every family at width 8 is 3e-6. On a
 # GPU convolutions may round to TF32's 10 bits, fp16 has as many, bf16 has 7: bounds from those, not measured.
 _TOLERANCES = {("fp32", "cpu"): 1e-4, ("fp32", "gpu"): 1e-2, ("fp16", "gpu"): 2e-2, ("bf16", "gpu"): 1e-1}
-
-
-class ParityError(R3DFastError):
-    """What was exported does not give what the model as trained gives; nothing was written."""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from r3d_fast.backend.paddle import choose_device, from_dlpack, import_paddle, is_out_of_memory
 from r3d_fast.config.config import Config
+from r3d_fast.errors import CheckpointError
 from r3d_fast.training.step import fitting_batch, free_memory, out_of_memory
-from r3d_fast.weights.checkpoint import CheckpointError
 from r3d_fast.weights.stored_model import Restored, restore
 
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from pipelines.errors import EnvironmentProblem, R3DFastError
+from pipelines.errors import EnvironmentProblem, ExitCode
+from r3d_fast.errors import RankFailed, RankLost
 
 _HEADER = struct.Struct(">BQ")  # what it is, bytes that follow
 _BEAT, _DATA, _BYE = range(3)
@@ -25,19 +26,7 @@ _MOST_BYTES = 1 << 36
 _PATIENCE = 20  # a rank that is alive may be late by so many times the silence that is taken for its end
 _BEATS = 10  # signs of life in that time
 _GRACE = {True: 5.0, False: 20.0}  # seconds in which the others may hear of an error: from rank 0, from another rank
-_AGREED = (0, 75)  # exit codes with which all ranks end at the same point
-
-
-class RankLost(EnvironmentProblem):
-    """A rank is gone, or gives no sign of life."""
-
-
-class RankFailed(R3DFastError):
-    """Another rank ended with an error: its exit code, and its message unless another rank says that."""
-
-    def __init__(self, exit_code: int, message: str = "") -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+_AGREED = (ExitCode.OK, ExitCode.STOPPED)  # exit codes with which all ranks end at the same point
 
 
 class Channel:

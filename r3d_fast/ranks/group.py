@@ -25,7 +25,7 @@ import numpy as np
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from pipelines.errors import EnvironmentProblem, R3DFastError, UsageError
+from pipelines.errors import EnvironmentProblem, ExitCode, R3DFastError, UsageError
 from pipelines.loader import BadClip
 from pipelines.specs import ShardSpec
 from r3d_fast.backend.paddle import import_paddle, is_out_of_memory
@@ -88,11 +88,12 @@ class Group:
         if self._control is None:
             return
         if error is None:
-            self._control.leave(0, "")
+            self._control.leave(ExitCode.OK, "")
         elif isinstance(error, R3DFastError):
             self._control.leave(error.exit_code, str(error))
         else:
-            self._control.leave(130 if isinstance(error, KeyboardInterrupt) else 1, f"{type(error).__name__}: {error}")
+            code = ExitCode.INTERRUPTED if isinstance(error, KeyboardInterrupt) else ExitCode.INTERNAL
+            self._control.leave(code, f"{type(error).__name__}: {error}")
 
     def connect(self, device: str) -> None:
         """Let Paddle's collectives work, between GPUs by NCCL, between CPUs by gloo; `device` is "cpu" or "gpu"."""

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from r3d_fast.weights.checkpoint import Checkpoint, CheckpointError, drop_old_checkpoints, save_checkpoint, step_folder
+from r3d_fast.errors import CheckpointError
+from r3d_fast.weights.checkpoint import Checkpoint, drop_old_checkpoints, save_checkpoint, step_folder
 
 _PAUSE = 19  # times as long as a piece of the work took training has the machine to itself: saving gets 5 % of it
 

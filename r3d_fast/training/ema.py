@@ -9,7 +9,7 @@ from typing import Any
 from r3d_fast.backend.paddle import import_paddle
 from r3d_fast.backend.precision import float32_weights
 from r3d_fast.backend.snapshot import Arrays, as_arrays
-from r3d_fast.weights.checkpoint import CheckpointError
+from r3d_fast.errors import CheckpointError
 
 
 class Ema:

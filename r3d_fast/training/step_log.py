@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.errors import R3DFastError
 from pipelines.index.video_index import VideoIndex
 from r3d_fast.backend.paddle import record_event
 from r3d_fast.config.config import Config
+from r3d_fast.errors import DivergedError
 from r3d_fast.metrics import ClassificationMetrics
 from r3d_fast.ranks.group import Group, Silent
 from r3d_fast.runs.outputs import Outputs
@@ -23,12 +23,6 @@ from r3d_fast.training.state import RunState
 from r3d_fast.training.step import StepResult
 
 _MAX_BAD_STEPS = 20  # losses in a row that are no numbers, after which nothing will mend the run
-
-
-class DivergedError(R3DFastError, ArithmeticError):
-    """The loss is not a number any more."""
-
-    exit_code = 6
 
 
 @dataclass

@@ -14,9 +14,9 @@ from pipelines.loader import BadClip
 from r3d_fast.backend.feed import feeding
 from r3d_fast.backend.precision import Precision, settle
 from r3d_fast.config.config import Config
+from r3d_fast.errors import CheckpointError, RankFailed, RankLost, Stopped
 from r3d_fast.evaluation.evaluate import Evaluation, check_classes
 from r3d_fast.loaders import eval_loader, open_index, train_loader
-from r3d_fast.ranks.control_channel import RankFailed, RankLost
 from r3d_fast.ranks.group import Group, News, Silent, join_group, pack, unpack
 from r3d_fast.runs.folder import RunFolder
 from r3d_fast.runs.metrics_file import tell
@@ -27,14 +27,8 @@ from r3d_fast.training.schedule import learning_rate
 from r3d_fast.training.state import RunState
 from r3d_fast.training.step_log import StepLog
 from r3d_fast.training.stop_signals import stop_signals
-from r3d_fast.weights.checkpoint import Checkpoint, CheckpointError
+from r3d_fast.weights.checkpoint import Checkpoint
 from r3d_fast.weights.initialization import initialise, require_weights
-
-
-class Stopped(R3DFastError):
-    """A signal ended the run, after a checkpoint from which it can go on."""
-
-    exit_code = 75
 
 
 @dataclass(frozen=True)

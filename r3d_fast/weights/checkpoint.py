@@ -18,8 +18,9 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from pipelines.errors import R3DFastError, UsageError
+from pipelines.errors import UsageError
 from r3d_fast.backend.snapshot import Arrays
+from r3d_fast.errors import CheckpointError
 from r3d_fast.weights.tensor_file import write_bytes, write_tensors
 
 FORMAT = 1
@@ -29,12 +30,6 @@ STATE = "state.json"
 MANIFEST = "manifest.json"
 _STEP = "step-{:09d}"
 Pace = Callable[[float], None]
-
-
-class CheckpointError(R3DFastError, ValueError):
-    """A checkpoint or a weights file can't be used; the message names the file and what is wrong with it."""
-
-    exit_code = 5
 
 
 @dataclass(frozen=True)

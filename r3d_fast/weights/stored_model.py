@@ -16,8 +16,9 @@ from r3d_fast.backend.paddle import import_paddle
 from r3d_fast.backend.precision import Precision, available_precision, with_data_format
 from r3d_fast.backend.snapshot import Arrays
 from r3d_fast.config.config import Config, config_from_json
+from r3d_fast.errors import CheckpointError
 from r3d_fast.models.architectures import build_model
-from r3d_fast.weights.checkpoint import MANIFEST, CheckpointError, find_weights, load_checkpoint, read_tensors
+from r3d_fast.weights.checkpoint import MANIFEST, find_weights, load_checkpoint, read_tensors
 
 
 @dataclass(frozen=True)

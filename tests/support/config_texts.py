@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from r3d_fast.config.config import load_config
-from r3d_fast.config.yaml_files import ConfigError
+from r3d_fast.errors import ConfigError
 
 
 def write(folder: Path, text: str, name: str = "run.yaml") -> Path:

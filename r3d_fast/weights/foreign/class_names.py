@@ -6,7 +6,7 @@ import csv
 import re
 from pathlib import Path
 
-from r3d_fast.weights.checkpoint import CheckpointError
+from r3d_fast.errors import CheckpointError
 
 _MOST_BYTES = 1 << 20
 _NUMBERED = re.compile(r"(\d{1,6})[ \t,;]+(\S.*)")

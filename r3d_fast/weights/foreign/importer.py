@@ -21,8 +21,9 @@ from pipelines.specs import AugmentSpec, ClipSpec
 from r3d_fast.backend.snapshot import Arrays
 from r3d_fast.config.config import Config
 from r3d_fast.config.sections import EvalConfig, ModelConfig
+from r3d_fast.errors import CheckpointError
 from r3d_fast.models.architectures import MODELS
-from r3d_fast.weights.checkpoint import FORMAT, MANIFEST, CheckpointError
+from r3d_fast.weights.checkpoint import FORMAT, MANIFEST
 from r3d_fast.weights.foreign.class_names import read_class_names
 from r3d_fast.weights.foreign.state_dict import Foreign, read_foreign
 from r3d_fast.weights.foreign.tensor_names import Recognised, recognise, renamed

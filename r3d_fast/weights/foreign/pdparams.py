@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from r3d_fast.config.yaml_files import shown
-from r3d_fast.weights.checkpoint import CheckpointError
+from r3d_fast.errors import CheckpointError
 
 _MOST_OPCODES = 2_000_000  # a model of a thousand tensors takes some ten thousand
 _DTYPES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"}

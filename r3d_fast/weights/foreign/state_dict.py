@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipelines.errors import UsageError
 from r3d_fast.backend.snapshot import Arrays
-from r3d_fast.weights.checkpoint import CheckpointError
+from r3d_fast.errors import CheckpointError
 from r3d_fast.weights.foreign.pdparams import read_pdparams
 from r3d_fast.weights.foreign.torch_file import is_torch_file, read_torch
 from r3d_fast.weights.stored_model import require_finite

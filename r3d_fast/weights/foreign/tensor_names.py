@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from r3d_fast.weights.checkpoint import CheckpointError
+from r3d_fast.errors import CheckpointError
 
 Shapes = Mapping[str, tuple[int, ...]]
 Blocks = tuple[int, ...]

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from pipelines.errors import EnvironmentProblem, R3DFastError
-from r3d_fast.weights.checkpoint import CheckpointError
+from r3d_fast.errors import CheckpointError
 from r3d_fast.weights.foreign.pdparams import printable
 
 _OLDEST = (2, 6)

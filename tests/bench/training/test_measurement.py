@@ -31,7 +31,7 @@ from bench.training.measurement import Settings, configs_of
 from pipelines.errors import UsageError
 from pipelines.loader import Batch
 from r3d_fast.backend.precision import Precision
-from r3d_fast.training.step_log import DivergedError
+from r3d_fast.errors import DivergedError
 
 REPO = Path(__file__).resolve().parents[3]
 SMALL = ("model.name=r3d10", "model.width=4", "augment.size_px=32", "clip.num_frames=4", "loader.workers=1")

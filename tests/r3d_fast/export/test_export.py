@@ -24,13 +24,13 @@ from pipelines.index.video_index import VideoIndex
 from r3d_fast import train as run_training
 from r3d_fast.backend.paddle import has_newer_graphs
 from r3d_fast.cli import cli, run_cli
+from r3d_fast.errors import CheckpointError, ParityError
 from r3d_fast.export.export import export
 from r3d_fast.export.inference_engine import Engine
-from r3d_fast.export.parity import ParityError
 from r3d_fast.export.static_graph import save_half
 from r3d_fast.prediction.network import open_network
 from r3d_fast.prediction.predictor import Predictor
-from r3d_fast.weights.checkpoint import CheckpointError, read_tensors
+from r3d_fast.weights.checkpoint import read_tensors
 
 
 @pytest.fixture(scope="module")

@@ -19,11 +19,11 @@ import r3d_fast.export.inference_engine
 from pipelines.errors import EnvironmentProblem, UsageError
 from r3d_fast.backend.paddle import has_newer_graphs
 from r3d_fast.cli import cli, run_cli
+from r3d_fast.errors import CheckpointError
 from r3d_fast.export.export import export
 from r3d_fast.export.inference_engine import Engine, engine_config
 from r3d_fast.export.manifest import describe_file, read_exported
 from r3d_fast.prediction.network import Network, open_network
-from r3d_fast.weights.checkpoint import CheckpointError
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from pipelines.errors import EnvironmentProblem
+from r3d_fast.errors import RankFailed, RankLost
 from r3d_fast.metrics import ClassificationMetrics, VideoScores
-from r3d_fast.ranks.control_channel import Control, RankFailed, RankLost, open_control
+from r3d_fast.ranks.control_channel import Control, open_control
 from r3d_fast.ranks.group import pack, unpack
 
 Work = Callable[[Control], Any]

@@ -14,11 +14,11 @@ import pytest
 
 from r3d_fast.backend import snapshot
 from r3d_fast.backend.snapshot import DeviceCopy
+from r3d_fast.errors import CheckpointError
 from r3d_fast.runs import checkpoint_writer as saver
 from r3d_fast.runs.checkpoint_writer import CheckpointWriter
 from r3d_fast.weights.checkpoint import (
     Checkpoint,
-    CheckpointError,
     list_checkpoints,
     load_checkpoint,
     read_tensors,

@@ -19,7 +19,7 @@ from pipelines.errors import UsageError
 from pipelines.index.video_index import VideoIndex
 from pipelines.machine import nvidia
 from r3d_fast import train as train_function
-from r3d_fast.config.yaml_files import ConfigError
+from r3d_fast.errors import ConfigError
 from r3d_fast.runs.curves import ScalarLogs
 from r3d_fast.runs.folder import RunFolder, environment
 from r3d_fast.runs.metrics_file import MetricsFile, Progress

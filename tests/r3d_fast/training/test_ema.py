@@ -11,9 +11,9 @@ from claimed import claim_gpu
 from states import assert_equal, everything
 
 from r3d_fast.backend.precision import Precision
+from r3d_fast.errors import CheckpointError
 from r3d_fast.models.architectures import build_model
 from r3d_fast.training.ema import Ema
-from r3d_fast.weights.checkpoint import CheckpointError
 
 
 def a_model(width: int = 2) -> Any:

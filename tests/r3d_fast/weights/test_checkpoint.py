@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from pipelines.errors import UsageError
+from r3d_fast.errors import CheckpointError
 from r3d_fast.weights.checkpoint import (
     Checkpoint,
-    CheckpointError,
     drop_old_checkpoints,
     find_weights,
     latest_checkpoint,

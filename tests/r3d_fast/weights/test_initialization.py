@@ -17,15 +17,9 @@ from pipelines.errors import UsageError
 from pipelines.index.video_index import VideoIndex
 from r3d_fast import train as run_training
 from r3d_fast.config.config import Config, config_from_json, load_config
-from r3d_fast.config.yaml_files import ConfigError
+from r3d_fast.errors import CheckpointError, ConfigError
 from r3d_fast.weights.checkpoint import Checkpoint as Point
-from r3d_fast.weights.checkpoint import (
-    CheckpointError,
-    list_checkpoints,
-    load_checkpoint,
-    read_tensors,
-    save_checkpoint,
-)
+from r3d_fast.weights.checkpoint import list_checkpoints, load_checkpoint, read_tensors, save_checkpoint
 from r3d_fast.weights.initialization import initialise
 from r3d_fast.weights.stored_model import new_model
 

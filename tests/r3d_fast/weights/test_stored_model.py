@@ -16,8 +16,9 @@ from r3d_fast import train as run_training
 from r3d_fast.backend.precision import Precision
 from r3d_fast.cli import cli, run_cli
 from r3d_fast.config.config import load_config
+from r3d_fast.errors import CheckpointError
 from r3d_fast.training.learner import Learner
-from r3d_fast.weights.checkpoint import CheckpointError, read_tensors
+from r3d_fast.weights.checkpoint import read_tensors
 
 Weights = dict[str, np.ndarray]
 

@@ -20,9 +20,10 @@ from pipelines.errors import UsageError
 from pipelines.index.video_index import VideoIndex
 from r3d_fast.backend.paddle import import_paddle
 from r3d_fast.cli import cli, run_cli
+from r3d_fast.errors import CheckpointError
 from r3d_fast.evaluation.evaluate import evaluate
 from r3d_fast.models.architectures import build_model
-from r3d_fast.weights.checkpoint import CheckpointError, read_tensors
+from r3d_fast.weights.checkpoint import read_tensors
 from r3d_fast.weights.foreign.class_names import read_class_names
 from r3d_fast.weights.foreign.importer import import_weights
 from r3d_fast.weights.normalisation import NORMALISATIONS

@@ -11,7 +11,7 @@ from families import State, clip, drawn, older, shapes, torch_logits
 
 from r3d_fast.backend.paddle import import_paddle
 from r3d_fast.cli import cli, run_cli
-from r3d_fast.weights.checkpoint import CheckpointError
+from r3d_fast.errors import CheckpointError
 from r3d_fast.weights.foreign.importer import import_weights
 from r3d_fast.weights.normalisation import NORMALISATIONS
 from r3d_fast.weights.stored_model import restore

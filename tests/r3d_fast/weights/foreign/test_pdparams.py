@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from r3d_fast.backend.paddle import import_paddle
-from r3d_fast.weights.checkpoint import CheckpointError
+from r3d_fast.errors import CheckpointError
 from r3d_fast.weights.foreign.pdparams import read_pdparams
 
 paddle = import_paddle()

@@ -13,8 +13,8 @@ import paddle
 import pytest
 from families import NAMES, clip, drawn, older, shapes, torch_logits
 
+from r3d_fast.errors import CheckpointError
 from r3d_fast.models.architectures import MODELS, build_model
-from r3d_fast.weights.checkpoint import CheckpointError
 from r3d_fast.weights.foreign.tensor_names import Recognised, recognise, renamed
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "logits.json"

@@ -17,7 +17,7 @@ import pytest
 import tiny
 
 from pipelines.errors import EnvironmentProblem
-from r3d_fast.weights.checkpoint import CheckpointError
+from r3d_fast.errors import CheckpointError
 from r3d_fast.weights.foreign.torch_file import is_torch_file, read_torch
 
 WITHOUT = "PyTorch is not installed: pip install 'r3d-fast[torch]'"
