@@ -71,7 +71,7 @@ def throughput(
     from bench.loader.measurement import DECODERS, Settings, measure
     from bench.loader.peers import find
     from bench.reporting import tables as report
-    from pipelines.index.probe_pool import usable_cpus
+    from pipelines.machine.cpus import usable_cpus
 
     usable, missing = find(None if peers == "all" else [p.strip() for p in peers.split(",")]) if peers else ([], {})
     settings = Settings(
@@ -105,7 +105,7 @@ def throughput(
 def soak(data: Path | None, clips: int, workers: int | None, json_file: Path | None) -> None:
     """Memory and open files of the loader over thousands of clips: what grows."""
     from bench.studies.scale import soak
-    from pipelines.index.probe_pool import usable_cpus
+    from pipelines.machine.cpus import usable_cpus
 
     _show(soak(data, clips, workers or usable_cpus(), _command(data), lambda t: click.echo(t, err=True)), json_file)
 

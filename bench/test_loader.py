@@ -18,16 +18,17 @@ from bench.loader.peers import PEERS, Peer, find
 from bench.videos.selection import open_clips
 from bench.videos.synthesis import make_clips
 from pipelines.dali.graph import ClipPipeline
-from pipelines.index.probe_pool import usable_cpus
 from pipelines.index.video_index import VideoIndex
+from pipelines.machine.cpus import usable_cpus
 from pipelines.sampler import ClipSampler
 from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
+from pipelines.stream import ClipStream
 from pipelines.video.decoder import FrameReader
 from pipelines.video.packets import select
 from pipelines.video.probe import probe_video
 from pipelines.video.remuxer import remux
 from pipelines.workers.arena import Arena
-from pipelines.workers.clip_source import ClipStream, DecodedSource
+from pipelines.workers.clip_source import DecodedSource
 
 BATCH = 16
 SAMPLINGS = ("segments", "consecutive")

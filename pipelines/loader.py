@@ -10,14 +10,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.dali.routing import settle
-from pipelines.dali.share import Routing, ShareFinder
+from pipelines.dali.routing import Routing, ShareFinder, settle
 from pipelines.errors import UsageError
 from pipelines.index.video_index import VideoIndex
 from pipelines.machine.device import check_device
 from pipelines.prefetch import ClipEngine, LoaderStatistics, num_workers
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec, ShardSpec
-from pipelines.workers.clip_source import ClipStream, Sample
+from pipelines.stream import ClipStream, Sample
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ from time import perf_counter
 from typing import Any
 
 from pipelines.dali.graph_runner import DaliStage, Row
-from pipelines.dali.share import ShareFinder, is_shared_out
-from pipelines.index.probe_pool import usable_cpus
+from pipelines.dali.routing import ShareFinder, is_shared_out
 from pipelines.index.video_index import VideoIndex
+from pipelines.machine.cpus import usable_cpus
 from pipelines.specs import LoaderSpec
+from pipelines.stream import ClipStream, Sample
 from pipelines.workers.arena import Arena
-from pipelines.workers.clip_source import ClipStream, Sample
+from pipelines.workers.clip_source import clip_source
 from pipelines.workers.pool import WorkerPool
 from pipelines.workers.worker import Reply, Task
 
@@ -84,7 +85,7 @@ class ClipEngine:
         self._stream, self._index, self._num_batches, self._statistics = stream, index, num_batches, statistics
         self._finder = finder
         self._sampler = stream.sampler(index)
-        self._source = source = stream.source()
+        self._source = source = clip_source(stream)
         rows = spec.prefetch + stream.repeats
         self._arena = Arena(rows * stream.batch_size, source.slot_bytes(index))
         self.pool = WorkerPool(source, self._arena, workers=num_workers(spec), timeout_seconds=spec.timeout_seconds)

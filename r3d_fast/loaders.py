@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pipelines.errors import DataError, UsageError
-from pipelines.index.probe_pool import usable_cpus
 from pipelines.index.video_index import VideoIndex, find_index
 from pipelines.loader import ClipLoader
+from pipelines.machine.cpus import usable_cpus
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec
 from r3d_fast.backend.paddle import gpu_number
 from r3d_fast.config.config import Config

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +17,10 @@ from pipelines.errors import EnvironmentProblem
 from pipelines.index.video_index import VideoIndex
 from pipelines.loader import Batch, ClipLoader
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec, ShardSpec
+from pipelines.stream import ClipStream, Sample
 from pipelines.video.decoder import Cut
 from pipelines.workers.arena import Arena
-from pipelines.workers.clip_source import ClipStream, DecodedSource, Sample
+from pipelines.workers.clip_source import DecodedSource
 from pipelines.workers.pool import WorkerPool
 from pipelines.workers.worker import Task
 
@@ -40,21 +39,6 @@ class Work:
     batch_size: int
     seed: int = 0
     split: str | None = None
-
-
-class Contender(Protocol):
-    """Something that makes batches without end."""
-
-    name: str
-
-    def make(self, batches: int) -> int:
-        """Clips made, after `batches` more batches."""
-
-    def costs(self) -> dict[str, float]:
-        """What it has cost so far, of those of bytes_read, waited_seconds, step_seconds and steps that it counts."""
-
-    def close(self) -> None:
-        """End its processes."""
 
 
 class Ours:
@@ -182,24 +166,3 @@ class Theirs:
 def endless(loader: ClipLoader) -> Iterator[Batch]:
     """The batches of epoch after epoch."""
     return (batch for _ in count() for batch in loader)
-
-
-def tree_cpu_seconds() -> float:
-    """CPU time that this process and all below it have taken so far, of the living ones."""
-    parents: dict[int, list[int]] = {}
-    ticks: dict[int, int] = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
-            except OSError:  # it has just ended
-                continue
-            pid = int(folder.name)
-            parents.setdefault(int(fields[1]), []).append(pid)
-            ticks[pid] = int(fields[11]) + int(fields[12])
-    total, left = 0, [os.getpid()]
-    while left:
-        pid = left.pop()
-        total += ticks.get(pid, 0)
-        left += parents.get(pid, [])
-    return total / os.sysconf("SC_CLK_TCK")

@@ -17,13 +17,13 @@ from time import perf_counter
 from typing import Any
 
 from bench.loader.clip_check import try_clips
-from bench.loader.contenders import Ceiling, Contender, Ours, Theirs, Work
+from bench.loader.contenders import Ceiling, Ours, Theirs, Work
 from bench.loader.frame_check import check_frames
 from bench.loader.handover import require_gpu
 from bench.loader.peers import PYAV, Peer
 from bench.measuring.gpu_use import GpuSampler
 from bench.measuring.machine import commit, describe
-from bench.measuring.turns import WARM_BATCHES, Pace, Say, Turn, bytes_per_clip, take_turns
+from bench.measuring.turns import WARM_BATCHES, Contender, Pace, Say, Turn, bytes_per_clip, take_turns
 from bench.reporting.results import BASE, FORMAT, KIND, Figures, Report, Run
 from bench.videos.selection import Clips, clips_of, described
 from pipelines.errors import EnvironmentProblem

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from pydantic import ConfigDict
 
-from pipelines.index.probe_pool import usable_cpus
+from pipelines.machine.cpus import usable_cpus
 
 # A figure that was damaged by hand must not load as another figure.
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)

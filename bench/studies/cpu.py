@@ -19,7 +19,7 @@ import numpy as np
 from bench.measuring.machine import commit, describe
 from bench.reporting.results import spread
 from pipelines.errors import EnvironmentProblem
-from pipelines.index.probe_pool import usable_cpus
+from pipelines.machine.cpus import usable_cpus
 
 BATCH = 8
 CLIP = (3, 16, 112, 112)
@@ -100,7 +100,7 @@ def _runner(name: str, mode: str) -> Callable[[], float]:
     if name == TORCH:
         from bench.studies.torch_model import runner
 
-        return runner(mode, int(os.environ["OMP_NUM_THREADS"]))
+        return runner(mode, int(os.environ["OMP_NUM_THREADS"]), BATCH, CLIP, CLASSES)
     from r3d_fast.acceleration.cpu import accelerate_training, traced
     from r3d_fast.backend.paddle import choose_device, import_paddle
     from r3d_fast.models.architectures import build_model

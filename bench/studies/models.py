@@ -19,7 +19,7 @@ from bench.measuring.machine import commit, describe
 from bench.reporting.results import building, spread
 from bench.reporting.text import UNKNOWN, as_rate, known, markdown
 from pipelines.errors import EnvironmentProblem
-from pipelines.index.probe_pool import usable_cpus
+from pipelines.machine.cpus import usable_cpus
 
 KIND = "evaluation speed of the models on the CPU"
 RESULTS = Path(__file__).parents[1] / "results" / "models.json"

@@ -27,7 +27,7 @@ import click
 from bench.measuring.machine import commit, describe
 from bench.reporting.results import spread
 from pipelines.errors import DataError
-from pipelines.index.probe_pool import usable_cpus
+from pipelines.machine.cpus import usable_cpus
 
 _DEFAULT = Path(__file__).resolve().parents[3] / "shared" / "clips" / "UCF-101"
 CLASSES = 101

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from bench.studies.cpu import BATCH, CLASSES, CLIP
 
-
-def runner(mode: str, threads: int) -> Callable[[], float]:
+def runner(mode: str, threads: int, batch: int, clip: tuple[int, ...], classes: int) -> Callable[[], float]:
     """One training step (its loss), or one evaluation (the sum of its logits) a call. Raises ImportError."""
     import torch
     from torch import nn
@@ -39,8 +37,8 @@ def runner(mode: str, threads: int) -> Callable[[], float]:
     stem = [nn.Conv3d(3, 64, 7, (1, 2, 2), 3, bias=False), nn.BatchNorm3d(64), nn.ReLU(), nn.MaxPool3d(3, 2, 1)]
     sizes = [(64, 64, 1), (64, 128, 2), (128, 256, 2), (256, 512, 2)]
     blocks = [block for i, o, stride in sizes for block in (Block(i, o, stride), Block(o, o, 1))]
-    model = nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(512, CLASSES))
-    clips, labels = torch.randn(BATCH, *CLIP), torch.arange(BATCH)
+    model = nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(512, classes))
+    clips, labels = torch.randn(batch, *clip), torch.arange(batch)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-3)
 
     def train() -> float:

@@ -21,7 +21,7 @@ from bench.reporting.results import FORMAT, LOADER, SYNTHETIC, TRAIN_KIND, TRAIN
 from bench.training.trainers import Data, Step, Synthetic, Training, check_batch, check_losses
 from bench.videos.selection import Clips, clips_of, described
 from pipelines.errors import EnvironmentProblem, R3DFastError, UsageError
-from pipelines.index.probe_pool import usable_cpus
+from pipelines.machine.cpus import usable_cpus
 from r3d_fast.backend.precision import Name, choose_precision
 from r3d_fast.config.config import LAYOUT_OF, Config, load_config
 

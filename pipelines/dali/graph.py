@@ -24,7 +24,7 @@ from pipelines.dali.versions import executor_options, import_dali, import_pipeli
 from pipelines.machine.device import device_number
 from pipelines.sampler import Jitter
 from pipelines.specs import AugmentSpec
-from pipelines.workers.clip_source import ClipStream, Sample
+from pipelines.stream import ClipStream, Sample
 
 # What stands where a sample of the other kind has its data.
 _NO_FRAMES = np.zeros((1, 1, 1, 3), np.uint8)

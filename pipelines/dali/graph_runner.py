@@ -17,7 +17,7 @@ from pipelines.dali.decoder_check import telling_line
 from pipelines.dali.graph import ClipPipeline
 from pipelines.dali.versions import DALI_ERRORS
 from pipelines.errors import EnvironmentProblem
-from pipelines.workers.clip_source import ClipStream, Sample
+from pipelines.stream import ClipStream, Sample
 
 _log = logging.getLogger(__name__)
 # What DALI says where there was no memory (dali/core/cuda_error.h).

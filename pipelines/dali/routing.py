@@ -3,124 +3,24 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from pipelines.dali.decoder_check import wrong_frames
-from pipelines.dali.share import Routing, ShareFinder
 from pipelines.dali.versions import cpu_video_codecs
+from pipelines.dali_limits import DaliLimits, Kind
 from pipelines.errors import R3DFastError
 from pipelines.machine.device import device_number
-from pipelines.machine.nvidia import DALI_CODECS, DecoderCaps, can_decode, probe_decoder
-from pipelines.video.bitstream import parse_video_object_layer
+from pipelines.machine.nvidia import DALI_CODECS, probe_decoder
 from pipelines.video.record import VideoRecord
 
 if TYPE_CHECKING:
     from pipelines.index.video_index import VideoIndex
-    from pipelines.workers.clip_source import ClipStream
+    from pipelines.stream import ClipStream
 
 _log = logging.getLogger(__name__)
-_PIX_FMT = re.compile(r"yuvj?(420|422|444)p(9|10|12|14|16)?(?:le|be)?")
-# Profiles that NVDEC has no decoder for (NVDEC application note: baseline, main and high; main, main 10 and range
-# extensions). Of MPEG-4, global motion compensation is named nowhere.
-_H264_REFUSED = {44: "CAVLC 4:4:4", 83: "scalable", 86: "scalable", 88: "extended", 118: "multiview", 128: "stereo"}
-_HEVC_TAKEN = {1, 2, 3, 4}
-_MPEG4_TAKEN = {0, 1, 17}  # simple and advanced simple; 0: XviD and others leave it out
-
-
-class Kind(NamedTuple):
-    """What videos have in common that a decoder treats alike."""
-
-    codec: str
-    pix_fmt: str
-    note: str
-
-    @classmethod
-    def of(cls, record: VideoRecord) -> Kind:
-        """The kind of a video."""
-        return cls(record.codec, record.pix_fmt, record.note)
-
-    def __str__(self) -> str:
-        return ", ".join(part for part in self if part)
-
-
-@dataclass(frozen=True)
-class DaliLimits:
-    """What DALI decodes on a device: `codecs`, on a GPU within the `caps` of its NVDEC.
-
-    `exact`: the kinds whose frames were found to be the right ones, None where nobody has looked. `sizes`: (codec,
-    width, height) in px of the videos that share the GPU.
-    """
-
-    codecs: frozenset[str] = frozenset()
-    caps: tuple[DecoderCaps, ...] | None = None
-    exact: frozenset[Kind] | None = None
-    sizes: frozenset[tuple[str, int, int]] = frozenset()
-
-    def refuses(self, record: VideoRecord) -> str:
-        """Why a video is left to PyAV, in words; empty if DALI decodes it."""
-        if record.codec not in self.codecs:
-            return f"DALI has no decoder for {record.codec} here"
-        if self.exact is not None and Kind.of(record) not in self.exact:
-            return "other frames than PyAV's"
-        if self.caps is None:
-            return ""
-        sampled = _PIX_FMT.fullmatch(record.pix_fmt)
-        if not sampled:
-            return f"pixel format {record.pix_fmt}"
-        chroma, bit_depth = ":".join(sampled[1]), int(sampled[2] or 8)
-        if chroma != "4:2:0":
-            return f"DALI has no {chroma} on a GPU"
-        if self._takes_anothers_session(record):
-            return "its size and another video's are coded alike and shown otherwise"
-        return refused_profile(record) or can_decode(
-            self.caps, record.codec, bit_depth, chroma, record.width, record.height
-        )
-
-    def _takes_anothers_session(self, record: VideoRecord) -> bool:
-        """Whether DALI would decode a cropped video in an NVDEC session that was made for an uncropped one.
-
-        It keeps sessions by the size that is shown and looks them up by the size that is coded, and a session's height
-        decides where the colours lie (DALI, frames_decoder_gpu.cc, NVDECCache).
-        """
-        unit = DALI_CODECS[record.codec]
-        width, height = (-(-side // unit) * unit for side in (record.width, record.height))
-        return height != record.height and (record.codec, width, height) in self.sizes
-
-
-def refused_profile(record: VideoRecord) -> str:
-    """The profile of a video that NVDEC does not take, in words; empty if it takes it or its headers don't say."""
-    header = record.extradata
-    if record.codec == "mpeg4":
-        layer = parse_video_object_layer(header)
-        if layer is not None and layer.sprites:
-            return "global motion compensation"
-        if layer is not None and layer.object_type not in _MPEG4_TAKEN:
-            return f"MPEG-4 video object type {layer.object_type}"
-    elif record.codec == "h264":
-        profile = _h264_profile(header)
-        if profile in _H264_REFUSED:
-            return f"H.264 {_H264_REFUSED[profile]} profile"
-    elif record.codec == "hevc" and len(header) > 1 and header[0] == 1:  # hvcC, ISO/IEC 14496-15, 8.3.3.1
-        profile = header[1] & 31
-        if profile and profile not in _HEVC_TAKEN:
-            return f"HEVC profile {profile}"
-    return ""
-
-
-def _h264_profile(header: bytes) -> int:
-    """`profile_idc` of an avcC box or of the first sequence parameter set in a byte stream, 0 where there is none."""
-    if len(header) > 3 and header[0] == 1:
-        return header[1]
-    at = header.find(b"\0\0\1")
-    while 0 <= at < len(header) - 4:
-        if header[at + 3] & 31 == 7:
-            return header[at + 4]
-        at = header.find(b"\0\0\1", at + 3)
-    return 0
 
 
 @cache
@@ -190,3 +90,111 @@ def _why_not(examples: Sequence[VideoRecord], limits: DaliLimits, root: str, dev
         except R3DFastError as error:
             reason = str(error)
     return reason
+
+
+# Of each share the first batch is for warming up (sessions of NVDEC, memory), and the better of the other two counts.
+_TRIALS = (1.0, 1.0, 1.0, 0.0, 0.0, 0.0)
+_UNTIL_KNOWN = 0.5  # of batches that are planned while the last trials are still on their way
+_WORTH_IT = 0.95  # the simpler way is taken where it is nearly as fast
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Who decodes: `decoder` is pyav, dali or hybrid, `share` the part of the clips DALI could take that it gets."""
+
+    decoder: Literal["pyav", "dali", "hybrid"]
+    share: float
+    reason: str
+
+    def __str__(self) -> str:
+        share = f", {100 * self.share:.0f} % of it by DALI" if self.decoder == "hybrid" else ""
+        return f"decoder {self.decoder}{share} ({self.reason})"
+
+
+@dataclass
+class _Cost:
+    clips: int = 0
+    seconds: float = 0.0
+
+    @property
+    def mean(self) -> float:
+        return self.seconds / self.clips if self.clips else 0.0
+
+
+@dataclass
+class ShareFinder:
+    """Says how the next batch is shared; is told what clips and trial batches cost; settles on a Routing.
+
+    It shares where that is faster than either decoder alone; `always_shares` in any case. A `routing` that is given
+    stands.
+    """
+
+    batch_size: int
+    workers: int
+    always_shares: bool = False
+    routing: Routing | None = None
+    _planned: int = 0
+    _trials: list[tuple[int, float]] = field(default_factory=list)  # clips that DALI decoded, seconds of DALI
+    _by_dali: _Cost = field(default_factory=_Cost)  # what a clip costs a process that only remuxes it
+    _by_pyav: _Cost = field(default_factory=_Cost)
+
+    def plan(self) -> tuple[float, bool]:
+        """(share of the next batch, whether it is a trial: one to be timed with nothing else in DALI)."""
+        if self.routing is not None:
+            return self.routing.share, False
+        self._planned += 1
+        if self._planned <= len(_TRIALS):
+            return _TRIALS[self._planned - 1], True
+        return _UNTIL_KNOWN, False
+
+    def forget_planned(self) -> None:
+        """Trials that were planned and not noted are off: the epoch was left."""
+        self._planned = len(self._trials)
+
+    def note_clips(self, clips: int, seconds: float, *, encoded: bool) -> None:
+        """A process took `seconds` for `clips`, remuxed (`encoded`) or decoded."""
+        cost = self._by_dali if encoded else self._by_pyav
+        cost.clips += clips
+        cost.seconds += seconds
+
+    def note_trial(self, encoded: int, seconds: float) -> Routing | None:
+        """DALI took `seconds` for a trial batch, `encoded` of its clips to be decoded; the routing with the last one.
+
+        Trials are noted in the order they were planned in.
+        """
+        self._trials.append((encoded, seconds))
+        if len(self._trials) == len(_TRIALS):
+            self.routing = self._settle()
+        return self.routing
+
+    def _settle(self) -> Routing:
+        most = max(encoded for encoded, _ in self._trials)
+        whole = min(seconds for _, seconds in self._trials[1:3])
+        base = min(seconds for _, seconds in self._trials[4:6])
+        each = max(0.0, whole - base) / max(1, most)
+        workers = max(1, self.workers)
+
+        def rate(clips: int) -> float:
+            """Clips a second with so many of a batch decoded by DALI."""
+            by_cpu = ((self.batch_size - clips) * self._by_pyav.mean + clips * self._by_dali.mean) / workers
+            return self.batch_size / max(base + clips * each, by_cpu, 1e-9)
+
+        if most == 0:
+            return Routing("pyav", 0.0, "DALI took no clip of the first batches")
+        shared = range(1, most) if self.always_shares and most > 1 else range(most + 1)
+        best = max(shared, key=rate)
+        measured = (
+            f"clips/s expected: pyav {rate(0):.0f}, dali {rate(most):.0f}, hybrid {rate(best):.0f}; ms a clip: "
+            f"PyAV {1000 * self._by_pyav.mean / workers:.2f} on {workers} processes, DALI {1000 * each:.2f}"
+        )
+        if not self.always_shares:
+            if rate(0) >= _WORTH_IT * rate(best):
+                return Routing("pyav", 0.0, measured)
+            if rate(most) >= _WORTH_IT * rate(best):
+                return Routing("dali", 1.0, measured)
+        return Routing("hybrid", best / most, measured)
+
+
+def is_shared_out(row: int, share: float) -> bool:
+    """Whether the clip in `row` of a batch is DALI's: rows are spread evenly, the same in every batch."""
+    return int((row + 1) * share + 1e-9) > int(row * share + 1e-9)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-Span = tuple[float, float]  # seconds from the start of a file: the first that counts, the first that no longer does
+from pipelines.video.record import Span
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -11,29 +10,15 @@ from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
 
-from pipelines.datasets.entries import Span
 from pipelines.errors import VideoError
-from pipelines.video.record import VideoRecord
+from pipelines.machine.cpus import usable_cpus
+from pipelines.video.record import Span, VideoRecord
 
 _CHUNK = 32
 _FEW = 64  # fewer files than this are done before a second process has started
 
 Result = VideoRecord | VideoError
 Job = tuple[str, Span | None]  # a path, and the part of the file that counts
-
-
-def usable_cpus(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """CPUs that this process may use: those it may run on, or the share of them that its container is given."""
-    allowed = len(os.sched_getaffinity(0))
-    with suppress(OSError, ValueError):
-        quota, period = (cgroups / "cpu.max").read_text().split()  # "max 100000" where there is no limit
-        return max(1, min(allowed, -(-int(quota) // int(period))))
-    with suppress(OSError, ValueError):
-        quota = (cgroups / "cpu" / "cpu.cfs_quota_us").read_text()
-        period = (cgroups / "cpu" / "cpu.cfs_period_us").read_text()
-        if int(quota) > 0:
-            return max(1, min(allowed, -(-int(quota) // int(period))))
-    return allowed
 
 
 def probe_all(

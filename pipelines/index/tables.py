@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.datasets.entries import Dataset, Span
+from pipelines.datasets.entries import Dataset
 from pipelines.errors import IndexFileError, UsageError, VideoError
 from pipelines.index.probe_pool import Job, probe_all
-from pipelines.video.record import VideoRecord
+from pipelines.video.record import Span, VideoRecord
 
 SCHEMA = 2
 COLUMNS = ("rowid", "label", "split", "num_frames", "height", "width")

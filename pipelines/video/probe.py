@@ -15,13 +15,12 @@ import av.error
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.datasets.entries import Span
 from pipelines.errors import VideoError
 from pipelines.video.bitstream import DROPPABLE, START, mpeg4_pictures, parse_video_object_layer
 from pipelines.video.decoder import ScannedFrame, scan_frames
 from pipelines.video.demuxer import PacketList, list_packets
 from pipelines.video.packets import PacketTable
-from pipelines.video.record import VideoRecord
+from pipelines.video.record import Span, VideoRecord
 
 MAX_PIXELS = 4096 * 2304  # a frame larger than this is refused before it is decoded: 28 MB as RGB
 _VOP = b"\0\0\1\xb6"

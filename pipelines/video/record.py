@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from pipelines.datasets.entries import Span
 from pipelines.video.packets import PacketTable
 
 
@@ -47,3 +46,6 @@ class VideoRecord:
     def packets(self) -> PacketTable:
         """The packet table, unpacked once."""
         return PacketTable.from_bytes(self.table)
+
+
+Span = tuple[float, float]  # seconds from the start of a file: the first that counts, the first that no longer does

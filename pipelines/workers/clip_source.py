@@ -8,83 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from time import perf_counter
-from typing import Literal, NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.dali.routing import DaliLimits
 from pipelines.errors import FrameError, R3DFastError
 from pipelines.index.video_index import VideoIndex
-from pipelines.sampler import NO_JITTER, ClipPlan, ClipSampler, Jitter
-from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
+from pipelines.sampler import NO_JITTER, ClipPlan, ClipSampler
+from pipelines.stream import ClipStream, Sample
 from pipelines.video.decoder import Cut, FrameReader, ReadStatistics
 from pipelines.video.record import VideoRecord
 from pipelines.video.remuxer import INEXACT, remux
-from pipelines.video.scaler import Box
 
 _BLANK_PX = 8
 _MAX_REASON = 2000  # characters: reasons wait in a socket's buffer until they are read
-
-
-@dataclass(frozen=True)
-class ClipStream:
-    """Which clips a source makes: those of `split`, in the order and with the draws that the sampler gives them."""
-
-    index_path: str
-    root: str
-    split: str | None
-    clip: ClipSpec
-    augment: AugmentSpec
-    shard: ShardSpec
-    batch_size: int
-    seed: int
-    train: bool
-    repeats: int = 1
-    decoder: Literal["auto", "pyav", "dali", "hybrid"] = "pyav"
-    dali_share: float | Literal["auto"] = "auto"
-    device: str = "cpu"  # where DALI augments, and decodes what it gets: "cpu", "gpu" or "gpu:N"
-    dtype: Literal["float32", "float16"] = "float32"
-    limits: DaliLimits | None = None  # what DALI decodes of these videos; None: nothing, PyAV decodes all
-
-    def sampler(self, index: VideoIndex) -> ClipSampler:
-        """The sampler of this stream's videos."""
-        return ClipSampler(
-            index.columns(self.split), self.clip, self.augment, seed=self.seed, train=self.train, shard=self.shard,
-            repeats=self.repeats, batch_size=self.batch_size,
-        )  # fmt: skip
-
-    @property
-    def scaled(self) -> bool:
-        """Whether clips that PyAV decodes are scaled by its scaler, so that the graph has nothing to resize of them."""
-        return self.train and self.augment.resize == "decoder"
-
-    def source(self) -> DecodedSource | EncodedSource:
-        """What makes these clips."""
-        return DecodedSource(self) if self.limits is None else EncodedSource(self)
-
-
-class Sample(NamedTuple):
-    """What a source says of a clip that lies in its slot: `shape` of the uint8 array, and what its plan says.
-
-    An encoded clip is bytes [B]; `numbers` says which frames of it to decode, none for a decoded one, `order` which of
-    those the clip shows, int [T], and `box` which part of each.
-    """
-
-    shape: tuple[int, ...]
-    video_id: int
-    label: int
-    is_real: bool
-    resized: tuple[int, int]
-    window: tuple[int, int]
-    mirror: bool
-    reason: str = ""  # why it is blank
-    numbers: tuple[int, ...] = ()
-    order: tuple[int, ...] = ()
-    box: Box = (0, 0, 0, 0)
-    jitter: Jitter = NO_JITTER
 
 
 class Source(Protocol):
@@ -256,3 +195,8 @@ def _sample(plan: ClipPlan, shape: tuple[int, ...]) -> Sample:
     return Sample(
         shape, plan.video_id, plan.label, plan.is_real, plan.resized, plan.window, plan.mirror, jitter=plan.jitter
     )
+
+
+def clip_source(stream: ClipStream) -> DecodedSource | EncodedSource:
+    """What makes the clips of `stream`: frames where PyAV decodes all of them, else packets for DALI too."""
+    return DecodedSource(stream) if stream.limits is None else EncodedSource(stream)

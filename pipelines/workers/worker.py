@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from time import perf_counter
 
+from pipelines.stream import Sample
 from pipelines.video.decoder import ReadStatistics
 from pipelines.workers.arena import Arena
-from pipelines.workers.clip_source import Sample, Source
+from pipelines.workers.clip_source import Source
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pipelines.errors import EnvironmentProblem
-from pipelines.index.probe_pool import usable_cpus
+from pipelines.machine.cpus import usable_cpus
 
 _THREADS = "R3D_FAST_OMP_NUM_THREADS"  # what we set OMP_NUM_THREADS to
 _CHOSEN_GPU = "FLAGS_selected_gpus"

@@ -12,7 +12,7 @@ from pipelines.errors import DataError
 from r3d_fast.commands.options import write_json
 
 if TYPE_CHECKING:
-    from r3d_fast.runs.metrics_file import Progress
+    from r3d_fast.console import Progress
 
 
 @click.command()
@@ -80,7 +80,7 @@ class _Bars:
 
     def show(self, title: str, done: int, total: int) -> None:
         """Say how much of what is done; where it is told again, nothing is said."""
-        from r3d_fast.runs.metrics_file import Progress
+        from r3d_fast.console import Progress
 
         if self._bar is None or title != self._title:
             self.__exit__()

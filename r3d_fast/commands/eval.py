@@ -92,8 +92,8 @@ def _load(parts: list[SplitRun]) -> list[Any]:
 
 def _evaluate(model: Path, config: Any, split: str | None, group: Any) -> tuple[Evaluation, tuple[str, ...]]:
     """The evaluation of one model, with a bar of its progress."""
+    from r3d_fast.console import Progress
     from r3d_fast.evaluation.evaluate import evaluate
-    from r3d_fast.runs.metrics_file import Progress
 
     bar: list[Progress] = []
 

@@ -15,7 +15,8 @@ from pipelines.errors import DataError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from r3d_fast.prediction.predictor import Named, Predictor
+    from r3d_fast.prediction.predictor import Predictor
+    from r3d_fast.prediction.top_classes import Named
 
 _file = click.Path(path_type=Path)
 

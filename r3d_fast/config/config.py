@@ -18,10 +18,17 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from pydantic.fields import FieldInfo
 
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec, Spec
-from r3d_fast.config.sections import DataConfig, EvalConfig, InitConfig, ModelConfig, OptimizerConfig, TrainConfig
+from r3d_fast.config.sections import (
+    DataConfig,
+    EvalConfig,
+    InitConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleSpec,
+    TrainConfig,
+)
 from r3d_fast.config.yaml_files import Key, Source, dotted, merge, parse_override, read_sources, shown
 from r3d_fast.errors import ConfigError
-from r3d_fast.training.schedule import ScheduleSpec
 
 __all__ = ["Config", "ConfigError", "config_diff", "config_from_json", "dump_config", "load_config"]
 

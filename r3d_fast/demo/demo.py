@@ -10,10 +10,10 @@ from pathlib import Path
 
 from pipelines.index.video_index import VideoIndex
 from r3d_fast.config.config import load_config
+from r3d_fast.console import Progress, as_time
 from r3d_fast.demo.videos import CLASSES, make_demo_dataset
 from r3d_fast.evaluation.evaluate import evaluate
 from r3d_fast.prediction.predictor import Predictor
-from r3d_fast.runs.metrics_file import Progress, as_time
 from r3d_fast.training.train import train
 
 Say = Callable[[str], None]

@@ -67,7 +67,7 @@ def probe(name: str) -> None:
 
 
 def _try_packages() -> None:
-    from pipelines.index.probe_pool import usable_cpus  # imports NumPy
+    from pipelines.machine.cpus import usable_cpus  # imports NumPy
 
     _say(cpus=usable_cpus())
     for name in ("pydantic", "rich", "safetensors", "yaml"):

@@ -15,6 +15,7 @@ from pipelines.index.video_index import VideoIndex
 from pipelines.loader import BadClip, ClipLoader
 from pipelines.specs import AugmentSpec, ClipSpec
 from r3d_fast.backend.feed import Fed, feeding
+from r3d_fast.backend.memory import fitting_batch, free_memory, out_of_memory
 from r3d_fast.backend.paddle import choose_device, import_paddle, is_out_of_memory
 from r3d_fast.backend.precision import Precision, with_data_format
 from r3d_fast.config.config import Config
@@ -22,7 +23,6 @@ from r3d_fast.errors import CheckpointError
 from r3d_fast.loaders import eval_loader, open_index
 from r3d_fast.metrics import ClassificationMetrics, Result, VideoScores
 from r3d_fast.ranks.group import Group, join_group, pack, unpack
-from r3d_fast.training.step import fitting_batch, free_memory, out_of_memory
 from r3d_fast.weights.normalisation import described, same_scale, with_scale_of
 from r3d_fast.weights.stored_model import Restored, restore
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import EnvironmentProblem, UsageError
+from r3d_fast.backend.memory import fitting_batch, free_memory, out_of_memory
 from r3d_fast.backend.native_output import native_output_hidden
 from r3d_fast.backend.paddle import (
     choose_device,
@@ -26,9 +27,8 @@ from r3d_fast.backend.paddle import (
 from r3d_fast.config.config import Config
 from r3d_fast.errors import CheckpointError
 from r3d_fast.export.manifest import PARAMETERS, Exported, check_files, read_exported
-from r3d_fast.prediction.network import Outputs
-from r3d_fast.training.step import fitting_batch, free_memory, out_of_memory
 
+Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 _FIRST_GPU_MIB = 100  # of GPU memory, at the start; more is taken as it is needed
 # TensorRT plans for a range of batches: larger ones are run in pieces.
 _TENSORRT_BATCHES = (1, 8, 32)
@@ -76,6 +76,9 @@ class Engine:
     def clip_dtype(self) -> Literal["float32", "float16"]:
         """What the clips that it takes are made of: float32 in every precision, cast inside."""
         return "float32"
+
+    def expect(self, clips: int) -> None:
+        """Nothing has to be made ready: the graph is there already."""
 
     def __call__(self, clips: Any) -> Outputs:
         """(logits float32 [N, C], features float32 [N, F]) of clips float32 [N, 3, T, S, S]; any N.

@@ -22,13 +22,13 @@ from pydantic import ValidationError
 
 from pipelines.datasets.entries import Dataset, Entry
 from pipelines.errors import UsageError
-from pipelines.index.probe_pool import usable_cpus
 from pipelines.index.video_index import VideoIndex, write_index
 from pipelines.loader import Batch, ClipLoader
+from pipelines.machine.cpus import usable_cpus
 from pipelines.specs import ClipSpec
 from r3d_fast.backend.paddle import from_dlpack
 from r3d_fast.loaders import clip_loader, eval_specs
-from r3d_fast.prediction.network import Network, RestoredNetwork
+from r3d_fast.prediction.network import Network
 
 # Fewer clips than this are decoded sooner than a worker process has started.
 _FEW_CLIPS = 32
@@ -196,8 +196,7 @@ class _Chunk:
 
     def _readable(self, loader: ClipLoader) -> Iterator[tuple[int, Answer]]:
         sampler, network = loader.sampler, self.network
-        if isinstance(network, RestoredNetwork):
-            network.expect(sampler.num_clips)
+        network.expect(sampler.num_clips)
         row = view = 0
         for batch in loader.epoch(0):
             start = batch.position - len(batch.is_real)

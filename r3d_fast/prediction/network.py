@@ -6,22 +6,14 @@ runs in Paddle Inference.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from r3d_fast.backend.paddle import choose_device, from_dlpack, import_paddle, is_out_of_memory
 from r3d_fast.config.config import Config
-from r3d_fast.errors import CheckpointError
-from r3d_fast.training.step import fitting_batch, free_memory, out_of_memory
-from r3d_fast.weights.stored_model import Restored, restore
 
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
-EXPORTED = "r3d_fast.json"  # what makes a folder an exported model of ours
-_STATIC = ("*.pdmodel", "*.pdiparams", "model.json", "*.onnx")
-_WORTH_TRACING = 16  # clips: for fewer, making a graph takes longer than it saves
 
 
 class Network(Protocol):
@@ -43,6 +35,9 @@ class Network(Protocol):
     def clip_dtype(self) -> Literal["float32", "float16"]:
         """What the clips that it takes are made of."""
 
+    def expect(self, clips: int) -> None:
+        """Make ready for that many clips more."""
+
     def __call__(self, clips: Any) -> Outputs:
         """(logits float32 [N, C], features float32 [N, F]) of a batch, on the host; any N.
 
@@ -50,84 +45,3 @@ class Network(Protocol):
         `config.augment`. It may be let go of or written again when this has returned. Raises EnvironmentProblem, with
         the batch size that fits, out of memory.
         """
-
-
-class RestoredNetwork:
-    """The Network of a model that Paddle built: on a CPU in float32 by a graph, where enough clips are to come."""
-
-    def __init__(self, restored: Restored, device: str) -> None:
-        self.restored = restored
-        self.device = device
-        self._graph: Any = None
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The names of the classes, in the order of the logits."""
-        return self.restored.classes
-
-    @property
-    def config(self) -> Config:
-        """The config it was trained with."""
-        return self.restored.config
-
-    @property
-    def clip_dtype(self) -> Literal["float32", "float16"]:
-        """What the clips that it takes are made of."""
-        return self.restored.precision.clip_dtype
-
-    def expect(self, clips: int) -> None:
-        """Make ready for that many clips more."""
-        slow = self.device == "cpu" and self.restored.precision.name == "fp32"
-        if slow and self._graph is None and clips >= _WORTH_TRACING:
-            from r3d_fast.acceleration.cpu import traced_with_features  # imports Paddle
-
-            self._graph = traced_with_features(self.restored.model)
-
-    def __call__(self, clips: Any) -> Outputs:
-        """(logits float32 [N, C], features float32 [N, F]) of a batch; see Network."""
-        tensor = clips if isinstance(clips, import_paddle().Tensor) else from_dlpack(clips)
-        if self.device == "gpu" and not tensor.place.is_gpu_place():
-            tensor = tensor.cuda()
-        try:
-            return self._run(tensor)
-        except (MemoryError, OSError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            said = str(error)
-        size = int(tensor.shape[0])
-        fits = fitting_batch(lambda rows: self._try(tensor[:rows]), size, lambda: free_memory(self.device))
-        raise out_of_memory(said, self.device, size, fits, "--batch-size")
-
-    def _try(self, clips: Any) -> None:
-        self._run(clips)
-
-    def _run(self, clips: Any) -> Outputs:
-        paddle = import_paddle()
-        if self._graph is not None:
-            logits, features = self._graph(clips)
-            return logits.numpy(), features.numpy()
-        model, precision = self.restored.model, self.restored.precision
-        with paddle.no_grad(), precision.autocast():
-            x = model.backbone(clips.astype(precision.dtype))
-            logits, features = model.head(x), model.head.pool(x)
-        return logits.astype("float32").numpy(), features.astype("float32").numpy()
-
-
-def open_network(model: str | Path, device: str = "auto") -> Network:
-    """The network that `model` means, on `device` ("auto", "cpu" or "gpu").
-
-    A folder that `r3d-fast export` wrote, a run, a checkpoint or a .safetensors file of a run. Raises UsageError where
-    there is none, CheckpointError where it is damaged, EnvironmentProblem without `device`.
-    """
-    path = Path(model)
-    if (path / EXPORTED).is_file():
-        from r3d_fast.export.inference_engine import Engine
-
-        return Engine(path, device)
-    if path.is_dir() and any(next(path.glob(name), None) for name in _STATIC):
-        raise CheckpointError(
-            f"{path}: a static model without its {EXPORTED}, which says its classes and which clips it takes; "
-            f"`r3d-fast export RUN -o DIR` writes both: export the run again"
-        )
-    chosen = choose_device(device)
-    return RestoredNetwork(restore(path, chosen), chosen)

@@ -8,18 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipelines.errors import UsageError
 from r3d_fast.metrics import softmax
 from r3d_fast.prediction.clip_logits import Answer, answers, check_batch
-from r3d_fast.prediction.network import open_network
+from r3d_fast.prediction.restored_network import open_network
+from r3d_fast.prediction.top_classes import Named, check_top, likeliest, named_json
 from r3d_fast.prediction.windows import Hops
 
 if TYPE_CHECKING:
     from r3d_fast.prediction.timeline import Moment
-
-Named = tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
@@ -136,20 +133,3 @@ class Predictor:
             named = likeliest(self.classes, total / clips, top) if clips else ()
             yield Prediction(answer.video, named, error)
             total, clips, problem = np.zeros(len(self.classes)), 0, ""
-
-
-def likeliest(classes: Sequence[str], probabilities: NDArray[np.float64], top: int) -> Named:
-    """The `top` likeliest classes with their probabilities, most likely first."""
-    best = np.argsort(-probabilities, kind="stable")[:top]
-    return tuple((classes[i], float(probabilities[i])) for i in best)
-
-
-def named_json(classes: Named) -> list[dict[str, Any]]:
-    """Classes with probabilities as JSON values."""
-    return [{"class": name, "probability": probability} for name, probability in classes]
-
-
-def check_top(top: int) -> None:
-    """Raise UsageError unless at least one class is asked for."""
-    if top < 1:
-        raise UsageError(f"top {top}: expected at least 1")

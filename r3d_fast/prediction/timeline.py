@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 
 from pipelines.dali.graph import ClipPipeline
 from pipelines.errors import VideoError
-from pipelines.index.probe_pool import usable_cpus
+from pipelines.machine.cpus import usable_cpus
 from pipelines.sampler import eval_geometry
 from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
-from pipelines.workers.clip_source import ClipStream, Sample
+from pipelines.stream import ClipStream, Sample
 from r3d_fast.metrics import softmax
 from r3d_fast.prediction.clip_logits import NOT_FINITE, clip_spec, default_batch
-from r3d_fast.prediction.network import Network, RestoredNetwork
-from r3d_fast.prediction.predictor import Named, likeliest, named_json
+from r3d_fast.prediction.network import Network
 from r3d_fast.prediction.read_ahead import ahead
+from r3d_fast.prediction.top_classes import Named, likeliest, named_json
 from r3d_fast.prediction.windows import Hops, Kept, Window, windows
 
 _GROUP = 64  # frames that DALI gets at once
@@ -85,8 +85,7 @@ def timeline(
             rows: Iterator[NDArray[np.float32]] = iter(())
             if work.clips is not None:
                 computed += len(work.clips)
-                if isinstance(network, RestoredNetwork):
-                    network.expect(computed)  # a video that has gone on for so long may go on
+                network.expect(computed)  # a video that has gone on for so long may go on
                 rows = iter(network(work.clips)[0])
             for part in work.parts:
                 start = part.first * hops.seconds

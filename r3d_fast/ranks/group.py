@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -216,24 +215,6 @@ class Group:
                 raise
             said = str(error).strip().splitlines()
             self._control.blame(said[-1] if said else type(error).__name__)
-
-
-class Silent:
-    """What the other ranks have in place of the first one's files and progress: takes everything, keeps nothing."""
-
-    count = 0
-
-    def __init__(self, path: Path | None = None) -> None:
-        self.path = path or Path()
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *args, **options: None
-
-    def __enter__(self) -> Silent:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
 
 
 def join_group(timeout: float = 30.0) -> Group:

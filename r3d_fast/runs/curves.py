@@ -7,10 +7,10 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-Backend = Literal["visualdl", "tensorboard"]
-BACKENDS: tuple[Backend, ...] = get_args(Backend)
+from r3d_fast.config.sections import BACKENDS, Backend
+
 _NO_CURVE = ("kind", "epoch", "step")
 _EXTRAS = "pip install 'r3d-fast[{}]'"
 

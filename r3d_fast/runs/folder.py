@@ -5,20 +5,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import platform
-import subprocess
-import sys
-import time
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from pipelines.errors import UsageError
-from pipelines.machine.nvidia import probe_driver
 from r3d_fast.config.config import Config, config_diff, config_from_json, dump_config
-from r3d_fast.version import __version__
+from r3d_fast.runs.environment import environment
 from r3d_fast.weights.checkpoint import Checkpoint, clean_leftovers, latest_checkpoint, list_checkpoints, set_aside
 
 # What may change between the parts of a run without changing what it computes.
@@ -29,7 +22,6 @@ _FREE = {
     "train.early_stop_evals", "train.max_minutes",
     "eval.views", "eval.crops", "eval.batch_size",
 }  # fmt: skip
-_PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "nvidia-dali-cuda110", "nvidia-dali-cuda120", "nvidia-dali-cuda130")
 
 
 class RunFolder:
@@ -125,37 +117,3 @@ def _write_probe(path: Path) -> None:
             os.fsync(file.fileno())
     finally:
         path.unlink(missing_ok=True)
-
-
-def environment() -> dict[str, Any]:
-    """What the run ran on: versions, processor, CPUs, GPUs and driver, commit of the source if there is one."""
-    versions = {"r3d-fast": __version__, "python": platform.python_version()}
-    for name in (*_PACKAGES, "numpy", "av", "safetensors"):
-        with suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    commit = None
-    source = Path(__file__).parents[2]
-    if (source / ".git").exists():  # else git would answer for whatever repository the environment lies in
-        with suppress(OSError, subprocess.SubprocessError):
-            git = ["git", "-C", str(source), "rev-parse", "HEAD"]
-            commit = subprocess.run(git, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
-    driver = probe_driver()
-    return {
-        "versions": versions,
-        "platform": platform.platform(),
-        "cpu": _cpu_name(),
-        "cpus": len(os.sched_getaffinity(0)),
-        "gpus": [gpu.name for gpu in driver.gpus],
-        "driver": driver.version or None,
-        "commit": commit,
-        "command": sys.argv,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-
-
-def _cpu_name() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from r3d_fast.config.sections import TrainConfig
+from r3d_fast.console import Progress
 from r3d_fast.runs.checkpoint_writer import CheckpointWriter
 from r3d_fast.runs.curves import ScalarLogs
-from r3d_fast.runs.metrics_file import MetricsFile, Progress
+from r3d_fast.runs.metrics_file import MetricsFile
 from r3d_fast.weights.checkpoint import Checkpoint
 
 
@@ -67,3 +69,21 @@ class Outputs:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, trace)
+
+
+class Silent:
+    """What the other ranks have in place of the first one's files and progress: takes everything, keeps nothing."""
+
+    count = 0
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path or Path()
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *args, **options: None
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass

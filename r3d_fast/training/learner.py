@@ -10,17 +10,19 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
+from pipelines.draws import below, random_words
 from pipelines.loader import ClipLoader
 from r3d_fast.backend.feed import Fed
-from r3d_fast.backend.precision import LossScaler, Precision, float32_weights
+from r3d_fast.backend.paddle import import_paddle
+from r3d_fast.backend.precision import Precision, float32_weights
 from r3d_fast.backend.snapshot import Arrays, as_arrays
 from r3d_fast.config.config import Config
 from r3d_fast.evaluation.evaluate import Evaluation, evaluate_model
 from r3d_fast.models.architectures import freeze
 from r3d_fast.ranks.group import Group
 from r3d_fast.training.ema import Ema
+from r3d_fast.training.loss_scale import LossScaler
 from r3d_fast.training.optimizer import load_moments, moments, new_optimizer
-from r3d_fast.training.randomness import seed_batch
 from r3d_fast.training.step import StepResult, TrainStep
 from r3d_fast.weights.checkpoint import Checkpoint
 from r3d_fast.weights.stored_model import load_weights, new_model
@@ -115,3 +117,17 @@ class Learner:
         """What else a checkpoint keeps, as JSON values."""
         averaged = {} if self.ema is None else {"ema_updates": self.ema.updates}
         return {"precision": str(self.precision), "scaler": self.scaler.state_dict(), **averaged}
+
+
+_STREAM = 102  # of Philox words; those of the sampler have lower numbers, that of mixing is 101
+
+
+def seed_batch(seed: int, epoch: int, position: int, rank: int = 0) -> None:
+    """Make what the batch at `position` of `epoch` draws (dropout) follow from these and `seed`, whatever came before.
+
+    So a resumed run draws as the uninterrupted one, and each rank drops other features. The generator's own state can't
+    go into a checkpoint: on the CPU 2.6 gives only its seed out, and what `paddle.get_rng_state` returns there can't be
+    written down (paddle/fluid/pybind/generator_py.cc).
+    """
+    # 31 bits: CPU generators use 32 of a seed (seed_seq in paddle/phi/core/generator.cc).
+    import_paddle().seed(int(below(random_words(1, seed, epoch, position, rank, _STREAM), 2**31)[0]))

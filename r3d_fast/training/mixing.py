@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.draws import below, random_words
 from pipelines.loader import Batch
-from pipelines.sampler import below, random_words
 from r3d_fast.backend.feed import Fed
 from r3d_fast.backend.paddle import import_paddle, to_gpu
 from r3d_fast.config.config import Config

@@ -8,65 +8,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Annotated, Literal
-
-from pydantic import Field, model_validator
 
 from pipelines.errors import UsageError
-from pipelines.specs import Fraction, Spec
-
-
-class ScheduleSpec(Spec):
-    """How the learning rate falls.
-
-    `piecewise`: times `gamma` at each milestone. `cosine`: half a cosine from the base rate at the end of the warmup to
-    `final` at the end of training (Loshchilov and Hutter 2017, arXiv:1608.03983, eq. 5, one cycle). `plateau`: times
-    `gamma`, down to `final`, whenever more than `patience_evals` evaluations in a row were no better than the best
-    before them (Hara et al. 2018, arXiv:1711.09577, section 3.2). `constant`: stays.
-    The warmup is a straight line on top of any of them.
-    """
-
-    kind: Literal["piecewise", "cosine", "plateau", "constant"] = Field("constant", description="how the rate falls")
-    milestones_epochs: tuple[float, ...] = Field(
-        (), description="epochs done when the rate falls; (15, 20): epochs 16 and 21 are the first at a lower rate"
-    )
-    gamma: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        0.1, description="factor at each milestone, or each time a plateau ends"
-    )
-    warmup_epochs: Annotated[float, Field(ge=0.0)] = Field(0.0, description="length of the warmup, in epochs")
-    warmup_start: Fraction = Field(0.0, description="where the warmup begins, as a fraction of the base rate")
-    final: Fraction = Field(
-        0.0, description="where the cosine ends, or what a plateau never falls below, as a fraction of the base rate"
-    )
-    patience_evals: Annotated[int, Field(ge=0)] = Field(
-        10, description="of plateau: evaluations in a row that may be no better; one more, and the rate falls"
-    )
-    threshold: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
-        1e-4, description="of plateau: a figure counts as better if it is by more than this share of the best one"
-    )
-    watch: Literal["loss", "top1"] = Field("loss", description="of plateau: the figure of the evaluated videos")
-
-    @model_validator(mode="after")
-    def _check(self) -> ScheduleSpec:
-        milestones = self.milestones_epochs
-        if self.kind == "piecewise" and not milestones:
-            raise ValueError("milestones_epochs is empty: kind 'piecewise' needs at least one; expected e.g. [15, 20]")
-        if self.kind != "piecewise" and milestones:
-            raise ValueError(
-                f"milestones_epochs {list(milestones)} have no meaning for kind {self.kind!r}; expected []"
-            )
-        if any(m <= 0.0 for m in milestones) or any(a >= b for a, b in pairwise(milestones)):
-            raise ValueError(f"milestones_epochs {list(milestones)}: expected numbers > 0, each above the one before")
-        if self.kind not in ("cosine", "plateau") and self.final != 0.0:
-            raise ValueError(f"final {self.final} has no meaning for kind {self.kind!r}; expected 0")
-        if self.warmup_epochs == 0.0 and self.warmup_start != 0.0:
-            raise ValueError(f"warmup_start {self.warmup_start} has no meaning without warmup_epochs; expected 0")
-        for name in ("patience_evals", "threshold", "watch"):
-            value, default = getattr(self, name), ScheduleSpec.model_fields[name].default
-            if self.kind != "plateau" and value != default:
-                raise ValueError(f"{name} {value} has no meaning for kind {self.kind!r}; expected {default}")
-        return self
+from r3d_fast.config.sections import ScheduleSpec
 
 
 @dataclass(frozen=True)

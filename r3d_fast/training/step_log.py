@@ -17,8 +17,8 @@ from r3d_fast.backend.paddle import record_event
 from r3d_fast.config.config import Config
 from r3d_fast.errors import DivergedError
 from r3d_fast.metrics import ClassificationMetrics
-from r3d_fast.ranks.group import Group, Silent
-from r3d_fast.runs.outputs import Outputs
+from r3d_fast.ranks.group import Group
+from r3d_fast.runs.outputs import Outputs, Silent
 from r3d_fast.training.state import RunState
 from r3d_fast.training.step import StepResult
 

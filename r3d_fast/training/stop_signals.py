@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from r3d_fast.runs.metrics_file import tell
+from r3d_fast.console import tell
 
 
 @contextmanager

@@ -14,13 +14,13 @@ from pipelines.loader import BadClip
 from r3d_fast.backend.feed import feeding
 from r3d_fast.backend.precision import Precision, settle
 from r3d_fast.config.config import Config
+from r3d_fast.console import tell
 from r3d_fast.errors import CheckpointError, RankFailed, RankLost, Stopped
 from r3d_fast.evaluation.evaluate import Evaluation, check_classes
 from r3d_fast.loaders import eval_loader, open_index, train_loader
-from r3d_fast.ranks.group import Group, News, Silent, join_group, pack, unpack
+from r3d_fast.ranks.group import Group, News, join_group, pack, unpack
 from r3d_fast.runs.folder import RunFolder
-from r3d_fast.runs.metrics_file import tell
-from r3d_fast.runs.outputs import Outputs
+from r3d_fast.runs.outputs import Outputs, Silent
 from r3d_fast.training.learner import Learner
 from r3d_fast.training.mixing import draw_mix
 from r3d_fast.training.schedule import learning_rate

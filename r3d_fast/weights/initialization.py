@@ -10,8 +10,8 @@ import numpy as np
 
 from pipelines.errors import UsageError
 from r3d_fast.config.config import Config
+from r3d_fast.console import tell
 from r3d_fast.errors import CheckpointError, ConfigError
-from r3d_fast.runs.metrics_file import tell
 from r3d_fast.weights.normalisation import as_options, described, same_scale
 from r3d_fast.weights.stored_model import Stored, load_weights, read_weights
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plans import chi_square, sampler, videos
 
-from pipelines.sampler import below, random_words
+from pipelines.draws import below, random_words
 from pipelines.specs import ClipSpec
 
 # Draws

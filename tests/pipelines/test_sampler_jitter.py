@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from pipelines.dali.graph import augment
 from pipelines.dali.versions import import_dali
+from pipelines.draws import random_words
 from pipelines.index.video_index import VideoIndex
-from pipelines.sampler import NO_JITTER, ClipSampler, Jitter, VideoColumns, draw_jitter, random_words
+from pipelines.sampler import NO_JITTER, ClipSampler, Jitter, VideoColumns, draw_jitter
 from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
-from pipelines.workers.clip_source import Sample
+from pipelines.stream import Sample
 
 FACTORS = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
 YIQ = np.array([(0.299, 0.587, 0.114), (0.596, -0.274, -0.321), (0.211, -0.523, 0.311)])

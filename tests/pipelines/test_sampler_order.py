@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from plans import GOLDEN, PAPER, ROOT, as_json, chi_square, sampler, videos
 
+from pipelines.draws import random_words
 from pipelines.errors import DataError
-from pipelines.sampler import consecutive_frames, random_words, segment_frames
+from pipelines.sampler import consecutive_frames, segment_frames
 from pipelines.specs import ClipSpec
 
 # Order, epochs, shards

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from loading import assert_parity, make, pixels
 from numpy.typing import NDArray
 
+from pipelines.draws import between, random_words
 from pipelines.index.video_index import VideoIndex
-from pipelines.sampler import ClipSampler, VideoColumns, between, random_words, resized_box
+from pipelines.sampler import ClipSampler, VideoColumns, resized_box
 from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
 
 RESIZED = AugmentSpec(crop="resized")

@@ -42,6 +42,6 @@ def test_the_table_has_a_line_for_each_code_and_each_class() -> None:
 
 
 def test_an_error_of_a_video_crosses_a_process_border() -> None:
-    error = pickle.loads(pickle.dumps(FrameError("a.avi", "truncated", "frame 7")))
+    error = pickle.loads(pickle.dumps(FrameError("a.avi", "truncated", "frame 7")))  # noqa: S301 - our own bytes
     assert (error.path, error.reason, error.detail) == ("a.avi", "truncated", "frame 7")
     assert str(error) == "a.avi: truncated: frame 7"

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.index.video_index import VideoIndex
+from pipelines.stream import Sample
 from pipelines.video.decoder import ReadStatistics
-from pipelines.workers.clip_source import Sample
 
 CRASHES, RAISES, HANGS, STARTS_BADLY = 1000, 1001, 1002, 1003
 

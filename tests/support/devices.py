@@ -11,7 +11,8 @@ import pytest
 from clips import has_encoder, write_open_gop_h264, write_packed_mpeg4, write_stamped_video
 from numpy.typing import NDArray
 
-from pipelines.dali.routing import Kind, dali_limits
+from pipelines.dali.routing import dali_limits
+from pipelines.dali_limits import Kind
 from pipelines.index.video_index import VideoIndex
 from pipelines.loader import Batch, ClipLoader
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec

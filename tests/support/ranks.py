@@ -20,8 +20,7 @@ from r3d_fast.backend.precision import Precision
 from r3d_fast.evaluation.evaluate import evaluate_model
 from r3d_fast.loaders import eval_loader, open_index, train_loader
 from r3d_fast.ranks.group import Group, join_group
-from r3d_fast.training.learner import Learner
-from r3d_fast.training.randomness import seed_batch
+from r3d_fast.training.learner import Learner, seed_batch
 
 LIMIT = 240.0
 STEPS = 3

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from r3d_fast.files import csv_rows, plain_text, whole_file
-from r3d_fast.prediction.predictor import Named, Prediction
+from r3d_fast.prediction.predictor import Prediction
+from r3d_fast.prediction.top_classes import Named
 
 if TYPE_CHECKING:
     from r3d_fast.prediction.timeline import Moment

@@ -8,12 +8,12 @@ import pytest
 from loading import make, pixels
 
 from pipelines.dali.graph import augment, define
-from pipelines.dali.routing import DaliLimits
-from pipelines.dali.share import Routing, ShareFinder
+from pipelines.dali.routing import Routing, ShareFinder
 from pipelines.dali.versions import import_dali
+from pipelines.dali_limits import DaliLimits
 from pipelines.index.video_index import VideoIndex
 from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
-from pipelines.workers.clip_source import ClipStream
+from pipelines.stream import ClipStream
 
 STREAM = ClipStream("index", "root", None, ClipSpec(), AugmentSpec(), ShardSpec(), 4, 0, train=True)
 DECODES = DaliLimits(frozenset({"mpeg4", "h264"}), ())

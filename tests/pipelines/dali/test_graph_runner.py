@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from pipelines.dali.graph import ClipPipeline
 from pipelines.dali.graph_runner import DaliStage, Row
-from pipelines.dali.routing import DaliLimits
+from pipelines.dali_limits import DaliLimits
 from pipelines.errors import EnvironmentProblem
 from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
-from pipelines.workers.clip_source import ClipStream, Sample
+from pipelines.stream import ClipStream, Sample
 
 SPEC = AugmentSpec(size_px=16, value_max=255, mean=(0.0,) * 3, std=(1.0,) * 3)
 # As DALI 2.4 says it: dali/core/cuda_error.h and the pipeline's own words around it.

@@ -11,8 +11,8 @@ from clips import write_stamped_video
 from loading import content, make, pixels
 from stand_ins import cuda, python
 
-from pipelines.dali.routing import DaliLimits, Kind, refused_profile
-from pipelines.dali.share import Routing
+from pipelines.dali.routing import Routing
+from pipelines.dali_limits import DaliLimits, Kind, refused_profile
 from pipelines.errors import EnvironmentProblem, UsageError
 from pipelines.index.video_index import VideoIndex
 from pipelines.loader import ClipLoader

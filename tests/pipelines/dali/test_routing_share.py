@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from pipelines.dali.share import ShareFinder, is_shared_out
+from pipelines.dali.routing import ShareFinder, is_shared_out
 
 
 def find(

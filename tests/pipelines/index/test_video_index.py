@@ -14,8 +14,9 @@ import clips
 import pytest
 
 from pipelines.errors import IndexFileError, UsageError
-from pipelines.index.probe_pool import probe_all, usable_cpus
+from pipelines.index.probe_pool import probe_all
 from pipelines.index.video_index import VideoIndex, find_index
+from pipelines.machine.cpus import usable_cpus
 from pipelines.video.record import VideoRecord
 
 REPO = Path(__file__).resolve().parents[3]

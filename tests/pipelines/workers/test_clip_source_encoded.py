@@ -13,7 +13,7 @@ import pytest
 from clips import read_stamp, write_stamped_video
 from numpy.typing import NDArray
 
-from pipelines.dali.routing import DaliLimits
+from pipelines.dali_limits import DaliLimits
 from pipelines.index.video_index import VideoIndex
 from pipelines.loader import Batch, ClipLoader
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec

@@ -14,7 +14,7 @@ from paddle.nn import functional as F
 from programs import clips, optimiser, train
 
 import r3d_fast.acceleration.cpu
-from pipelines.index.probe_pool import usable_cpus
+from pipelines.machine.cpus import usable_cpus
 from r3d_fast.acceleration.cpu import accelerate_training, traced
 from r3d_fast.backend.paddle import older_graphs
 from r3d_fast.models.architectures import build_model, freeze

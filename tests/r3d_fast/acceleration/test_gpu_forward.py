@@ -17,8 +17,9 @@ from pipelines.errors import EnvironmentProblem
 from r3d_fast.acceleration.gpu import accelerate_training
 from r3d_fast.backend.feed import Fed
 from r3d_fast.backend.paddle import older_graphs
-from r3d_fast.backend.precision import LossScaler, Precision
+from r3d_fast.backend.precision import Precision
 from r3d_fast.models.architectures import build_model
+from r3d_fast.training.loss_scale import LossScaler
 from r3d_fast.training.step import TrainStep
 
 FORMATS = ("NCDHW", "NDHWC")

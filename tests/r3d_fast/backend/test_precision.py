@@ -17,7 +17,6 @@ from claimed import claim_gpu, in_force, is_half, precisions_here
 from pipelines.errors import EnvironmentProblem
 from r3d_fast.backend.precision import (
     WHITE_LIST,
-    LossScaler,
     Precision,
     available_precision,
     choose_precision,
@@ -29,6 +28,7 @@ from r3d_fast.cli import cli as command_line
 from r3d_fast.cli import run_cli
 from r3d_fast.config.config import Config, load_config
 from r3d_fast.models.architectures import build_model
+from r3d_fast.training.loss_scale import LossScaler
 
 HALVES = [Precision(name, level) for name in ("fp16", "bf16") for level in ("O1", "O2")]  # type: ignore[arg-type]
 

@@ -15,9 +15,8 @@ from pipelines.errors import UsageError
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec
 from r3d_fast.config.config import Config, config_diff, config_from_json, dump_config, load_config
 from r3d_fast.config.reference import config_reference
-from r3d_fast.config.sections import DataConfig
+from r3d_fast.config.sections import DataConfig, ScheduleSpec
 from r3d_fast.config.yaml_files import shipped_configs
-from r3d_fast.training.schedule import ScheduleSpec
 
 
 def test_values_come_from_the_file_and_the_rest_from_the_models(tmp_path: Path) -> None:

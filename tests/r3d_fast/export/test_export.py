@@ -28,8 +28,8 @@ from r3d_fast.errors import CheckpointError, ParityError
 from r3d_fast.export.export import export
 from r3d_fast.export.inference_engine import Engine
 from r3d_fast.export.static_graph import save_half
-from r3d_fast.prediction.network import open_network
 from r3d_fast.prediction.predictor import Predictor
+from r3d_fast.prediction.restored_network import open_network
 from r3d_fast.weights.checkpoint import read_tensors
 
 

@@ -25,7 +25,7 @@ from r3d_fast.cli import cli, run_cli
 from r3d_fast.export.export import export
 from r3d_fast.export.manifest import Parity
 from r3d_fast.export.onnx_file import open_onnx, write_onnx
-from r3d_fast.prediction.network import open_network
+from r3d_fast.prediction.restored_network import open_network
 
 # One of each way to build a block, and its width; the deep ones repeat these.
 KINDS = {

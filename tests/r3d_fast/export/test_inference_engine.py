@@ -23,7 +23,8 @@ from r3d_fast.errors import CheckpointError
 from r3d_fast.export.export import export
 from r3d_fast.export.inference_engine import Engine, engine_config
 from r3d_fast.export.manifest import describe_file, read_exported
-from r3d_fast.prediction.network import Network, open_network
+from r3d_fast.prediction.network import Network
+from r3d_fast.prediction.restored_network import open_network
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from pipelines.index.video_index import VideoIndex
 from r3d_fast import train as run_training
 from r3d_fast.backend.paddle import import_paddle
 from r3d_fast.errors import CheckpointError
-from r3d_fast.prediction.network import EXPORTED, RestoredNetwork, open_network
+from r3d_fast.prediction.restored_network import EXPORTED, RestoredNetwork, open_network
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ from r3d_fast.export.export import export
 from r3d_fast.export.inference_engine import Engine
 from r3d_fast.files import whole_file
 from r3d_fast.prediction.clip_logits import NOT_FINITE, Answer
-from r3d_fast.prediction.network import RestoredNetwork
 from r3d_fast.prediction.predictor import Predictor
+from r3d_fast.prediction.restored_network import RestoredNetwork
 from r3d_fast.weights.checkpoint import load_checkpoint, save_checkpoint
 
 

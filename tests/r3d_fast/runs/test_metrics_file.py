@@ -19,10 +19,12 @@ from pipelines.errors import UsageError
 from pipelines.index.video_index import VideoIndex
 from pipelines.machine import nvidia
 from r3d_fast import train as train_function
+from r3d_fast.console import Progress
 from r3d_fast.errors import ConfigError
 from r3d_fast.runs.curves import ScalarLogs
-from r3d_fast.runs.folder import RunFolder, environment
-from r3d_fast.runs.metrics_file import MetricsFile, Progress
+from r3d_fast.runs.environment import environment
+from r3d_fast.runs.folder import RunFolder
+from r3d_fast.runs.metrics_file import MetricsFile
 
 
 @pytest.fixture

@@ -9,12 +9,13 @@ import numpy as np
 import paddle
 import pytest
 
+from pipelines.draws import random_words
 from pipelines.loader import Batch
-from pipelines.sampler import random_words
 from r3d_fast.backend.feed import feed
-from r3d_fast.backend.precision import LossScaler, Precision
+from r3d_fast.backend.precision import Precision
 from r3d_fast.config.config import Config
 from r3d_fast.models.architectures import build_model
+from r3d_fast.training.loss_scale import LossScaler
 from r3d_fast.training.mixing import Mix, beta, draw_mix
 from r3d_fast.training.step import TrainStep
 

@@ -12,7 +12,8 @@ import pytest
 from pydantic import ValidationError
 
 from pipelines.errors import UsageError
-from r3d_fast.training.schedule import Plateau, ScheduleSpec, learning_rate
+from r3d_fast.config.sections import ScheduleSpec
+from r3d_fast.training.schedule import Plateau, learning_rate
 
 STEPS = 149  # an epoch of the reference run: 9,537 videos, batches of 64, the incomplete one dropped
 REFERENCE = ScheduleSpec(kind="piecewise", milestones_epochs=(15, 20))

@@ -17,9 +17,10 @@ from pipelines.loader import Batch
 from r3d_fast.backend import paddle as compat
 from r3d_fast.backend.feed import Fed, feed, feeding
 from r3d_fast.backend.paddle import is_out_of_memory
-from r3d_fast.backend.precision import LossScaler, Precision, float32_weights
+from r3d_fast.backend.precision import Precision, float32_weights
 from r3d_fast.evaluation.evaluate import evaluate_model
 from r3d_fast.models.architectures import build_model
+from r3d_fast.training.loss_scale import LossScaler
 from r3d_fast.training.step import TrainStep
 
 GPU_TEXT = (

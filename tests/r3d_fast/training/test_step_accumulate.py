@@ -12,8 +12,9 @@ from states import assert_equal, everything
 
 from pipelines.loader import Batch
 from r3d_fast.backend.feed import feed
-from r3d_fast.backend.precision import LossScaler, Precision, float32_parameters, float32_weights
+from r3d_fast.backend.precision import Precision, float32_parameters, float32_weights
 from r3d_fast.models.architectures import build_model
+from r3d_fast.training.loss_scale import LossScaler
 from r3d_fast.training.step import StepResult, TrainStep
 
 FP32 = Precision()

@@ -18,9 +18,10 @@ from states import assert_equal, everything
 from pipelines.index.video_index import VideoIndex
 from pipelines.loader import Batch
 from r3d_fast.backend.feed import feed
-from r3d_fast.backend.precision import LossScaler, Precision
+from r3d_fast.backend.precision import Precision
 from r3d_fast.models.architectures import build_model
 from r3d_fast.training.ema import Ema
+from r3d_fast.training.loss_scale import LossScaler
 from r3d_fast.training.step import StepResult, TrainStep
 from r3d_fast.training.step_log import StepLog
 from r3d_fast.training.train import train

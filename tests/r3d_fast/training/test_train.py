@@ -20,12 +20,13 @@ from pipelines.index.video_index import VideoIndex
 from pipelines.loader import Batch
 from r3d_fast import train as train_function
 from r3d_fast.backend.feed import feed
-from r3d_fast.backend.precision import LossScaler, Precision
+from r3d_fast.backend.precision import Precision
 from r3d_fast.cli import cli, run_cli
 from r3d_fast.errors import DivergedError
 from r3d_fast.evaluation.evaluate import evaluate
 from r3d_fast.models.classifier import Classifier
 from r3d_fast.runs.folder import RunFolder
+from r3d_fast.training.loss_scale import LossScaler
 from r3d_fast.training.optimizer import new_optimizer
 from r3d_fast.training.step import TrainStep
 from r3d_fast.weights.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint

@@ -14,9 +14,10 @@ from runs import assert_same, cut, each_checkpoint, last_checkpoint, last_checkp
 
 from pipelines.index.video_index import VideoIndex
 from r3d_fast import train as train_function
-from r3d_fast.backend.precision import LossScaler, Precision
+from r3d_fast.backend.precision import Precision
 from r3d_fast.errors import DivergedError
 from r3d_fast.evaluation.evaluate import evaluate
+from r3d_fast.training.loss_scale import LossScaler
 from r3d_fast.training.schedule import learning_rate
 
 STEPS = 3 * 4  # epochs x batches of 6 out of 24 videos

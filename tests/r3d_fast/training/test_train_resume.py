@@ -26,7 +26,7 @@ from r3d_fast.cli import cli, run_cli
 from r3d_fast.models.classifier import Head
 from r3d_fast.runs.checkpoint_writer import CheckpointWriter
 from r3d_fast.runs.folder import RunFolder
-from r3d_fast.training.randomness import seed_batch
+from r3d_fast.training.learner import seed_batch
 from r3d_fast.weights.checkpoint import Checkpoint, list_checkpoints
 
 EPOCHS, STEPS = 3, 12  # 24 videos in batches of 6

@@ -1,0 +1,30 @@
+"""The likeliest classes of a clip or a video, with their probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.errors import UsageError
+
+Named = tuple[tuple[str, float], ...]
+
+
+def likeliest(classes: Sequence[str], probabilities: NDArray[np.float64], top: int) -> Named:
+    """The `top` likeliest classes with their probabilities, most likely first."""
+    best = np.argsort(-probabilities, kind="stable")[:top]
+    return tuple((classes[i], float(probabilities[i])) for i in best)
+
+
+def named_json(classes: Named) -> list[dict[str, Any]]:
+    """Classes with probabilities as JSON values."""
+    return [{"class": name, "probability": probability} for name, probability in classes]
+
+
+def check_top(top: int) -> None:
+    """Raise UsageError unless at least one class is asked for."""
+    if top < 1:
+        raise UsageError(f"top {top}: expected at least 1")
