@@ -167,10 +167,10 @@ def test_a_missing_matplotlib_is_named(tmp_path: Path) -> None:
     assert done.stdout == f"{EnvironmentProblem.__name__} charts need matplotlib: pip install 'r3d-fast[plots]'\n"
 
 
-# The README.
+# The pages.
 
 
-@pytest.mark.parametrize(("page", "brief"), [("README.md", True), ("bench/results/README.md", False)])
+@pytest.mark.parametrize(("page", "brief"), [("docs/speed.md", True), ("bench/results/README.md", False)])
 def test_pages_show_the_committed_results_as_bench_report_prints_them(page: str, brief: bool) -> None:
     root = Path(__file__).resolve().parents[3]
     text = (root / page).read_text(encoding="utf-8")

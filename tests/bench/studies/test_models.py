@@ -12,12 +12,12 @@ from bench.studies.models import PUBLISHED, as_report, main, measure, stored, ta
 from pipelines.errors import EnvironmentProblem
 from r3d_fast.models.architectures import MODELS
 
-README = Path(__file__).resolve().parents[3] / "README.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "models.md"
 
 
-def test_the_readme_has_the_table_as_it_is_now() -> None:
-    assert table(stored()) in README.read_text(encoding="utf-8"), (
-        "run: python -m bench.studies.models --table, and put its table into the README's section on models"
+def test_the_page_of_models_has_the_table_as_it_is_now() -> None:
+    assert table(stored()) in PAGE.read_text(encoding="utf-8"), (
+        "run: python -m bench.studies.models --table, and put its table into docs/models.md"
     )
 
 
