@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pipelines.machine.nvidia import DALI_CODECS, DecoderCaps, can_decode
+from pipelines.machine.nvdec import DALI_CODECS, DecoderCaps, can_decode
 from pipelines.video.bitstream import parse_video_object_layer
 from pipelines.video.record import VideoRecord
 

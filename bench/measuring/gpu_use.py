@@ -5,7 +5,6 @@ What the driver does not tell is absent, with the reason; it is never 0.
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 from collections.abc import Callable
@@ -19,6 +18,8 @@ from pydantic import ConfigDict
 
 from bench.measuring.machine import STRICT
 from pipelines.errors import UsageError
+from pipelines.machine.driver_library import LibraryFailed
+from pipelines.machine.nvidia import pci_bus_id
 
 # NVML's names: TX is what the GPU sends, RX what it receives; throughput is counted over 20 ms, in kB/s. Utilisation is
 # the share of the last 1/6 to 1 s in which the unit had work, however little.
@@ -118,7 +119,10 @@ class GpuSampler:
 
     def _find(self) -> Any:
         """NVML's handle of the GPU. By its place on the bus: NVML counts others than CUDA_VISIBLE_DEVICES shows."""
-        bus_id = _pci_bus_id(self._device)
+        try:
+            bus_id = pci_bus_id(self._device)
+        except LibraryFailed as failed:
+            raise _Absent(failed.problem) from failed
         handle, reason = _ask(self._nvml, self._nvml.nvmlDeviceGetHandleByPciBusId, bus_id)
         if reason:
             raise _Absent(f"NVML finds no GPU at {bus_id}: {reason}")
@@ -186,17 +190,3 @@ def _start_nvml() -> Any:
     if reason:
         raise _Absent(f"NVML can't be used; {reason}")
     return pynvml
-
-
-def _pci_bus_id(device: int) -> str:
-    """Where GPU `device`, as CUDA counts in this process, sits on the PCI bus. Raises _Absent."""
-    try:
-        library = ctypes.CDLL("libcuda.so.1")
-        calls = library.cuInit, library.cuDeviceGet, library.cuDeviceGetPCIBusId
-    except (OSError, AttributeError) as error:
-        raise _Absent(f"libcuda.so.1 can't be used: {error}") from error
-    initialise, get, get_bus_id = calls
-    number, text = ctypes.c_int(), ctypes.create_string_buffer(32)
-    if initialise(0) or get(ctypes.byref(number), device) or get_bus_id(text, len(text), number):
-        raise _Absent(f"CUDA finds no GPU {device}")
-    return text.value.decode(errors="replace")

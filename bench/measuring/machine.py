@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
-import subprocess
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic import ConfigDict
 
-from pipelines.machine.cpus import usable_cpus
+from pipelines.machine.cpus import cpu_name, usable_cpus
+from pipelines.machine.memory import usable_memory
+from pipelines.machine.nvidia import probe_driver
+from pipelines.machine.packages import installed_versions
+from r3d_fast.runs.environment import commit_hash, has_changes
 
 # A figure that was damaged by hand must not load as another figure.
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
@@ -33,7 +35,6 @@ _PACKAGES = (
     "opencv-python-headless",
     "pillow",
 )
-_PATIENCE = 20  # seconds that nvidia-smi or git may take
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,10 @@ class Machine:
 def describe() -> Machine:
     """The machine this runs on."""
     return Machine(
-        cpu=_cpu(),
+        cpu=cpu_name(),
         cpus=usable_cpus(),
-        memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        gpu=_gpu(),
+        memory_gib=round(usable_memory() / 2**30, 1),
+        gpu=gpus_in_words(gpu.name for gpu in probe_driver().gpus),
         os=_system(),
         python=platform.python_version(),
         versions=_versions(),
@@ -71,40 +72,15 @@ def describe() -> Machine:
 def commit(folder: str | Path) -> str:
     """The short hash of the checkout that `folder` is part of, with "+" where a tracked file has changed since.
 
-    Empty where there is no git, no checkout, or where the checkout around the folder doesn't track it, as with a
-    virtual environment inside somebody's project.
+    Empty where there is none; see `commit_hash`.
     """
-    git = ("git", "-C", str(folder))
-    short = _output(*git, "rev-parse", "--short", "HEAD")
-    if not short or not _output(*git, "ls-files", "--", "."):
-        return ""
-    # Untracked files are left out: the results of the run before would make every later run look changed.
-    return short + ("+" if _output(*git, "status", "--porcelain", "--untracked-files=no") else "")
+    short = commit_hash(Path(folder), short=True)
+    return short + "+" * (bool(short) and has_changes(Path(folder)))
 
 
-def _output(*command: str) -> str:
-    """What the command prints; empty where it is missing, fails or hangs."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_PATIENCE, check=False)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return "" if done.returncode else done.stdout.strip()
-
-
-def _cpu() -> str:
-    """The processor's name; where the kernel doesn't say it, as on many ARM machines, the architecture."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    named = re.search(r"^model name\s*:\s*(\S.*)$", text, re.MULTILINE)
-    return " ".join(named[1].split()) if named else platform.processor() or platform.machine() or "unknown"
-
-
-def _gpu() -> str | None:
-    """The GPUs by name, such as "2 x NVIDIA A100"; None where nvidia-smi finds none."""
-    names = _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader").splitlines()
-    counted = Counter(name.strip() for name in names if name.strip())
+def gpus_in_words(names: Iterable[str]) -> str | None:
+    """The names of GPUs in words, such as "2 x NVIDIA A100"; None where there is none."""
+    counted = Counter(names)
     return ", ".join(name if count == 1 else f"{count} x {name}" for name, count in counted.items()) or None
 
 
@@ -122,12 +98,7 @@ def _system() -> str:
 
 def _versions() -> dict[str, str]:
     """The version of each package that is installed, by name."""
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
+    found = installed_versions(_PACKAGES)
     if "av" in found:
         try:
             from av import library_versions

@@ -6,14 +6,14 @@ what was made ahead and leave the contender in the state in which it delivers as
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from time import perf_counter, sleep
 from typing import Any, Protocol
+
+from pipelines.machine.processes import tree_cpu_seconds
 
 WARM_BATCHES = 6  # more than any contender makes ahead
 _REST_SECONDS = 0.1
@@ -102,24 +102,3 @@ class Contender(Protocol):
 
     def close(self) -> None:
         """End its processes."""
-
-
-def tree_cpu_seconds() -> float:
-    """CPU time that this process and all below it have taken so far, of the living ones."""
-    parents: dict[int, list[int]] = {}
-    ticks: dict[int, int] = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
-            except OSError:  # it has just ended
-                continue
-            pid = int(folder.name)
-            parents.setdefault(int(fields[1]), []).append(pid)
-            ticks[pid] = int(fields[11]) + int(fields[12])
-    total, left = 0, [os.getpid()]
-    while left:
-        pid = left.pop()
-        total += ticks.get(pid, 0)
-        left += parents.get(pid, [])
-    return total / os.sysconf("SC_CLK_TCK")

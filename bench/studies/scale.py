@@ -24,6 +24,7 @@ from bench.videos.selection import open_clips
 from bench.videos.synthesis import make_clips
 from pipelines.index.video_index import VideoIndex
 from pipelines.loader import ClipLoader
+from pipelines.machine.processes import open_files, own_memory
 from pipelines.specs import LoaderSpec
 
 Say = Callable[[str], None]
@@ -52,8 +53,8 @@ def soak(data: Path | None, clips: int, workers: int, command: str, say: Say) ->
                 done += len(np.from_dlpack(batch.clips))
                 if done >= len(made) * clips / _SAMPLES:
                     pids = [os.getpid(), *loader.worker_pids]
-                    memory.append([_anonymous_mib(pid) for pid in pids])
-                    files.append([len(os.listdir(f"/proc/{pid}/fd")) for pid in pids])  # noqa: PTH208 - only counted
+                    memory.append([round(own_memory(pid) / 2**20, 2) for pid in pids])
+                    files.append([open_files(pid) for pid in pids])
                     made.append(done)
                     if len(made) % 20 == 0:
                         say(f"{done} of {clips} clips")
@@ -115,12 +116,11 @@ sys.path[:] = json.loads(sys.argv[2])
 from statistics import median
 import numpy as np
 from pipelines import AugmentSpec, ClipSpec, ShardSpec, VideoIndex
+from pipelines.machine.processes import own_memory
 from pipelines.sampler import ClipSampler
 
 def memory():
-    for line in open("/proc/self/status"):
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) / 1024
+    return own_memory() / 2**20
 
 start = memory()
 opening = []
@@ -185,11 +185,3 @@ def _head(kind: str, command: str) -> dict[str, Any]:
     return {
         "kind": kind, "command": command, "commit": commit(Path(__file__).parent), "machine": describe().in_words(),
     }  # fmt: skip
-
-
-def _anonymous_mib(pid: int) -> float:
-    """Memory of a process that belongs to it alone."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return round(int(line.split()[1]) / 1024, 2)
-    return 0.0

@@ -13,7 +13,7 @@ from pipelines.dali.versions import cpu_video_codecs
 from pipelines.dali_limits import DaliLimits, Kind
 from pipelines.errors import R3DFastError
 from pipelines.machine.device import device_number
-from pipelines.machine.nvidia import DALI_CODECS, probe_decoder
+from pipelines.machine.nvdec import DALI_CODECS, probe_decoder
 from pipelines.video.record import VideoRecord
 
 if TYPE_CHECKING:

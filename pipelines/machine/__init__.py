@@ -1,1 +1,1 @@
-"""What this machine has: usable CPUs, the device that clips are made on, the NVIDIA driver and its GPUs."""
+"""What this machine has: usable CPUs and memory, GPUs and their driver, processes, installed packages."""

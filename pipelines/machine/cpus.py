@@ -1,11 +1,14 @@
-"""The CPUs of this machine: how many this process may use, and what they are called."""
+"""The CPUs of this machine: how many this process may use, what they are called and what they can do."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 from contextlib import suppress
 from pathlib import Path
+
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 def usable_cpus(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
@@ -22,9 +25,21 @@ def usable_cpus(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
     return allowed
 
 
-def _cpu_name() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+def cpu_name(cpuinfo: Path = _CPUINFO) -> str:
+    """The processor's name; where the kernel doesn't say it, as on many ARM machines, the architecture."""
+    return _first("model name", cpuinfo) or platform.processor() or platform.machine() or "unknown"
+
+
+def is_amd_with_avx2(cpuinfo: Path = _CPUINFO) -> bool:
+    """Whether the processor is AMD's and has AVX2, the instructions on 256 bits."""
+    return _first("vendor_id", cpuinfo) == "AuthenticAMD" and "avx2" in _first("flags", cpuinfo).split()
+
+
+def _first(key: str, cpuinfo: Path) -> str:
+    """The value of the first line `key : value` of /proc/cpuinfo, its spaces single; empty where there is none."""
+    try:
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    found = re.search(rf"^{key}\s*:\s*(\S.*)$", text, re.MULTILINE)
+    return " ".join(found[1].split()) if found else ""

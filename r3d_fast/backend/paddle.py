@@ -12,14 +12,13 @@ from contextlib import AbstractContextManager, nullcontext, redirect_stderr, sup
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from numpy.typing import NDArray
 
 from pipelines.errors import EnvironmentProblem
-from pipelines.machine.cpus import usable_cpus
+from pipelines.machine.cpus import is_amd_with_avx2, usable_cpus
 
 _THREADS = "R3D_FAST_OMP_NUM_THREADS"  # what we set OMP_NUM_THREADS to
 _CHOSEN_GPU = "FLAGS_selected_gpus"
@@ -75,11 +74,7 @@ def _prepare_cpu() -> bool:
     os.environ.setdefault("KMP_BLOCKTIME", "0")
     # Each graph says at level INFO that it is run.
     os.environ.setdefault("GLOG_minloglevel", "1")
-    try:
-        cpu = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ours
-    if "AuthenticAMD" in cpu and " avx2 " in cpu:
+    if is_amd_with_avx2():
         # The MKL inside Paddle does not use AVX2 on AMD processors otherwise: matrix products three times as fast.
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
     return ours

@@ -15,11 +15,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Literal
 
 from pipelines.errors import ExitCode
-from pipelines.machine.nvidia import DALI_CODECS, Decoder, Driver, container
+from pipelines.machine.container import container
+from pipelines.machine.cpus import cpu_name, usable_cpus
+from pipelines.machine.memory import usable_memory
+from pipelines.machine.nvdec import DALI_CODECS, Decoder
+from pipelines.machine.nvidia import Driver
+from pipelines.machine.packages import installed_version
 from r3d_fast.doctor.probes import DECODERS, PROBES, Facts, Probe, run_probe
 from r3d_fast.download.rar_readers import TO_DO
 from r3d_fast.download.unpacking import describe_readers
@@ -63,12 +67,12 @@ def examine(*, patience_seconds: float = 60.0) -> Diagnosis:
         probes = dict(zip(PROBES, pool.map(lambda name: run_probe(name, patience_seconds), PROBES), strict=True))
     driver, decoder = _asked(probes["driver"])
     paddle, pyav = probes["paddle"], probes["av"]
-    cpus = int(probes["packages"].facts.get("cpus", len(os.sched_getaffinity(0))))
+    cpus = usable_cpus()
     findings: dict[str, _Finding] = {
         "Python": ("ok", f"{platform.python_version()}, r3d-fast {__version__}", ""),
         "system": ("ok", ", ".join(filter(None, (platform.platform(), container()))), ""),
-        "CPU": ("ok", f"{_cpu_name()}, {cpus} usable", ""),
-        "memory": ("ok", f"{_memory_gib():.1f} GiB", ""),
+        "CPU": ("ok", f"{cpu_name()}, {cpus} usable", ""),
+        "memory": ("ok", f"{usable_memory() / 2**30:.1f} GiB", ""),
         "/dev/shm": ("ok", _shared_memory(), ""),
         "open files": _open_files(cpus),
         "packages": _packages(probes["packages"], paddle),
@@ -108,22 +112,6 @@ def as_text(diagnosis: Diagnosis, encoding: str | None = "utf-8") -> str:
     return "\n".join(lines).encode(encoding, "replace").decode(encoding)
 
 
-def _cpu_name() -> str:
-    with suppress(OSError):
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        if named := re.search(r"^model name\s*:\s*(\S.*)$", text, re.MULTILINE):
-            return " ".join(named[1].split())
-    return platform.processor() or platform.machine()
-
-
-def _memory_gib() -> float:
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        with suppress(OSError, ValueError):  # of the container; "max" where there is none
-            limits.append(int(Path("/sys/fs/cgroup", name).read_text()))
-    return min(limits) / 2**30
-
-
 def _shared_memory() -> str:
     size, way = "not there, nor needed", "anonymous memory"
     with suppress(OSError):
@@ -159,17 +147,10 @@ def _needs() -> dict[str, str]:
 
 def _wrong(name: str) -> str:
     """Why the installed version of a package won't do; empty where it will."""
-    version, least = _version(name), _needs().get(name, "0")
+    version, least = installed_version(name), _needs().get(name, "0")
     if not version:
         return f"{name} is not installed"
     return "" if _numbers(version) >= _numbers(least) else f"{name} {version} is older than {least}"
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -183,12 +164,12 @@ def _packages(probe: Probe, paddle: Probe) -> _Finding:
     if wrong:
         line = " ".join(f"'{name}>={needs[name]}'" for name in wrong)
         return "missing", "; ".join(wrong.values()), f"pip install --upgrade {line}"
-    found = ", ".join(f"{name} {_version(name)}" for name in needs)
+    found = ", ".join(f"{name} {installed_version(name)}" for name in needs)
     if probe.error:
         return "missing", f"{found}: {probe.error}", f"pip install --force-reinstall {' '.join(needs)}"
-    version = paddle.facts.get("version") or _version("paddlepaddle-gpu") or _version("paddlepaddle")
-    if version.startswith("2.") and _numbers(_version("numpy")) >= (2,):
-        found = f"numpy {_version('numpy')}, but Paddle {version} was built for NumPy 1"
+    version = paddle.facts.get("version") or installed_version("paddlepaddle-gpu") or installed_version("paddlepaddle")
+    if version.startswith("2.") and _numbers(installed_version("numpy")) >= (2,):
+        found = f"numpy {installed_version('numpy')}, but Paddle {version} was built for NumPy 1"
         return "missing" if paddle.error else "warning", found, "pip install 'numpy<2'"
     return "ok", found, ""
 
@@ -198,7 +179,7 @@ def _pyav(probe: Probe) -> _Finding:
     if wrong := _wrong("av"):
         return "missing", wrong, install
     if probe.error:
-        return "missing", f"av {_version('av')} can't be used: {probe.error}", f"{install} --force-reinstall"
+        return "missing", f"av {installed_version('av')} can't be used: {probe.error}", f"{install} --force-reinstall"
     decoders = probe.facts["decoders"]
     found = f"{probe.facts['version']}, decodes {', '.join(decoders)}"
     if lacking := [codec for codec in DECODERS if codec not in decoders]:
@@ -211,7 +192,7 @@ def _dali(probe: Probe, driver: Driver, *, without_pyav: bool) -> _Finding:
     builds = sorted(name for name in names if re.fullmatch(r"nvidia-dali(-nightly|-weekly)?-cuda\d{3}", name))
     extra = "cpu" if not driver.gpus else "cuda12" if driver.cuda >= (12, 0) else "cuda11"
     change = f"pip uninstall -y {' '.join(builds)} && " * bool(builds) + f"pip install 'r3d-fast[{extra}]'"
-    named = ", ".join(f"{name} {_version(name)}" for name in builds) or "DALI"
+    named = ", ".join(f"{name} {installed_version(name)}" for name in builds) or "DALI"
     untried = without_pyav and "version" in probe.facts
     if probe.error and not untried:
         return "missing", _trouble(named, bool(builds), probe.error), change
@@ -231,8 +212,8 @@ def _trouble(named: str, installed: bool, error: str) -> str:
 
 
 def _paddle(probe: Probe, driver: Driver) -> _Finding:
-    wheels = [name for name in ("paddlepaddle", "paddlepaddle-gpu") if _version(name)]
-    named = ", ".join(f"{name} {_version(name)}" for name in wheels) or "Paddle"
+    wheels = [name for name in ("paddlepaddle", "paddlepaddle-gpu") if installed_version(name)]
+    named = ", ".join(f"{name} {installed_version(name)}" for name in wheels) or "Paddle"
     install, facts = _paddle_line(driver), probe.facts
     change = f"pip uninstall -y {' '.join(wheels)}\n{install}" if wheels else install
     if "libgomp" in probe.error:
@@ -308,5 +289,9 @@ def _archives() -> _Finding:
 
 
 def _plots() -> _Finding:
-    found = [f"{name} {version}" for name in ("matplotlib", "visualdl") if (version := _version(name))]
-    return "ok", ", ".join(found) or "none; optional", "" if _version("matplotlib") else "pip install 'r3d-fast[plots]'"
+    found = [f"{name} {version}" for name in ("matplotlib", "visualdl") if (version := installed_version(name))]
+    return (
+        "ok",
+        ", ".join(found) or "none; optional",
+        "" if installed_version("matplotlib") else "pip install 'r3d-fast[plots]'",
+    )

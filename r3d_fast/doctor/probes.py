@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from typing import Any
 
-from pipelines.machine.nvidia import probe_decoder, probe_driver
+from pipelines.machine.nvdec import probe_decoder
+from pipelines.machine.nvidia import probe_driver
 
 Facts = dict[str, Any]
 
@@ -67,10 +68,7 @@ def probe(name: str) -> None:
 
 
 def _try_packages() -> None:
-    from pipelines.machine.cpus import usable_cpus  # imports NumPy
-
-    _say(cpus=usable_cpus())
-    for name in ("pydantic", "rich", "safetensors", "yaml"):
+    for name in ("numpy", "pydantic", "rich", "safetensors", "yaml"):
         import_module(name)
 
 

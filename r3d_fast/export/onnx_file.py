@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pipelines.errors import EnvironmentProblem
+from pipelines.machine.packages import installed_version
 from r3d_fast.backend.paddle import import_paddle
 from r3d_fast.export.manifest import FEATURES, INPUT, LOGITS
 from r3d_fast.export.onnx_conversion import OPSET
@@ -94,10 +94,5 @@ def _reason(said: str, code: int) -> str:
 
 
 def _versions() -> str:
-    found = []
-    for name in ("paddle2onnx", "onnx"):
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:  # there without its metadata
-            found.append(name)
+    found = [f"{name} {installed_version(name)}".strip() for name in ("paddle2onnx", "onnx")]
     return f" ({', '.join(found)}, Paddle {import_paddle().__version__}, opset {OPSET})"

@@ -32,6 +32,10 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
     *value = attribute == 75 ? ARCH / 10 : attribute == 76 ? ARCH % 10 : -1;
     return device == 40 ? 0 : 101;
 }
+int cuDeviceGetPCIBusId(char *text, int length, int device) {
+    snprintf(text, length, "0000:0%d:00.0", device - 40);
+    return 0;
+}
 int cuGetErrorName(int code, const char **name) { *name = "CUDA_ERROR_FAKE"; return 0; }
 #ifndef OLD
 int cuDevicePrimaryCtxRetain(void **context, int device) { retained++; *context = &retained; return 0; }

@@ -16,7 +16,7 @@ from pipelines.dali_limits import DaliLimits, Kind, refused_profile
 from pipelines.errors import EnvironmentProblem, UsageError
 from pipelines.index.video_index import VideoIndex
 from pipelines.loader import ClipLoader
-from pipelines.machine.nvidia import DecoderCaps
+from pipelines.machine.nvdec import DecoderCaps
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec
 from pipelines.video.bitstream import parse_video_object_layer
 from pipelines.video.record import VideoRecord

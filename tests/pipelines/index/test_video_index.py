@@ -16,7 +16,6 @@ import pytest
 from pipelines.errors import IndexFileError, UsageError
 from pipelines.index.probe_pool import probe_all
 from pipelines.index.video_index import VideoIndex, find_index
-from pipelines.machine.cpus import usable_cpus
 from pipelines.video.record import VideoRecord
 
 REPO = Path(__file__).resolve().parents[3]
@@ -206,24 +205,3 @@ def test_many_files_come_back_in_order_from_many_processes(tmp_path: Path) -> No
             shutil.copy(source, tmp_path / names[-1])
     results = list(probe_all(names, tmp_path, workers=2))
     assert [r.num_frames for r in results if isinstance(r, VideoRecord)] == [int(n.split("-")[0]) for n in names]
-
-
-@pytest.mark.parametrize(
-    ("files", "share"),
-    [
-        ({}, 1000),
-        ({"cpu.max": "max 100000\n"}, 1000),
-        ({"cpu.max": "100000 100000\n"}, 1),
-        ({"cpu.max": "150000 100000\n"}, 2),
-        ({"cpu.max": "1000 100000\n"}, 1),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1000),
-        ({"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1),
-        ({"cpu.max": "nonsense"}, 1000),
-    ],
-    ids=str,
-)
-def test_usable_cpus_are_those_of_the_container(tmp_path: Path, files: dict[str, str], share: int) -> None:
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert usable_cpus(tmp_path) == min(share, len(os.sched_getaffinity(0)))

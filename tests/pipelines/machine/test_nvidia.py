@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 from stand_ins import cuda, cuvid, python
 
-from pipelines.machine.nvidia import DecoderCaps, Driver, Gpu, can_decode, cards_on_bus, container, driver_version
+from pipelines.machine.container import container
+from pipelines.machine.nvidia import Driver, Gpu, cards_on_bus, driver_version
 
 PROBE = """
 import ctypes, json
 from dataclasses import asdict
-from pipelines.machine.nvidia import probe_decoder, probe_driver
+from pipelines.machine.nvdec import probe_decoder
+from pipelines.machine.nvidia import probe_driver
 answer = [asdict(probe_driver()), asdict(probe_decoder())]
 try: answer.append(ctypes.CDLL("libcuda.so.1").fake_contexts())
 except (OSError, AttributeError): answer.append(None)
@@ -81,32 +83,6 @@ def test_libraries_of_the_driver_that_lack_something(tmp_path: Path) -> None:
     assert decoder["problem"] == driver["problem"]
 
 
-def caps(codec: str, bit_depth: int = 8, least: int = 48, most: int = 4096, blocks: int = 65536) -> DecoderCaps:
-    return DecoderCaps(codec, "4:2:0", bit_depth, 1, least, least, most, most, blocks)
-
-
-@pytest.mark.parametrize(
-    ("codec", "bit_depth", "chroma", "width", "height", "reason"),
-    [
-        ("mpeg4", 8, "4:2:0", 320, 240, ""),
-        ("mpeg4", 8, "4:2:0", 1920, 1080, ""),
-        ("mpeg4", 8, "4:2:0", 2032, 2032, "mpeg4 of 2032x2032, 16129 macroblocks: NVDEC takes up to 8192"),
-        ("mpeg4", 8, "4:2:0", 2048, 320, "mpeg4 of 2048x320: NVDEC takes up to 2032x2032"),
-        ("mpeg4", 8, "4:2:0", 320, 2048, "mpeg4 of 320x2048: NVDEC takes up to 2032x2032"),
-        ("wmv3", 8, "4:2:0", 320, 240, ""),
-        ("hevc", 10, "4:2:0", 1920, 1080, ""),
-        ("hevc", 12, "4:2:0", 1920, 1080, "hevc of 4:2:0 12 bit: NVDEC takes 4:2:0 8 bit, 4:2:0 10 bit"),
-        ("hevc", 8, "4:4:4", 1920, 1080, "hevc of 4:4:4 8 bit: NVDEC takes 4:2:0 8 bit, 4:2:0 10 bit"),
-        ("hevc", 8, "4:2:0", 144, 128, "hevc of 144x128: NVDEC takes 144x144 or more"),
-        ("av1", 8, "4:2:0", 320, 240, "no av1 on this GPU's NVDEC"),
-        ("msmpeg4v3", 8, "4:2:0", 320, 240, "no msmpeg4v3 on this GPU's NVDEC"),
-    ],
-)
-def test_can_decode(codec: str, bit_depth: int, chroma: str, width: int, height: int, reason: str) -> None:
-    card = [caps("mpeg4", most=2032, blocks=8192), caps("vc1"), caps("hevc", 8, 144), caps("hevc", 10, 144)]
-    assert can_decode(card, codec, bit_depth, chroma, width, height) == reason
-
-
 @pytest.mark.parametrize(
     ("arch", "driver", "cuda", "archs", "reason"),
     [
@@ -125,19 +101,6 @@ def test_misfits(arch: int, driver: tuple[int, int], cuda: int, archs: tuple[int
     assert Driver("", driver, (), "", "").misfit(cuda, archs) == ""
 
 
-def test_where_this_runs(tmp_path: Path) -> None:
-    assert container(root=tmp_path, environment={}) == ""
-    assert container(root=tmp_path, environment={"KUBERNETES_SERVICE_HOST": "10.0.0.1"}) == "Kubernetes"
-    assert container(root=tmp_path, environment={"APPTAINER_CONTAINER": "x.sif"}) == "Apptainer"
-    assert container(root=tmp_path, environment={"container": "lxc"}) == "lxc"
-    (tmp_path / "proc" / "1").mkdir(parents=True)
-    (tmp_path / "proc" / "1" / "cgroup").write_text("12:cpu:/docker/0123\n", encoding="utf-8")
-    assert container(root=tmp_path, environment={}) == "Docker"
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / ".containerenv").touch()
-    assert container(root=tmp_path, environment={}) == "Podman"
-
-
 def test_cards_and_driver_versions(tmp_path: Path) -> None:
     for name, vendor, kind in (("a", "0x10de", "0x030200"), ("b", "0x10de", "0x040300"), ("c", "0x8086", "0x030000")):
         (tmp_path / name).mkdir()
@@ -148,3 +111,14 @@ def test_cards_and_driver_versions(tmp_path: Path) -> None:
         text = f"NVRM version: {kind} 560.35.03  Fri Aug 16 21:39:15 UTC 2024\nGCC version:  gcc version 12.3.0\n"
         (tmp_path / "version").write_text(text, encoding="utf-8")
         assert driver_version(proc=tmp_path / "version") == "560.35.03"
+
+
+def test_where_a_gpu_sits_on_the_bus(tmp_path: Path) -> None:
+    cuda(tmp_path)
+    code = (
+        "import json; from pipelines.machine.driver_library import LibraryFailed\n"
+        "from pipelines.machine.nvidia import pci_bus_id\n"
+        "def found(index):\n try: return pci_bus_id(index)\n except LibraryFailed as failed: return failed.problem\n"
+        "print(json.dumps([found(0), found(7)]))"
+    )
+    assert python(code, libraries=tmp_path)[:2] == ["0000:00:00.0", "CUDA finds no GPU 7"]

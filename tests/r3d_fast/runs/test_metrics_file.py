@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import ctypes
 import io
 import json
 import resource
@@ -17,12 +16,10 @@ from runs import each_checkpoint
 
 from pipelines.errors import UsageError
 from pipelines.index.video_index import VideoIndex
-from pipelines.machine import nvidia
 from r3d_fast import train as train_function
 from r3d_fast.console import Progress
 from r3d_fast.errors import ConfigError
 from r3d_fast.runs.curves import ScalarLogs
-from r3d_fast.runs.environment import environment
 from r3d_fast.runs.folder import RunFolder
 from r3d_fast.runs.metrics_file import MetricsFile
 
@@ -219,12 +216,6 @@ def test_a_backend_that_is_missing_or_fails_is_left_out_and_said_once(
 def test_an_unknown_backend_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match=r"train\.log_to.*'visualdl' or 'tensorboard'"):
         tiny.load_config("demo", ["train.log_to=[wandb]"])
-
-
-def test_the_environment_names_gpu_and_driver(v100: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert {"versions", "cpu", "cpus", "gpus", "driver", "commit", "command"} <= environment().keys()
-    monkeypatch.setattr(nvidia, "_load", lambda name: ctypes.CDLL(str(v100 / name)))
-    assert environment()["gpus"] == ["Tesla V100"]
 
 
 def test_what_an_earlier_part_of_a_run_ran_on_stays(tmp_path: Path) -> None:

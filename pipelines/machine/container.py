@@ -1,0 +1,41 @@
+"""The kind of container this runs in, and how it is given the NVIDIA driver's libraries."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+_VIDEO = "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
+_START_AGAIN = {
+    "": "install NVIDIA's driver",
+    "Apptainer": f"start the container with --nv and --env {_VIDEO}",
+    "Kubernetes": f"ask for nvidia.com/gpu in the pod's resources, and set {_VIDEO} in its environment",
+}
+
+
+def container(*, root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> str:
+    """The kind of container this runs in, such as "Docker"; empty outside of one."""
+    if "KUBERNETES_SERVICE_HOST" in environment:
+        return "Kubernetes"
+    if "APPTAINER_CONTAINER" in environment or "SINGULARITY_CONTAINER" in environment:
+        return "Apptainer"
+    for mark, kind in ((".dockerenv", "Docker"), ("run/.containerenv", "Podman")):
+        if (root / mark).exists():
+            return kind
+    try:
+        groups = (root / "proc/1/cgroup").read_text(errors="replace")
+    except OSError:
+        groups = ""
+    for word, kind in (("kubepods", "Kubernetes"), ("docker", "Docker"), ("libpod", "Podman"), ("lxc", "LXC")):
+        if word in groups:
+            return kind
+    return environment.get("container", "")
+
+
+def driver_remedy(outside: str) -> str:
+    """How to get a driver's library into this container, or what to do outside of one."""
+    kind = container()
+    if not kind and outside:
+        return outside
+    return _START_AGAIN.get(kind, f"start the container with --gpus all -e {_VIDEO}")

@@ -1,0 +1,87 @@
+"""The driver's own libraries, called by ctypes: what a call that failed means, and what to do about it."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+SUCCESS = 0
+# CUresult of cuda.h: (what it means, what to do).
+MEANINGS = {
+    2: ("out of GPU memory", "end what else uses the GPU"),
+    34: ("a CUDA toolkit's stub of libcuda.so.1 is found first", "take the stubs folder out of LD_LIBRARY_PATH"),
+    46: ("another process holds the GPU alone", "end it, or choose another GPU with CUDA_VISIBLE_DEVICES"),
+    100: ("no GPU is visible", "see what nvidia-smi says, and what CUDA_VISIBLE_DEVICES is set to"),
+    101: ("CUDA_VISIBLE_DEVICES names no GPU that is there", "set it to one that nvidia-smi lists"),
+    802: ("the GPUs are not ready", "start nvidia-fabricmanager"),
+    803: ("the kernel's driver and libcuda.so.1 differ in version", "reboot; a container: start it again"),
+    804: ("libcuda.so.1 is a compatibility one, not for this GPU", "take cuda-compat out of LD_LIBRARY_PATH"),
+}
+_UNKNOWN = "see what nvidia-smi says; reboot, or install the driver again"
+
+
+class LibraryFailed(Exception):
+    """A library or a call that did not work, in words, and what to do about it."""
+
+    def __init__(self, problem: str, to_do: str) -> None:
+        super().__init__(problem)
+        self.problem, self.to_do = problem, to_do
+
+
+class LibraryNotThere(LibraryFailed):
+    """A library that is nowhere to be found."""
+
+
+def load_library(name: str) -> ctypes.CDLL:
+    """The shared library `name`. Raises LibraryNotThere, or LibraryFailed where it is there and can't be loaded."""
+    try:
+        return ctypes.CDLL(name)
+    except OSError as error:
+        if str(error).startswith(f"{name}: cannot open shared object file: No such file"):
+            raise LibraryNotThere(f"{name} is not there", "") from error
+        raise LibraryFailed(f"{name} can't be loaded: {error}", _UNKNOWN) from error
+
+
+def function_of(library: ctypes.CDLL, names: list[str]) -> Callable[..., int]:
+    """The first of `names` that the library has. Raises LibraryFailed where it has none of them."""
+    for name in names:
+        function: Callable[..., int] | None = getattr(library, name, None)
+        if function is not None:
+            return function
+    raise LibraryFailed(f"the driver is too old: it has no {names[0]}", "install a newer NVIDIA driver")
+
+
+def call(library: ctypes.CDLL, names: list[str], *arguments: Any) -> None:
+    """Call the first of `names` that the library has. Raises LibraryFailed where it answers with an error."""
+    code = function_of(library, names)(*arguments)
+    if code != SUCCESS:
+        raise LibraryFailed(f"{names[0]}: {meaning_of(library, code)}", MEANINGS.get(code, ("", _UNKNOWN))[1])
+
+
+def meaning_of(library: ctypes.CDLL, code: int) -> str:
+    """What the CUresult `code` means, in words, with the driver's own name for it."""
+    name = ctypes.c_char_p()
+    get_name = getattr(library, "cuGetErrorName", None)
+    if get_name is None or get_name(code, ctypes.byref(name)) != SUCCESS or not name.value:
+        name.value = f"CUDA error {code}".encode()
+    shown = (name.value or b"").decode(errors="replace")
+    return f"{MEANINGS[code][0]} ({shown})" if code in MEANINGS else shown
+
+
+@contextmanager
+def primary_context(library: ctypes.CDLL, index: int) -> Iterator[None]:
+    """The primary context of a GPU, current inside: the one that DALI and Paddle use too, so it costs them nothing."""
+    device, context, popped = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
+    call(library, ["cuInit"], 0)
+    call(library, ["cuDeviceGet"], ctypes.byref(device), index)
+    call(library, ["cuDevicePrimaryCtxRetain"], ctypes.byref(context), device)
+    try:
+        call(library, ["cuCtxPushCurrent_v2"], context)
+        try:
+            yield
+        finally:
+            call(library, ["cuCtxPopCurrent_v2"], ctypes.byref(popped))
+    finally:
+        call(library, ["cuDevicePrimaryCtxRelease_v2", "cuDevicePrimaryCtxRelease"], device)
