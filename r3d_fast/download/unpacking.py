@@ -13,17 +13,22 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import rarfile
 
 from pipelines.datasets.lists import first_ten, shown
 from pipelines.errors import DataError, EnvironmentProblem, R3DFastError
-from r3d_fast.download.rar import Member, is_rar, read_members
-from r3d_fast.download.rar_readers import LIBRARY, TO_DO, described, rar_readers, unpack_stored, unpack_with
+from r3d_fast.download.rar import Member, is_rar, open_rar, read_members
+from r3d_fast.download.rar_readers import LIBRARY, TO_DO, described, rar_readers, unpack_with
 
 OnProgress = Callable[[int, int], None]
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SPARE_BYTES = 64 * 2**20  # left free on a disk, for what files take beyond their bytes
 _CHUNK = 2**20
 _UNPACKING = ".unpacking"
+# What reading a member of a damaged archive may raise.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, rarfile.Error)
 
 
 def unpack(
@@ -53,7 +58,8 @@ def unpack(
         try:
             if is_zip:
                 temporary.mkdir()
-                _unpack_zip(archive, temporary, _counting(on_file, len(members)))
+                with zipfile.ZipFile(archive) as file:
+                    _unpack_members(archive, file, members, temporary, _counting(on_file, len(members)))
             else:
                 _unpack_rar(archive, members, temporary, readers, on_file)
             inner = temporary / strip if strip and [path.name for path in temporary.iterdir()] == [strip] else temporary
@@ -147,19 +153,21 @@ def _zip_member(archive: Path, item: zipfile.ZipInfo) -> Member:
     return Member(item.orig_filename.replace("\\", "/"), kind, item.file_size, item.CRC)
 
 
-def _unpack_zip(archive: Path, folder: Path, on_file: Callable[[], None]) -> None:
+def _unpack_members(
+    archive: Path, file: Any, members: Sequence[Member], folder: Path, on_file: Callable[[], None]
+) -> None:
+    """Copy what the ZipFile or RarFile `file` has, `members`, into `folder`; both compare the checksums."""
     try:
-        with zipfile.ZipFile(archive) as file:
-            for item in file.infolist():
-                path = folder / item.orig_filename.replace("\\", "/")
-                if item.is_dir():
-                    path.mkdir(parents=True, exist_ok=True)
-                else:
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    with file.open(item) as source, path.open("xb") as target:
-                        shutil.copyfileobj(source, target, _CHUNK)
-                on_file()
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        for member, item in zip(members, file.infolist(), strict=True):
+            path = folder / member.name
+            if member.kind == "folder":
+                path.mkdir(parents=True, exist_ok=True)
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with file.open(item) as source, path.open("xb") as target:
+                    shutil.copyfileobj(source, target, _CHUNK)
+            on_file()
+    except _DAMAGE as error:
         raise DataError(f"{archive}: the archive is damaged: {error}; download it again") from error
 
 
@@ -169,7 +177,7 @@ def _unpack_rar(
     """Unpack by the first reader that can. Raises EnvironmentProblem where there is none, else what each one said."""
     if readers is None and all(member.is_stored or member.kind == "folder" for member in members):
         folder.mkdir()
-        unpack_stored(archive, members, folder, _counting(on_file, len(members)))
+        _unpack_members(archive, open_rar(archive), members, folder, _counting(on_file, len(members)))
         return
     readers = rar_readers() if readers is None else readers
     if not readers:

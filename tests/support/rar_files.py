@@ -36,7 +36,7 @@ def folder(name: str) -> Stored:
 
 def rar4(*members: Stored, volume: bool = False, headers_encrypted: bool = False, end: bool = True) -> bytes:
     """An archive of version 4; names with "\\0" as they are, others in the form that RAR gives them."""
-    out = b"Rar!\x1a\x07\0" + _block4(0x73, volume | headers_encrypted << 7, b"\0" * 6)
+    out = b"Rar!\x1a\x07\0" + block4(0x73, volume | headers_encrypted << 7, b"\0" * 6)
     for member in members:
         name = member.name.replace("/", "\\").encode()
         flags = 0x8000 | (0xE0 if stat.S_ISDIR(member.mode) else 0) | member.encrypted << 2
@@ -48,8 +48,8 @@ def rar4(*members: Stored, volume: bool = False, headers_encrypted: bool = False
         body = struct.pack(
             "<IIBIIBBHI", len(member.data), len(member.data), 3, crc, 0x5A6B7C8D, 20, 0x30, len(name), member.mode
         )
-        out += _block4(0x74, flags, body + name) + member.data
-    return out + (_block4(0x7B, 0x4000, b"") if end else b"")
+        out += block4(0x74, flags, body + name) + member.data
+    return out + (block4(0x7B, 0x4000, b"") if end else b"")
 
 
 def rar5(*members: Stored, volume: bool = False, headers_encrypted: bool = False, end: bool = True) -> bytes:
@@ -74,7 +74,8 @@ def rar5(*members: Stored, volume: bool = False, headers_encrypted: bool = False
     return out + (_block5(5, _number(0)) if end else b"")
 
 
-def _block4(kind: int, flags: int, body: bytes) -> bytes:
+def block4(kind: int, flags: int, body: bytes) -> bytes:
+    """A header of version 4 with its checksum."""
     rest = struct.pack("<BHH", kind, flags, 7 + len(body)) + body
     return struct.pack("<H", zlib.crc32(rest) & 0xFFFF) + rest
 

@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from rar_files import PACKED, Stored, folder, packed_text, rar4, rar5
+from rar_files import PACKED, Stored, block4, folder, packed_text, rar4, rar5
 
 from pipelines.errors import DataError, EnvironmentProblem
 from r3d_fast.download.rar import read_members
@@ -55,10 +55,31 @@ def test_names_that_rar_4_shortens(tmp_path: Path) -> None:
     plain, encoded = b"a?b-cdefgh.avi", b"\x04" + b"\x1b" + b"a" + b"\x34" + b"\x2d\x4e" + b"\x00" + b"\xc0" + b"\x07"
     name = plain + b"\0" + encoded
     body = struct.pack("<IIBIIBBHI", 1, 1, 3, zlib.crc32(b"x"), 0, 29, 0x30, len(name), stat.S_IFREG | 0o644) + name
-    rest = struct.pack("<BHH", 0x74, 0x8200, 7 + len(body)) + body
-    archive = rar4(end=False) + struct.pack("<H", zlib.crc32(rest) & 0xFFFF) + rest + b"x"
+    archive = rar4(end=False) + block4(0x74, 0x8200, body) + b"x"
     (member,) = read_members(saved(tmp_path / "a.rar", archive))
     assert member.name == "a\u0434\u4e2d-cdefgh.avi"
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    name = "Caf\u00e9 1.avi".encode("cp1252")
+    body = struct.pack("<IIBIIBBHI", 1, 1, 2, zlib.crc32(b"x"), 0, 29, 0x30, len(name), 0x20) + name
+    archive = rar4(end=False) + block4(0x74, 0x8000, body) + b"x"
+    assert [m.name for m in read_members(saved(tmp_path / "a.rar", archive))] == ["Caf\u00e9 1.avi"]
+
+
+def test_a_packed_comment_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")  # no tool that could unpack it
+    comment = struct.pack("<IIBIIBBHI", 4, 9, 3, 0, 0, 29, 0x33, 3, 0) + b"CMT"
+    archive = rar4(end=False) + block4(0x7A, 0x8000, comment) + b"four" + rar4(FILES[1])[20:]
+    assert unpack(saved(tmp_path / "a.rar", archive), tmp_path / "v") == 1
+
+
+def test_a_file_that_goes_on_in_another_volume(tmp_path: Path) -> None:
+    for flags in (0x8001, 0x8002):
+        body = struct.pack("<IIBIIBBHI", 1, 1, 2, zlib.crc32(b"x"), 0, 29, 0x30, 1, 0x20) + b"a"
+        archive = rar4(end=False) + block4(0x74, flags, body) + b"x"
+        with pytest.raises(DataError, match=r"a\.rar: a file goes on in another volume"):
+            read_members(saved(tmp_path / "a.rar", archive))
 
 
 def test_a_rar_that_ends_with_a_zip(tmp_path: Path) -> None:
@@ -178,8 +199,10 @@ def test_devices_and_zero_bytes_are_refused(tmp_path: Path) -> None:
         for write in (rar4, rar5):
             with pytest.raises(DataError, match=rf"\({why}\)"):
                 unpack(saved(tmp_path / "a.rar", write(FILES[1], member)), tmp_path / "v")
-    with pytest.raises(DataError, match=r"\(a zero byte\)"):
-        unpack(saved(tmp_path / "a.rar", rar5(FILES[1], Stored("a\0b", b"x"))), tmp_path / "v")
+    for name in ("a\0b", "a\0a", f"{'a' * 200}\0b"):
+        for write in (rar4, rar5):
+            with pytest.raises(DataError, match=r"\(a zero byte\)"):
+                unpack(saved(tmp_path / "a.rar", write(FILES[1], Stored(name, b"x"))), tmp_path / "v")
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -196,7 +219,7 @@ def test_archives_that_can_not_be_used(tmp_path: Path, name: str) -> None:
         (write(Stored("a/b", b"x"), Stored("a", b"x")), "is there twice"),
         (whole[: len(whole) // 2], "cut short or damaged"),
         (whole[:30], "cut short or damaged"),
-        (whole[:25] + b"\xff" + whole[26:], "does not have its checksum"),
+        (whole[:25] + b"\xff" + whole[26:], "cut short or damaged: Header CRC error"),
         (b"", "not a RAR archive"),
         (b"<html>not found</html>", "not a RAR archive"),
     ):
