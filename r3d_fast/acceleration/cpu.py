@@ -21,13 +21,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from r3d_fast.backend.paddle import cpu_threads, import_paddle, new_parameter, older_graphs, restore_threads, use_onednn
-
-import_paddle()  # what has to be said to Paddle before it is imported comes first
-
-import paddle  # noqa: E402
-
-from r3d_fast.acceleration.tracing import Forward, twin_backbone, warn_plain  # noqa: E402
+from r3d_fast.acceleration.tracing import Forward, twin_backbone, warn_plain
+from r3d_fast.backend.layers import paddle
+from r3d_fast.backend.paddle import cpu_threads, new_parameter, older_graphs, restore_threads, use_onednn
 
 Both = Callable[[Any], tuple[Any, Any]]  # clips -> logits float32 [N, C], features float32 [N, F]
 
@@ -239,21 +235,19 @@ class _Evaluated(paddle.nn.Layer):  # type: ignore[misc]
 
 def _compile(model: Any, shape: tuple[int, ...]) -> Both:
     """`model`'s graph for clips of `shape`, through Paddle's inference engine."""
-    from paddle import inference
-
     was_training = model.training
     try:
         with tempfile.TemporaryDirectory(prefix="r3d-fast-") as folder, older_graphs():
             path = Path(folder) / "model"
             spec = paddle.static.InputSpec([None, *shape], "float32", "clips")
             paddle.jit.save(_Evaluated(model), str(path), input_spec=[spec])
-            config = inference.Config(f"{path}.pdmodel", f"{path}.pdiparams")
+            config = paddle.inference.Config(f"{path}.pdmodel", f"{path}.pdiparams")
             config.disable_gpu()
             config.disable_glog_info()
             config.enable_memory_optim()
             config.set_cpu_math_library_num_threads(cpu_threads())
             use_onednn(config)
-            predictor = inference.create_predictor(config)
+            predictor = paddle.inference.create_predictor(config)
     finally:
         if was_training:
             model.train()

@@ -14,14 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from r3d_fast.backend.paddle import import_paddle, is_out_of_memory, without_autocast
-
-import_paddle()  # what has to be said to Paddle before it is imported comes first
-
-import paddle  # noqa: E402
-from paddle.nn import functional as F  # noqa: E402
-
-from r3d_fast.acceleration.tracing import Forward, twin_backbone, warn_plain  # noqa: E402
+from r3d_fast.acceleration.tracing import Forward, twin_backbone, warn_plain
+from r3d_fast.backend.layers import F, paddle
+from r3d_fast.backend.paddle import is_out_of_memory, without_autocast
 
 # The space in which an algorithm may work. Paddle's default is 512; this is what it names beside the search in its
 # settings for mixed precision (AMP_RELATED_FLAGS_SETTING of paddle.amp.auto_cast, 2.6.2 and 3.3.1).

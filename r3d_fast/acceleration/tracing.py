@@ -6,13 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from r3d_fast.backend.paddle import import_paddle
-
-import_paddle()  # what has to be said to Paddle before it is imported comes first
-
-import paddle  # noqa: E402
-
-from r3d_fast.models.classifier import Architecture  # noqa: E402
+from r3d_fast.backend.layers import paddle
+from r3d_fast.models.classifier import Architecture
 
 Forward = Callable[[Any], Any]
 

@@ -166,10 +166,9 @@ class Engine:
 
     def _warmed(self) -> Any:
         """A predictor after its first run, in which Paddle prints to stdout and stderr by itself."""
-        from paddle import inference
-
         with native_output_hidden():
-            predictor = inference.create_predictor(engine_config(self.folder, self.about, self.device, self.tensorrt))
+            config = engine_config(self.folder, self.about, self.device, self.tensorrt)
+            predictor = import_paddle().inference.create_predictor(config)
             self._predictor = predictor
             self._run_piece(np.zeros((1, *self.about.inputs[0].shape[1:]), np.float32))
         return predictor
@@ -177,9 +176,7 @@ class Engine:
 
 def engine_config(folder: Path, about: Exported, device: str, tensorrt: bool) -> Any:
     """Paddle's inference config for the model in `folder`."""
-    import_paddle()
-    from paddle import inference
-
+    inference = import_paddle().inference
     config = inference.Config(str(folder / about.program), str(folder / PARAMETERS))
     config.disable_glog_info()
     if device == "cpu":

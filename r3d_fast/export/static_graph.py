@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.errors import EnvironmentProblem
+from r3d_fast.backend.layers import paddle
 from r3d_fast.backend.native_output import native_output_hidden
-from r3d_fast.backend.paddle import has_newer_graphs, import_paddle, older_graphs
+from r3d_fast.backend.paddle import has_newer_graphs, older_graphs
 from r3d_fast.export.manifest import INPUT, PARAMETERS, Program
-
-import_paddle()  # what has to be said to Paddle before it is imported comes first
-
-import paddle  # noqa: E402
 
 _NAME = "model"
 _TYPES = {"fp16": "Half", "bf16": "Bfloat16"}
@@ -50,14 +47,12 @@ def save_half(folder: Path, program: Program, precision: Literal["fp16", "bf16"]
 
     Inputs and outputs stay float32. Raises EnvironmentProblem where Paddle left it as it was, as its CPU build does.
     """
-    from paddle import inference
-
     half = folder / "half"
     half.mkdir()
     with native_output_hidden():
-        inference.convert_to_mixed_precision(
+        paddle.inference.convert_to_mixed_precision(
             str(folder / program), str(folder / PARAMETERS), str(half / program), str(half / PARAMETERS),
-            getattr(inference.PrecisionType, _TYPES[precision]), inference.PlaceType.GPU, True,
+            getattr(paddle.inference.PrecisionType, _TYPES[precision]), paddle.inference.PlaceType.GPU, True,
         )  # fmt: skip
     before, after = ((place / PARAMETERS).stat().st_size for place in (folder, half))
     if after > 0.75 * before:

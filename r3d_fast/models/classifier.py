@@ -7,14 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from r3d_fast.backend.paddle import import_paddle
-
-import_paddle()  # what has to be said to Paddle before it is imported comes first
-
-import paddle  # noqa: E402
-from paddle import nn  # noqa: E402
-from paddle.nn import functional as F  # noqa: E402
-from paddle.nn.initializer import Constant, Normal, Uniform, XavierUniform  # noqa: E402
+from r3d_fast.backend.layers import F, nn, paddle
 
 Size = int | tuple[int, int, int]
 
@@ -75,8 +68,8 @@ class Architecture(ABC):
             stride=stride,
             padding=padding,
             groups=groups,
-            weight_attr=paddle.ParamAttr(initializer=Normal(0.0, math.sqrt(2 / fan))),
-            bias_attr=paddle.ParamAttr(initializer=Constant(0.0)) if bias else False,
+            weight_attr=paddle.ParamAttr(initializer=nn.initializer.Normal(0.0, math.sqrt(2 / fan))),
+            bias_attr=paddle.ParamAttr(initializer=nn.initializer.Constant(0.0)) if bias else False,
             data_format=self.data_format,
         )
 
@@ -158,12 +151,12 @@ class Head(nn.Layer):  # type: ignore[misc]
         self.axes = architecture.other_axes
         self.dropout = nn.Dropout(dropout)
         if architecture.init == "fan_in":
-            weight, bias = XavierUniform(), Constant(0.0)
+            weight, bias = nn.initializer.XavierUniform(), nn.initializer.Constant(0.0)
         else:
             # What the paper's code leaves to its framework: U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for both (PyTorch's
             # nn.Linear). Named here in full, so that no default of Paddle's takes part.
             bound = 1 / math.sqrt(features)
-            weight, bias = Uniform(-bound, bound), Uniform(-bound, bound)
+            weight, bias = nn.initializer.Uniform(-bound, bound), nn.initializer.Uniform(-bound, bound)
         self.fc = nn.Linear(
             features,
             num_classes,

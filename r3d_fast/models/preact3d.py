@@ -9,14 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from r3d_fast.backend.paddle import import_paddle
-
-import_paddle()  # what has to be said to Paddle before it is imported comes first
-
-from paddle import nn  # noqa: E402
-
-from r3d_fast.models.classifier import NormConv  # noqa: E402
-from r3d_fast.models.resnet3d import ResNet  # noqa: E402
+from r3d_fast.backend.layers import nn
+from r3d_fast.models.classifier import NormConv
+from r3d_fast.models.resnet3d import ResNet
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from r3d_fast.backend.paddle import import_paddle
-
-import_paddle()  # what has to be said to Paddle before it is imported comes first
-
-from paddle import nn  # noqa: E402
-from paddle.nn import functional as F  # noqa: E402
-
-from r3d_fast.models.classifier import Architecture, ConvNorm  # noqa: E402
+from r3d_fast.backend.layers import F, nn
+from r3d_fast.models.classifier import Architecture, ConvNorm
 
 
 @dataclass(frozen=True)

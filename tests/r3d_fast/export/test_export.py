@@ -274,7 +274,7 @@ def test_exporting_leaves_the_process_as_it_was(weights: Path, tmp_path: Path) -
     """In a process of its own: Paddle's device, its threads and its mode are those of before."""
     code = (
         "import ctypes, sys; from pathlib import Path\n"
-        "from r3d_fast.export.export.export import export\n"
+        "from r3d_fast.export.export import export\n"
         "import paddle\n"
         "openmp = ctypes.CDLL(str(Path(paddle.__file__).parent / 'libs' / 'libiomp5.so'))\n"
         "state = lambda: (paddle.get_device(), openmp.omp_get_max_threads(), paddle.in_dynamic_mode())\n"
