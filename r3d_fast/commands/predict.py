@@ -32,6 +32,7 @@ _file = click.Path(path_type=Path)
 @click.option("--hop", type=float, default=1.0, show_default=True, help="Of a timeline: its step, in seconds.")
 @click.option("--window", type=float, help="Of a timeline: seconds that it looks at at once.")
 @click.option("--annotate", "annotate_to", type=_file, metavar="DIR", help="Write DIR/NAME.mp4 with the label on it.")
+@click.option("--font", type=_file, metavar="FILE", help="Of --annotate: a TrueType font that has the labels' letters.")
 @click.option("--features", type=_file, metavar="FILE", help="Write features: FILE.npy, FILE.parquet or a folder.")
 @click.option("--json", "json_file", type=_file, metavar="FILE", help="Write the predictions as JSON.")
 @click.option("--csv", "csv_file", type=_file, metavar="FILE", help="Write the predictions as a table.")
@@ -48,6 +49,8 @@ def predict(
     timeline = timeline or options["annotate_to"] is not None
     if timeline and (views is not None or options["features"] is not None):
         raise UsageError("--views and --features are of clips, --timeline and --annotate of windows; give one kind")
+    if options["font"] is not None and options["annotate_to"] is None:
+        raise UsageError("--font is of --annotate; give both")
     predictor = Predictor(model, device=device)
     found = find_videos(videos, _stdin() if "-" in videos else None)
     if timeline:
@@ -92,7 +95,7 @@ def _predictions(
 
 def _moments(
     predictor: Predictor, videos: Iterator[str], *, top: int, batch_size: int | None, hop: float, window: float | None,
-    annotate_to: Path | None, json_file: Path | None, csv_file: Path | None, **_: Any,
+    annotate_to: Path | None, font: Path | None, json_file: Path | None, csv_file: Path | None, **_: Any,
 ) -> tuple[int, int]:  # fmt: skip
     """(videos, those that failed)."""
     from r3d_fast.prediction.writers.annotated_video import Annotator
@@ -106,7 +109,7 @@ def _moments(
         if csv_file is not None:
             reports.append(stack.enter_context(timeline_csv(csv_file, top)))
         if annotate_to is not None:
-            reports.append(stack.enter_context(Annotator(annotate_to, predictor.classes)).add)
+            reports.append(stack.enter_context(Annotator(annotate_to, predictor.classes, font)).add)
         for item in predictor.timeline(videos, hop=hop, window=window, top=top, batch_size=batch_size):
             seen[item.video] = seen.get(item.video, False) or item.error is not None
             _say(item.video, f" {item.start:g} s" if item.start or not item.error else "", item.classes, item.error)

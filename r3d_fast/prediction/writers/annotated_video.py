@@ -18,7 +18,7 @@ from pipelines.errors import VideoError
 from pipelines.video.sequence import FrameSequence
 from r3d_fast.files import Names, whole_file
 from r3d_fast.prediction.timeline import Moment
-from r3d_fast.prediction.writers.captions import Captions, font_for
+from r3d_fast.prediction.writers.captions import Captions, load_font
 
 # Divides by every usual rate, 30000/1001 among them, and is small enough for MPEG-4 part 2.
 _TIME_BASE = Fraction(1, 60000)
@@ -29,12 +29,14 @@ _ENCODERS: tuple[tuple[str, dict[str, str]], ...] = (
 _SMPTE170M = 6  # AVCOL_SPC_SMPTE170M: the matrix by which FFmpeg makes YUV of RGB unless told otherwise
 
 
-def annotate(video: str, moments: Sequence[Moment], target: Path, classes: Sequence[str]) -> None:
+def annotate(
+    video: str, moments: Sequence[Moment], target: Path, classes: Sequence[str], font: Path | None = None
+) -> None:
     """Write `target`, an mp4 of the size and frame times of `video`, upright, its moments on its frames.
 
     `moments` are its timeline. Odd sides lose a pixel, which mp4 can't have. Of a video that can't be read to its end,
-    what can be. Raises UsageError where `target` can't be written, VideoError where nothing of the video can be read,
-    EnvironmentProblem without Pillow.
+    what can be. `font`: a file, see load_font. Raises UsageError where `target` can't be written, VideoError where
+    nothing of the video can be read, and what load_font raises.
     """
     with FrameSequence(video) as source, whole_file(target) as file:
         output: _Output | None = None
@@ -43,7 +45,7 @@ def annotate(video: str, moments: Sequence[Moment], target: Path, classes: Seque
                 pixels = _upright(source.pixels(shown.frame), shown.frame)
                 if output is None:
                     output = _Output(file, pixels, source.fps)
-                    captions = Captions(pixels.shape[0], pixels.shape[1], classes)
+                    captions = Captions(pixels.shape[0], pixels.shape[1], classes, font)
                 moment = _at(moments, shown.seconds)
                 if moment is not None:
                     label, probability = moment.classes[0] if moment.classes else ("can't be read", None)
@@ -59,10 +61,10 @@ def annotate(video: str, moments: Sequence[Moment], target: Path, classes: Seque
 class Annotator:
     """Writes an annotated video for each timeline that has ended; to be left by `with`."""
 
-    def __init__(self, folder: Path, classes: Sequence[str]) -> None:
-        """Make the folder. Raises UsageError where it can't be written, EnvironmentProblem without Pillow."""
-        font_for("", 12)  # fails now rather than after the first video
-        self._names, self._classes = Names(folder, ".mp4"), classes
+    def __init__(self, folder: Path, classes: Sequence[str], font: Path | None = None) -> None:
+        """Make the folder. Raises UsageError where it can't be written, and what load_font raises."""
+        load_font(12, font)  # fails now rather than after the first video
+        self._names, self._classes, self._font = Names(folder, ".mp4"), classes, font
         self._moments: list[Moment] = []
 
     def add(self, moment: Moment) -> None:
@@ -84,7 +86,7 @@ class Annotator:
         moments, self._moments = self._moments, []
         video = moments[0].video
         if any(moment.classes for moment in moments):
-            annotate(video, moments, self._names.of(video), self._classes)
+            annotate(video, moments, self._names.of(video), self._classes, self._font)
 
 
 class _Output:

@@ -6,18 +6,21 @@ from pathlib import Path
 
 import av
 import clips
+import matplotlib
 import numpy as np
 import pytest
 import tiny
 from numpy.typing import NDArray
 from timed_video import write_with_times
 
-import r3d_fast.prediction.writers.captions
 from pipelines.errors import EnvironmentProblem, UsageError, VideoError
 from r3d_fast.cli import cli, run_cli
 from r3d_fast.prediction.timeline import Moment
 from r3d_fast.prediction.writers.annotated_video import annotate
-from r3d_fast.prediction.writers.captions import Captions, font_for
+from r3d_fast.prediction.writers.captions import Captions
+
+# Has Cyrillic letters, which Pillow's own font lacks.
+DEJAVU = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 
 
 def moments(*labels: str) -> list[Moment]:
@@ -115,7 +118,7 @@ def test_the_command_writes_one_for_each_video_that_can_be_read(
         (tmp_path / "v" / name).parent.mkdir(parents=True, exist_ok=True)
         clips.write_stamped_video(tmp_path / "v" / name, num_frames=30)
     (tmp_path / "v" / "b.avi").write_text("no video")
-    arguments = ["predict", str(model), str(tmp_path / "v"), "--annotate", str(tmp_path / "out")]
+    arguments = ["predict", str(model), str(tmp_path / "v"), "--annotate", str(tmp_path / "out"), "--font", str(DEJAVU)]
     assert run_cli(cli, arguments, "r3d-fast") == 3
     captured = capsys.readouterr()
     assert len(captured.out.splitlines()) == 4
@@ -155,18 +158,49 @@ def test_the_more_likely_the_longer_the_bar() -> None:
     assert yellow[0] < yellow[1] < yellow[2]
 
 
-def test_what_no_font_can_show_gives_way_to_the_number_of_the_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(r3d_fast.prediction.writers.captions, "_font_files", lambda characters: iter(()))
-    font_for.cache_clear()
+def test_what_the_font_lacks_gives_way_to_a_question_mark_or_the_number_of_the_class() -> None:
     captions = Captions(240, 320, ["walk", "跑步", "跑 (run)"])
     assert captions._shown("跑步") == "class 1"
     assert captions._shown("跑 (run)") == "? (run)"
     assert captions._shown("Über café") in ("Über café", "Uber cafe")
-    font_for.cache_clear()
+
+
+def test_a_font_that_is_named_shows_what_pillows_own_lacks() -> None:
+    label, pictures = "\u0431\u0435\u0433 (run)", [np.full((240, 320, 3), 255, np.uint8) for _ in range(2)]
+    for picture, font, shown in zip(pictures, (None, DEJAVU), ("??? (run)", label), strict=True):
+        captions = Captions(240, 320, [label], font)
+        assert captions._shown(label) == shown
+        captions.put(picture, label, 0.5)
+    assert (pictures[0] != pictures[1]).any()
+
+
+def test_a_font_that_can_not_be_used_is_said_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny.untrained(tmp_path / "run")
+    video = clips.write_stamped_video(tmp_path / "v.avi", num_frames=30)
+    (tmp_path / "text.ttf").write_text("no font")
+    (tmp_path / "cut.ttf").write_bytes(DEJAVU.read_bytes()[:500])
+    (tmp_path / "DejaVuSans.ttf").write_bytes(b"")  # the name of a font that Pillow may find elsewhere
+    there = {path.name for path in tmp_path.iterdir()}
+    for name, said in (
+        ("none.ttf", "no such file"),
+        ("run", "no such file"),
+        ("text.ttf", "can't be used ("),
+        ("cut.ttf", "can't be used ("),
+        ("DejaVuSans.ttf", "can't be used ("),
+    ):
+        arguments = ["predict", str(model), str(video), "--annotate", str(tmp_path / "o"), "--font"]
+        assert run_cli(cli, [*arguments, str(tmp_path / name)], "r3d-fast") == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"--font {tmp_path / name}: {said}" in line
+        assert line.endswith("expected a TrueType or OpenType font")
+    assert run_cli(cli, ["predict", str(model), str(video), "--font", str(DEJAVU)], "r3d-fast") == 2
+    assert "--font is of --annotate; give both" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == there
 
 
 def test_without_pillow_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
-    r3d_fast.prediction.writers.captions._pillow.cache_clear()
     with pytest.raises(EnvironmentProblem, match=r"pip install 'r3d-fast\[annotate\]'"):
         Captions(240, 320, [])
