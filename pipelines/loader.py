@@ -76,8 +76,9 @@ class ClipLoader:
         EnvironmentProblem if the device is a GPU that can't be used.
         """
         self.spec = loader or LoaderSpec()
-        train = split == "train" if train is None else train
         check_device(device)
+        split = index.own_split(split) if split is not None else None
+        train = split == "train" if train is None else train
         if dtype not in ("float32", "float16"):
             raise UsageError(f"dtype {dtype!r}: expected 'float32' or 'float16'")
         self._stream = ClipStream(

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipelines.datasets.entries import Entry, Missing
-from pipelines.datasets.lists import csv_rows, first_ten, read_text, shown
+from pipelines.datasets.lists import csv_rows
+from pipelines.datasets.split_names import SPLIT_WORDS, split_named
+from pipelines.datasets.text_files import first_ten, read_text, shown
 from pipelines.errors import DataError, ListError
 
 _COLUMNS = ("youtube_id", "time_start", "time_end")
 _EXPECTED = "expected the columns label,youtube_id,time_start,time_end,split"
-_SPLITS = {"train": "train", "val": "val", "validate": "val", "validation": "val", "test": "test"}
-_FILE = re.compile(r"(?:kinetics[-_]?[0-9_-]*[-_])?(train|val|validate|validation|test)\.csv", re.IGNORECASE)
+_FILE = re.compile(rf"(?:kinetics[-_]?[0-9_-]*[-_])?({'|'.join(SPLIT_WORDS)})\.csv", re.IGNORECASE)
 
 
 class Clip(NamedTuple):
@@ -138,7 +139,7 @@ def _read(file: Path) -> list[tuple[str, Clip]] | None:
     if "label" not in place:
         return None
     named = _FILE.fullmatch(file.name)
-    default = _SPLITS[named[1].lower()] if named else ""
+    default = split_named(named[1]) if named else ""
     return [_clip(row, place, default, f"{shown(str(file))}:{number}") for number, row in rows]
 
 
@@ -160,9 +161,9 @@ def _clip(row: list[str], place: dict[str, int], default: str, where: str) -> tu
             "expected seconds, 0 <= start < end"
         )
     said = cell("split").lower()
-    split = _SPLITS.get(said, "" if said else default)
+    split = split_named(said) if said else default
     if not split:
-        raise ListError(f"{where}: split {said!r}; expected one of {', '.join(_SPLITS)}")
+        raise ListError(f"{where}: split {said!r}; expected one of {', '.join(SPLIT_WORDS)}")
     return name, Clip(-1, video, begin, end, split, where)
 
 
@@ -196,7 +197,7 @@ def _best(paths: Sequence[str], name: str, split: str) -> tuple[str, int]:
 
     def suits(path: str) -> tuple[bool, bool]:
         folders = [_plain(folder) for folder in path.split("/")[:-1]]
-        return _plain(name) in folders, any(_SPLITS.get(folder) == split for folder in folders)
+        return _plain(name) in folders, any(split_named(folder) == split for folder in folders)
 
     best = max(map(suits, paths))
     alike = [path for path in paths if suits(path) == best]

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from pipelines.datasets.class_names import parse_class_ind
+from pipelines.datasets.split_names import SPLIT_WORDS, split_named
+from pipelines.datasets.text_files import first_ten, read_text, shown, text_lines
 from pipelines.errors import ListError, UsageError
 
 VIDEO_EXTENSIONS = frozenset(
     ["avi", "mp4", "mkv", "webm", "mov", "m4v", "mpg", "mpeg", "wmv", "flv", "ogv", "ts", "m2ts", "3gp"]
 )
 EXTENSIONS_SHOWN = " ".join(f".{extension}" for extension in sorted(VIDEO_EXTENSIONS))
-SPLIT_NAMES = {"train": "train", "val": "val", "test": "test"}
-SPLIT_NAMES |= {"training": "train", "validation": "val", "testing": "test"}
 
 _FORMS = (
     "expected a folder with classInd.txt and trainlistNN.txt/testlistNN.txt (UCF-101), a folder of "
@@ -74,17 +75,6 @@ def final_split(split: str, present: Collection[str]) -> str:
     return "test" if split == "val" and "test" not in present else split
 
 
-def shown(path: str | Path) -> str:
-    """The path as part of a one-line message: quoted and escaped where it holds line ends or bytes that don't print."""
-    text = str(path)
-    return text if text.isprintable() else repr(text)
-
-
-def first_ten(names: Sequence[str]) -> str:
-    """The first ten names, joined, with an ellipsis where there are more."""
-    return ", ".join(shown(n) for n in names[:10]) + (", ..." if len(names) > 10 else "")
-
-
 def read_lists(lists: Path, *, split: int | None = None, root: Path | None = None) -> Lists:
     """The rows of a UCF-101 folder, an HMDB-51 folder or a CSV/TSV file; `split` picks one of the folder's splits.
 
@@ -118,23 +108,6 @@ def read_lists(lists: Path, *, split: int | None = None, root: Path | None = Non
     return Lists(kind, classes, tuple(rows), unused, taken)
 
 
-def parse_class_ind(text: str, file: str) -> tuple[str, ...]:
-    """The class names of a UCF classInd.txt, lines ``1 Lunges``; ListError unless the numbers are 1..C, each once."""
-    names: dict[int, str] = {}
-    for number, line in _lines(text):
-        if line.lstrip().startswith("#"):
-            continue
-        index, *rest = line.split(None, 1)
-        if not _INTEGER.fullmatch(index) or not rest:
-            raise ListError(f"{file}:{number}: {line!r}; expected '<number> <class>', numbers from 1")
-        if int(index) in names or rest[0] in names.values():
-            raise ListError(f"{file}:{number}: {line!r} repeats a number or a class; expected each once")
-        names[int(index)] = rest[0]
-    if sorted(names) != list(range(1, len(names) + 1)) or not names:
-        raise ListError(f"{file}: {len(names)} classes; expected the numbers 1..{max(len(names), 1)}, each once")
-    return tuple(names[i] for i in sorted(names))
-
-
 def parse_ucf(
     text: str, file: str, classes: Mapping[str, int], split: str, roots: tuple[str, ...] = ()
 ) -> Iterator[Row]:
@@ -142,7 +115,7 @@ def parse_ucf(
 
     `classes` maps a class name to its 0-based label. Raises ListError with the file and the line.
     """
-    for number, line in _lines(text):
+    for number, line in text_lines(text):
         # A class may be called "#x": only a line that names no such class is a comment.
         if line.lstrip().startswith("#") and line.lstrip().partition("/")[0] not in classes:
             continue
@@ -170,7 +143,7 @@ def parse_hmdb(text: str, file: str, name: str, label: int) -> Iterator[Row]:
 
     Raises ListError with the file and the line.
     """
-    for number, line in _lines(text):
+    for number, line in text_lines(text):
         where = f"{file}:{number}"
         # Real HMDB names start with "#" ("#20_Rhythm_clap_u_nm_np1_fr_goo_0.avi"): a comment is what is no entry.
         path, mark = _last_token(line)
@@ -202,10 +175,10 @@ def parse_csv(
         if not label_at < len(row) <= width:
             raise ListError(f"{where}: {len(row)} cells; expected path,label[,split] (quote a path that holds a comma)")
         split = row[split_at].strip() if split_at < len(row) else ""
-        if split and split.lower() not in SPLIT_NAMES:
-            raise ListError(f"{where}: split {split!r}; expected one of {', '.join(SPLIT_NAMES)}")
+        if split and not split_named(split):
+            raise ListError(f"{where}: split {split!r}; expected one of {', '.join(SPLIT_WORDS)}")
         path = _relative(row[0].rstrip(), where, roots)
-        cells.append((path, row[label_at].strip(), SPLIT_NAMES.get(split.lower(), ""), where))
+        cells.append((path, row[label_at].strip(), split_named(split), where))
     if not cells:
         raise ListError(f"{file}: no entries; expected lines of path,label[,split]")
     classes, labels = _csv_labels([(label, where) for _, label, _, where in cells], names)
@@ -286,7 +259,7 @@ def _read_csv(file: Path, roots: tuple[str, ...]) -> tuple[tuple[str, ...], list
     beside = file.parent / "classes.txt"
     names: list[str] = []
     if beside.exists():
-        names = [line.strip() for _, line in _lines(read_text(beside)) if not line.lstrip().startswith("#")]
+        names = [line.strip() for _, line in text_lines(read_text(beside)) if not line.lstrip().startswith("#")]
         if len(set(names)) != len(names):
             raise ListError(f"{shown(beside)}: a class is named twice; expected each once, in the order of labels")
     delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
@@ -311,13 +284,6 @@ def _last_token(line: str) -> tuple[str, str]:
     return path, last[0] if last else ""
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """Each line that is not blank, with its number; only a line feed ends a line: a name may hold U+2028."""
-    for number, line in enumerate(text.split("\n"), 1):
-        if stripped := line.rstrip():
-            yield number, stripped
-
-
 def _checked(found: Iterator[Row], file: Path) -> list[Row]:
     """The rows of one file, or ListError if there is none."""
     if rows := list(found):
@@ -338,19 +304,3 @@ def _check_split(folder: Path, split: int, there: Collection[int]) -> None:
     if split not in there:
         known = ", ".join(str(n) for n in sorted(there)) or "none: a train or a test list lacks its twin"
         raise ListError(f"lists {shown(folder)}: split {split} is not there; expected one of these: {known}")
-
-
-def read_text(file: Path) -> str:
-    """The text of a list file without its byte order mark; ListError if it can't be read as UTF-8."""
-    try:
-        # Opening a FIFO waits for ever.
-        data = file.read_bytes() if file.is_file() else None
-    except OSError as problem:
-        raise ListError(f"{shown(file)}: {problem.strerror}; expected a readable text file") from problem
-    if data is None:
-        raise ListError(f"{shown(file)}: missing or not a regular file; expected a text file")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as problem:
-        line = data.count(b"\n", 0, problem.start) + 1
-        raise ListError(f"{shown(file)}:{line}: not UTF-8; expected text in UTF-8") from problem

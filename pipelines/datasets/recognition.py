@@ -15,16 +15,15 @@ from pipelines.datasets.entries import Dataset, Entry, LeftOut
 from pipelines.datasets.kinetics import KineticsLists, find_clips, find_kinetics, read_kinetics
 from pipelines.datasets.lists import (
     EXTENSIONS_SHOWN,
-    SPLIT_NAMES,
     Lists,
     Row,
     final_split,
-    first_ten,
     is_video_name,
     read_lists,
-    shown,
     ucf_group,
 )
+from pipelines.datasets.split_names import SPLITS, split_named
+from pipelines.datasets.text_files import first_ten, shown
 from pipelines.errors import DataError, ListError, UsageError
 
 _LAYOUTS = (
@@ -160,7 +159,7 @@ def _from_folders(found: _Walk, val_fraction: float) -> Dataset:
     """The data set that the folder names tell, with or without train and test folders."""
     videos = sorted(found.videos)
     tops = {path.partition("/")[0] for path in videos if "/" in path}
-    sides = {top: SPLIT_NAMES[top.lower()] for top in tops if top.lower() in SPLIT_NAMES}
+    sides = {top: split_named(top) for top in tops if split_named(top)}
     named = set(sides.values())
     # A class may be called "train": beside other classes, and with no test folder, it is one.
     has_splits = bool(sides) and (len(sides) == len(tops) or ("train" in named and len(named) > 1))
@@ -282,7 +281,7 @@ def _both(splits: Collection[str]) -> str:
 
 
 def _ordered(splits: Collection[str]) -> list[str]:
-    return sorted(splits, key=("train", "val", "test").index)
+    return sorted(splits, key=SPLITS.index)
 
 
 def _dataset(

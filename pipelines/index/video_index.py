@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from pipelines.datasets.entries import Dataset, Missing
 from pipelines.datasets.recognition import recognise
+from pipelines.datasets.split_names import split_named
 from pipelines.errors import DataError, IndexFileError
 from pipelines.index.tables import COLUMNS, FIELD_COUNT, FIELDS, SCHEMA, Progress, shown_key, write_tables
 from pipelines.sampler import VideoColumns
@@ -136,13 +137,21 @@ class VideoIndex:
         found = {rowid: shown_key(path, None if end < 0 else (begin, end)) for rowid, path, begin, end in rows}
         return tuple(found[rowid] for rowid in self._columns["rowid"].tolist())
 
+    def own_split(self, split: str) -> str:
+        """The split of this index that `split` names, as it has it: "validation" is "val".
+
+        Raises DataError if the index has no such split.
+        """
+        for name in (split, split_named(split)):
+            if name in self.splits:
+                return name
+        raise DataError(f"{self.path}: no split {split!r}; it has {', '.join(self.splits) or 'none'}")
+
     def columns(self, split: str | None = None) -> VideoColumns:
         """The sampler's view of the videos of `split` (None: all). Raises DataError if the index has no such split."""
         rows: NDArray[np.int64] = np.arange(len(self))
         if split is not None:
-            if split not in self.splits:
-                raise DataError(f"{self.path}: no split {split!r}; it has {', '.join(self.splits) or 'none'}")
-            rows = np.flatnonzero(self._columns["split"] == self.splits.index(split))
+            rows = np.flatnonzero(self._columns["split"] == self.splits.index(self.own_split(split)))
         wide = {name: self._columns[name][rows].astype(np.int64) for name in COLUMNS}
         return VideoColumns(rows, wide["label"], wide["num_frames"], wide["height"], wide["width"])
 

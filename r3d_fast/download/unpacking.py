@@ -17,7 +17,7 @@ from typing import Any
 
 import rarfile
 
-from pipelines.datasets.lists import first_ten, shown
+from pipelines.datasets.text_files import first_ten, shown
 from pipelines.errors import DataError, EnvironmentProblem, R3DFastError
 from r3d_fast.download.rar import Member, is_rar, open_rar, read_members
 from r3d_fast.download.rar_readers import LIBRARY, TO_DO, described, rar_readers, unpack_with

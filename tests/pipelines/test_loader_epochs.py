@@ -235,3 +235,10 @@ def test_batch_larger_than_the_split_is_an_error(index: VideoIndex) -> None:
 def test_missing_split_is_an_error(index: VideoIndex) -> None:
     with pytest.raises(DataError, match=r"no split 'val'; it has test, train$"):
         make(index, split="val")
+
+
+def test_a_split_may_be_called_by_any_word_for_it(index: VideoIndex) -> None:
+    with make(index, split="training", train=None) as named, make(index, split="train", train=None) as plain:
+        assert named.split == "train"
+        assert named.sampler.order(0).tolist() == plain.sampler.order(0).tolist()  # shuffled: it trains
+    assert make(index, split="Testing", train=None).split == "test"

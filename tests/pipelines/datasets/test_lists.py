@@ -63,13 +63,13 @@ def test_test_list_label_must_agree(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "text"),
     [
-        (["0 A", "1 B"], "2 classes; expected the numbers 1..2, each once"),
-        (["1 A", "3 B"], "expected the numbers 1..2"),
+        (["0 A", "1 B"], "2 classes, numbered 0 to 1; expected each number once, from 1 on"),
+        (["1 A", "3 B"], "2 classes, numbered 1 to 3; expected each number once"),
         (["1 A", "1 B"], ":2: '1 B' repeats a number or a class"),
         (["1 A", "2 A"], ":2: '2 A' repeats a number or a class"),
         (["A 1"], ":1: 'A 1'; expected '<number> <class>'"),
         (["1"], ":1: '1'; expected '<number> <class>'"),
-        ([], "0 classes; expected the numbers 1..1"),
+        ([], "no class names in it"),
     ],
 )
 def test_bad_class_ind(tmp_path: Path, rows: list[str], text: str) -> None:

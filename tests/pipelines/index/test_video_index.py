@@ -13,7 +13,7 @@ from pathlib import Path
 import clips
 import pytest
 
-from pipelines.errors import IndexFileError, UsageError
+from pipelines.errors import DataError, IndexFileError, UsageError
 from pipelines.index.probe_pool import probe_all
 from pipelines.index.video_index import VideoIndex, find_index
 from pipelines.video.record import VideoRecord
@@ -68,6 +68,17 @@ def test_a_second_build_looks_only_at_what_changed(root: Path) -> None:
     assert by_path["c/new.avi"] == 6
     assert "b/1.avi" not in by_path
     assert changed.digest != digest
+
+
+def test_a_split_is_known_by_any_word_for_it(root: Path) -> None:
+    index, _ = build(root)
+    assert index.splits == ("test", "train")
+    for word, own in (("training", "train"), ("Test", "test"), ("testing", "test"), ("train", "train")):
+        assert index.own_split(word) == own
+        assert index.columns(word).video_id.tolist() == index.columns(own).video_id.tolist()
+    for word in ("validation", "dev", ""):
+        with pytest.raises(DataError, match=f"data.r3dindex: no split '{word}'; it has test, train$"):
+            index.columns(word)
 
 
 def test_bad_files_are_remembered_and_looked_at_again_when_they_change(root: Path) -> None:

@@ -326,6 +326,8 @@ def test_a_flipped_byte_of_an_imported_file_is_noticed(file: Path, tmp_path: Pat
         ("k.csv", "id,name\n0,abseiling\n1,air drumming\n", ("abseiling", "air drumming")),
         ("k.csv", 'name,id\n"one, two",1\nthree,0\n', ("three", "one, two")),
         ("k.csv", '0,"one, two"\n1,three\n', ("one, two", "three")),
+        ("k.csv", "\nlabel,id\n# sorted\none,0\ntwo,1\n", ("one", "two")),
+        ("hash.txt", "#clap\nrun\n", ("#clap", "run")),
         ("bom.txt", "\ufeffé\n", ("é",)),
     ],
 )
@@ -340,9 +342,9 @@ def test_class_names_are_read_in_every_common_form(
     ("text", "said"),
     [
         ("", "no class names in it"),
-        ("run\nrun\n", "class 'run' is there twice"),
-        ("1 a\n3 b\n", "its numbers go from 1 to 3 for 2 names"),
-        ("2 a\n3 b\n", "expected each once, from 0 or 1 on"),
+        ("run\nrun\n", r"names\.txt:2: 'run' repeats a class; expected each once"),
+        ("1 a\n3 b\n", "2 classes, numbered 1 to 3"),
+        ("2 a\n3 b\n", "expected each number once, from 0 or 1 on"),
     ],
 )
 def test_class_names_that_are_none_are_refused(tmp_path: Path, text: str, said: str) -> None:

@@ -1,0 +1,74 @@
+"""The names of classes out of text: numbered as in UCF-101's classInd.txt and in tables, or one a line."""
+
+from __future__ import annotations
+
+import csv
+import re
+
+from pipelines.datasets.text_files import text_lines
+from pipelines.errors import ListError
+
+_NUMBERED = re.compile(r"([0-9]{1,9})[ \t,;]+(\S.*)")
+
+
+def parse_class_ind(text: str, file: str) -> tuple[str, ...]:
+    """The class names of a UCF classInd.txt, lines ``1 Lunges``, by their numbers.
+
+    Raises ListError, with the line, unless each line has a number and a name and the numbers are 1..C, each once.
+    """
+    lines = _without_comments(text)
+    for number, line in lines:
+        if _numbered(line) is None:
+            raise ListError(f"{file}:{number}: {line!r}; expected '<number> <class>', numbers from 1")
+    return _by_number(lines, file, first=(1,))
+
+
+def parse_class_names(text: str, file: str) -> tuple[str, ...]:
+    """The class names of any common form, by their numbers where all lines have one, else in the order of the lines.
+
+    A number comes first, as in classInd.txt, or in a table's last column; numbers begin at 0 or 1. Raises ListError,
+    with the line, where a name or a number is missing or there twice.
+    """
+    lines, numbered = list(text_lines(text)), _without_comments(text)
+    if not lines or (numbered and all(_numbered(line) for _, line in numbered)):
+        return _by_number(numbered, file, first=(0, 1))
+    names = [line.strip() for _, line in lines]
+    for place, (number, line) in enumerate(lines):
+        if names[place] in names[:place]:
+            raise ListError(f"{file}:{number}: {line!r} repeats a class; expected each once")
+    return tuple(names)
+
+
+def _without_comments(text: str) -> list[tuple[int, str]]:
+    lines = ((number, line.strip()) for number, line in text_lines(text))
+    return [(number, line) for number, line in lines if not line.startswith("#")]
+
+
+def _numbered(line: str) -> tuple[int, str] | None:
+    """(number, name) of a line that has both."""
+    match = _NUMBERED.fullmatch(line)
+    if match:
+        return int(match[1]), next(csv.reader([match[2]]))[0] if match[2].startswith('"') else match[2]
+    cells = next(csv.reader([line]))
+    if len(cells) == 2 and re.fullmatch("[0-9]{1,9}", cells[1].strip()):
+        return int(cells[1]), cells[0].strip()
+    return None
+
+
+def _by_number(lines: list[tuple[int, str]], file: str, first: tuple[int, ...]) -> tuple[str, ...]:
+    """The names of numbered lines in the order of their numbers, which begin at one of `first`."""
+    names: dict[int, str] = {}
+    for at, line in lines:
+        number, name = _numbered(line) or (-1, "")
+        if number in names or name in names.values():
+            raise ListError(f"{file}:{at}: {line!r} repeats a number or a class; expected each once")
+        names[number] = name
+    if not names:
+        raise ListError(f"{file}: no class names in it; expected a line for each class")
+    least, most = min(names), max(names)
+    if least not in first or most - least != len(names) - 1:
+        begin = " or ".join(map(str, first))
+        raise ListError(
+            f"{file}: {len(names)} classes, numbered {least} to {most}; expected each number once, from {begin} on"
+        )
+    return tuple(names[number] for number in sorted(names))

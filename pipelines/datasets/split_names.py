@@ -1,0 +1,17 @@
+"""The parts of a data set, train, val and test, and the other words that people call them by."""
+
+from __future__ import annotations
+
+SPLITS = ("train", "val", "test")
+_WORDS = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validate", "validation"),
+    "test": ("test", "testing"),
+}
+_SPLIT_OF = {word: split for split, words in _WORDS.items() for word in words}
+SPLIT_WORDS = tuple(sorted(_SPLIT_OF, key=lambda word: word not in SPLITS))  # the plain words first
+
+
+def split_named(word: str) -> str:
+    """The split ("train", "val" or "test") that `word` means, in any case: "Validation" is "val"; else empty."""
+    return _SPLIT_OF.get(word.lower(), "")
