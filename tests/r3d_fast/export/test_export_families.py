@@ -181,7 +181,7 @@ def test_without_the_packages_the_line_that_installs_them_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_weights(tmp_path / "w.safetensors")
-    monkeypatch.setattr(r3d_fast.export.export.onnx_file, "_PACKAGES", ("click", "no_such_package"))
+    monkeypatch.setattr(r3d_fast.export.onnx_file, "_PACKAGES", ("click", "no_such_package"))
     arguments = ["export", str(tmp_path / "w.safetensors"), "-o", str(tmp_path / "out"), "--onnx"]
     assert run_cli(cli, arguments, "r3d-fast") == 4
     said = capsys.readouterr().err

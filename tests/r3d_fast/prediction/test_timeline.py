@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import array
 import csv
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -191,11 +194,21 @@ def test_it_can_be_interrupted_while_a_list_is_silent(model: Path) -> None:
         assert child.stderr is not None
         child.stdin.write(b"none.avi\nother.avi\n")
         child.stdin.flush()
-        # Told in batches, so nothing is yet: wait until the model is open and the list is read.
-        time.sleep(4)
+        # Told in batches, so nothing is yet: wait until the list is read, which is after the model was opened.
+        deadline = time.monotonic() + 60
+        while unread_bytes(child.stdin.fileno()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(1)
         child.send_signal(signal.SIGINT)
         assert child.wait(30) == 130
         assert b"Fatal" not in child.stderr.read()
+
+
+def unread_bytes(pipe: int) -> int:
+    """How many bytes in a pipe its reader has not taken yet."""
+    count = array.array("i", [0])
+    fcntl.ioctl(pipe, termios.FIONREAD, count)
+    return count[0]
 
 
 def write_long(path: Path, num_frames: int) -> Path:
