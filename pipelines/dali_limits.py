@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from pipelines.machine.nvdec import DALI_CODECS, DecoderCaps, can_decode
 from pipelines.video.bitstream import parse_video_object_layer
+from pipelines.video.nal_units import nal_units, unit_type
 from pipelines.video.record import VideoRecord
 
 _PIX_FMT = re.compile(r"yuvj?(420|422|444)p(9|10|12|14|16)?(?:le|be)?")
@@ -16,11 +17,7 @@ _PIX_FMT = re.compile(r"yuvj?(420|422|444)p(9|10|12|14|16)?(?:le|be)?")
 # Profiles that NVDEC has no decoder for (NVDEC application note: baseline, main and high; main, main 10 and range
 # extensions). Of MPEG-4, global motion compensation is named nowhere.
 _H264_REFUSED = {44: "CAVLC 4:4:4", 83: "scalable", 86: "scalable", 88: "extended", 118: "multiview", 128: "stereo"}
-
-
 _HEVC_TAKEN = {1, 2, 3, 4}
-
-
 _MPEG4_TAKEN = {0, 1, 17}  # simple and advanced simple; 0: XviD and others leave it out
 
 
@@ -108,9 +105,5 @@ def _h264_profile(header: bytes) -> int:
     """`profile_idc` of an avcC box or of the first sequence parameter set in a byte stream, 0 where there is none."""
     if len(header) > 3 and header[0] == 1:
         return header[1]
-    at = header.find(b"\0\0\1")
-    while 0 <= at < len(header) - 4:
-        if header[at + 3] & 31 == 7:
-            return header[at + 4]
-        at = header.find(b"\0\0\1", at + 3)
-    return 0
+    parameter_sets = (unit for unit in nal_units(header, 0) if unit_type("h264", unit) == 7 and len(unit) > 1)
+    return next((unit[1] for unit in parameter_sets), 0)

@@ -6,15 +6,18 @@ ISO/IEC 13818-2 (MPEG-2) 6.2. The model of packed bitstreams follows what FFmpeg
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.video.nal_units import is_slice, length_size, nal_units, unit_type
+
 START = 1  # decoding may begin at this packet: its frame and all that display after it are exact
 DROPPABLE = 2  # no other picture refers to this one
 SILENT = 4  # MPEG-4: a not-coded VOP; it moves the clock but gives no frame
+
+VOP = b"\0\0\1\xb6"  # the start code of an MPEG-4 picture
 
 # FFmpeg takes a packet of at most this size for the filler that follows a packed pair (libavcodec: MAX_NVOP_SIZE).
 _MAX_FILLER_SIZE = 19
@@ -58,15 +61,26 @@ class VideoObjectLayer:
 
 def parse_video_object_layer(header: bytes) -> VideoObjectLayer | None:
     """The first MPEG-4 video object layer in `header`, or None where there is none or it is not rectangular."""
-    at = header.find(b"\0\0\1")
-    while 0 <= at < len(header) - 4 and not 0x20 <= header[at + 3] <= 0x2F:
-        at = header.find(b"\0\0\1", at + 3)
-    if at < 0 or at >= len(header) - 4:
+    at = _layer_start(header)
+    if at < 0:
         return None
     try:
         return _layer_fields(_Bits(header[at + 4 : at + 68]))
     except EOFError:
         return None
+
+
+def has_video_object_layer(packet: bytes) -> bool:
+    """Whether an MPEG-4 packet holds a video object layer before its picture."""
+    return _layer_start(packet.split(VOP, 1)[0]) >= 0
+
+
+def _layer_start(header: bytes) -> int:
+    """Where the start code of the first video object layer stands, -1 where there is none."""
+    at = header.find(b"\0\0\1")
+    while 0 <= at < len(header) - 4 and not 0x20 <= header[at + 3] <= 0x2F:
+        at = header.find(b"\0\0\1", at + 3)
+    return at if at < len(header) - 4 else -1
 
 
 def _layer_fields(bits: _Bits) -> VideoObjectLayer | None:
@@ -198,7 +212,7 @@ def _order(data: NDArray[np.uint8], table: NDArray[np.int64], layer: VideoObject
     for i in np.flatnonzero(table[:, 1] < 64).tolist():  # a not-coded VOP is 6 or 7 bytes, headers aside
         at, length, _ = table[i].tolist()
         chunk = data[at : at + length].tobytes()
-        code = chunk.find(b"\0\0\1\xb6")
+        code = chunk.find(VOP)
         try:
             silent[i] = not _is_coded(chunk[code + 4 :], layer.time_increment_bits)
         except EOFError:
@@ -227,11 +241,8 @@ def packet_flags(codec: str, packet: bytes, is_key: bool, extradata: bytes, intr
     if codec == "h264":
         return _h264_flags(packet, extradata)
     if codec == "hevc":
-        return (
-            START
-            if any(16 <= (unit[0] >> 1) & 0x3F <= 21 for unit in _nal_units(packet, _hevc_length(extradata)))
-            else 0
-        )
+        kinds = [unit_type(codec, unit) for unit in nal_units(packet, length_size(codec, extradata))]
+        return START if any(16 <= kind <= 21 for kind in kinds) else 0
     if codec in ("mpeg1video", "mpeg2video"):
         return _mpeg2_flags(packet)
     if codec in ("vp8", "vp9", "libvpx-vp8", "libvpx-vp9", "av1", "libdav1d"):
@@ -239,38 +250,13 @@ def packet_flags(codec: str, packet: bytes, is_key: bool, extradata: bytes, intr
     return 0
 
 
-def _nal_units(packet: bytes, length_size: int) -> Iterator[bytes]:
-    """The NAL units of a packet; `length_size` bytes of length before each, or 0 for start codes."""
-    if not length_size:
-        at = packet.find(b"\0\0\1")
-        while at >= 0:
-            following = packet.find(b"\0\0\1", at + 3)
-            unit = packet[at + 3 : following if following >= 0 else len(packet)]
-            if unit:
-                yield unit
-            at = following
-        return
-    at = 0
-    while at + length_size < len(packet):
-        length = int.from_bytes(packet[at : at + length_size], "big")
-        at += length_size
-        if length:
-            yield packet[at : at + length]
-        at += length
-
-
-def _hevc_length(extradata: bytes) -> int:
-    return (extradata[21] & 3) + 1 if len(extradata) > 22 and extradata[0] == 1 else 0
-
-
 def _h264_flags(packet: bytes, extradata: bytes) -> int:
-    length_size = (extradata[4] & 3) + 1 if len(extradata) > 4 and extradata[0] == 1 else 0
     flags, used = 0, False
-    for unit in _nal_units(packet, length_size):
-        kind = unit[0] & 31
+    for unit in nal_units(packet, length_size("h264", extradata)):
+        kind = unit_type("h264", unit)
         if kind == 5 or (kind == 6 and _exact_recovery_point(unit[1:])):
             flags |= START
-        if 1 <= kind <= 5:
+        if is_slice("h264", kind):
             used = used or bool(unit[0] & 0x60)
     return flags if used or flags else flags | DROPPABLE
 
@@ -312,17 +298,13 @@ def _mpeg2_flags(packet: bytes) -> int:
 
 def single_picture(codec: str, packet: bytes, extradata: bytes) -> bool:
     """Whether an H.264 or HEVC packet surely gives one frame: one first slice, no skippable leading one."""
+    if codec not in ("h264", "hevc"):
+        return False
+    first_slice_at = 2 if codec == "hevc" else 1  # the byte whose first bit is set in a picture's first slice
     firsts = 0
-    if codec == "h264":
-        length_size = (extradata[4] & 3) + 1 if len(extradata) > 4 and extradata[0] == 1 else 0
-        for unit in _nal_units(packet, length_size):
-            firsts += 1 <= unit[0] & 31 <= 5 and len(unit) > 1 and unit[1] >> 7
-        return firsts == 1
-    if codec == "hevc":
-        for unit in _nal_units(packet, _hevc_length(extradata)):
-            kind = (unit[0] >> 1) & 0x3F
-            if kind in (8, 9) or 16 <= kind <= 18 or kind == 21:
-                return False
-            firsts += kind < 32 and len(unit) > 2 and unit[2] >> 7
-        return firsts == 1
-    return False
+    for unit in nal_units(packet, length_size(codec, extradata)):
+        kind = unit_type(codec, unit)
+        if codec == "hevc" and (kind in (8, 9) or 16 <= kind <= 18 or kind == 21):
+            return False
+        firsts += is_slice(codec, kind) and len(unit) > first_slice_at and unit[first_slice_at] >> 7
+    return firsts == 1

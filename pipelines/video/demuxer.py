@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipelines.errors import VideoError
 from pipelines.video.bitstream import packet_flags, single_picture
+from pipelines.video.file_checks import AVI_HEAD, is_cut_short
 
 _CHUNK_HEADER = 8  # AVI: four characters and a size precede each packet
 
@@ -42,7 +43,7 @@ def _from_avi_index(stream: VideoStream, data: NDArray[np.uint8]) -> PacketList 
     Three times faster than demuxing; what is proved: as many entries as the header says frames, and before each a
     chunk header with the stream's number and the same size.
     """
-    if stream.container.format.name != "avi" or int.from_bytes(data[4:8].tobytes(), "little") + 8 > len(data):
+    if stream.container.format.name != "avi" or is_cut_short(data[:AVI_HEAD].tobytes(), len(data)):
         return None
     entries = [(entry.pos, entry.size) for entry in getattr(stream, "index_entries", ())]
     if not entries or len(entries) != stream.frames:
@@ -91,7 +92,7 @@ def _demux(path: str, stream: VideoStream, data: NDArray[np.uint8], is_mpeg4: bo
     unique = len(set(stamps)) == len(rows)
     table = np.array([row[:2] for row in rows], np.int64)
     if container.format.name == "avi":
-        truncated = truncated or int.from_bytes(data[4:8].tobytes(), "little") + 8 > len(data)
+        truncated = truncated or is_cut_short(data[:AVI_HEAD].tobytes(), len(data))
     elif is_mp4:
         truncated = truncated or len(rows) < stream.frames
     return PacketList(

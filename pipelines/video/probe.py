@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import stat
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -16,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import VideoError
-from pipelines.video.bitstream import DROPPABLE, START, mpeg4_pictures, parse_video_object_layer
+from pipelines.video.bitstream import DROPPABLE, START, VOP, mpeg4_pictures, parse_video_object_layer
 from pipelines.video.decoder import ScannedFrame, scan_frames
 from pipelines.video.demuxer import PacketList, list_packets
+from pipelines.video.file_checks import AVI_HEAD, check_regular, check_size, find_video_stream, is_avi
 from pipelines.video.packets import PacketTable
 from pipelines.video.record import Span, VideoRecord
 
-MAX_PIXELS = 4096 * 2304  # a frame larger than this is refused before it is decoded: 28 MB as RGB
-_VOP = b"\0\0\1\xb6"
 _CUT_SLACK_SECONDS = 1.0  # cutting tools end at the next key frame or audio packet
 _ROUNDING_SECONDS = 1e-5  # containers round times: the frame at 10 s may be stamped 9.999999
 Times = NDArray[np.float64]
@@ -54,20 +52,6 @@ def probe_video(
         raise VideoError(full, "not a readable video", error.strerror or str(error)) from error
     except OSError as error:
         raise VideoError(full, "can't be read", error.strerror or str(error)) from error
-
-
-def check_regular(path: str) -> os.stat_result:
-    """The file's status. Raises VideoError if it is missing, empty or not a regular file; opens nothing."""
-    try:
-        status = Path(path).stat()
-    except OSError as error:
-        raise VideoError(path, "can't be read", error.strerror or str(error)) from error
-    if not stat.S_ISREG(status.st_mode):
-        kind = "FIFO" if stat.S_ISFIFO(status.st_mode) else "folder" if stat.S_ISDIR(status.st_mode) else "device"
-        raise VideoError(path, f"not a regular file ({kind})")
-    if status.st_size == 0:
-        raise VideoError(path, "empty", "0 bytes")
-    return status
 
 
 class Clock(NamedTuple):
@@ -111,19 +95,11 @@ def _probe(
     name: str, full: str, status: os.stat_result, data: NDArray[np.uint8], allow_partial: bool
 ) -> tuple[VideoRecord, Clock]:
     """The record of the whole file, and its clock."""
-    head = data[:12].tobytes()
-    is_avi = head[:4] == b"RIFF" and head[8:12] == b"AVI "
     # The format named outright saves FFmpeg a third of the opening time.
-    with av.open(full, format="avi" if is_avi else None, metadata_errors="ignore") as container:
-        streams = [s for s in container.streams.video if not s.disposition & 0x400]  # 0x400: an attached picture
-        if not streams:
-            raise VideoError(full, "no video stream")
-        stream = streams[0]
+    form = "avi" if is_avi(data[:AVI_HEAD].tobytes()) else None
+    with av.open(full, format=form, metadata_errors="ignore") as container:
+        stream = find_video_stream(full, container)
         context = stream.codec_context
-        if context is None:
-            raise VideoError(full, "unknown codec", "FFmpeg has no decoder for it")
-        if context.width * context.height > MAX_PIXELS and context.codec.canonical_name != "mpeg4":
-            raise _too_large(full, context.width, context.height)
         packets = list_packets(full, stream, data)
         if packets.truncated and not allow_partial:
             raise VideoError(full, "truncated", f"{len(packets.offset)} packets left")
@@ -146,8 +122,7 @@ def _probe(
         if record is not None:
             return record, clock
         size = _layer_size(full, extradata + packets.first) or size
-    if size[0] * size[1] > MAX_PIXELS:
-        raise _too_large(full, size[1], size[0])
+    check_size(full, size[1], size[0])
     return _from_decode(full, base, packets, extradata), clock
 
 
@@ -159,7 +134,7 @@ def _from_vops(
         return None
     # What precedes the first picture is parsed again at each start, so that a decoder that begins later knows as much
     # (which encoder wrote the stream decides its inverse transform).
-    header = packets.first[: packets.first.find(_VOP)] if _VOP in packets.first else b""
+    header = packets.first[: packets.first.find(VOP)] if VOP in packets.first else b""
     if header and header not in extradata:
         extradata += header
     packed = any(mark in extradata and b"p" in extradata.split(mark, 1)[1][:16] for mark in (b"DivX", b"divx"))
@@ -167,8 +142,7 @@ def _from_vops(
     layer = parse_video_object_layer(extradata)
     if pictures is None or pictures.frame_packet is None or layer is None:
         return None
-    if layer.width * layer.height > MAX_PIXELS:
-        raise _too_large(path, layer.width, layer.height)
+    check_size(path, layer.width, layer.height)
     table = PacketTable(pictures.offset, pictures.size, pictures.flags, pictures.frame_packet)
     return VideoRecord(
         **base,  # type: ignore[arg-type]
@@ -249,7 +223,3 @@ def _note(path: str, formats: str, packets: PacketList) -> str:
         if steps.max() > 2 * max(1, int(np.median(steps))) or steps.min() * 2 < int(np.median(steps)):
             notes.append("uneven frame times")
     return "; ".join(notes)
-
-
-def _too_large(path: str, width: int, height: int) -> VideoError:
-    return VideoError(path, "too large", f"{width}x{height} px, the limit is {MAX_PIXELS} px a frame")

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import FrameError, R3DFastError, VideoError
-from pipelines.video.bitstream import DROPPABLE, SILENT, START
+from pipelines.video.bitstream import DROPPABLE, SILENT, START, VOP, has_video_object_layer
+from pipelines.video.nal_units import is_slice, length_size, nal_units, unit_type
 from pipelines.video.packet_reader import check_unchanged, read_packets
 from pipelines.video.packets import PacketTable, Run, select
 from pipelines.video.record import VideoRecord
@@ -38,7 +39,7 @@ CODEC_IDS = {
 }
 INEXACT = "can't be remuxed exactly"  # the reason of the error that says: decode these frames from the file instead
 _MOST_TICKS = 2**15 - 1  # a block's time is a signed 16-bit offset from its cluster's
-_VOP = b"\0\0\1\xb6"
+_LONGEST_HEADERS = 512  # bytes before the picture of an MPEG-4 packet that are looked through
 
 
 class MiniVideo(NamedTuple):
@@ -138,9 +139,9 @@ def _one_frame_each(
     if record.codec == "mpeg4":
         if silent[0] or (silent.any() and np.any(flags[int(np.argmax(silent)) :] & DROPPABLE)):
             raise _inexact(path, "a VOP without a picture sets the clock that B-VOPs go by")
-        if any(bytes(data).count(_VOP) > 1 for _, data in kept):
+        if any(bytes(data).count(VOP) > 1 for _, data in kept):
             raise _inexact(path, "several VOPs in a packet")
-        if not _has_layer(kept[0][1]):
+        if not has_video_object_layer(bytes(kept[0][1][:_LONGEST_HEADERS])):
             # NVDEC looks for the layer in the stream itself, as AVI has it.
             kept[0] = (kept[0][0], record.extradata + bytes(kept[0][1]))
     return kept
@@ -153,33 +154,13 @@ def _shown_vp8(data: Data) -> Data:
     return changed
 
 
-def _has_layer(data: Data) -> bool:
-    """Whether an MPEG-4 packet holds a video object layer before its picture."""
-    head = bytes(data[:512]).split(_VOP, 1)[0]
-    return any(0x20 <= part[0] <= 0x2F for part in head.split(b"\0\0\1")[1:] if part)
-
-
 def _restarts(record: VideoRecord, data: Data) -> bool:
     """Whether an H.264 or HEVC packet is a picture at which the order of display begins anew (IDR, BLA)."""
-    packet, is_hevc = bytes(data), record.codec == "hevc"
-    field = 21 if is_hevc else 4
-    is_boxed = len(record.extradata) > field and record.extradata[0] == 1
-    length_size = (record.extradata[field] & 3) + 1 if is_boxed else 0
-    at = 0
-    while at < len(packet):
-        if length_size:
-            begin = at + length_size
-            at = begin + int.from_bytes(packet[at:begin], "big")
-        else:
-            mark = packet.find(b"\0\0\1", at)
-            begin = at = mark + 3 if mark >= 0 else len(packet)
-        if begin >= len(packet):
-            break
-        kind = (packet[begin] >> 1) & 63 if is_hevc else packet[begin] & 31
-        if is_hevc and kind < 32:
-            return 16 <= kind <= 20
-        if not is_hevc and 1 <= kind <= 5:
-            return kind == 5
+    codec = record.codec
+    for unit in nal_units(bytes(data), length_size(codec, record.extradata)):
+        kind = unit_type(codec, unit)
+        if is_slice(codec, kind):
+            return 16 <= kind <= 20 if codec == "hevc" else kind == 5
     return False
 
 

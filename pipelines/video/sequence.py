@@ -21,10 +21,9 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipelines.errors import FrameError, VideoError
-from pipelines.video.probe import MAX_PIXELS, check_regular
+from pipelines.video.file_checks import AVI_HEAD, check_regular, check_size, find_video_stream, is_cut_short
 from pipelines.video.scaler import rgb_pixels
 
-_ATTACHED_PICTURE = 0x400
 _USUAL_RATE = Fraction(25)  # frames a second, where a file doesn't say
 _LONGEST_STEP = 10.0  # seconds from one frame to the next; what a file says beyond that is damage
 
@@ -54,7 +53,7 @@ class FrameSequence:
         except (av.error.FFmpegError, OSError) as error:
             raise VideoError(self.path, "not a readable video", error.strerror or str(error)) from error
         try:
-            self._stream = self._find_stream()
+            self._stream = find_video_stream(self.path, self._container)
         except BaseException:
             self._container.close()
             raise
@@ -101,21 +100,8 @@ class FrameSequence:
     ) -> None:
         self.close()
 
-    def _find_stream(self) -> VideoStream:
-        streams = [s for s in self._container.streams.video if not s.disposition & _ATTACHED_PICTURE]
-        if not streams:
-            raise VideoError(self.path, "no video stream")
-        context = streams[0].codec_context
-        if context is None:
-            raise VideoError(self.path, "unknown codec", "FFmpeg has no decoder for it")
-        # MPEG-4 headers are of the container, which may lie; its frames are looked at as they come.
-        if context.width * context.height > MAX_PIXELS and context.codec.canonical_name != "mpeg4":
-            raise _too_large(self.path, context.width, context.height)
-        return streams[0]
-
     def _check(self, frame: av.VideoFrame, size: tuple[int, int]) -> None:
-        if frame.width * frame.height > MAX_PIXELS:
-            raise _too_large(self.path, frame.width, frame.height)
+        check_size(self.path, frame.width, frame.height)
         if (frame.height, frame.width) != size:
             detail = f"{size[1]}x{size[0]}, then {frame.width}x{frame.height}"
             raise FrameError(self.path, "frame size changes", detail)
@@ -125,8 +111,7 @@ class FrameSequence:
         if self._container.format.name != "avi":
             return False
         with Path(self.path).open("rb") as file:
-            head = file.read(8)
-        return int.from_bytes(head[4:8], "little") + 8 > self.size
+            return is_cut_short(file.read(AVI_HEAD), self.size)
 
 
 class _Clock:
@@ -151,7 +136,3 @@ class _Clock:
         self._stamp = stamp if stamp is not None else before
         self._count += 1
         return self._seconds
-
-
-def _too_large(path: str, width: int, height: int) -> VideoError:
-    return VideoError(path, "too large", f"{width}x{height} px, the limit is {MAX_PIXELS} px a frame")

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import av
+import pytest
+from clips import write_stamped_video
+
+from pipelines.errors import VideoError
+from pipelines.video.file_checks import (
+    AVI_HEAD,
+    MAX_PIXELS,
+    check_regular,
+    check_size,
+    find_video_stream,
+    is_avi,
+    is_cut_short,
+)
+
+
+def test_an_avi_knows_its_length(tmp_path: Path) -> None:
+    path = tmp_path / "v.avi"
+    write_stamped_video(path, num_frames=4)
+    data = path.read_bytes()
+    head = data[:AVI_HEAD]
+    assert is_avi(head)
+    assert not is_cut_short(head, len(data))
+    assert is_cut_short(head, len(data) - 1)
+    for other in (b"", b"RIFF\0\0\0\0WAVE", b"\0\0\0\x20ftypisom"):
+        assert not is_avi(other)
+
+
+def test_the_stream_of_a_video_and_of_a_file_without_one(tmp_path: Path) -> None:
+    write_stamped_video(tmp_path / "v.avi", num_frames=4)
+    with av.open(str(tmp_path / "v.avi")) as container:
+        assert find_video_stream("v.avi", container).type == "video"
+    with av.open(str(tmp_path / "a.wav"), "w") as sound:
+        stream = sound.add_stream("pcm_s16le", rate=8000)
+        frame = av.AudioFrame(format="s16", layout="mono", samples=80)
+        frame.sample_rate = 8000
+        sound.mux(stream.encode(frame))
+    with av.open(str(tmp_path / "a.wav")) as container, pytest.raises(VideoError, match=r"^a\.wav: no video stream"):
+        find_video_stream("a.wav", container)
+
+
+def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    os.mkfifo(tmp_path / "fifo")
+    for name, said in (("empty", "empty"), ("fifo", r"FIFO"), (".", "folder"), ("none", "can't be read")):
+        with pytest.raises(VideoError, match=said):
+            check_regular(str(tmp_path / name))
+
+
+def test_a_frame_may_have_so_many_pixels() -> None:
+    check_size("v", MAX_PIXELS, 1)
+    with pytest.raises(VideoError, match=r"v: too large: 4097x2304 px, the limit is 9437184 px a frame"):
+        check_size("v", 4097, 2304)
