@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from time import perf_counter
 
+from pipelines.errors import ExitCode
 from pipelines.stream import Sample
 from pipelines.video.decoder import ReadStatistics
 from pipelines.workers.arena import Arena
@@ -83,6 +84,6 @@ def _end_with_parent(descriptor: int) -> None:
 
     def watch() -> None:
         poll.poll()
-        os._exit(1)
+        os._exit(ExitCode.INTERNAL)
 
     threading.Thread(target=watch, name="end with parent", daemon=True).start()

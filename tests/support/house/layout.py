@@ -1,0 +1,137 @@
+"""Where files lie, what they are called and how long they are. Each rule gives the lines that break it."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from configparser import ConfigParser
+from pathlib import Path
+
+from house.source import PACKAGES, Source, sources
+
+MOST_FILES = 12  # of a folder, besides __init__.py
+MOST_LINES = 400  # of a file
+# Of a function of training/, whose code is to read from top to bottom.
+MOST_FUNCTION_LINES, MOST_DEPTH = 60, 4
+
+# The names that several modules have, and why they mean the same.
+SHARED_NAMES = {
+    "cli": "the command line of its package",
+    "cpu": "of the CPU: where models are accelerated on it, and what that is measured by",
+    "doctor": "the command and what it runs",
+    "errors": "the errors of its package, those of r3d_fast above those of pipelines",
+    "export": "the command and what it runs",
+    "memory": "a machine's memory, and what fits into a GPU's",
+    "measurement": "the measurement that its folder in bench is about",
+    "models": "the command that lists models, and the measurement of all of them",
+    "predict": "the command, and the measurement of it",
+    "tables": "results as tables, on the terminal and in bench's pages",
+    "train": "the command and what it runs",
+}
+# The tests of the whole house, which have no module.
+HOUSE_TESTS = {"test_house", "test_packaging", "test_imports", "test_docs", "test_docs_tour"}
+
+_NESTING = (ast.For, ast.AsyncFor, ast.While, ast.If, ast.With, ast.AsyncWith, ast.Try, ast.Match)
+
+
+def crowded_folders(root: Path) -> list[str]:
+    """At most 12 files a folder."""
+    files = defaultdict(list)
+    for source in sources(root, *PACKAGES, "tests"):
+        if not source.path.endswith("__init__.py"):
+            files[Path(source.path).parent.as_posix()].append(source)
+    return [
+        f"{folder}/: {len(those)} files, at most {MOST_FILES}: put those of one subject into a folder"
+        for folder, those in files.items()
+        if len(those) > MOST_FILES
+    ]
+
+
+def shared_names(root: Path) -> list[str]:
+    """A module's name means one thing in the house."""
+    modules = defaultdict(list)
+    for source in sources(root):
+        name = Path(source.path).stem
+        if not name.startswith("__"):
+            modules[name].append(source)
+    return [
+        twin.breach(1, f"{those[0].path} has this name too: rename one, or say in SHARED_NAMES why they mean the same")
+        for name, those in modules.items()
+        if name not in SHARED_NAMES
+        for twin in those[1:]
+    ]
+
+
+def long_files(root: Path) -> list[str]:
+    """At most 400 lines a file."""
+    return [
+        source.breach(MOST_LINES + 1, f"{lines} lines, at most {MOST_LINES}: split it by subject")
+        for source in sources(root, *PACKAGES, "tests")
+        if (lines := len(source.text.splitlines())) > MOST_LINES
+    ]
+
+
+def long_functions(root: Path) -> list[str]:
+    """In training/ at most 60 lines a function, its signature and docstring among them, and 4 blocks in each other."""
+    found = []
+    for source in sources(root, "r3d_fast/training"):
+        for node in source.nodes:
+            if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                continue
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            if lines > MOST_FUNCTION_LINES:
+                found.append(
+                    source.breach(node, f"{node.name}: {lines} lines, at most {MOST_FUNCTION_LINES}: split it")
+                )
+            if (deep := depth(node)) > MOST_DEPTH:
+                found.append(source.breach(node, f"{node.name}: {deep} blocks deep, at most {MOST_DEPTH}: split it"))
+    return found
+
+
+def depth(node: ast.AST) -> int:
+    """How many blocks stand in each other in the body of `node`; `elif` is as deep as its `if`."""
+    deepest = 0
+    for child in ast.iter_child_nodes(node):
+        elif_of = isinstance(node, ast.If) and isinstance(child, ast.If) and node.orelse == [child]
+        deepest = max(deepest, depth(child) + (isinstance(child, _NESTING) and not elif_of))
+    return deepest
+
+
+def homeless_tests(root: Path) -> list[str]:
+    """tests/X/test_y.py and tests/X/test_y_topic.py test X/y.py."""
+    return [
+        source.breach(1, f"no module {' or '.join(wanted)}: name it after the module that it tests")
+        for source in sources(root, "tests")
+        if not source.within("tests/support/") and Path(source.path).name.startswith("test_")
+        if (wanted := _tested(source, root))
+    ]
+
+
+def _tested(source: Source, root: Path) -> list[str]:
+    """The modules of which none is there; nothing where the test has its module or is one of the house's own."""
+    place = Path(source.path).relative_to("tests")
+    if place.with_suffix("").as_posix() in HOUSE_TESTS:
+        return []
+    words = place.stem.removeprefix("test_").split("_")
+    wanted = [(place.parent / ("_".join(words[:n]) + ".py")).as_posix() for n in range(len(words), 0, -1)]
+    there = (root / path for path in wanted)
+    return [] if any(path.is_file() or path.with_suffix(".sh").is_file() for path in there) else wanted
+
+
+def unlisted_packages(root: Path) -> list[str]:
+    """setup.cfg lists each folder that has an __init__.py, so that the wheel has it, and no other."""
+    config = ConfigParser()
+    config.read(root / "setup.cfg", encoding="utf-8")
+    listed = set(config["options"]["packages"].split()) - set(config["options"].get("package_dir", "").split())
+    there = {
+        Path(source.path).parent.as_posix().replace("/", ".")
+        for source in sources(root)
+        if source.path.endswith("__init__.py")
+    }
+    holding = {path.parent for package in PACKAGES for path in (root / package).rglob("*.py")}
+    unmarked = sorted(folder for folder in holding if not (folder / "__init__.py").exists())
+    return [
+        *(f"{folder.relative_to(root).as_posix()}/: no __init__.py: add one" for folder in unmarked),
+        *(f"setup.cfg: [options] packages lacks {name}: add it" for name in sorted(there - listed)),
+        *(f"setup.cfg: [options] packages has {name}, no folder here: remove it" for name in sorted(listed - there)),
+    ]
