@@ -16,6 +16,7 @@ MOST_FUNCTION_LINES, MOST_DEPTH = 60, 4
 
 # The names that several modules have, and why they mean the same.
 SHARED_NAMES = {
+    "class_names": "the names of classes: out of a text, and out of the file that goes with foreign weights",
     "cli": "the command line of its package",
     "cpu": "of the CPU: where models are accelerated on it, and what that is measured by",
     "doctor": "the command and what it runs",
