@@ -17,6 +17,7 @@ from pipelines.dali.decoder_check import telling_line
 from pipelines.dali.graph import ClipPipeline
 from pipelines.dali.versions import DALI_ERRORS
 from pipelines.errors import EnvironmentProblem
+from pipelines.machine.memory import fitting_size
 from pipelines.stream import ClipStream, Sample
 
 _log = logging.getLogger(__name__)
@@ -126,15 +127,14 @@ class DaliStage:
 
     def _too_large(self, rows: Sequence[Row]) -> EnvironmentProblem:
         """The error that says how many clips fit, found by trying."""
-        device, fits = self._stream.device, len(rows) // 2
-        while fits:
-            try:
-                self._restart()
-                self._feed(rows[:fits])
-                self._pipeline.clips()
-                break
-            except (*DALI_ERRORS, EnvironmentProblem):
-                fits //= 2
+
+        def attempt(count: int) -> None:
+            self._restart()
+            self._feed(rows[:count])
+            self._pipeline.clips()
+
+        device = self._stream.device
+        fits = fitting_size(len(rows), attempt, lambda error: isinstance(error, (*DALI_ERRORS, EnvironmentProblem)))
         remedy = f"{fits} fit: loader.batch_size={fits}" if fits else "not even one fits: end what else uses the GPU"
         return EnvironmentProblem(f"{device}: out of memory for a batch of {len(rows)} clips; {remedy}")
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from r3d_fast.acceleration.tracing import Forward, twin_backbone, warn_plain
 from r3d_fast.backend.layers import F, paddle
-from r3d_fast.backend.paddle import is_out_of_memory, without_autocast
+from r3d_fast.backend.memory import is_out_of_memory
+from r3d_fast.backend.paddle import without_autocast
 
 # The space in which an algorithm may work. Paddle's default is 512; this is what it names beside the search in its
 # settings for mixed precision (AMP_RELATED_FLAGS_SETTING of paddle.amp.auto_cast, 2.6.2 and 3.3.1).

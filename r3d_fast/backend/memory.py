@@ -5,9 +5,44 @@ from __future__ import annotations
 import gc
 import re
 from collections.abc import Callable
+from typing import TypeVar
 
 from pipelines.errors import EnvironmentProblem
-from r3d_fast.backend.paddle import import_paddle, is_out_of_memory
+from pipelines.machine.memory import fitting_size
+from r3d_fast.backend.paddle import import_paddle
+
+_EXHAUSTED = re.compile(r"Out of memory error|ResourceExhausted|_ALLOC_FAILED|cudaErrorMemoryAllocation")
+Result = TypeVar("Result")
+
+
+def run_batch(
+    run: Callable[[], Result], attempt: Callable[[int], object], size: int, device: str, key: str, *,
+    free: Callable[[], None] | None = None, ranks: int = 1, accumulate: int | None = None,
+) -> Result:  # fmt: skip
+    """What `run` gives, which computes a batch of `size` clips on `device`.
+
+    Where its memory runs out, `attempt(rows)` is called for ever smaller batches, and the EnvironmentProblem that is
+    raised names the first one that fits, as the value to give `key`: an option such as "--batch-size", or a setting
+    such as "eval.batch_size". All memory that nobody holds is given back between attempts, by `free` where that has
+    more to do. On one of `ranks` processes that share a batch, sizes are those of all; `accumulate`: batches of a step
+    in training. Any other error of `run` or `attempt` comes through as it is.
+    """
+    try:
+        return run()
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        said = str(error)
+    # Outside the handler: the traceback holds every activation of the failed batch.
+    give_back = free or (lambda: free_memory(device))
+
+    def attempt_afresh(rows: int) -> None:
+        give_back()
+        attempt(rows)
+
+    fits = fitting_size(size, attempt_afresh, is_out_of_memory)
+    give_back()
+    raise _out_of_memory(said, device, size * ranks, fits * ranks, key, accumulate)
 
 
 def free_memory(device: str) -> None:
@@ -17,29 +52,19 @@ def free_memory(device: str) -> None:
         import_paddle().device.cuda.empty_cache()
 
 
-def fitting_batch(attempt: Callable[[int], None], size: int, free: Callable[[], None]) -> int:
-    """The first of size/2, size/4, ... rows for which `attempt` has memory enough, 0 if not even one row fits."""
-    while size := size // 2:
-        free()
-        try:
-            attempt(size)
-        except (MemoryError, OSError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-        else:
-            break
-    free()
-    return size
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Paddle, cuDNN or cuBLAS says by `error` that memory is exhausted.
 
-
-def out_of_memory(
-    said: str, device: str, size: int, fits: int, key: str, ranks: int = 1, accumulate: int | None = None
-) -> EnvironmentProblem:
-    """The problem to raise where a batch of `size` did not fit and one of `fits` did, on one of so many `ranks`.
-
-    `said` is Paddle's message, `accumulate` the batches of a step in training.
+    Paddle's allocators raise MemoryError ("ResourceExhaustedError: Out of memory error on GPU 0 ..."), the libraries
+    an OSError or RuntimeError with their own status.
     """
-    size, fits = size * ranks, fits * ranks  # config values are those of all ranks together
+    return isinstance(error, (MemoryError, OSError, RuntimeError)) and _EXHAUSTED.search(str(error)) is not None
+
+
+def _out_of_memory(
+    said: str, device: str, size: int, fits: int, key: str, accumulate: int | None
+) -> EnvironmentProblem:
+    """The problem to raise where a batch of `size` clips did not fit and one of `fits` did; `said` is Paddle's."""
     wanted = re.search(r"Cannot allocate ([\d.]+\s?[A-Za-z]+)", said)
     more = f" ({wanted[1]} more were asked for)" if wanted else ""
     apart = "; evaluation has a batch size of its own" if key.startswith("eval.") else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import sys
 import warnings
 from collections.abc import Callable
@@ -23,7 +22,6 @@ from pipelines.machine.cpus import is_amd_with_avx2, usable_cpus
 _THREADS = "R3D_FAST_OMP_NUM_THREADS"  # what we set OMP_NUM_THREADS to
 _CHOSEN_GPU = "FLAGS_selected_gpus"
 _DLPACK_CUDA = 2  # kDLCUDA of dlpack.h
-_EXHAUSTED = re.compile(r"Out of memory error|ResourceExhausted|_ALLOC_FAILED|cudaErrorMemoryAllocation")
 
 
 @dataclass(frozen=True)
@@ -166,15 +164,6 @@ def new_parameter(tensor: Any) -> Any:
     from paddle.base.framework import EagerParamBase
 
     return EagerParamBase.from_tensor(tensor.detach())
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether Paddle, cuDNN or cuBLAS says by `error` that memory is exhausted.
-
-    Paddle's allocators raise MemoryError ("ResourceExhaustedError: Out of memory error on GPU 0 ..."), the libraries
-    an OSError or RuntimeError with their own status.
-    """
-    return isinstance(error, (MemoryError, OSError, RuntimeError)) and _EXHAUSTED.search(str(error)) is not None
 
 
 def describe_forward(build: Callable[[], Any], shape: tuple[int, ...]) -> list[Operation]:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from r3d_fast.backend.paddle import is_out_of_memory, record_event
+from r3d_fast.backend.memory import is_out_of_memory
+from r3d_fast.backend.paddle import record_event
 
 Arrays = dict[str, NDArray[Any]]
 _WAIT = 0.002  # seconds between two looks at whether the GPU has come so far

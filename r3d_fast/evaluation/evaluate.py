@@ -15,8 +15,8 @@ from pipelines.index.video_index import VideoIndex
 from pipelines.loader import BadClip, ClipLoader
 from pipelines.specs import AugmentSpec, ClipSpec
 from r3d_fast.backend.feed import Fed, feeding
-from r3d_fast.backend.memory import fitting_batch, free_memory, out_of_memory
-from r3d_fast.backend.paddle import choose_device, import_paddle, is_out_of_memory
+from r3d_fast.backend.memory import run_batch
+from r3d_fast.backend.paddle import choose_device, import_paddle
 from r3d_fast.backend.precision import Precision, with_data_format
 from r3d_fast.config.config import Config
 from r3d_fast.errors import CheckpointError
@@ -147,17 +147,14 @@ def _pool(
 
 def _logits(forward: Any, fed: Fed, precision: Precision, device: str, ranks: int) -> Any:
     """Logits float32 [N, C] of a batch, on the host."""
-    try:
-        return precision.forward(forward, fed.clips).numpy()
-    except (MemoryError, OSError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        said = str(error)
+
+    def run(clips: Any) -> Any:
+        return precision.forward(forward, clips).numpy()
+
     size = int(fed.clips.shape[0])
-    fits = fitting_batch(
-        lambda rows: precision.forward(forward, fed.clips[:rows]).numpy(), size, lambda: free_memory(device)
+    return run_batch(
+        lambda: run(fed.clips), lambda rows: run(fed.clips[:rows]), size, device, "eval.batch_size", ranks=ranks
     )
-    raise out_of_memory(said, device, size, fits, "eval.batch_size", ranks)
 
 
 def evaluate(

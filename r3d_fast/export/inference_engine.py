@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import EnvironmentProblem, UsageError
-from r3d_fast.backend.memory import fitting_batch, free_memory, out_of_memory
+from r3d_fast.backend.memory import is_out_of_memory, run_batch
 from r3d_fast.backend.native_output import native_output_hidden
 from r3d_fast.backend.paddle import (
     choose_device,
@@ -19,7 +19,6 @@ from r3d_fast.backend.paddle import (
     gpu_number,
     has_newer_graphs,
     import_paddle,
-    is_out_of_memory,
     restore_threads,
     tensorrt_version,
     use_onednn,
@@ -92,18 +91,9 @@ class Engine:
             raise UsageError(
                 f"{self.folder}: clips {values.dtype} {list(values.shape)}, expected float32 {['N', *shape[1:]]}"
             )
-        try:
-            return self._run(values)
-        except (MemoryError, OSError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            said = str(error)
-        size = len(values)
-        fits = fitting_batch(lambda rows: self._try(values[:rows]), size, lambda: free_memory(self.device))
-        raise out_of_memory(said, self.device, size, fits, "--batch-size")
-
-    def _try(self, clips: NDArray[np.float32]) -> None:
-        self._run(clips)
+        return run_batch(
+            lambda: self._run(values), lambda rows: self._run(values[:rows]), len(values), self.device, "--batch-size"
+        )
 
     def _run(self, clips: NDArray[np.float32]) -> Outputs:
         """The outputs of clips, in pieces where TensorRT has planned for fewer."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from r3d_fast.backend.memory import fitting_batch, free_memory, out_of_memory
-from r3d_fast.backend.paddle import choose_device, from_dlpack, import_paddle, is_out_of_memory
+from r3d_fast.backend.memory import run_batch
+from r3d_fast.backend.paddle import choose_device, from_dlpack, import_paddle
 from r3d_fast.config.config import Config
 from r3d_fast.errors import CheckpointError
 from r3d_fast.prediction.network import Network, Outputs
@@ -57,18 +57,10 @@ class RestoredNetwork:
         tensor = clips if isinstance(clips, import_paddle().Tensor) else from_dlpack(clips)
         if self.device == "gpu" and not tensor.place.is_gpu_place():
             tensor = tensor.cuda()
-        try:
-            return self._run(tensor)
-        except (MemoryError, OSError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            said = str(error)
-        size = int(tensor.shape[0])
-        fits = fitting_batch(lambda rows: self._try(tensor[:rows]), size, lambda: free_memory(self.device))
-        raise out_of_memory(said, self.device, size, fits, "--batch-size")
-
-    def _try(self, clips: Any) -> None:
-        self._run(clips)
+        return run_batch(
+            lambda: self._run(tensor), lambda rows: self._run(tensor[:rows]), int(tensor.shape[0]), self.device,
+            "--batch-size",
+        )  # fmt: skip
 
     def _run(self, clips: Any) -> Outputs:
         paddle = import_paddle()

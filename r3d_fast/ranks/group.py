@@ -27,7 +27,8 @@ from safetensors.numpy import save as save_tensors
 from pipelines.errors import EnvironmentProblem, ExitCode, R3DFastError, UsageError
 from pipelines.loader import BadClip
 from pipelines.specs import ShardSpec
-from r3d_fast.backend.paddle import import_paddle, is_out_of_memory
+from r3d_fast.backend.memory import is_out_of_memory
+from r3d_fast.backend.paddle import import_paddle
 from r3d_fast.backend.snapshot import Arrays
 from r3d_fast.metrics import ClassificationMetrics
 from r3d_fast.ranks.control_channel import Control, open_control

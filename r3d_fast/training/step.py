@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from r3d_fast.backend.feed import Fed
-from r3d_fast.backend.memory import fitting_batch, free_memory, out_of_memory
-from r3d_fast.backend.paddle import import_paddle, is_out_of_memory
+from r3d_fast.backend.memory import free_memory, run_batch
+from r3d_fast.backend.paddle import import_paddle
 from r3d_fast.backend.precision import Precision, float32_parameters
 from r3d_fast.ranks.group import Group
 from r3d_fast.training.loss_scale import LossScaler
@@ -103,17 +103,13 @@ class TrainStep:
         out of memory. After any error model and optimiser are as they were before the step.
         """
         try:
-            return self._take(fed, last)
-        except (MemoryError, OSError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                self._undo()
-                raise
-            said = str(error)
-        # Outside the handler: the traceback holds every activation of the failed step.
-        size = int(fed.clips.shape[0])
-        fits = fitting_batch(lambda rows: self._try(fed, rows), size, self._free)
-        self._undo()
-        raise out_of_memory(said, self.device, size, fits, "loader.batch_size", self.group.count, self.accumulate)
+            return run_batch(
+                lambda: self._take(fed, last), lambda rows: self._try(fed, rows), int(fed.clips.shape[0]), self.device,
+                "loader.batch_size", free=self._free, ranks=self.group.count, accumulate=self.accumulate,
+            )  # fmt: skip
+        except Exception:
+            self._undo()
+            raise
 
     def _take(self, fed: Fed, last: bool) -> StepResult:
         paddle = import_paddle()

@@ -7,6 +7,16 @@ import numpy as np
 from pipelines.loader import Batch
 from r3d_fast.backend.feed import Fed, feed
 
+# What Paddle says where a GPU has no memory left.
+GPU_TEXT = (
+    "\n\n--------------------------------------\nC++ Traceback (most recent call last):\n"
+    "--------------------------------------\nNot support stack backtrace yet.\n\n----------------------\n"
+    "Error Message Summary:\n----------------------\nResourceExhaustedError: \n\nOut of memory error on GPU 0. "
+    "Cannot allocate 392.000000MB memory on GPU 0, 15.600000GB memory has been allocated and available memory is only "
+    "81.500000MB.\n\nPlease check whether there is any other process using GPU 0.\n1. If yes, please stop them, or "
+    "start PaddlePaddle on another GPU.\n2. If no, please decrease the batch size of your model. \n"
+)
+
 
 def a_batch(rows: int = 4, seed: int = 0) -> Batch:
     rng = np.random.default_rng(seed)

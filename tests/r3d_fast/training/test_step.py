@@ -9,29 +9,18 @@ import numpy as np
 import paddle
 import pytest
 from claimed import claim_gpu, precisions_here
-from fed import a_batch, a_fed
+from fed import GPU_TEXT, a_batch, a_fed
 from states import assert_equal, everything
 
 from pipelines.errors import EnvironmentProblem
 from pipelines.loader import Batch
 from r3d_fast.backend import paddle as compat
 from r3d_fast.backend.feed import Fed, feed, feeding
-from r3d_fast.backend.paddle import is_out_of_memory
 from r3d_fast.backend.precision import Precision, float32_weights
 from r3d_fast.evaluation.evaluate import evaluate_model
 from r3d_fast.models.architectures import build_model
 from r3d_fast.training.loss_scale import LossScaler
 from r3d_fast.training.step import TrainStep
-
-GPU_TEXT = (
-    "\n\n--------------------------------------\nC++ Traceback (most recent call last):\n"
-    "--------------------------------------\nNot support stack backtrace yet.\n\n----------------------\n"
-    "Error Message Summary:\n----------------------\nResourceExhaustedError: \n\nOut of memory error on GPU 0. "
-    "Cannot allocate 392.000000MB memory on GPU 0, 15.600000GB memory has been allocated and available memory is only "
-    "81.500000MB.\n\nPlease check whether there is any other process using GPU 0.\n1. If yes, please stop them, or "
-    "start PaddlePaddle on another GPU.\n2. If no, please decrease the batch size of your model. \n"
-)
-
 
 FP32 = Precision()
 
@@ -231,23 +220,6 @@ def test_other_errors_stay_what_they_are() -> None:
 
     with pytest.raises(RuntimeError, match="something else"):
         greedy_step(Broken())(a_fed(4))
-
-
-@pytest.mark.parametrize(
-    ("error", "exhausted"),
-    [
-        (MemoryError(GPU_TEXT), True),
-        (MemoryError("(ResourceExhausted) Fail to alloc memory of 70368744177664 size, error code is 12."), True),
-        (OSError("(External) CUDNN error(4), CUDNN_STATUS_ALLOC_FAILED."), True),
-        (OSError("(External) CUBLAS error(3). [Hint: 'CUBLAS_STATUS_ALLOC_FAILED'...]"), True),
-        (OSError("(External) CUDA error(2), out of memory. [Hint: 'cudaErrorMemoryAllocation'...]"), True),
-        (OSError("(External) CUDA error(700), an illegal memory access was encountered."), False),
-        (ValueError("Out of memory error on GPU 0"), False),
-        (EnvironmentProblem("out of memory on the GPU: a batch of 8 clips does not fit"), False),
-    ],
-)
-def test_what_counts_as_exhausted_memory(error: Exception, exhausted: bool) -> None:
-    assert is_out_of_memory(error) is exhausted
 
 
 def test_memory_that_runs_out_in_evaluation_names_its_own_batch_size() -> None:
