@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
@@ -50,6 +52,14 @@ def paddle_gpu(gpu: str) -> str:
 
 
 @pytest.fixture
+def on_gpu(paddle_gpu: str) -> Iterator[str]:
+    """The GPU on which Paddle computes during the test."""
+    import_paddle().set_device(paddle_gpu)
+    yield paddle_gpu
+    import_paddle().set_device("cpu")
+
+
+@pytest.fixture
 def device(request: pytest.FixtureRequest) -> str:
     """ "cpu" or a GPU, as the test is parametrised; without a GPU that part is skipped, see `gpu`."""
     name: str = request.param
@@ -79,6 +89,17 @@ def real_clips() -> Path:
     return root
 
 
+@pytest.fixture
+def oddities(real_clips: Path, tmp_path: Path) -> VideoIndex:
+    """The real clips that are odd, indexed as far as they can be."""
+    root = tmp_path / "v"
+    (root / "a").mkdir(parents=True)
+    for path in sorted((real_clips / "odd").iterdir()):
+        if path.suffix in (".avi", ".mp4", ".mkv"):
+            (root / "a" / path.name).symlink_to(path)
+    return VideoIndex.build(root, workers=1, val_fraction=0.0, follow_links=True, allow_partial=True)
+
+
 @pytest.fixture(scope="session")
 def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
     """12 stamped videos in 3 classes of 3 shapes, one of each class shorter than a clip; 8 to train on, 4 to test."""
@@ -96,6 +117,23 @@ def copied(index: VideoIndex, tmp_path: Path) -> VideoIndex:
     shutil.copytree(index.root, tmp_path / "videos")  # keeps the times
     shutil.copy(index.path, tmp_path / "index")
     return VideoIndex.open(tmp_path / "index", tmp_path / "videos")
+
+
+@pytest.fixture
+def git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """What runs git in the new folder tmp_path / "checkout", which is in no repository yet, and gives its output."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "checkout").mkdir()
+
+    def run(*arguments: str) -> str:
+        who = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+        command = ["git", "-C", str(tmp_path / "checkout"), *who, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clips import write_stamped_video
+from bench_process import bench
+from clips import write_classes, write_stamped_video
 
 from bench.reporting.results import load
 from bench.videos.selection import open_clips, unreadable
@@ -20,20 +21,10 @@ REPO = Path(__file__).resolve().parents[2]
 FEW = ("--batches", "1", "--batch-size", "4", "--rounds", "5", "--workers", "1")
 
 
-def bench(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-m", "bench.cli", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(REPO)}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
-
-
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """6 good videos, an empty one, and one cut in half."""
-    root = tmp_path_factory.mktemp("bench") / "videos"
-    for k in range(7):
-        folder = root / f"class{k % 2}"
-        folder.mkdir(parents=True, exist_ok=True)
-        write_stamped_video(folder / f"v{k}.avi", num_frames=40, size=(128, 112))
+    root = write_classes(tmp_path_factory.mktemp("bench") / "videos", 7, classes=("class0", "class1"), num_frames=40)
     half = root / "class0" / "v6.avi"
     half.write_bytes(half.read_bytes()[: half.stat().st_size // 2])
     (root / "class1" / "empty.avi").touch()
@@ -96,12 +87,9 @@ def test_json_holds_what_was_printed_and_no_path_of_this_machine(
 
 
 def test_videos_that_are_indexed_and_not_readable_are_left_out_too(tmp_path: Path) -> None:
-    for k in range(3):
-        (tmp_path / "v" / "ab"[k % 2]).mkdir(parents=True, exist_ok=True)
-        write_stamped_video(tmp_path / "v" / "ab"[k % 2] / f"{k}.avi", num_frames=20)
-    index = open_clips(tmp_path / "v", tmp_path).index
-    (tmp_path / "v" / "b" / "1.avi").unlink()
-    assert unreadable(index) == {"b/1.avi": "can't be read: No such file or directory"}
+    index = open_clips(write_classes(tmp_path / "v", 3), tmp_path).index
+    (tmp_path / "v" / "b" / "v1.avi").unlink()
+    assert unreadable(index) == {"b/v1.avi": "can't be read: No such file or directory"}
 
 
 def test_report_prints_the_tables_of_a_folder(measured: tuple[subprocess.CompletedProcess[str], Path]) -> None:
@@ -133,9 +121,7 @@ def test_several_worker_counts_are_a_run_each(videos: Path, tmp_path: Path) -> N
 
 
 def test_other_decoders_are_measured_beside_ours_and_fewer_videos_if_told(tmp_path: Path) -> None:
-    for k in range(8):
-        (tmp_path / "v" / "ab"[k // 4]).mkdir(parents=True, exist_ok=True)
-        write_stamped_video(tmp_path / "v" / "ab"[k // 4] / f"{k}.avi", num_frames=20, size=(128, 112), codec="mjpeg")
+    write_classes(tmp_path / "v", 8, codec="mjpeg")
     done = bench("loader", "throughput", "--data", tmp_path / "v", *FEW, "--sampling", "segments", "--videos", "6",
                  "--decoder", "pyav,dali", "--json", tmp_path / "a.json")  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import write_stamped_video
+from clips import write_classes
 
 from pipelines.index.video_index import VideoIndex
 from pipelines.loader import ClipLoader
@@ -31,11 +31,7 @@ print(repr(total))
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
     root = tmp_path_factory.mktemp("limits") / "videos"
-    for k in range(16):
-        folder = root / f"class{k % 2}"
-        folder.mkdir(parents=True, exist_ok=True)
-        write_stamped_video(folder / f"v{k}.avi", num_frames=20, size=(128, 112))
-    return VideoIndex.build(root, val_fraction=0.25, workers=1)
+    return VideoIndex.build(write_classes(root, 16), val_fraction=0.25, workers=1)
 
 
 def run(command: list[str], script: str, *arguments: object) -> subprocess.CompletedProcess[str]:

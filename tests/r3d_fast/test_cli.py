@@ -14,9 +14,7 @@ import tiny
 
 from pipelines.index.video_index import VideoIndex
 from r3d_fast import evaluate
-from r3d_fast import train as run_training
 from r3d_fast.backend.feed import feed
-from r3d_fast.cli import cli, run_cli
 from r3d_fast.config.config import load_config
 from r3d_fast.config.yaml_files import shipped_configs
 from r3d_fast.loaders import eval_loader
@@ -25,28 +23,13 @@ from r3d_fast.weights.stored_model import restore
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
-    return tiny.make_tiny(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
 def run(index: VideoIndex, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("runs") / "run"
-    run_training(tiny.tiny_config(index), run=path)
-    return path
-
-
-def said(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
-    """(exit code, stdout, stderr) of the command line."""
-    capsys.readouterr()
-    code = run_cli(cli, [str(a) for a in arguments], "r3d-fast")
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+    return tiny.trained(tmp_path_factory.mktemp("runs") / "run", index)
 
 
 def test_a_folder_without_videos(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    code, _, err = said(capsys, "data", "index", tmp_path)
+    code, _, err = tiny.said(capsys, "data", "index", tmp_path)
     assert code == 3
     assert str(tmp_path) in err
     assert ".txt" in err
@@ -63,7 +46,7 @@ def test_bad_files_are_left_out_with_their_reasons(capsys: pytest.CaptureFixture
     whole = clips.write_stamped_video(root / "a" / "cut.avi").read_bytes()
     (root / "a" / "cut.avi").write_bytes(whole[: len(whole) // 2])
     os.mkfifo(root / "a" / "pipe.avi")
-    code, out, _ = said(capsys, "data", "index", root, "--json", tmp_path / "s.json")
+    code, out, _ = tiny.said(capsys, "data", "index", root, "--json", tmp_path / "s.json")
     assert code == 0
     assert "videos   3 (" in out
     assert "left out 5" in out
@@ -86,7 +69,7 @@ def test_the_index_goes_to_the_current_folder_where_the_data_set_is_read_only(
     clips.write_stamped_video(tmp_path / "ro" / "data" / "a" / "x.avi", num_frames=3)
     (tmp_path / "ro").chmod(0o555)
     monkeypatch.chdir(tmp_path)
-    code, out, err = said(capsys, "data", "index", tmp_path / "ro" / "data")
+    code, out, err = tiny.said(capsys, "data", "index", tmp_path / "ro" / "data")
     (tmp_path / "ro").chmod(0o755)
     assert code == 0
     assert "can't be written: the index (data.r3dindex) is in the current folder" in err
@@ -105,7 +88,7 @@ def test_bad_lists(capsys: pytest.CaptureFixture[str], tmp_path: Path, content: 
     (tmp_path / "data" / "a").mkdir(parents=True)
     (tmp_path / "data" / "a" / "0.avi").write_bytes(b"x")
     (tmp_path / "list.csv").write_text(content, encoding="utf-8")
-    code, _, err = said(capsys, "data", "index", tmp_path / "data", "--lists", tmp_path / "list.csv")
+    code, _, err = tiny.said(capsys, "data", "index", tmp_path / "data", "--lists", tmp_path / "list.csv")
     assert code == 3
     assert text in err
     assert "Traceback" not in err
@@ -114,7 +97,7 @@ def test_bad_lists(capsys: pytest.CaptureFixture[str], tmp_path: Path, content: 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 500])
 def test_a_file_that_is_no_index(capsys: pytest.CaptureFixture[str], tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.r3dindex").write_bytes(content)
-    code, _, err = said(capsys, "train", "-c", "demo", "-o", f"data.index={tmp_path / 'x.r3dindex'}")
+    code, _, err = tiny.said(capsys, "train", "-c", "demo", "-o", f"data.index={tmp_path / 'x.r3dindex'}")
     assert code == 3
     assert f"{tmp_path / 'x.r3dindex'}: not a readable index" in err
     assert "r3d-fast data index" in err
@@ -123,7 +106,7 @@ def test_a_file_that_is_no_index(capsys: pytest.CaptureFixture[str], tmp_path: P
 def test_every_problem_of_a_config_at_once(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("train:\n  epochs: 0\n  epoch: 3\nloader:\n  batch_size: many\n", encoding="utf-8")
-    code, _, err = said(capsys, "train", "-c", path, "-o", "optimizer.lr=-1")
+    code, _, err = tiny.said(capsys, "train", "-c", path, "-o", "optimizer.lr=-1")
     assert code == 2
     assert len(err.strip().splitlines()) == 4
     for text in ("train.epochs (line 2)", "did you mean epochs?", "loader.batch_size (line 5)", "-o optimizer.lr=-1"):
@@ -134,14 +117,14 @@ def test_yaml_runs_no_code(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
     mark = tmp_path / "ran"
     path = tmp_path / "c.yaml"
     path.write_text(f"train: !!python/object/apply:os.system ['touch {mark}']\n", encoding="utf-8")
-    code, _, err = said(capsys, "train", "-c", path)
+    code, _, err = tiny.said(capsys, "train", "-c", path)
     assert code == 2
     assert "python/object/apply" in err
     assert not mark.exists()
 
 
 def test_the_commands_run_in_order(capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path) -> None:
-    code, out, _ = said(capsys, "eval", "--run", run, "--json", tmp_path / "e.json")
+    code, out, _ = tiny.said(capsys, "eval", "--run", run, "--json", tmp_path / "e.json")
     assert code == 0
     assert "evaluated 16 of 16 videos" in out
     figures = json.loads((tmp_path / "e.json").read_text(encoding="utf-8"))
@@ -174,7 +157,7 @@ def test_a_model_of_another_class_count(
         shutil.rmtree(tmp_path / "data" / split / "zoom_out")
     other = VideoIndex.build(tmp_path / "data", index=tmp_path / "i")
     options = tiny.options([f"data.root={other.root}", f"data.index={other.path}"])
-    code, _, err = said(capsys, "eval", "--run", run, *options)
+    code, _, err = tiny.said(capsys, "eval", "--run", run, *options)
     assert code == 5
     assert "the model has 8 classes, the data set" in err
 
@@ -185,7 +168,7 @@ def test_a_flipped_byte_in_a_model(capsys: pytest.CaptureFixture[str], run: Path
     content = bytearray(weights.read_bytes())
     content[-9] ^= 1
     weights.write_bytes(content)
-    code, _, err = said(capsys, "eval", "--run", tmp_path / "run")
+    code, _, err = tiny.said(capsys, "eval", "--run", tmp_path / "run")
     assert code == 5
     assert "SHA-256 differs from the manifest" in err
 
@@ -195,7 +178,7 @@ def test_predict_names_classes_and_lists_failures(
 ) -> None:
     good = index.root / index[int(index.columns("test").video_id[0])].path
     (tmp_path / "bad.avi").write_bytes(b"no video")
-    code, out, err = said(
+    code, out, err = tiny.said(
         capsys,
         "predict",
         run,
@@ -233,13 +216,13 @@ def test_usage_is_explained(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
         (["predict", str(tmp_path / "x"), "v.avi"], "no such file or folder; expected a run folder"),
         (["nonsense"], "No such command 'nonsense'"),
     ):
-        code, _, err = said(capsys, *arguments)
+        code, _, err = tiny.said(capsys, *arguments)
         assert code == 2, arguments
         assert text in err
 
 
 def test_a_data_set_that_is_not_indexed_yet(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    code, _, err = said(capsys, "train", "-c", "demo", "-o", f"data.root={tmp_path}", "--run", tmp_path / "r")
+    code, _, err = tiny.said(capsys, "train", "-c", "demo", "-o", f"data.root={tmp_path}", "--run", tmp_path / "r")
     assert code == 3
     assert f"not indexed yet, run first: r3d-fast data index {tmp_path}" in err
 
@@ -247,7 +230,7 @@ def test_a_data_set_that_is_not_indexed_yet(capsys: pytest.CaptureFixture[str], 
 @pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="this machine has a GPU")  # noqa: PTH110
 def test_a_missing_gpu_is_said(capsys: pytest.CaptureFixture[str], index: VideoIndex, tmp_path: Path) -> None:
     options = tiny.options(tiny.overrides(index, "train.device=gpu"))
-    code, _, err = said(capsys, "train", "-c", "demo", "--run", tmp_path / "r", *options)
+    code, _, err = tiny.said(capsys, "train", "-c", "demo", "--run", tmp_path / "r", *options)
     assert code == 4
     assert "train.device gpu:" in err
 
@@ -256,7 +239,7 @@ def test_a_missing_gpu_is_said(capsys: pytest.CaptureFixture[str], index: VideoI
 def test_the_real_lists(capsys: pytest.CaptureFixture[str], real_clips: Path, tmp_path: Path) -> None:
     lists = real_clips / "ucfTrainTestlist"
     arguments = ["--lists", lists, "--split", "1", "--index", tmp_path / "i"]
-    code, out, _ = said(capsys, "data", "index", real_clips / "UCF-101", *arguments)
+    code, out, _ = tiny.said(capsys, "data", "index", real_clips / "UCF-101", *arguments)
     assert code == 0
     assert "videos   96 (64 train, 32 test)" in out
     assert "classes  8:" in out

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -111,6 +111,23 @@ def write_stamped_video(
             _encode(container or suffix, num_frames, size, codec, gop, b_frames, fps, options or {}, pix_fmt)
         )
     return path
+
+
+def write_classes(
+    root: Path,
+    count: int,
+    *,
+    classes: Sequence[str] = "ab",
+    num_frames: int = 20,
+    size: tuple[int, int] = (128, 112),
+    codec: str = "mpeg4",
+) -> Path:
+    """`root`, now a data set of `count` stamped AVIs: video k is ``<class k % n>/v<k>.avi`` for n `classes`."""
+    for number in range(count):
+        folder = root / classes[number % len(classes)]
+        folder.mkdir(parents=True, exist_ok=True)
+        write_stamped_video(folder / f"v{number}.avi", num_frames=num_frames, size=size, codec=codec)
+    return root
 
 
 @contextmanager

@@ -7,8 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from pipelines.index.video_index import VideoIndex
+from r3d_fast import train
 from r3d_fast.backend.precision import settle
+from r3d_fast.cli import cli, run_cli
 from r3d_fast.config.config import Config, load_config
 from r3d_fast.demo.videos import CLASSES, make_demo_dataset
 from r3d_fast.weights.checkpoint import FORMAT, Checkpoint, save_checkpoint
@@ -52,6 +56,20 @@ def overrides(index: VideoIndex, *more: str) -> list[str]:
 
 def tiny_config(index: VideoIndex, *more: str) -> Config:
     return load_config("demo", overrides(index, *more))
+
+
+def trained(run: Path, index: VideoIndex, *more: str) -> Path:
+    """A run in the folder `run` that has ended."""
+    train(tiny_config(index, *more), run=run)
+    return run
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr) of the command line in this process."""
+    capsys.readouterr()
+    code = run_cli(cli, [str(a) for a in arguments], "r3d-fast")
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
 
 
 def command(*arguments: str | Path) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clips import write_stamped_video
+from clips import write_classes
 
 from bench.loader import contenders, handover
 from bench.loader import measurement as loader
@@ -64,11 +64,7 @@ def test_clips_are_waited_for_where_they_lie_and_not_copied() -> None:
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("gpu") / "videos"
-    for k in range(6):
-        (root / "ab"[k % 2]).mkdir(parents=True, exist_ok=True)
-        write_stamped_video(root / "ab"[k % 2] / f"{k}.avi", num_frames=20, size=(128, 112), codec="mjpeg")
-    return root
+    return write_classes(tmp_path_factory.mktemp("gpu") / "videos", 6, codec="mjpeg")
 
 
 @pytest.fixture
@@ -173,9 +169,7 @@ def test_a_loader_that_gives_other_frames_is_found_out(videos: Path, monkeypatch
 
 @pytest.mark.gpu
 def test_a_gpu_is_measured(gpu: str, tmp_path: Path) -> None:
-    for k in range(8):
-        (tmp_path / "videos" / "ab"[k % 2]).mkdir(parents=True, exist_ok=True)
-        write_stamped_video(tmp_path / "videos" / "ab"[k % 2] / f"{k}.avi", num_frames=40, size=(128, 112))
+    write_classes(tmp_path / "videos", 8, num_frames=40)
     measured = loader.measure(
         loader.Settings(tmp_path / "videos", samplings=("segments",), device="gpu", rounds=5, batches=2, batch_size=4),
         "bench",

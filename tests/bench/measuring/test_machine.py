@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import getpass
 import json
-import os
 import platform
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -60,28 +60,17 @@ def test_gpus_are_those_that_cuda_finds(v100: Path) -> None:
     assert python(code, libraries=v100)[0] == "Tesla V100"
 
 
-def test_the_commit_is_marked_where_a_tracked_file_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
-        monkeypatch.delenv(name, raising=False)
+def test_the_commit_is_marked_where_a_tracked_file_changed(tmp_path: Path, git: Callable[..., str]) -> None:
     folder = tmp_path / "checkout"
-    (folder / "package").mkdir(parents=True)
+    (folder / "package").mkdir()
     (folder / "untracked").mkdir()
     assert commit(folder) == commit(tmp_path / "none") == ""
-
-    def git(*arguments: str) -> str:
-        who = ("-c", "user.name=x", "-c", "user.email=x@example.org")
-        return subprocess.run(
-            ["git", "-C", folder, *who, *arguments], capture_output=True, text=True, check=True
-        ).stdout
-
     git("init")
     assert commit(folder) == ""
     (folder / "package" / "a.py").write_text("1\n", encoding="utf-8")
     git("add", ".")
     git("commit", "-m", "one")
-    short = git("rev-parse", "--short", "HEAD").strip()
+    short = git("rev-parse", "--short", "HEAD")
     (folder / "results.json").write_text("{}\n", encoding="utf-8")
     assert commit(folder) == commit(folder / "package") == short
     assert commit(folder / "untracked") == ""

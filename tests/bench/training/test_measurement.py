@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,7 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clips import write_stamped_video
+from bench_process import bench
+from clips import write_classes
 from reports import MACHINE
 
 import r3d_fast.backend.paddle
@@ -38,23 +37,13 @@ SMALL = ("model.name=r3d10", "model.width=4", "augment.size_px=32", "clip.num_fr
 FEW = ("--rounds", "5", "--steps", "1", "--batch-size", "3")
 
 
-def bench(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-m", "bench.cli", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(REPO)}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
-
-
 def small(*more: str) -> list[str]:
     return [part for value in (*SMALL, *more) for part in ("-o", value)]
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("train") / "videos"
-    for k in range(8):
-        (root / "abc"[k % 3]).mkdir(parents=True, exist_ok=True)
-        write_stamped_video(root / "abc"[k % 3] / f"{k}.avi", num_frames=20, size=(128, 112))
-    return root
+    return write_classes(tmp_path_factory.mktemp("train") / "videos", 8, classes="abc")
 
 
 @pytest.fixture(scope="module")

@@ -294,13 +294,6 @@ def test_no_autocast_reaches_into_a_graph(
     assert capsys.readouterr().err == ""
 
 
-@pytest.fixture
-def on_gpu(paddle_gpu: str) -> Any:
-    paddle.set_device(paddle_gpu)
-    yield paddle_gpu
-    paddle.set_device("cpu")
-
-
 def steps_of(precision: Precision, data_format: str, graph: bool, steps: int = 20) -> SimpleNamespace:
     """Losses of some steps on two batches, and the model and what computed its logits."""
     model = small(width=16, data_format=data_format)

@@ -87,13 +87,6 @@ def test_the_learner_takes_both_on_a_gpu(precision: Precision, monkeypatch: pyte
     assert len(called) == 2
 
 
-@pytest.fixture
-def on_gpu(paddle_gpu: str) -> Any:
-    paddle.set_device(paddle_gpu)
-    yield paddle_gpu
-    paddle.set_device("cpu")
-
-
 @pytest.mark.gpu
 def test_on_a_gpu_the_search_is_on(on_gpu: str) -> None:
     before = paddle.get_flags([SEARCH, LIMIT])

@@ -309,13 +309,6 @@ def test_the_scalers_state_comes_back() -> None:
     assert off.scale == 1.0
 
 
-@pytest.fixture
-def on_gpu(paddle_gpu: str) -> Any:
-    paddle.set_device(paddle_gpu)
-    yield paddle_gpu
-    paddle.set_device("cpu")
-
-
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["r3d18_reference", "r3d34", "preact18", "resnext50", "densenet121", "r2plus1d18"])
 @pytest.mark.parametrize("data_format", ["NCDHW", "NDHWC"])

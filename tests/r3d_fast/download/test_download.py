@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import resource
 import signal
-import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tiny
 from clips import write_stamped_video
 from faulty_server import Fault, FaultyServer, serving
 from rar_files import PACKED, Stored, folder, rar4, rar5
+from small_disk import mounted
 
 from pipelines.errors import EnvironmentProblem
 from pipelines.index.video_index import VideoIndex
@@ -107,10 +107,7 @@ def expect(name: str, part: str, **values: object) -> None:
 @pytest.fixture
 def said(server: FaultyServer, capsys: pytest.CaptureFixture[str]) -> Said:
     def call(*arguments: str | Path) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = run_cli(cli, ["data", "download", *map(str, arguments), "--mirror", f"{server.url}/mirror/"], "r3d-fast")
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+        return tiny.said(capsys, "data", "download", *arguments, "--mirror", f"{server.url}/mirror/")
 
     return call
 
@@ -239,23 +236,15 @@ def test_a_full_disk_and_room_again(said: Said, tmp_path: Path, video: bytes) ->
     assert said("ucf101", "--root", tmp_path)[0] == 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 def test_a_disk_that_fills_while_unpacking(said: Said, server: FaultyServer, tmp_path: Path) -> None:
     size = len(server.files["/mirror/UCF101.rar"])
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size + 200_000}", "none", str(disk)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("this container may not mount")
-    try:
+    with mounted(tmp_path / "disk", f"size={size + 200_000}") as disk:
         code, _, err = said("ucf101", "--root", disk)
         assert code == 4
         assert "the disk is full: unpacking " in err
         assert "run the command again: what is complete is kept" in err
         assert not list(disk.glob(".*"))
         assert not (disk / "UCF-101").exists()
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_nothing_that_unpacks_is_said_before_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from rar_files import PACKED, Stored, packed_text, rar5
+from small_disk import mounted
 
 from pipelines.errors import DataError, EnvironmentProblem
 from r3d_fast.download.rar_readers import LIBRARY, rar_readers
@@ -111,13 +112,8 @@ def test_no_room_is_said_before_a_byte_is_written(tmp_path: Path, monkeypatch: p
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 4 kB pages with room for 64 kB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(disk)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("only root can mount a small disk, and not in every container")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with mounted(tmp_path / "disk", "size=64k") as disk:
+        yield disk
 
 
 @pytest.mark.parametrize("how", ["zip", "stored", LIBRARY, "bsdtar", "unar", "unrar"])

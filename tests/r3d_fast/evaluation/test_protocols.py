@@ -20,7 +20,6 @@ from pipelines.errors import DataError, UsageError
 from pipelines.index.video_index import VideoIndex
 from r3d_fast import train as run_training
 from r3d_fast.backend.feed import feed
-from r3d_fast.cli import cli, run_cli
 from r3d_fast.evaluation.protocols import check_splits, protocol_overrides, runs_of_splits
 from r3d_fast.loaders import eval_loader
 from r3d_fast.weights.checkpoint import load_checkpoint
@@ -31,23 +30,8 @@ SETTINGS = ("clip.sampling=consecutive", "clip.stride=1", "clip.num_frames=5", "
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
-    return tiny.make_tiny(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
 def run(index: VideoIndex, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("runs") / "run"
-    run_training(tiny.tiny_config(index, *SETTINGS), run=path)
-    return path
-
-
-def said(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """(exit code, stdout, stderr) of the command line."""
-    capsys.readouterr()
-    code = run_cli(cli, [str(a) for a in arguments], "r3d-fast")
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+    return tiny.trained(tmp_path_factory.mktemp("runs") / "run", index, *SETTINGS)
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:
@@ -105,7 +89,7 @@ def test_every_figure_is_what_scikit_learn_says(
     overrides: list[str], clips: int,
 ) -> None:  # fmt: skip
     out = tmp_path / "out"
-    code, told, _ = said(capsys, "eval", "--run", run, "-o", "eval.batch_size=7", *options, "--out", out)
+    code, told, _ = tiny.said(capsys, "eval", "--run", run, "-o", "eval.batch_size=7", *options, "--out", out)
     assert code == 0
     found, labels = clip_by_clip(run, index, *overrides)
     assert {len(shares) for shares in found.values()} == {clips}
@@ -171,7 +155,7 @@ def test_a_video_that_cannot_be_read_is_told_and_counts_nowhere(
     bad = index[int(index.columns("test").video_id[3])].path
     (tmp_path / "data" / bad).write_bytes(b"no video any more")
     options = tiny.options([f"data.root={other.root}", f"data.index={other.path}"])
-    code, told, err = said(capsys, "eval", "--run", run, *options, "--out", tmp_path / "out")
+    code, told, err = tiny.said(capsys, "eval", "--run", run, *options, "--out", tmp_path / "out")
     assert code == 3
     assert "evaluated 15 of 16 videos" in told
     assert "1 clips could not be read; the figures are of the others" in err
@@ -206,7 +190,7 @@ def test_the_mean_over_splits_counts_each_split_once(
         config = tiny.tiny_config(found, *SETTINGS, f"train.seed={number}")
         run_training(config, run=tmp_path / f"run{number}")
     arguments = ["eval", "--splits", "1,2", "--run", tmp_path / "run{split}", "--out", tmp_path / "out"]
-    code, told, err = said(capsys, *arguments, "--json", tmp_path / "all.json")
+    code, told, err = tiny.said(capsys, *arguments, "--json", tmp_path / "all.json")
     assert code == 0, err
     values = json.loads((tmp_path / "all.json").read_text(encoding="utf-8"))
     assert list(values["splits"]) == ["1", "2"]
@@ -219,7 +203,7 @@ def test_the_mean_over_splits_counts_each_split_once(
     assert f"mean of splits 1, 2: video  top1 {50 * sum(top1):6.2f} %" in told
 
     same = [*arguments, "-o", f"data.index={tmp_path / 'split1.r3dindex'}"]
-    code, told, err = said(capsys, *same)
+    code, told, err = tiny.said(capsys, *same)
     assert code == 3
     assert "holds the same split as" in err
     assert told == ""  # said before anything is evaluated
@@ -236,14 +220,14 @@ def test_a_protocol_that_contradicts_itself_is_refused(capsys: pytest.CaptureFix
         (["--protocol", "video", "-o", "clip.sampling=segments"], "expected a number of views"),
         (["--crops", "5"], "'5' is not one of '1', '3', '10'"),
     ):
-        code, out, err = said(capsys, "eval", "--run", run, *options)
+        code, out, err = tiny.said(capsys, "eval", "--run", run, *options)
         assert (code, out) == (2, ""), options
         assert text in err, options
 
 
 def test_a_folder_that_cannot_be_written_is_said(capsys: pytest.CaptureFixture[str], run: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    code, _, err = said(capsys, "eval", "--run", run, "--out", tmp_path / "file")
+    code, _, err = tiny.said(capsys, "eval", "--run", run, "--out", tmp_path / "file")
     assert code == 2
     assert f"{tmp_path / 'file'}: can't be written" in err
 

@@ -21,7 +21,6 @@ from untrained import CLASSES, clips, write_weights
 import r3d_fast.export.export
 from pipelines.errors import EnvironmentProblem, UsageError
 from pipelines.index.video_index import VideoIndex
-from r3d_fast import train as run_training
 from r3d_fast.backend.paddle import has_newer_graphs
 from r3d_fast.cli import cli, run_cli
 from r3d_fast.errors import CheckpointError, ParityError
@@ -34,15 +33,8 @@ from r3d_fast.weights.checkpoint import read_tensors
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
-    return tiny.make_tiny(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
 def run(index: VideoIndex, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("runs") / "run"
-    run_training(tiny.tiny_config(index, "train.epochs=1", "schedule.warmup_epochs=0"), run=path)
-    return path
+    return tiny.trained(tmp_path_factory.mktemp("runs") / "run", index, "train.epochs=1", "schedule.warmup_epochs=0")
 
 
 @pytest.fixture(scope="module")

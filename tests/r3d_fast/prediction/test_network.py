@@ -10,22 +10,14 @@ from numpy.typing import NDArray
 
 from pipelines.errors import UsageError
 from pipelines.index.video_index import VideoIndex
-from r3d_fast import train as run_training
 from r3d_fast.backend.paddle import import_paddle
 from r3d_fast.errors import CheckpointError
 from r3d_fast.prediction.restored_network import EXPORTED, RestoredNetwork, open_network
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
-    return tiny.make_tiny(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
 def run(index: VideoIndex, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("runs") / "run"
-    run_training(tiny.tiny_config(index), run=path)
-    return path
+    return tiny.trained(tmp_path_factory.mktemp("runs") / "run", index)
 
 
 def clips(count: int) -> NDArray[np.float32]:

@@ -15,7 +15,6 @@ import tiny
 
 import r3d_fast.prediction.clip_logits
 from pipelines.errors import EnvironmentProblem, UsageError
-from r3d_fast.cli import cli, run_cli
 from r3d_fast.export.export import export
 from r3d_fast.export.inference_engine import Engine
 from r3d_fast.files import whole_file
@@ -39,10 +38,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
-    capsys.readouterr()
-    code = run_cli(cli, ["predict", *map(str, arguments)], "r3d-fast")
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+    return tiny.said(capsys, "predict", *arguments)
 
 
 def probabilities(predictions: list[Any]) -> list[dict[str, float]]:

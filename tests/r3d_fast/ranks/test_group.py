@@ -19,11 +19,6 @@ from r3d_fast.weights.checkpoint import latest_checkpoint
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
-    return tiny.make_tiny(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
 def alone(index: VideoIndex) -> dict[str, np.ndarray]:
     return {key: np.asarray(value) for key, value in ranks.one_rank(index.path.parent, Group()).items()}
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import paddle
 import pytest
+from small_disk import mounted
 
 from r3d_fast.backend import snapshot
 from r3d_fast.backend.snapshot import DeviceCopy
@@ -169,13 +170,7 @@ def test_an_error_of_the_thread_reaches_training(tmp_path: Path, said: list[str]
 
 
 def test_a_really_full_disk_keeps_the_checkpoint_before(tmp_path: Path, said: list[str]) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(disk)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
-    try:
+    with mounted(tmp_path / "disk", "size=400k") as disk:
         with CheckpointWriter(disk, 2, lambda: None, said.append) as writer:
             writer.submit(point(1, 50_000))
             writer.finish()
@@ -185,8 +180,6 @@ def test_a_really_full_disk_keeps_the_checkpoint_before(tmp_path: Path, said: li
             assert steps(disk) == [1]
             subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
         assert steps(disk) == [1, 2]
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_kill_between_the_two_renames_loses_nothing(tmp_path: Path) -> None:

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import os
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pytest
 from stand_ins import python
 
 from pipelines.machine.cpus import cpu_name, usable_cpus
@@ -25,22 +23,12 @@ def test_the_environment_names_processor_and_packages() -> None:
     assert found["versions"]["numpy"] == np.__version__
 
 
-def test_the_commit_and_whether_a_tracked_file_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
-    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
-        monkeypatch.delenv(name, raising=False)
+def test_the_commit_and_whether_a_tracked_file_changed(tmp_path: Path, git: Callable[..., str]) -> None:
     folder = tmp_path / "checkout"
-    (folder / "package").mkdir(parents=True)
+    (folder / "package").mkdir()
     (folder / "untracked").mkdir()
     assert commit_hash(folder) == commit_hash(tmp_path / "none") == ""
     assert not has_changes(folder)
-
-    def git(*arguments: str) -> str:
-        who = ("-c", "user.name=x", "-c", "user.email=x@example.org")
-        command = ["git", "-C", folder, *who, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
     git("init")
     assert commit_hash(folder) == ""
     (folder / "package" / "a.py").write_text("1\n", encoding="utf-8")

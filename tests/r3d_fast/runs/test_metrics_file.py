@@ -155,9 +155,8 @@ CURVES = [
 
 @pytest.mark.parametrize(("backend", "read"), CURVES)
 def test_curves_of_a_resumed_run_have_every_step_once(
-    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, backend: str, read: Any
+    index: VideoIndex, tmp_path: Path, backend: str, read: Any
 ) -> None:
-    index: VideoIndex = tiny.make_tiny(tmp_path_factory.mktemp("tiny"))
     more = (f"train.log_to=[{backend}]", "train.log_every_steps=2", "train.keep_checkpoints=100")
     run = tmp_path / "run"
     with each_checkpoint():

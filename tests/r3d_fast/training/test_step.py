@@ -264,13 +264,6 @@ def gpu_fed(step: TrainStep, seed: int, rows: int = 8) -> Fed:
     return feed(Batch(array, labels, np.arange(rows), np.ones(rows, bool), 0, rows, ()), "gpu")
 
 
-@pytest.fixture
-def on_gpu(paddle_gpu: str) -> Iterator[str]:
-    paddle.set_device(paddle_gpu)
-    yield paddle_gpu
-    paddle.set_device("cpu")
-
-
 @pytest.mark.gpu
 def test_a_half_precision_step_is_the_float32_step_within_its_rounding(on_gpu: str) -> None:
     single = gpu_step(Precision())

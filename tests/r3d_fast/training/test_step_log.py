@@ -57,11 +57,6 @@ def broken(batch: Batch) -> Batch:
     return batch
 
 
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
-    return tiny.make_tiny(tmp_path_factory.mktemp("tiny"))
-
-
 @pytest.mark.parametrize("options", [{}, {"clip_norm": 0.5, "accumulate": 2, "label_smoothing": 0.1}])
 @pytest.mark.parametrize("precision", [Precision(), Precision("fp16", "O1"), Precision("fp16", "O2")], ids=str)
 def test_the_outcome_is_that_of_asking_and_nothing_is_read(

@@ -36,11 +36,6 @@ STEPS = 3 * 4  # epochs x batches of 6 out of 24 videos
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
-    return tiny.make_tiny(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
 def finished(index: VideoIndex, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing disturbed."""
     run = tmp_path_factory.mktemp("runs") / "whole"

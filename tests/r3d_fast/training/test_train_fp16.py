@@ -23,11 +23,6 @@ from r3d_fast.training.schedule import learning_rate
 STEPS = 3 * 4  # epochs x batches of 6 out of 24 videos
 
 
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
-    return tiny.make_tiny(tmp_path_factory.mktemp("tiny"))
-
-
 @pytest.fixture
 def fp16_o2(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Runs that would be fp32 here go the whole way of fp16 O2, but for the kernels; each checkpoint is waited for."""

@@ -46,11 +46,6 @@ STEPS = 5 * 2
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
-    return tiny.make_tiny(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
 def finished(index: VideoIndex, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with all options on that nothing disturbed."""
     run = tmp_path_factory.mktemp("runs") / "whole"

@@ -18,6 +18,7 @@ import paddle
 import pytest
 import tiny
 from runs import assert_same, each_checkpoint, last_checkpoint, records, wait_for_step
+from small_disk import mounted
 
 from pipelines.errors import EnvironmentProblem, UsageError
 from pipelines.index.video_index import VideoIndex
@@ -33,11 +34,6 @@ EPOCHS, STEPS = 3, 12  # 24 videos in batches of 6
 # Checkpoints at every step, and dropout, which draws random numbers.
 EAGER = ("train.checkpoint_every_steps=1", "model.dropout=0.3", "train.eval_every_epochs=2")
 LIMIT = 2**20  # bytes a file: logs and the loader's memory fit, weights of width 32 do not
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
-    return tiny.make_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")
@@ -267,17 +263,11 @@ def test_a_run_folder_that_cannot_be_written_is_said_before_the_first_step(
 
 
 def test_a_read_only_disk_is_said_before_the_first_step(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "ro", "none", str(disk)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
-    try:
-        with pytest.raises(UsageError, match=r"the run folder can't be written \(Read-only file system\)"):
-            RunFolder(disk / "run")
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+    with (
+        mounted(tmp_path / "disk", "ro") as disk,
+        pytest.raises(UsageError, match=r"the run folder can't be written \(Read-only file system\)"),
+    ):
+        RunFolder(disk / "run")
 
 
 def test_damage_is_passed_over_set_aside_and_never_kept_instead_of_a_good_one(

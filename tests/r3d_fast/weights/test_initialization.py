@@ -28,11 +28,6 @@ STEM, HEAD, LAST = "backbone.stem.0.conv.weight", "head.fc.weight", "backbone.la
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
-    return tiny.make_tiny(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
 def fewer(index: VideoIndex, tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
     """The videos of three of the eight classes."""
     folder = tmp_path_factory.mktemp("fewer")

@@ -12,7 +12,6 @@ from runs import last_checkpoint
 from safetensors.numpy import save_file
 
 from pipelines.index.video_index import VideoIndex
-from r3d_fast import train as run_training
 from r3d_fast.backend.precision import Precision
 from r3d_fast.cli import cli, run_cli
 from r3d_fast.config.config import load_config
@@ -24,15 +23,8 @@ Weights = dict[str, np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
-    return tiny.make_tiny(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
 def run(index: VideoIndex, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("runs") / "run"
-    run_training(tiny.tiny_config(index, "train.epochs=1", "schedule.warmup_epochs=0"), run=path)
-    return path
+    return tiny.trained(tmp_path_factory.mktemp("runs") / "run", index, "train.epochs=1", "schedule.warmup_epochs=0")
 
 
 def without(weights: Weights) -> None:

@@ -34,11 +34,6 @@ CLASSES = 8
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
-    return tiny.make_tiny(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
 def network() -> Any:
     paddle.seed(0)
     model = build_model("r3d18_reference", num_classes=CLASSES, width=4)

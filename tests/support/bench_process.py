@@ -1,0 +1,17 @@
+"""The command `bench`, run as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+def bench(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """A finished `bench` in a process of its own, in which warnings are errors."""
+    command = [sys.executable, "-W", "error", "-m", "bench.cli", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
