@@ -12,6 +12,7 @@ import pytest
 from clips import write_stamped_video
 from loading import LENGTHS, SIZES
 from stand_ins import NVML, cuda, cuvid, library
+from written import device_nodes
 
 from pipelines.errors import EnvironmentProblem
 from pipelines.index.video_index import VideoIndex
@@ -28,6 +29,14 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw"):
 # tests run without it.
 if find_spec("paddle"):
     import_paddle()
+
+
+@pytest.fixture(autouse=True)
+def device_nodes_stay() -> Iterator[None]:
+    """A test that replaces /dev/stdout or /dev/null by a file breaks the machine for everyone: it fails."""
+    before = device_nodes()
+    yield
+    assert device_nodes() == before
 
 
 @pytest.fixture(scope="session")

@@ -101,7 +101,7 @@ def kill_and_resume(folder: Path, kills: int, seed: int) -> dict[str, Any]:
         child.kill()
         child.communicate()
         done += 1
-        writing = [*(killed / "checkpoints").glob("*.tmp"), *killed.glob("best.tmp"), *killed.rglob("*.old")]
+        writing = [*killed.rglob("*.tmp"), *killed.rglob("*.old")]
         landed += bool(writing)
         _say(f"kill {done}: after step {_count(killed)}{', during a write' if writing else ''}")
     _finish(_start(index, killed, epochs))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipelines.errors import DataError
-from r3d_fast.commands.options import write_json
+from r3d_fast.files import write_json
 
 if TYPE_CHECKING:
     from r3d_fast.console import Progress

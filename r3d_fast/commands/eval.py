@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from pipelines.errors import DataError
-from r3d_fast.commands.options import config_option, override_option, write_json
+from r3d_fast.commands.options import config_option, override_option
+from r3d_fast.files import write_json
 
 if TYPE_CHECKING:
     from r3d_fast.evaluation.evaluate import Evaluation

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from r3d_fast.commands.options import write_json
+from r3d_fast.files import write_json
 
 if TYPE_CHECKING:
     from r3d_fast.models.cost import ModelSummary

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from pipelines.errors import DataError, EnvironmentProblem
 from r3d_fast.download.rar_readers import TO_DO, rar_readers
 from r3d_fast.download.transfer import Wanted, fetch
 from r3d_fast.download.unpacking import as_bytes, unpack
+from r3d_fast.files import put_in_place
 
 Say = Callable[[str], None]
 Show = Callable[[str, int, int], None]  # what is going on, how much of it is done, how much there is
@@ -121,8 +121,7 @@ def download(
                 _unpack_nested(file, partial, show)
             else:
                 unpack(file, partial, strip=archive.inside, on_file=_named(f"files of {archive.name}", show))
-        os.sync()  # the name says that all of it is there, even after the power fails
-        partial.rename(root / archive.folder)
+        put_in_place(partial, root / archive.folder)
         shutil.rmtree(_outer(file), ignore_errors=True)
         if not keep_archives:
             file.unlink(missing_ok=True)

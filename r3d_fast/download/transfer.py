@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from pipelines.errors import DataError, EnvironmentProblem, UsageError
 from r3d_fast.download.unpacking import disk_is_full, out_of_room
+from r3d_fast.files import put_in_place
 from r3d_fast.version import __version__
 
 OnBytes = Callable[[int, int], None]
@@ -64,9 +65,8 @@ def fetch(
         with part.open("ab") as file:
             _lock(file, part)
             _Download(wanted, target, part, file, pause, on_bytes).run(tries)
-            os.fsync(file.fileno())
             _check(wanted, part, target)
-            part.rename(target)
+            put_in_place(part, target)
     except OSError as error:
         if disk_is_full(error):
             have = part.stat().st_size

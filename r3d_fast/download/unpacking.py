@@ -21,6 +21,7 @@ from pipelines.datasets.text_files import first_ten, shown
 from pipelines.errors import DataError, EnvironmentProblem, R3DFastError
 from r3d_fast.download.rar import Member, is_rar, open_rar, read_members
 from r3d_fast.download.rar_readers import LIBRARY, TO_DO, described, rar_readers, unpack_with
+from r3d_fast.files import put_in_place
 
 OnProgress = Callable[[int, int], None]
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -63,7 +64,7 @@ def unpack(
             else:
                 _unpack_rar(archive, members, temporary, readers, on_file)
             inner = temporary / strip if strip and [path.name for path in temporary.iterdir()] == [strip] else temporary
-            inner.rename(folder)
+            put_in_place(inner, folder)
         finally:
             _remove(temporary)
     return len(files)

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.errors import UsageError
 from r3d_fast.evaluation.evaluate import Evaluation, report
-from r3d_fast.files import whole_file
+from r3d_fast.files import make_folder, new_file, write_file
 
 _TOP = 5  # classes named for each video
 _MOST_NAMED = 60  # classes whose names are written beside the picture; more would lie over each other
@@ -32,13 +31,9 @@ def write_evaluation(folder: Path, evaluation: Evaluation, classes: tuple[str, .
         "confusion.csv": _confusion(evaluation, classes),
         "predictions.jsonl": "".join(json.dumps(line) + "\n" for line in predictions(evaluation, classes)),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{folder}: can't be written ({error.strerror}); choose another --out") from error
+    make_folder(folder, "choose another --out")
     for name, text in texts.items():
-        with whole_file(folder / name) as file:
-            file.write(text.encode("utf-8", "backslashreplace"))
+        write_file(folder / name, text.encode("utf-8", "backslashreplace"))
     _draw_confusion(folder / "confusion.png", evaluation, classes)
 
 
@@ -122,5 +117,5 @@ def _draw_confusion(path: Path, evaluation: Evaluation, classes: tuple[str, ...]
     axes.set_title(title + ("" if top1 is None else f", top1 {100 * top1:.2f} %"))
     axes.set_xlabel("predicted")
     axes.set_ylabel("label")
-    with whole_file(path) as file:
+    with new_file(path) as file:
         figure.savefig(file, format="png")

@@ -38,7 +38,7 @@ from r3d_fast.export.manifest import (
 )
 from r3d_fast.export.parity import Check, check, reference, tolerance
 from r3d_fast.export.static_graph import save_half, save_static
-from r3d_fast.new_folder import building, put_in_place
+from r3d_fast.files import new_folder
 from r3d_fast.version import __version__
 from r3d_fast.weights.stored_model import Restored, restore
 
@@ -87,9 +87,8 @@ def export(
             model, "cpu", Config(train=TrainConfig(precision="fp32"), model=ModelConfig(data_format="NCDHW"))
         )
         checks = reference(restored)
-        with building(out) as folder:
+        with new_folder(out) as folder:
             about = _write(restored, folder, checks, device, onnx, precision, form, say)
-            put_in_place(folder, out)
     finally:
         paddle.set_device(before)
     return ExportResult(out, about)

@@ -11,6 +11,7 @@ from r3d_fast.backend.layers import paddle
 from r3d_fast.backend.native_output import native_output_hidden
 from r3d_fast.backend.paddle import has_newer_graphs, older_graphs
 from r3d_fast.export.manifest import INPUT, PARAMETERS, Program
+from r3d_fast.files import put_in_place
 
 _NAME = "model"
 _TYPES = {"fp16": "Half", "bf16": "Bfloat16"}
@@ -61,5 +62,5 @@ def save_half(folder: Path, program: Program, precision: Literal["fp16", "bf16"]
             f"{after}); leave --precision out, or use another version"
         )
     for name in (program, PARAMETERS):
-        (half / name).replace(folder / name)
+        put_in_place(half / name, folder / name)
     half.rmdir()

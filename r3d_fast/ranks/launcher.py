@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import EnvironmentProblem, UsageError
+from r3d_fast.files import make_folder, write_file
 
 _REPORTS = "R3D_FAST_REPORTS"  # where ranks leave their process numbers, exit codes and results
 _PR_SET_PDEATHSIG = 1
@@ -31,10 +32,8 @@ def report(name: str, text: str) -> None:
     """Leave `text` under `name` for the process that started the ranks, if one did."""
     folder = os.environ.get(_REPORTS)
     if folder:
-        path = Path(folder) / name
-        with suppress(OSError):  # whoever wanted to know has gone
-            path.with_suffix(".tmp").write_text(text, encoding="utf-8")
-            path.with_suffix(".tmp").replace(path)
+        with suppress(UsageError):  # whoever wanted to know has gone
+            write_file(Path(folder) / name, text.encode())
 
 
 def report_exit(code: int) -> None:
@@ -56,10 +55,7 @@ def launch(arguments: Sequence[str], count: int, logs: Path, echo: Callable[[str
     """
     if rank_and_count()[1] > 1:
         raise UsageError("--nproc: this process is one of several already; leave --nproc out under a launcher")
-    try:
-        logs.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{logs}: can't be written ({error.strerror}); choose another --run") from error
+    make_folder(logs, "choose another --run")
     with tempfile.TemporaryDirectory(prefix="r3d-fast-") as reports:
         job = _Job(logs, Path(reports), count)
         try:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 from pipelines.errors import UsageError
 from r3d_fast.config.config import Config, config_diff, config_from_json, dump_config
+from r3d_fast.files import make_folder, write_errors, write_file
 from r3d_fast.runs.environment import environment
-from r3d_fast.weights.checkpoint import Checkpoint, clean_leftovers, latest_checkpoint, list_checkpoints, set_aside
+from r3d_fast.weights.checkpoint import (
+    Checkpoint,
+    clean_leftovers,
+    latest_checkpoint,
+    list_checkpoints,
+    set_aside_newer,
+)
 
 # What may change between the parts of a run without changing what it computes.
 _FREE = {
@@ -22,6 +28,7 @@ _FREE = {
     "train.early_stop_evals", "train.max_minutes",
     "eval.views", "eval.crops", "eval.batch_size",
 }  # fmt: skip
+_HINT = "choose another --run"
 
 
 class RunFolder:
@@ -30,14 +37,10 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         """Make or open `path`. Raises UsageError if it can't be written or another process holds it."""
         self.path = path
-        try:
-            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-            _write_probe(path / "checkpoints" / f".probe-{os.getpid()}")
+        make_folder(path, _HINT)
+        with write_errors(path, _HINT):
+            (path / "checkpoints").mkdir(exist_ok=True)
             self._lock = (path / ".lock").open("a")
-        except OSError as error:
-            raise UsageError(
-                f"{path}: the run folder can't be written ({error.strerror}); choose another --run"
-            ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -71,13 +74,8 @@ class RunFolder:
         with suppress(OSError, ValueError):
             before = json.loads((self.path / "env.json").read_bytes())
             values["earlier"] = [*before.pop("earlier", []), before]
-        try:
-            for name, text in (("config.yaml", dump_config(config)), ("env.json", json.dumps(values, indent=1))):
-                building = self.path / f"{name}.tmp"
-                building.write_text(text, encoding="utf-8")
-                building.replace(self.path / name)
-        except OSError as error:
-            raise UsageError(f"{self.path}: can't be written ({error.strerror}); choose another --run") from error
+        for name, text in (("config.yaml", dump_config(config)), ("env.json", json.dumps(values, indent=1))):
+            write_file(self.path / name, text.encode(), _HINT)
 
     def find_checkpoint(self, config: Config, digest: str) -> tuple[Checkpoint, list[str]] | None:
         """(newest whole checkpoint, complaints about newer ones); None if the run has none yet.
@@ -104,16 +102,5 @@ class RunFolder:
             )
         if complaints:
             complaints = [*complaints, f"{folder}: is whole, and taken instead"]
-            set_aside(self.path, folder)
+            set_aside_newer(self.path, folder)
         return checkpoint, complaints
-
-
-def _write_probe(path: Path) -> None:
-    """Write as much as any disk hands out at once, flush it and delete it. Raises OSError."""
-    try:
-        with path.open("wb") as file:
-            file.write(bytes(4096))
-            file.flush()
-            os.fsync(file.fileno())
-    finally:
-        path.unlink(missing_ok=True)

@@ -12,21 +12,21 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
-from pipelines.errors import UsageError
 from r3d_fast.console import tell
+from r3d_fast.files import write_errors, write_file
 
 _COLUMNS = ("kind", "epoch", "step", "loss", "top1", "top5", "lr", "clips_per_second", "wait_share", "count", "seconds")
+_HINT = "choose another --run"
 
 
 class AppendedFile:
     """A text file that grows by whole lines; what a full disk refuses is kept and written once it takes it."""
 
     def __init__(self, path: Path, content: str) -> None:
-        """Make `path` hold `content`, whatever it held before. Raises OSError."""
-        building = path.with_name(path.name + ".tmp")
-        building.write_text(content, encoding="utf-8")
-        building.replace(path)
-        self._file = path.open("ab", buffering=0)
+        """Make `path` hold `content`, whatever it held before. Raises UsageError where it can't be written."""
+        write_file(path, content.encode(), _HINT)
+        with write_errors(path, _HINT):
+            self._file = path.open("ab", buffering=0)
         self._size = len(content.encode())  # up to here the lines are whole
         self._pending = b""
 
@@ -73,13 +73,10 @@ class MetricsFile:
         self._count, self._waiting, self._refused = len(self.records), 0, False
         rows = "".join(f"{row}\r\n" for row in (",".join(_COLUMNS), *map(_as_row, self.records)))
         lines = "".join(json.dumps(record) + "\n" for record in self.records)
-        try:
-            with ExitStack() as opened:
-                self._csv = opened.enter_context(closing(AppendedFile(run / "metrics.csv", rows)))
-                self._json = AppendedFile(self.path, lines)
-                opened.pop_all()
-        except OSError as error:
-            raise UsageError(f"{self.path}: can't be written ({error.strerror}); choose another --run") from error
+        with ExitStack() as opened:
+            self._csv = opened.enter_context(closing(AppendedFile(run / "metrics.csv", rows)))
+            self._json = AppendedFile(self.path, lines)
+            opened.pop_all()
 
     def _read(self, keep: int) -> list[dict[str, Any]]:
         """The first `keep` records; fewer where the file ends before, or in the middle of one."""

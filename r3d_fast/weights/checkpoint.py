@@ -1,14 +1,13 @@
 """Checkpoints: a folder of safetensors and JSON, complete or absent, each file proved by its SHA-256. No pickle.
 
-A checkpoint is written as `NAME.tmp`, flushed to the disk and renamed. `manifest.json`, written last, names every file
-with its size and digest. Where one is replaced, it stands by as `NAME.old` between two renames, and counts until then.
+`manifest.json`, written last, names every file with its size and digest. A checkpoint that is replaced stands by as
+`NAME.old` between two renames, and counts until then.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from pipelines.errors import UsageError
 from r3d_fast.backend.snapshot import Arrays
 from r3d_fast.errors import CheckpointError
+from r3d_fast.files import delete_folder, delete_leftovers, put_in_place, replaced_folder, set_aside
 from r3d_fast.weights.tensor_file import write_bytes, write_tensors
 
 FORMAT = 1
@@ -47,27 +47,18 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, pace: Pace | None = No
     `pace` is called after each piece of the work, with the seconds it took. Raises OSError where the disk
     refuses, with nothing half-written left under that name.
     """
-    building = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(building, ignore_errors=True)
-    try:
-        building.mkdir(parents=True)
-        about = {"r3d_fast": json.dumps({key: checkpoint.state[key] for key in ("format", "config", "classes")})}
-        manifest = {WEIGHTS: write_tensors(building / WEIGHTS, checkpoint.weights, about, pace)}
-        if checkpoint.optimizer:
-            manifest[OPTIMIZER] = write_tensors(building / OPTIMIZER, checkpoint.optimizer, {}, pace)
-        manifest[STATE] = write_bytes(building / STATE, json.dumps(checkpoint.state, indent=1).encode())
-        write_bytes(building / MANIFEST, json.dumps(manifest, indent=1).encode())
-        sync(building)
-        old = _stand_in(folder)
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            folder.rename(old)
-        building.rename(folder)
-        sync(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
+    about = {"r3d_fast": json.dumps({key: checkpoint.state[key] for key in ("format", "config", "classes")})}
+    tensors = {WEIGHTS: (checkpoint.weights, about)}
+    if checkpoint.optimizer:
+        tensors[OPTIMIZER] = (checkpoint.optimizer, {})
+    with replaced_folder(folder, stand_by=folder.with_name(folder.name + ".old")) as building:
+        manifest = {}
+        for name, (arrays, metadata) in tensors.items():
+            with (building / name).open("wb", buffering=0) as file:
+                manifest[name] = write_tensors(file, arrays, metadata, pace)
+        with (building / STATE).open("wb") as file:
+            manifest[STATE] = write_bytes(file, json.dumps(checkpoint.state, indent=1).encode())
+        (building / MANIFEST).write_bytes(json.dumps(manifest, indent=1).encode())
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
@@ -136,35 +127,29 @@ def latest_checkpoint(run: Path) -> tuple[Path, Checkpoint, list[str]] | None:
 def drop_old_checkpoints(run: Path, keep: int) -> None:
     """Delete all but the newest `keep` checkpoints of a run, and what killed writes left."""
     for folder in list_checkpoints(run)[:-keep]:
-        doomed = folder.with_name(folder.name + ".tmp")  # half of a checkpoint must not look like one
         with suppress(OSError):
-            folder.rename(doomed)
-    for folder in (run / "checkpoints").glob("*.tmp"):
-        shutil.rmtree(folder, ignore_errors=True)
+            delete_folder(folder)
+    delete_leftovers(run / "checkpoints", "*.tmp")
 
 
-def set_aside(run: Path, after: Path) -> None:
+def set_aside_newer(run: Path, after: Path) -> None:
     """Rename to `NAME.damaged` the checkpoints of a run that are newer than `after`: they count no more."""
     for folder in list_checkpoints(run):
         if folder.name > after.name:
-            spoilt = folder.with_name(folder.name + ".damaged")
-            shutil.rmtree(spoilt, ignore_errors=True)
             with suppress(OSError):
-                folder.rename(spoilt)
+                set_aside(folder, ".damaged")
 
 
 def clean_leftovers(run: Path) -> None:
     """Delete what killed writes left in a run; only whoever holds its lock may."""
-    for folder in (*(run / "checkpoints").glob("*.tmp"), *run.glob("best.tmp")):
-        shutil.rmtree(folder, ignore_errors=True)
-    for probe in (run / "checkpoints").glob(".probe-*"):
-        probe.unlink(missing_ok=True)
+    delete_leftovers(run)
+    delete_leftovers(run / "checkpoints", "*.tmp")
     for old in (*(run / "checkpoints").glob("*.old"), *run.glob("best.old")):
         if old.with_suffix("").exists():
             shutil.rmtree(old, ignore_errors=True)
         else:
             with suppress(OSError):
-                old.rename(old.with_suffix(""))
+                put_in_place(old, old.with_suffix(""))
 
 
 def find_weights(model: Path) -> Path:
@@ -180,16 +165,3 @@ def find_weights(model: Path) -> Path:
             return path
     what = "a folder without a model" if model.is_dir() else "no such file or folder"
     raise UsageError(f"{model}: {what}; expected a run folder, a checkpoint folder or a .safetensors file")
-
-
-def _stand_in(folder: Path) -> Path:
-    return folder.with_name(folder.name + ".old")
-
-
-def sync(path: Path) -> None:
-    """Have `path`, a file or the names in a folder, on the disk when this returns. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

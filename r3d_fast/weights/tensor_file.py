@@ -1,4 +1,4 @@
-"""Files written to the disk and past its cache, with size and SHA-256; tensors in the safetensors format.
+"""Tensors in the safetensors format, and bytes, written to an open file with their size and SHA-256.
 
 The safetensors library reads them. Its own writer makes two more copies of all arrays and keeps the interpreter locked
 meanwhile; this one writes each array from where it lies, and both writing and hashing let training go on.
@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,9 +25,9 @@ _PIECE = 1 << 22  # bytes hashed and written at once
 
 
 def write_tensors(
-    path: Path, arrays: Mapping[str, Any], about: Mapping[str, str], pace: Callable[[float], None] | None = None
+    file: BinaryIO, arrays: Mapping[str, Any], about: Mapping[str, str], pace: Callable[[float], None] | None = None
 ) -> dict[str, Any]:
-    """{bytes, sha256} of a new safetensors file of `arrays` (NumPy, or copies on a GPU) and metadata `about`.
+    """{bytes, sha256} of what it writes to `file`: `arrays` (NumPy, or copies on a GPU) and the metadata `about`.
 
     `pace` is called after each piece of the work, with the seconds it took. Raises OSError.
     """
@@ -49,12 +47,12 @@ def write_tensors(
         for name in names:
             yield _fetch(arrays[name])
 
-    return _write(path, parts(), pace)
+    return _write(file, parts(), pace)
 
 
-def write_bytes(path: Path, content: bytes) -> dict[str, Any]:
-    """{bytes, sha256} of a new file with `content`. Raises OSError."""
-    return _write(path, [memoryview(content)])
+def write_bytes(file: BinaryIO, content: bytes) -> dict[str, Any]:
+    """{bytes, sha256} of `content`, which it writes to `file`. Raises OSError."""
+    return _write(file, [memoryview(content)])
 
 
 def _fetch(array: Any) -> memoryview:
@@ -65,19 +63,17 @@ def _fetch(array: Any) -> memoryview:
     return flat.data
 
 
-def _write(path: Path, parts: Iterable[memoryview], pace: Callable[[float], None] | None = None) -> dict[str, Any]:
+def _write(file: BinaryIO, parts: Iterable[memoryview], pace: Callable[[float], None] | None = None) -> dict[str, Any]:
     digest, size = hashlib.sha256(), 0
-    with path.open("wb", buffering=0) as file:
-        start = time.monotonic()
-        for part in parts:
-            for first in range(0, len(part), _PIECE):
-                piece = part[first : first + _PIECE]
-                digest.update(piece)
-                size += len(piece)
-                while piece:
-                    piece = piece[file.write(piece) :]
-                if pace is not None:
-                    pace(time.monotonic() - start)
-                    start = time.monotonic()
-        os.fsync(file.fileno())
+    start = time.monotonic()
+    for part in parts:
+        for first in range(0, len(part), _PIECE):
+            piece = part[first : first + _PIECE]
+            digest.update(piece)
+            size += len(piece)
+            while piece:
+                piece = piece[file.write(piece) :]
+            if pace is not None:
+                pace(time.monotonic() - start)
+                start = time.monotonic()
     return {"bytes": size, "sha256": digest.hexdigest()}

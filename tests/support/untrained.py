@@ -26,7 +26,8 @@ def write_weights(path: Path, name: str = "r3d10", width: int = 8, *more: str) -
             tensor.set_value(import_paddle().to_tensor(moved.astype("float32")))
     about = {"config": config.model_dump(mode="json"), "classes": CLASSES, "format": 1}
     arrays = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
-    write_tensors(path, arrays, {"r3d_fast": json.dumps(about)})
+    with path.open("wb") as file:
+        write_tensors(file, arrays, {"r3d_fast": json.dumps(about)})
     return config
 
 

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from pipelines.errors import VideoError
 from pipelines.video.sequence import FrameSequence
-from r3d_fast.files import Names, whole_file
+from r3d_fast.files import new_file
 from r3d_fast.prediction.timeline import Moment
 from r3d_fast.prediction.writers.captions import Captions, load_font
+from r3d_fast.prediction.writers.video_names import FileNames
 
 # Divides by every usual rate, 30000/1001 among them, and is small enough for MPEG-4 part 2.
 _TIME_BASE = Fraction(1, 60000)
@@ -38,7 +39,7 @@ def annotate(
     what can be. `font`: a file, see load_font. Raises UsageError where `target` can't be written, VideoError where
     nothing of the video can be read, and what load_font raises.
     """
-    with FrameSequence(video) as source, whole_file(target) as file:
+    with FrameSequence(video) as source, new_file(target) as file:
         output: _Output | None = None
         try:
             for shown in source:
@@ -64,7 +65,7 @@ class Annotator:
     def __init__(self, folder: Path, classes: Sequence[str], font: Path | None = None) -> None:
         """Make the folder. Raises UsageError where it can't be written, and what load_font raises."""
         load_font(12, font)  # fails now rather than after the first video
-        self._names, self._classes, self._font = Names(folder, ".mp4"), classes, font
+        self._names, self._classes, self._font = FileNames(folder, ".mp4"), classes, font
         self._moments: list[Moment] = []
 
     def add(self, moment: Moment) -> None:

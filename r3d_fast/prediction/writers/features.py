@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import EnvironmentProblem, UsageError
-from r3d_fast.files import Names, csv_rows, plain_text, whole_file
+from r3d_fast.files import new_file
 from r3d_fast.prediction.clip_logits import Answer
+from r3d_fast.prediction.writers.csv_table import csv_rows
+from r3d_fast.prediction.writers.video_names import FileNames, plain_text
 
 Add = Callable[[Answer], None]
 _HEADER = 128  # bytes: what NumPy's own writer makes of a header this long
@@ -43,8 +45,8 @@ def feature_file(path: Path) -> Iterator[Add]:
 @contextmanager
 def _npy(path: Path) -> Iterator[Add]:
     with ExitStack() as stack:
-        array = _Array(stack.enter_context(whole_file(path)))
-        described = stack.enter_context(whole_file(path.with_suffix(".csv")))
+        array = _Array(stack.enter_context(new_file(path)))
+        described = stack.enter_context(new_file(path.with_suffix(".csv")))
         table = stack.enter_context(csv_rows(described, _COLUMNS))
 
         def add(answer: Answer) -> None:
@@ -57,9 +59,9 @@ def _npy(path: Path) -> Iterator[Add]:
 
 @contextmanager
 def _folder(path: Path) -> Iterator[Add]:
-    names = Names(path, ".npy")
+    names = FileNames(path, ".npy")
     with ExitStack() as stack:
-        index = stack.enter_context(whole_file(path / INDEX))
+        index = stack.enter_context(new_file(path / INDEX))
         table = stack.enter_context(csv_rows(index, ("video", "file", "clips")))
         files = stack.enter_context(ExitStack())  # of one video
         current: tuple[str, str, _Array] | None = None
@@ -76,7 +78,7 @@ def _folder(path: Path) -> Iterator[Add]:
             if current is None or answer.video != current[0] or answer.clip == 0:
                 end()
                 target = names.of(answer.video)
-                current = answer.video, target.name, _Array(files.enter_context(whole_file(target)))
+                current = answer.video, target.name, _Array(files.enter_context(new_file(target)))
             current[2].add(_features(answer))
 
         yield add
@@ -95,7 +97,7 @@ def _parquet(path: Path) -> Iterator[Add]:
         ) from error
     columns = [("video", pa.string()), *((name, pa.int32()) for name in _COLUMNS[1:])]
     schema = pa.schema([*columns, ("features", pa.list_(pa.float32()))])
-    with whole_file(path) as file, parquet.ParquetWriter(file, schema) as writer:
+    with new_file(path) as file, parquet.ParquetWriter(file, schema) as writer:
         rows: list[dict[str, Any]] = []
 
         def flush() -> None:

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from r3d_fast.files import csv_rows, plain_text, whole_file
+from r3d_fast.files import new_file
 from r3d_fast.prediction.predictor import Prediction
 from r3d_fast.prediction.top_classes import Named
+from r3d_fast.prediction.writers.csv_table import csv_rows
+from r3d_fast.prediction.writers.video_names import plain_text
 
 if TYPE_CHECKING:
     from r3d_fast.prediction.timeline import Moment
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 @contextmanager
 def predictions_json(path: Path) -> Iterator[Callable[[Prediction], object]]:
     """A function that adds a prediction to the list in `path`. Raises UsageError where that can't be written."""
-    with whole_file(path) as file:
+    with new_file(path) as file:
         items = _List(file, 0)
         yield lambda prediction: items.add(prediction.as_json())
         items.end()
@@ -28,14 +30,14 @@ def predictions_json(path: Path) -> Iterator[Callable[[Prediction], object]]:
 @contextmanager
 def predictions_csv(path: Path, top: int) -> Iterator[Callable[[Prediction], object]]:
     """A function that adds a prediction to the table in `path`: video, error, then `top` classes and probabilities."""
-    with whole_file(path) as file, csv_rows(file, ["video", "error", *_class_columns(top)]) as write:
+    with new_file(path) as file, csv_rows(file, ["video", "error", *_class_columns(top)]) as write:
         yield lambda item: write([plain_text(item.video), item.error or "", *_class_cells(item.classes, top)])
 
 
 @contextmanager
 def timeline_json(path: Path) -> Iterator[Callable[[Moment], object]]:
     """A function that adds a moment to the list in `path`: an item a video, its moments under "timeline"."""
-    with whole_file(path) as file:
+    with new_file(path) as file:
         items = _List(file, 0)
         video: str | None = None
         error: str | None = None
@@ -66,7 +68,7 @@ def timeline_json(path: Path) -> Iterator[Callable[[Moment], object]]:
 @contextmanager
 def timeline_csv(path: Path, top: int) -> Iterator[Callable[[Moment], object]]:
     """A function that adds a moment to the table in `path`: video, start, end, error, then classes."""
-    with whole_file(path) as file, csv_rows(file, ["video", "start", "end", "error", *_class_columns(top)]) as write:
+    with new_file(path) as file, csv_rows(file, ["video", "start", "end", "error", *_class_columns(top)]) as write:
 
         def add(moment: Moment) -> None:
             times = [f"{moment.start:g}", f"{moment.end:g}"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from r3d_fast.backend.snapshot import Arrays
 from r3d_fast.config.config import Config
 from r3d_fast.config.sections import EvalConfig, ModelConfig
 from r3d_fast.errors import CheckpointError
+from r3d_fast.files import new_file
 from r3d_fast.models.architectures import MODELS
 from r3d_fast.weights.checkpoint import FORMAT, MANIFEST
 from r3d_fast.weights.foreign.class_names import read_class_names
@@ -97,7 +97,8 @@ def import_weights(
         "tensors_sha256": tensors_digest(weights),
         "source": {"file": source.name, "sha256": _digest(source), "architecture": foreign.architecture},
     }  # fmt: skip
-    _write(out, weights, about)
+    with new_file(out, "what was there is as it was") as file:
+        write_tensors(file, weights, {"r3d_fast": json.dumps(about)})
     parameters = sum(array.size for name, array in weights.items() if not name.endswith(_STATISTICS))
     own = any(value is not None for value in given.values())
     return Imported(out, config, names, parameters, "given" if own else scale, normalize is None and not own, named)
@@ -206,17 +207,3 @@ def _digest(path: Path) -> str:
         while piece := file.read(1 << 22):
             digest.update(piece)
     return digest.hexdigest()
-
-
-def _write(out: Path, weights: Arrays, about: dict[str, Any]) -> None:
-    """Write `out`, or leave what was there."""
-    building = out.with_name(f".{out.name}.tmp-{os.getpid()}")
-    try:
-        write_tensors(building, weights, {"r3d_fast": json.dumps(about)})
-        building.replace(out)
-    except OSError as error:
-        raise UsageError(
-            f"-o {out}: can't be written ({error.strerror or error}); what was there is as it was"
-        ) from error
-    finally:
-        building.unlink(missing_ok=True)

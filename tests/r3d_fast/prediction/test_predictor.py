@@ -17,7 +17,7 @@ import r3d_fast.prediction.clip_logits
 from pipelines.errors import EnvironmentProblem, UsageError
 from r3d_fast.export.export import export
 from r3d_fast.export.inference_engine import Engine
-from r3d_fast.files import whole_file
+from r3d_fast.files import new_file
 from r3d_fast.prediction.clip_logits import NOT_FINITE, Answer
 from r3d_fast.prediction.predictor import Predictor
 from r3d_fast.prediction.restored_network import RestoredNetwork
@@ -216,7 +216,7 @@ def test_what_can_not_be_is_said(
     for code, text, arguments in (
         (5, "a static model without its r3d_fast.json", [tmp_path / "static", videos[1]]),
         (2, "--views 0: expected a number of clips, or all", [model, videos[1], "--views", "0"]),
-        (2, "can't be written: No such file", [model, videos[1], "--json", tmp_path / "no" / "p.json"]),
+        (2, "can't be written: there is no folder", [model, videos[1], "--json", tmp_path / "no" / "p.json"]),
         (2, "give one kind", [model, videos[1], "--timeline", "--features", tmp_path / "f.npy"]),
     ):
         found, out, err = said(capsys, *arguments)
@@ -227,14 +227,14 @@ def test_what_can_not_be_is_said(
 def test_a_file_is_there_whole_or_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "p.json"
     path.write_text("old")
-    with pytest.raises(TypeError), whole_file(path) as file:
+    with pytest.raises(TypeError), new_file(path) as file:
         file.writelines([b"half", None])  # type: ignore[list-item]
     assert [item.name for item in tmp_path.iterdir()] == ["p.json"]
     assert path.read_text() == "old"
     (tmp_path / "link").symlink_to(path)
-    with whole_file(tmp_path / "link") as file:
+    with new_file(tmp_path / "link") as file:
         file.write(b"new")
     assert path.read_text() == "new"
     assert (tmp_path / "link").is_symlink()
-    with whole_file(Path("/dev/null")) as file:
+    with new_file(Path("/dev/null")) as file:
         file.write(b"x")

@@ -203,7 +203,8 @@ def test_tensor_files_are_what_the_safetensors_library_reads(tmp_path: Path) -> 
         "none": np.zeros((0, 3), np.int32),
         "bytes": np.arange(9, dtype=np.uint8),
     }
-    proof = write_tensors(tmp_path / "t", arrays, {"key": "välue"})
+    with (tmp_path / "t").open("wb") as file:
+        proof = write_tensors(file, arrays, {"key": "välue"})
     read, about = read_tensors(tmp_path / "t")
     assert about == {"key": "välue"}
     assert read.keys() == arrays.keys()

@@ -104,8 +104,8 @@ def test_a_file_that_lost_its_end_is_continued(tmp_path: Path, tail: bytes, caps
 
 
 def test_logs_that_cannot_be_opened_are_said_before_the_first_step(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl.tmp").mkdir()
-    with pytest.raises(UsageError, match=r"metrics.jsonl: can't be written \(Is a directory\); choose another --run"):
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(UsageError, match=r"metrics.jsonl: can't be written: it is a folder.*; choose another --run"):
         MetricsFile(tmp_path, 0)
 
 

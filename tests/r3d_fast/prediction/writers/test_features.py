@@ -11,10 +11,10 @@ import tiny
 
 from pipelines.errors import EnvironmentProblem, UsageError
 from r3d_fast.cli import cli, run_cli
-from r3d_fast.files import Names
 from r3d_fast.prediction.clip_logits import Answer
 from r3d_fast.prediction.predictor import Predictor
 from r3d_fast.prediction.writers.features import feature_file
+from r3d_fast.prediction.writers.video_names import FileNames
 
 try:
     from pyarrow import parquet
@@ -141,7 +141,7 @@ def test_other_endings_and_a_missing_pyarrow_are_said(tmp_path: Path, monkeypatc
 
 
 def test_names_stay_in_their_folder(tmp_path: Path) -> None:
-    names = Names(tmp_path / "out", ".mp4")
+    names = FileNames(tmp_path / "out", ".mp4")
     given = ["../../x.avi", "/etc/x.avi", "..", "", "a\nb.avi", ".hidden.avi", "caf\udce9.avi", "A/X.mp4", "n" * 250]
     found = [names.of(video) for video in given]
     assert all(path.parent == tmp_path / "out" for path in found)

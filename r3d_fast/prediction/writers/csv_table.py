@@ -1,0 +1,25 @@
+"""A table as CSV, written row by row."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+
+@contextmanager
+def csv_rows(file: BinaryIO, columns: Sequence[str]) -> Iterator[Callable[[Sequence[Any]], object]]:
+    """A function that writes a row of a CSV to `file`; the first row, `columns`, is written already.
+
+    Of names that are not valid Unicode the odd bytes are escaped.
+    """
+    text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(columns)
+    try:
+        yield rows.writerow
+    finally:
+        text.flush()
+        text.detach()
