@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.loader.contenders import Ceiling, Ours, Theirs, Work
-from bench.loader.peers import PEERS, Peer, find
-from bench.videos.selection import open_clips
+from bench.loader.contenders import CeilingContender, ClipLoaderContender, PeerContender, Work
+from bench.loader.peers import PEERS, Peer, find_peers
+from bench.videos.selection import select_videos
 from bench.videos.synthesis import make_clips
 from pipelines.dali.graph import ClipPipeline
 from pipelines.index.video_index import VideoIndex
@@ -41,7 +41,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
     root = os.environ.get("R3D_BENCH_DATA")
     if root is None:
         make_clips(folder / "clips", 32)
-    return open_clips(Path(root) if root else folder / "clips", folder).index
+    return select_videos(Path(root) if root else folder / "clips", folder).index
 
 
 @pytest.fixture(params=SAMPLINGS)
@@ -69,7 +69,7 @@ def positions(work: Work) -> Iterator[int]:
 def test_loader(benchmark: Any, work: Work, resize: str) -> None:
     """One batch of the loader."""
     augment = AugmentSpec.model_validate({"resize": resize})
-    contender = Ours("ours", Work(work.index, work.clip, augment, work.workers, BATCH))
+    contender = ClipLoaderContender("ours", Work(work.index, work.clip, augment, work.workers, BATCH))
     try:
         contender.make(6)
         assert benchmark.pedantic(contender.make, args=(1,), rounds=30) == BATCH
@@ -80,7 +80,7 @@ def test_loader(benchmark: Any, work: Work, resize: str) -> None:
 @pytest.mark.benchmark(group="whole loader, a batch")
 def test_ceiling(benchmark: Any, work: Work) -> None:
     """A batch's worth of decoding and converting alone."""
-    contender = Ceiling(work)
+    contender = CeilingContender(work)
     try:
         contender.make(6)
         assert benchmark.pedantic(contender.make, args=(1,), rounds=30) == BATCH
@@ -92,10 +92,10 @@ def test_ceiling(benchmark: Any, work: Work) -> None:
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
 def test_peer(benchmark: Any, work: Work, peer: Peer) -> None:
     """One batch of a loader that a user would pick instead."""
-    _, missing = find([peer.name])
+    _, missing = find_peers([peer.name])
     if missing:
         pytest.skip(f"not installed: {missing[peer.name]}")
-    contender = Theirs(peer, work)
+    contender = PeerContender(peer, work)
     try:
         contender.make(6)
         assert benchmark.pedantic(contender.make, args=(1,), rounds=10) == BATCH

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.loader.contenders import Ours, Work
+from bench.loader.contenders import ClipLoaderContender, Work
 from bench.loader.frame_check import SAME_FRAME
 from bench.loader.handover import to_host
 from pipelines.errors import R3DFastError, UsageError
@@ -24,13 +24,14 @@ def check_clips(name: str, work: Work, device: str, options: dict[str, Any]) -> 
     work = replace(work, augment=work.augment.model_copy(update={"resize": "graph"}))
     to_pixels = 255 * np.mean(work.augment.std) / work.augment.value_max
     away: list[float] = []
-    exact, other = Ours("exact", work, **{**options, "decoder": "pyav"}), Ours(name, work, device=device, **options)
+    exact = ClipLoaderContender("exact", work, **{**options, "decoder": "pyav"})
+    other = ClipLoaderContender(name, work, device=device, **options)
     try:
         for _, wanted, got in zip(range(_BATCHES), exact.loader.epoch(0), other.loader.epoch(0), strict=False):
-            ours, theirs = to_host(wanted.clips), to_host(got.clips)
-            if ours.shape != theirs.shape or not np.array_equal(wanted.video_ids, got.video_ids):
-                raise UsageError(f"{name}: clips {theirs.shape} of videos {got.video_ids}; expected {ours.shape}")
-            away += (np.abs(ours - theirs).mean(axis=tuple(range(1, ours.ndim))) * to_pixels).tolist()
+            expected, given = to_host(wanted.clips), to_host(got.clips)
+            if expected.shape != given.shape or not np.array_equal(wanted.video_ids, got.video_ids):
+                raise UsageError(f"{name}: clips {given.shape} of videos {got.video_ids}; expected {expected.shape}")
+            away += (np.abs(expected - given).mean(axis=tuple(range(1, expected.ndim))) * to_pixels).tolist()
     finally:
         exact.close()
         other.close()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bench.loader.handover import make_loader, routing_of, wait_for
 from bench.loader.peers import Peer, PeerLoader
-from bench.reporting.results import Routing
+from bench.reporting.figures import DecoderUse
 from pipelines.errors import EnvironmentProblem
 from pipelines.index.video_index import VideoIndex
 from pipelines.loader import Batch, ClipLoader
@@ -41,7 +41,7 @@ class Work:
     split: str | None = None
 
 
-class Ours:
+class ClipLoaderContender:
     """The clip loader, epoch after epoch. A batch counts once it is ready, where it was wanted: none is copied."""
 
     def __init__(self, name: str, work: Work, *, device: str = "cpu", **options: Any) -> None:
@@ -70,7 +70,7 @@ class Ours:
         return {"bytes_read": self.loader.statistics.bytes_read}
 
     @property
-    def routing(self) -> Routing | None:
+    def routing(self) -> DecoderUse | None:
         """Who decodes, as far as the loader has found out."""
         return routing_of(self.loader)
 
@@ -99,7 +99,7 @@ class CeilingSource(DecodedSource):
         return [Sample((0,), plan.video_id, plan.label, True, (0, 0), (0, 0), False)]
 
 
-class Ceiling:
+class CeilingContender:
     """Decoding and colour conversion alone, on as many processes; no crop, no resize, nothing handed over."""
 
     name = "decode only (ceiling)"
@@ -140,7 +140,7 @@ class Ceiling:
         self._arena.close()
 
 
-class Theirs:
+class PeerContender:
     """A peer as a PyTorch DataLoader."""
 
     def __init__(self, peer: Peer, work: Work) -> None:

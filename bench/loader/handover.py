@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.reporting.results import Routing
+from bench.reporting.figures import DecoderUse
 from pipelines.errors import EnvironmentProblem
 from pipelines.index.video_index import VideoIndex
 from pipelines.loader import ClipLoader
@@ -46,10 +46,10 @@ def make_loader(
     )
 
 
-def routing_of(loader: ClipLoader) -> Routing | None:
+def routing_of(loader: ClipLoader) -> DecoderUse | None:
     """Who decodes for it; None where it has not found out yet."""
     found = loader.routing
-    return None if found is None else Routing(found.decoder, float(found.share), found.reason)
+    return None if found is None else DecoderUse(found.decoder, float(found.share), found.reason)
 
 
 class _DLTensor(ctypes.Structure):

@@ -138,7 +138,7 @@ PEERS: tuple[Peer, ...] = (
 )
 
 
-def find(names: Sequence[str] | None = None) -> tuple[list[Peer], dict[str, str]]:
+def find_peers(names: Sequence[str] | None = None) -> tuple[list[Peer], dict[str, str]]:
     """The peers of `names` (None: all) that can be used here, and what installs each of the others, by name.
 
     Raises UsageError for a name that is none.
@@ -196,7 +196,7 @@ def _jpeg(folder: str, number: int) -> str:
     return f"{folder}/{number:06d}.jpg"
 
 
-class _Clips:
+class _PeerDataset:
     """A map-style data set without end: item k is clip k % num_clips of epoch k // num_clips."""
 
     def __init__(self, peer: Peer, paths: dict[int, str], sampler: ClipSampler) -> None:
@@ -269,7 +269,7 @@ class PeerLoader:
         try:
             if peer.extracts:
                 paths = self._extract(paths, workers)
-            clips = _Clips(peer, paths, sampler)
+            clips = _PeerDataset(peer, paths, sampler)
             data: Any = importlib.import_module("torch.utils.data")
             options: dict[str, Any] = {}
             if workers:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from statistics import median
 from time import perf_counter, sleep
 from typing import Any, Protocol
 
@@ -64,12 +63,6 @@ def take_turns(
             if number:
                 turns[contender.name].append(turn)
     return turns
-
-
-def bytes_per_clip(turns: Sequence[Turn]) -> float | None:
-    """Bytes of file that a clip took, the median of the turns; None if nobody counted."""
-    counted = [turn.costs["bytes_read"] / turn.clips for turn in turns if "bytes_read" in turn.costs]
-    return median(counted) if counted else None
 
 
 def _take_turn(contender: Contender, batches: int) -> Turn:

@@ -6,17 +6,18 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from bench.reporting.results import BASE, TRAIN_KIND, TRAINING, Figures, Report, Run, building
+from bench.reporting.figures import BASE, TRAINING, Figures, MeasuredRun
+from bench.reporting.results import TRAIN_KIND, ThroughputReport, building
 from bench.reporting.text import as_rate
 from pipelines.errors import EnvironmentProblem, UsageError
 
 _WIDTH = 9.0  # inches
 _DPI = 200  # twice the 900 pixels it is shown at, for sharp screens
-_OURS, _VARIANT, _PEER, _INK, _FAINT = "#12805c", "#7fb8a4", "#c4c8cc", "#22262a", "#6b7278"
+_OWN, _VARIANT, _PEER, _INK, _FAINT = "#12805c", "#7fb8a4", "#c4c8cc", "#22262a", "#6b7278"
 _TITLES = ("Clips per second, from video file to batch", "Clips per second in training, and its two ceilings")
 
 
-def draw(report: Report, path: str | Path) -> None:
+def draw(report: ThroughputReport, path: str | Path) -> None:
     """Write a bar chart, one panel a run, of the report's first number of workers.
 
     Raises UsageError for a name that doesn't end in .png or .svg, a report without runs, or a file that can't be
@@ -43,7 +44,7 @@ def figure_class(path: Path) -> Any:
     return Figure
 
 
-def _figure(report: Report, make: Any) -> Any:
+def _figure(report: ThroughputReport, make: Any) -> Any:
     """The matplotlib figure; `make` is its class."""
     runs = [run for run in report.runs if run.workers == report.runs[0].workers]
     footer = _footer(report, runs[0])
@@ -60,7 +61,7 @@ def _figure(report: Report, make: Any) -> Any:
     return figure
 
 
-def _panel(axes: Any, run: Run) -> None:
+def _panel(axes: Any, run: MeasuredRun) -> None:
     """Draw one run, the fastest contender on top."""
     ranked = sorted(run.figures, key=lambda figures: figures.median, reverse=True)
     for row, figures in enumerate(ranked):
@@ -106,11 +107,11 @@ def _look(figures: Figures, base: str | None) -> dict[str, Any]:
     if "ceiling" in figures.name or (base == TRAINING and figures.name != base):
         return {"facecolor": "white", "edgecolor": _FAINT, "hatch": "////", "linewidth": 0.8, "alpha": 0.7}
     if figures.name == base:
-        return {"color": _OURS}
+        return {"color": _OWN}
     return {"color": _VARIANT if figures.name.startswith(BASE) else _PEER}
 
 
-def _footer(report: Report, run: Run) -> str:
+def _footer(report: ThroughputReport, run: MeasuredRun) -> str:
     """What it was measured on and how, in lines that fit."""
     workers = "1 worker" if run.workers == 1 else f"{run.workers} workers"
     batch = report.settings.get("batch_size", report.settings.get("batch"))

@@ -8,7 +8,7 @@ from math import ceil, comb
 from statistics import median
 from typing import Literal
 
-from bench.reporting.results import Report
+from bench.reporting.results import ThroughputReport
 from pipelines.errors import UsageError
 
 _LEAST_ROUNDS = 4  # With 3 rounds each, no outcome has p < 0.05.
@@ -30,7 +30,7 @@ class Difference:
     verdict: Verdict
 
 
-def compare(a: Report, b: Report) -> list[Difference]:
+def compare(a: ThroughputReport, b: ThroughputReport) -> list[Difference]:
     """How B did against A, for each contender and run in both reports, in A's order.
 
     The rule: "faster" or "slower" where the rounds differ by a two-sided exact Mann-Whitney U test at p < 0.05 and the
@@ -83,7 +83,7 @@ def u_distribution(m: int, n: int) -> list[int]:
     return counts
 
 
-def unmatched(a: Report, b: Report) -> list[str]:
+def unmatched(a: ThroughputReport, b: ThroughputReport) -> list[str]:
     """A line for each contender of a run that only one report has."""
     keys = {"A": dict(_rounds(a)), "B": dict(_rounds(b))}
     return [
@@ -94,7 +94,7 @@ def unmatched(a: Report, b: Report) -> list[str]:
     ]
 
 
-def warnings(a: Report, b: Report) -> list[str]:
+def warnings(a: ThroughputReport, b: ThroughputReport) -> list[str]:
     """Why the verdicts may say nothing of the code: a line for another machine and for each setting that differs."""
     lines = []
     machines = [
@@ -112,7 +112,7 @@ def warnings(a: Report, b: Report) -> list[str]:
     return lines
 
 
-def as_text(a: Report, b: Report) -> str:
+def comparison_text(a: ThroughputReport, b: ThroughputReport) -> str:
     """The comparison for the terminal: warnings first, then a line a difference, then what only one report has."""
     differences = compare(a, b)
     labels = [_what(found.run, found.workers, found.name) for found in differences]
@@ -128,7 +128,7 @@ def as_text(a: Report, b: Report) -> str:
     return "\n".join([*lines, *unmatched(a, b)])
 
 
-def _rounds(report: Report) -> Iterator[tuple[tuple[str, int, str], tuple[float, ...]]]:
+def _rounds(report: ThroughputReport) -> Iterator[tuple[tuple[str, int, str], tuple[float, ...]]]:
     for run in report.runs:
         for figures in run.figures:
             yield (run.title, run.workers, figures.name), figures.clips_per_second

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.measuring.gpu_use import FIGURES
-from bench.reporting.results import Figures, Routing, Run
+from bench.reporting.figures import DecoderUse, Figures, MeasuredRun
 from bench.reporting.text import UNKNOWN, known, markdown
 
 
@@ -25,7 +25,7 @@ def notes(figures: Figures) -> list[str]:
     return lines
 
 
-def gpu_table(runs: Sequence[Run]) -> str:
+def gpu_table(runs: Sequence[MeasuredRun]) -> str:
     """A row a contender and run of which GPU figures were taken, then why others are absent; empty where none were."""
     taken = [(run, figures, figures.gpu) for run in runs for figures in run.figures if figures.gpu]
     if not taken:
@@ -51,7 +51,7 @@ def _figure(value: float) -> str:
     return f"{value:.{0 if value >= 99.95 else 1}f}"
 
 
-def routed(routing: Routing) -> str:
+def routed(routing: DecoderUse) -> str:
     """Who decodes, in a line."""
     return f"decoder {routing.decoder}, {100 * routing.share:.0f} % by DALI: {routing.reason}"
 

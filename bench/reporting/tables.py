@@ -1,4 +1,4 @@
-"""Results as text: one run for the terminal, and the tables of the README from the results files."""
+"""The reports of a folder as Markdown: the tables of the README and of bench/results."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.reporting import train_tables as train_report
-from bench.reporting.gpu_tables import gpu_table, notes, routed
-from bench.reporting.results import BASE, TRAIN_KIND, Figures, OtherReport, Report, Run, load_any
-from bench.reporting.text import UNKNOWN, aligned, as_rate, count, flat, known, markdown
+from bench.reporting.figures import BASE, MeasuredRun, stages_of
+from bench.reporting.gpu_tables import gpu_table, routed
+from bench.reporting.results import TRAIN_KIND, Report, StudyReport, ThroughputReport, load_any
+from bench.reporting.text import UNKNOWN, as_rate, count, flat, known, markdown
+from bench.reporting.train_tables import subject, training_tables
 from pipelines.errors import UsageError
 
-_STAGES = ("read", "decode", "convert", "ship", "augment", "hand-over")
 
-
-def load_folder(path: str | Path) -> list[Report | OtherReport]:
+def load_folder(path: str | Path) -> list[Report]:
     """The results files (*.json) of a folder, by name. Raises UsageError where there are none or one is damaged."""
     folder = Path(path)
     if not folder.is_dir():
@@ -26,69 +25,45 @@ def load_folder(path: str | Path) -> list[Report | OtherReport]:
     return [load_any(file) for file in files]
 
 
-def terminal(run: Run) -> str:
-    """The run as an aligned table, its stages below."""
-    header = ["contender", "clips/s", "low - high", "frames/s", "CPU ms/clip", "kB/clip", "x", "frames"]
-    rows = [
-        [
-            figures.name,
-            as_rate(figures.median),
-            f"{as_rate(figures.low)} - {as_rate(figures.high)}",
-            as_rate(figures.frames_per_second),
-            known(figures.cpu_ms, 1, 1),
-            known(figures.bytes_per_clip, 1e-3, 0),
-            _times(run, figures.name),
-            figures.frames,
-        ]
-        for figures in run.figures
-    ]
-    title = f"{run.title}, {count(run.workers, 'worker')}, {count(run.rounds, 'round')}"
-    lines = [f"{title}; x: how many times its clips/s {run.base} gives, median of the rounds"]
-    if not any(figures.frames for figures in run.figures):
-        header, *rows = [row[:-1] for row in (header, *rows)]
-    lines += aligned([header, *rows])
-    for figures in run.figures:
-        if figures.stages_ms:
-            stages = ", ".join(f"{name} {figures.stages_ms[name]:.2f}" for name in _stages([figures]))
-            lines.append(f"{figures.name}, wall ms/clip: {stages}")
-    lines += [f"{figures.name}: {line}" for figures in run.figures for line in notes(figures)]
-    return "\n".join(lines)
-
-
-def tables(reports: Sequence[Report | OtherReport], *, brief: bool = False) -> str:
-    """Markdown: for each report one table a number of workers, then what else it says; `brief`: the clips/s alone."""
+def tables(reports: Sequence[Report], *, brief: bool = False) -> str:
+    """Markdown: the tables of each report, then what else it says; `brief`: only clips/s, and no studies."""
     blocks: list[str] = []
     for report in reports:
-        if brief:
-            if isinstance(report, Report) and report.runs and report.kind == TRAIN_KIND:
-                blocks += [conditions(report, report.runs), *train_report.blocks(report, brief=True)]
-            elif isinstance(report, Report):
-                for workers in dict.fromkeys(run.workers for run in report.runs):
-                    runs = [run for run in report.runs if run.workers == workers]
-                    blocks += [conditions(report, runs), _rates(runs, brief=True)]
-            continue
-        if isinstance(report, OtherReport):
-            rows = [[key, value] for key, value in flat(report.values) if key != "kind"]
-            blocks += [report.kind, markdown([["what", "value"], *rows], right=())]
-            continue
-        if report.runs and report.kind == TRAIN_KIND:
-            blocks += [conditions(report, report.runs), *train_report.blocks(report, brief=False), *remarks(report)]
-            continue
-        for workers in dict.fromkeys(run.workers for run in report.runs):
-            runs = [run for run in report.runs if run.workers == workers]
-            blocks += [conditions(report, runs), _rates(runs), _costs(runs), _stage_table(runs), gpu_table(runs)]
-        blocks += remarks(report)
+        if isinstance(report, ThroughputReport):
+            blocks += _throughput_tables(report, brief=brief)
+        elif not brief:
+            blocks += _study_table(report)
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
-def conditions(report: Report, runs: Sequence[Run]) -> str:
+def _study_table(report: StudyReport) -> list[str]:
+    """The kind of the study, and a row a figure."""
+    rows = [[key, value] for key, value in flat(report.values) if key != "kind"]
+    return [report.kind, markdown([["what", "value"], *rows], right=())]
+
+
+def _throughput_tables(report: ThroughputReport, *, brief: bool) -> list[str]:
+    """What it was measured on, and its tables: of the loader a set a number of workers, of training one for all."""
+    blocks: list[str] = []
+    if report.runs and report.kind == TRAIN_KIND:
+        blocks += [conditions(report, report.runs), *training_tables(report, brief=brief)]
+    else:
+        for workers in dict.fromkeys(run.workers for run in report.runs):
+            runs = [run for run in report.runs if run.workers == workers]
+            blocks += [conditions(report, runs), _rates(runs, brief=brief)]
+            if not brief:
+                blocks += [_costs(runs), _stage_table(runs), gpu_table(runs)]
+    return blocks if brief else [*blocks, *remarks(report)]
+
+
+def conditions(report: ThroughputReport, runs: Sequence[MeasuredRun]) -> str:
     """One line: what the table was measured on, and how."""
     batch = report.settings.get("batch_size", report.settings.get("batch"))
     rounds = " or ".join(count(number, "round") for number in dict.fromkeys(run.rounds for run in runs))
     parts = [
         report.machine.in_words(),
         count(runs[0].workers, "worker"),
-        *([train_report.subject(report)] if report.kind == TRAIN_KIND else []),
+        *([subject(report)] if report.kind == TRAIN_KIND else []),
         *([] if batch is None else [f"batch {batch}"]),
         rounds,
         *([f"commit {report.commit}"] if report.commit else []),
@@ -97,7 +72,7 @@ def conditions(report: Report, runs: Sequence[Run]) -> str:
     return "; ".join(parts) + ":"
 
 
-def _rates(runs: Sequence[Run], *, brief: bool = False) -> str:
+def _rates(runs: Sequence[MeasuredRun], *, brief: bool = False) -> str:
     """A row a contender: of each sampling, clips/s and the ratio; last what the check of the frames said."""
     rows = [["contender"]]
     for run in runs:
@@ -110,7 +85,7 @@ def _rates(runs: Sequence[Run], *, brief: bool = False) -> str:
                 continue
             figures = run[name]
             row.append(f"{as_rate(figures.median)} ({as_rate(figures.low)} to {as_rate(figures.high)})")
-            row.append("" if name == BASE or BASE not in run.names else f"{_times(run, name)} x")
+            row.append("" if name == BASE or BASE not in run.names else f"{known(run.median_ratio(name), 1, 2)} x")
         rows.append(row)
     checks = [_frames(runs, name, brief) for name in _contenders(runs)]
     if any(checks):
@@ -120,7 +95,7 @@ def _rates(runs: Sequence[Run], *, brief: bool = False) -> str:
     return markdown(rows, right=range(1, 1 + 2 * len(runs)))
 
 
-def _costs(runs: Sequence[Run]) -> str:
+def _costs(runs: Sequence[MeasuredRun]) -> str:
     """A row a contender: of each sampling, CPU time and bytes read; empty where nothing is known."""
     rows = [["contender"]]
     for run in runs:
@@ -136,12 +111,12 @@ def _costs(runs: Sequence[Run]) -> str:
     return markdown(rows, right=range(1, len(rows[0]))) if len(rows) > 1 else ""
 
 
-def _stage_table(runs: Sequence[Run]) -> str:
+def _stage_table(runs: Sequence[MeasuredRun]) -> str:
     """A row a contender and sampling that knows its stages; empty where none does."""
     staged = [(run.sampling, figures) for run in runs for figures in run.figures if figures.stages_ms]
     if not staged:
         return ""
-    stages = _stages([figures for _, figures in staged])
+    stages = stages_of([figures for _, figures in staged])
     rows = [["wall ms a clip", "sampling", *stages]]
     for sampling, figures in staged:
         times = figures.stages_ms or {}
@@ -149,7 +124,7 @@ def _stage_table(runs: Sequence[Run]) -> str:
     return markdown(rows, right=range(2, len(rows[0])))
 
 
-def remarks(report: Report) -> list[str]:
+def remarks(report: ThroughputReport) -> list[str]:
     """Who decoded, what was not measured, and the further figures."""
     remarks = []
     routes = [
@@ -172,17 +147,11 @@ def remarks(report: Report) -> list[str]:
     return remarks
 
 
-def _contenders(runs: Sequence[Run]) -> list[str]:
+def _contenders(runs: Sequence[MeasuredRun]) -> list[str]:
     return list(dict.fromkeys(name for run in runs for name in run.names))
 
 
-def _stages(known: Sequence[Figures]) -> list[str]:
-    """The stages of some contenders, in the order a clip goes through them."""
-    names = dict.fromkeys(name for figures in known for name in figures.stages_ms or {})
-    return [name for name in _STAGES if name in names] + [name for name in names if name not in _STAGES]
-
-
-def _frames(runs: Sequence[Run], name: str, brief: bool) -> str:
+def _frames(runs: Sequence[MeasuredRun], name: str, brief: bool) -> str:
     """What the check of a contender's frames said: once where it said the same of each sampling."""
     said = {run.sampling: run[name].frames for run in runs if name in run.names}
     if brief:  # the worst of it
@@ -190,7 +159,3 @@ def _frames(runs: Sequence[Run], name: str, brief: bool) -> str:
     if len(set(said.values())) == 1:
         return next(iter(said.values()))
     return "; ".join(f"{sampling}: {text}" for sampling, text in said.items() if text)
-
-
-def _times(run: Run, name: str) -> str:
-    return UNKNOWN if run.base is None else f"{run.ratio(name, run.base)[0]:.2f}"

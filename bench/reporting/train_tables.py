@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from statistics import median
 
+from bench.reporting.figures import LOADER, SYNTHETIC, TRAINING, Figures, MeasuredRun
 from bench.reporting.gpu_tables import gpu_table
-from bench.reporting.results import LOADER, SYNTHETIC, TRAINING, Figures, Report, Run
+from bench.reporting.results import ThroughputReport
 from bench.reporting.text import as_rate, count, known, markdown
 
 # The reference's own log and README: Paddle 2.2, float32, jpg frames. Not measured by us.
@@ -15,8 +16,8 @@ REFERENCE = (
 )
 
 
-def terminal(report: Report) -> str:
-    """The clips per second of all runs, with what each run adds."""
+def training_lines(report: ThroughputReport) -> str:
+    """A line a run for the terminal: its share of the lower ceiling, its waits for data, its steps and losses."""
     return "\n".join(
         f"{run.title}, {count(run.rounds, 'round')}: training gives {percent(run.of_ceiling())} of its lower "
         f"ceiling, waits for data {percent(_waited(run))} of the time, {_ms(run[TRAINING])} ms a step "
@@ -25,7 +26,7 @@ def terminal(report: Report) -> str:
     )
 
 
-def blocks(report: Report, *, brief: bool) -> list[str]:
+def training_tables(report: ThroughputReport, *, brief: bool) -> list[str]:
     """Markdown: a table with a row a run; in full what it costs and how busy the GPU was."""
     parts = [_rates(report)]
     if not brief:
@@ -35,7 +36,7 @@ def blocks(report: Report, *, brief: bool) -> list[str]:
     return parts
 
 
-def subject(report: Report) -> str:
+def subject(report: ThroughputReport) -> str:
     """What was trained, such as `r3d18_reference of width 64, clips of 16x112x112`."""
     model, width, frames, side = (
         report.settings.get(name, "?") for name in ("model", "width", "num_frames", "size_px")
@@ -49,7 +50,7 @@ def percent(values: tuple[float, float, float]) -> str:
     return f"{middle} %" if low == high else f"{middle} % ({low} to {high})"
 
 
-def _rates(report: Report) -> str:
+def _rates(report: ThroughputReport) -> str:
     rows = [
         [
             "precision", "layout", f"{TRAINING}: clips/s (low to high)", f"{SYNTHETIC} (compute alone)",
@@ -65,7 +66,7 @@ def _rates(report: Report) -> str:
     return markdown(rows, right=range(2, len(rows[0])))
 
 
-def _costs(report: Report) -> str:
+def _costs(report: ThroughputReport) -> str:
     rows = [
         [
             "precision", "layout", f"{TRAINING}: ms a step", f"{SYNTHETIC}: ms a step",
@@ -82,7 +83,7 @@ def _costs(report: Report) -> str:
     return markdown(rows, right=range(2, len(rows[0])))
 
 
-def _waited(run: Run) -> tuple[float, float, float]:
+def _waited(run: MeasuredRun) -> tuple[float, float, float]:
     waited = run[TRAINING].waited
     return median(waited), min(waited), max(waited)
 

@@ -1,25 +1,22 @@
-"""How many clips a second each model evaluates on this CPU; the README's table of models."""
+"""`bench studies models`: how many clips a second each model evaluates on this CPU; the README's table of models."""
 
 from __future__ import annotations
 
 import gc
 import json
 import os
-import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 
-from bench.measuring.machine import commit, describe
-from bench.reporting.results import building, spread
+from bench.measuring.turns import Say
+from bench.reporting.figures import spread
+from bench.reporting.results import StudyReport, study_report
 from bench.reporting.text import UNKNOWN, as_rate, known, markdown
-from pipelines.errors import EnvironmentProblem
-from pipelines.machine.cpus import usable_cpus
+from pipelines.errors import EnvironmentProblem, UsageError
 
 KIND = "evaluation speed of the models on the CPU"
 RESULTS = Path(__file__).parents[1] / "results" / "models.json"
@@ -33,7 +30,7 @@ _TOLERANCE = 1e-4  # of the largest logit: the graph's logits beside the eager o
 PUBLISHED = {"r3d18": (84.4, 56.4), "r3d34": (87.7, 59.1), "r3d101": (88.9, 61.7), "resnext101": (90.7, 63.8)}
 
 
-def measure(name: str, *, rounds: int, clip: tuple[int, ...] = CLIP, width: int = 64) -> dict[str, Any]:
+def measure_model(name: str, *, rounds: int, clip: tuple[int, ...] = CLIP, width: int = 64) -> dict[str, Any]:
     """Clips a second of `rounds` batches of `BATCH` clips, by the graph that evaluation uses.
 
     Its logits are compared with the model's own first. Raises EnvironmentProblem where they differ.
@@ -71,19 +68,24 @@ def measure(name: str, *, rounds: int, clip: tuple[int, ...] = CLIP, width: int 
     }
 
 
-def as_report(results: Mapping[str, dict[str, Any]], rounds: int) -> dict[str, Any]:
-    """What `measure` gave, by model, as `bench report` prints it."""
-    return {
-        "kind": KIND,
-        "command": shlex.join(["python", "-m", "bench.studies.models", *(Path(word).name for word in sys.argv[1:])]),
-        "commit": commit(Path(__file__).parent),
-        "machine": describe().in_words(),
-        "versions": describe().versions,
-        "batch": BATCH,
-        "rounds": rounds,
-        "threads": int(os.environ["OMP_NUM_THREADS"]),
-        **results,
-    }
+def measure_models(names: Sequence[str], *, rounds: int, threads: int, command: str, say: Say) -> StudyReport:
+    """A report of the models of `names` (empty: all); `say` is told a line of each as soon as it is measured.
+
+    Raises UsageError for a name that is no model's, and what `measure_model` raises.
+    """
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # read when Paddle is imported
+    from r3d_fast.models.architectures import MODELS
+
+    unknown = [name for name in names if name not in MODELS]
+    if unknown:
+        raise UsageError(f"no model {unknown[0]!r}; expected one of: {', '.join(MODELS)}")
+    results = {}
+    for name in names or MODELS:
+        results[name] = measure_model(name, rounds=rounds)
+        gc.collect()
+        rate, low, high = (as_rate(results[name][key]) for key in ("clips/s", "low", "high"))
+        say(f"{name:16s} {rate:>6s} clips/s  ({low} to {high})")
+    return study_report(KIND, command, {"batch": BATCH, "rounds": rounds, "threads": threads, **results})
 
 
 def table(results: Mapping[str, Any]) -> str:
@@ -107,35 +109,6 @@ def table(results: Mapping[str, Any]) -> str:
     return markdown(rows, right=range(1, len(rows[0])))
 
 
-def stored() -> dict[str, Any]:
+def stored_results() -> dict[str, Any]:
     """What was measured last and kept beside this file; nothing where nothing was."""
     return dict(json.loads(RESULTS.read_text(encoding="utf-8"))) if RESULTS.is_file() else {}
-
-
-@click.command()
-@click.argument("names", nargs=-1, metavar="[MODEL]...")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="F", help="Write all figures as JSON.")
-@click.option("--rounds", type=click.IntRange(min=5), default=7, show_default=True, help="Batches a model.")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads (default: usable CPUs).")
-@click.option("--table", "only_table", is_flag=True, help="Measure nothing; print the README's table.")
-def main(names: tuple[str, ...], json_file: Path | None, rounds: int, threads: int | None, only_table: bool) -> None:
-    """Measure how many clips a second MODELs (default: all) evaluate on the CPU, 16 frames of 112 px, batch 8."""
-    if only_table:
-        click.echo(table(stored()))
-        return
-    os.environ["OMP_NUM_THREADS"] = str(threads or usable_cpus())  # read when Paddle is imported
-    from r3d_fast.models.architectures import MODELS
-
-    results = {}
-    for name in names or MODELS:
-        results[name] = measure(name, rounds=rounds)
-        gc.collect()
-        low, high = (as_rate(results[name][key]) for key in ("low", "high"))
-        click.echo(f"{name:16s} {as_rate(results[name]['clips/s']):>6s} clips/s  ({low} to {high})")
-    if json_file is not None:
-        with building(json_file) as part:
-            part.write_text(json.dumps(as_report(results, rounds), indent=2) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Prediction of many files beside its ceiling: the same decoding and the same forward passes with nothing around them.
+"""`bench studies predict`: prediction of many files beside its ceiling, the same work with nothing around it.
 
 A round measures, one after the other:
 - decode: a loader that is warm makes every clip of the files, as `predict` has them made, and nobody computes;
@@ -12,88 +12,123 @@ What comes once is reported apart: opening the model, and the first call, which 
 
 from __future__ import annotations
 
-import json
-import shlex
-import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import click
-
-from bench.measuring.machine import commit, describe
-from bench.reporting.results import spread
+from bench.measuring.turns import Say
+from bench.reporting.figures import spread
+from bench.reporting.results import StudyReport, study_report
+from bench.videos.selection import OWN_CLIPS, video_folder
 from pipelines.errors import DataError
 from pipelines.machine.cpus import usable_cpus
 
-_DEFAULT = Path(__file__).resolve().parents[3] / "shared" / "clips" / "UCF-101"
+if TYPE_CHECKING:
+    from r3d_fast.prediction.predictor import Predictor
+
 CLASSES = 101
+PARTS = ("decode", "model", "predict", "ceiling")
+_SHARE = "predict / ceiling, median, low, high"
 
 
-def measure(data: Path, *, config: str, model: Path | None, rounds: int) -> dict[str, Any]:
-    """Clips/s of each round and their medians; of `model`, or of an untrained one of the shipped `config`.
+def measure_prediction(
+    data: Path | None, *, config: str, model: Path | None, rounds: int, command: str, say: Say
+) -> StudyReport:
+    """A report of predicting the videos of `data` (None: bench's own) by `model`, or by an untrained one of `config`.
 
     Raises DataError where `data` has no video, or one that can't be read.
     """
     from r3d_fast.prediction.predictor import Predictor
     from r3d_fast.prediction.video_paths import find_videos
 
-    videos = list(find_videos([str(data)]))
-    with tempfile.TemporaryDirectory(prefix="r3d-fast-bench-") as folder:
-        path = model or _untrained(Path(folder) / "model", config)
+    with video_folder(data, say) as root, tempfile.TemporaryDirectory(prefix="r3d-fast-bench-") as folder:
+        videos = list(find_videos([str(root)]))
+        path = model or untrained_model(Path(folder) / "model", config)
         begin = perf_counter()
         predictor = Predictor(path)
         opened = perf_counter()
-        found = predictor(videos)
+        bad = [found for found in predictor(videos) if found.error]
         first = perf_counter()
-        bad = [item for item in found if item.error]
         if bad:
             raise DataError(f"{bad[0].video}: {bad[0].error}; expected videos that can all be read")
-        with closing(_Decoding(predictor, videos, Path(folder))) as decoding:
-            parts = {
-                "decode": decoding.run,
-                "model": _computing(predictor, decoding),
-                "predict": lambda: _count(predictor.stream(videos)),
-            }
-            figures = _in_turns(parts, rounds)
-    together = predictor.device == "cpu"
-    ceilings = [
-        1 / (1 / decode + 1 / model) if together else min(decode, model)
-        for decode, model in zip(figures["decode"], figures["model"], strict=True)
-    ]
-    ratios = [own / ceiling for own, ceiling in zip(figures["predict"], ceilings, strict=True)]
-    return {
-        "videos": len(videos),
+        rates = measure_rates(predictor, videos, Path(folder), rounds, say)
+    shares = [own / ceiling for own, ceiling in zip(rates["predict"], rates["ceiling"], strict=True)]
+    figures = {
+        "data": OWN_CLIPS if data is None else data.name,
+        "config": config,
         "device": predictor.device,
-        "open_seconds": opened - begin,
-        "first_call_seconds": first - opened,
-        "clips_per_second": {**figures, "ceiling": ceilings},
-        "ratio": dict(zip(("median", "low", "high"), spread(ratios), strict=True)),
+        "videos": len(videos),
+        "cpus": usable_cpus(),
+        _SHARE: [round(value, 3) for value in spread(shares)],
+        **{_of_round(name): [round(value, 2) for value in values] for name, values in rates.items()},
+        "seconds to open the model": round(opened - begin, 2),
+        "seconds of the first call": round(first - opened, 2),
     }
+    return study_report("prediction of many files beside its ceiling", command, figures)
 
 
-def _count(items: Any) -> int:
-    return sum(1 for _ in items)
+def summary(report: StudyReport) -> str:
+    """A line a part, then prediction's share of the ceiling, and what comes once."""
+    values = report.values
+    lines = []
+    for name in PARTS:
+        median, low, high = spread(values[_of_round(name)])
+        lines.append(f"{name:8} {median:7.2f} clips/s ({low:.2f} to {high:.2f})")
+    median, low, high = values[_SHARE]
+    rounds = len(values[_of_round("predict")])
+    opened, first = (values[name] for name in ("seconds to open the model", "seconds of the first call"))
+    lines.append(f"predict / ceiling: {median:.3f} ({low:.3f} to {high:.3f}), {rounds} rounds")
+    lines.append(f"opened in {opened:.1f} s, first call {first:.1f} s")
+    return "\n".join(lines)
 
 
-def _in_turns(parts: dict[str, Callable[[], int]], rounds: int) -> dict[str, list[float]]:
-    """Clips/s of each part by round."""
-    figures: dict[str, list[float]] = {name: [] for name in parts}
-    for _ in range(rounds):
-        for name, run in parts.items():
-            begin = perf_counter()
-            clips = run()
-            figures[name].append(clips / (perf_counter() - begin))
-    return figures
+def measure_rates(
+    predictor: Predictor, videos: Sequence[str], folder: Path, rounds: int, say: Say
+) -> dict[str, list[float]]:
+    """Clips/s of each of PARTS, a value a round. `folder` is for files that are needed meanwhile."""
+    with closing(_Decoding(predictor, videos, folder)) as decoding:
+        parts: dict[str, Callable[[], int]] = {
+            "decode": decoding.run,
+            "model": _computing(predictor, decoding),
+            "predict": lambda: _count(predictor.stream(videos)),
+        }
+        rates: dict[str, list[float]] = {name: [] for name in parts}
+        for number in range(rounds):
+            say(f"round {number + 1} of {rounds}")
+            for name, run in parts.items():
+                begin = perf_counter()
+                clips = run()
+                rates[name].append(clips / (perf_counter() - begin))
+    together = predictor.device == "cpu"
+    rates["ceiling"] = [
+        1 / (1 / decode + 1 / model) if together else min(decode, model)
+        for decode, model in zip(rates["decode"], rates["model"], strict=True)
+    ]
+    return rates
+
+
+def untrained_model(folder: Path, config: str) -> Path:
+    """`folder`, now a checkpoint of an untrained model of the shipped `config` with 101 classes."""
+    from r3d_fast.backend.precision import settle
+    from r3d_fast.config.config import load_config
+    from r3d_fast.weights.checkpoint import FORMAT, Checkpoint, save_checkpoint
+    from r3d_fast.weights.stored_model import new_model
+
+    chosen = settle(load_config(config, []))[2]
+    weights = {key: value.numpy() for key, value in new_model(chosen, CLASSES).state_dict().items()}
+    classes = [f"class {number}" for number in range(CLASSES)]
+    state = {"format": FORMAT, "config": chosen.model_dump(mode="json"), "classes": classes}
+    save_checkpoint(folder, Checkpoint(weights, {}, state))
+    return folder
 
 
 class _Decoding:
     """The loader that `predict` has made for these videos, kept."""
 
-    def __init__(self, predictor: Any, videos: list[str], folder: Path) -> None:
+    def __init__(self, predictor: Predictor, videos: Sequence[str], folder: Path) -> None:
         from pipelines.datasets.entries import Dataset, Entry
         from pipelines.index.video_index import write_index
         from r3d_fast.loaders import clip_loader
@@ -110,7 +145,7 @@ class _Decoding:
             index, network.device, network.clip_dtype, clip=clip_spec(network), augment=network.config.augment,
             loader=network.config.loader.model_copy(update={"batch_size": self.batch}), split=None, train=False,
         )  # fmt: skip
-        self.run()
+        self.clips = self.run()
 
     def run(self) -> int:
         """Make every clip; how many."""
@@ -125,68 +160,22 @@ class _Decoding:
         self._loader.close()
 
 
-def _computing(predictor: Any, decoding: _Decoding) -> Callable[[], int]:
-    clips = len(decoding._loader.sampler.videos)
+def _computing(predictor: Predictor, decoding: _Decoding) -> Callable[[], int]:
+    """What computes as many clips as `decoding` makes, in whole batches, and returns how many that are."""
+    batches = -(-decoding.clips // decoding.batch)
 
     def run() -> int:
-        for _ in range(-(-clips // decoding.batch)):
+        for _ in range(batches):
             predictor.network(decoding.last)
-        return -(-clips // decoding.batch) * decoding.batch
+        return batches * decoding.batch
 
     return run
 
 
-def _untrained(folder: Path, config: str) -> Path:
-    from r3d_fast.backend.precision import settle
-    from r3d_fast.config.config import load_config
-    from r3d_fast.weights.checkpoint import FORMAT, Checkpoint, save_checkpoint
-    from r3d_fast.weights.stored_model import new_model
-
-    chosen = settle(load_config(config, []))[2]
-    weights = {key: value.numpy() for key, value in new_model(chosen, CLASSES).state_dict().items()}
-    classes = [f"class {number}" for number in range(CLASSES)]
-    state = {"format": FORMAT, "config": chosen.model_dump(mode="json"), "classes": classes}
-    save_checkpoint(folder, Checkpoint(weights, {}, state))
-    return folder
+def _of_round(part: str) -> str:
+    """The name under which a report keeps the rates of a part."""
+    return f"{part}, clips/s a round"
 
 
-@click.command()
-@click.option("--data", type=click.Path(path_type=Path), default=_DEFAULT, metavar="DIR", help="Folder of videos.")
-@click.option("--config", default="ucf101_r3d18", show_default=True, help="Shipped config of the untrained model.")
-@click.option("--model", type=click.Path(path_type=Path), help="A run or an exported folder instead of that.")
-@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
-@click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="F", help="Write all figures as JSON.")
-def main(data: Path, config: str, model: Path | None, rounds: int, json_file: Path | None) -> None:
-    """Measure prediction of the videos under DIR beside its ceiling."""
-    result = measure(data, config=config, model=model, rounds=rounds)
-    for name, values in result["clips_per_second"].items():
-        median, low, high = spread(values)
-        print(f"{name:8} {median:7.2f} clips/s ({low:.2f} to {high:.2f})")
-    ratio = result["ratio"]
-    print(f"predict / ceiling: {ratio['median']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f}), {rounds} rounds")
-    print(f"opened in {result['open_seconds']:.1f} s, first call {result['first_call_seconds']:.1f} s")
-    if json_file is not None:
-        json_file.write_text(json.dumps(as_report(result, config), indent=2) + "\n", encoding="utf-8")
-
-
-def as_report(result: dict[str, Any], config: str) -> dict[str, Any]:
-    """What `measure` gave as `bench report` prints it."""
-    rates = {name: [round(value, 2) for value in values] for name, values in result["clips_per_second"].items()}
-    return {
-        "kind": "prediction of many files beside its ceiling",
-        "command": shlex.join(["python", "-m", "bench.studies.predict", *(Path(word).name for word in sys.argv[1:])]),
-        "commit": commit(Path(__file__).parent),
-        "machine": describe().in_words(),
-        "versions": describe().versions,
-        "config": config,
-        "videos": result["videos"],
-        "cpus": usable_cpus(),
-        "predict / ceiling, median, low, high": [round(value, 3) for value in result["ratio"].values()],
-        **{f"{name}, clips/s a round": values for name, values in rates.items()},
-        "seconds to open the model": round(result["open_seconds"], 2),
-        "seconds of the first call": round(result["first_call_seconds"], 2),
-    }
-
-
-if __name__ == "__main__":
-    main()
+def _count(items: Iterable[Any]) -> int:
+    return sum(1 for _ in items)

@@ -11,7 +11,7 @@ import numpy as np
 
 from bench.loader.contenders import endless
 from bench.loader.handover import ClipsInfo, wait_for
-from bench.reporting.results import LOADER, SYNTHETIC, TRAINING
+from bench.reporting.figures import LOADER, SYNTHETIC, TRAINING
 from pipelines.errors import UsageError
 from pipelines.loader import Batch, ClipLoader
 from r3d_fast.backend.feed import Fed, feeding
@@ -22,7 +22,7 @@ from r3d_fast.training.learner import Learner
 from r3d_fast.training.step import StepResult
 
 
-class Step:
+class TrainedModel:
     """A model and its optimiser: `feeding` puts batches on the device, `step` trains on what was fed."""
 
     def __init__(self, config: Config, num_classes: int, device: str, precision: Precision) -> None:
@@ -39,16 +39,16 @@ class Step:
         return self._learner.step(fed, self._rate)
 
 
-class Synthetic:
+class SyntheticContender:
     """The model trained on one batch that lies on the device already: what no loader can beat."""
 
     name = SYNTHETIC
 
-    def __init__(self, step: Step, batch: Batch) -> None:
+    def __init__(self, model: TrainedModel, batch: Batch) -> None:
         self.losses: list[float] = []
         # Held for as long as it is trained on: what was fed may share its memory.
-        self._pairs = step.feeding(iter([batch]))
-        self._step, (self.batch, self._fed) = step, next(self._pairs)
+        self._pairs = model.feeding(iter([batch]))
+        self._model, (self.batch, self._fed) = model, next(self._pairs)
         self._seconds = 0.0
 
     @property
@@ -59,7 +59,7 @@ class Synthetic:
     def make(self, batches: int) -> int:
         """Clips trained on, after `batches` more steps."""
         begin = perf_counter()
-        results = [self._step.step(self._fed) for _ in range(batches)]
+        results = [self._model.step(self._fed) for _ in range(batches)]
         self.losses += [result.loss for result in results]
         self._seconds += perf_counter() - begin
         return batches * len(self.batch.labels)
@@ -72,7 +72,7 @@ class Synthetic:
         """Nothing to end."""
 
 
-class Data:
+class LoaderContender:
     """The clip loader, whose clips nobody uses: what no model can beat."""
 
     name = LOADER
@@ -93,14 +93,14 @@ class Data:
         self._loader.close()
 
 
-class Training:
+class TrainingContender:
     """Clips from the loader into training steps, as `r3d-fast train` does."""
 
     name = TRAINING
 
-    def __init__(self, step: Step, loader: ClipLoader) -> None:
+    def __init__(self, model: TrainedModel, loader: ClipLoader) -> None:
         self.losses: list[float] = []
-        self._step, self._loader, self._pairs = step, loader, step.feeding(endless(loader))
+        self._model, self._loader, self._pairs = model, loader, model.feeding(endless(loader))
         self._waited = self._seconds = 0.0
 
     def make(self, batches: int) -> int:
@@ -110,7 +110,7 @@ class Training:
             begin = perf_counter()
             batch, fed = next(self._pairs)  # as the training loop counts it: until the batch is on the device
             waited += perf_counter() - begin
-            results.append(self._step.step(fed))
+            results.append(self._model.step(fed))
             clips += len(batch.labels)
         self.losses += [result.loss for result in results]
         self._waited += waited
@@ -144,9 +144,9 @@ def check_batch(batch: Batch, config: Config, device: str, dtype: str) -> None:
 
 
 def check_losses(contender: Any) -> None:
-    """Nothing; raises DivergedError where a loss of a Synthetic or Training is no number.
+    """Nothing; raises DivergedError where a loss of a SyntheticContender or TrainingContender is no number.
 
-    One batch trained on again and again has to be learnt: a Synthetic's loss has to fall below the first.
+    One batch trained on again and again has to be learnt: a SyntheticContender's loss has to fall below its first.
     """
     losses = contender.losses
     wrong = [number for number, loss in enumerate(losses) if not math.isfinite(loss)]
@@ -155,7 +155,7 @@ def check_losses(contender: Any) -> None:
             f"{contender.name}: the loss of step {wrong[0] + 1} of {len(losses)} is no number, so its speed means "
             "nothing; lower the rate with -o optimizer.lr=..."
         )
-    if isinstance(contender, Synthetic) and not contender.learns:
+    if isinstance(contender, SyntheticContender) and not contender.learns:
         raise DivergedError(
             f"{contender.name}: the loss of one batch, {losses[0]:.4g} at first, did not fall in {len(losses)} steps; "
             "lower the rate with -o optimizer.lr=..."

@@ -21,11 +21,13 @@ from pipelines.sampler import ClipSampler
 from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
 from pipelines.video.decoder import FrameReader
 
-_OWN_CLIPS = 64
+OWN_CLIPS = "bench's own clips"  # the name of those that bench makes
+_OWN_NUMBER = 64
+_PREFIX = "r3d-fast-bench-"  # of folders that are gone at the end
 
 
 @dataclass(frozen=True)
-class Clips:
+class VideoSelection:
     """`index` of the videos to read, `excluded` ({path, reason}) of the others."""
 
     index: VideoIndex
@@ -34,23 +36,32 @@ class Clips:
 
 
 @contextmanager
-def clips_of(data: Path | None, say: Callable[[str], None], videos: int | None = None) -> Iterator[Clips]:
-    """The videos under `data` (no more than `videos` of them); None: clips of bench's own, there until this ends.
+def selected_videos(
+    data: Path | None, say: Callable[[str], None], videos: int | None = None
+) -> Iterator[VideoSelection]:
+    """The videos under `data` (no more than `videos` of them); None: videos of bench's own, there until this ends.
 
-    Raises what `open_clips` raises.
+    Raises what `select_videos` raises.
     """
-    with tempfile.TemporaryDirectory(prefix="r3d-fast-bench-") as name:
-        root = data
-        if root is None:
-            root = Path(name) / "clips"
-            say(f"making {_OWN_CLIPS} clips of 320x240")
-            make_clips(root, _OWN_CLIPS)
-        clips = open_clips(root, Path(name), videos)
-        say(f"{len(clips.index)} videos, {len(clips.excluded)} excluded")
-        yield clips
+    with video_folder(data, say) as root, tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
+        selection = select_videos(root, Path(folder), videos)
+        say(f"{len(selection.index)} videos, {len(selection.excluded)} excluded")
+        yield selection
 
 
-def open_clips(root: Path, folder: Path, videos: int | None = None) -> Clips:
+@contextmanager
+def video_folder(data: Path | None, say: Callable[[str], None]) -> Iterator[Path]:
+    """`data` as it is; None: a folder of videos of bench's own, there until this ends."""
+    if data is not None:
+        yield data
+        return
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
+        say(f"making {_OWN_NUMBER} clips of 320x240")
+        make_clips(Path(folder) / "clips", _OWN_NUMBER)
+        yield Path(folder) / "clips"
+
+
+def select_videos(root: Path, folder: Path, videos: int | None = None) -> VideoSelection:
     """The videos under `root`; their index lies in `folder`, so that nothing is left at `root`.
 
     With `videos` no more than so many are taken, spread evenly over all in the order of their names.
@@ -72,7 +83,7 @@ def open_clips(root: Path, folder: Path, videos: int | None = None) -> Clips:
         raise DataError(f"{root}: none of the {len(data.entries)} videos can be read; first: {first[0]}: {first[1]}")
     kept = replace(data, entries=tuple(entry for entry in data.entries if entry.path not in excluded))
     index = write_index(folder / "clips.r3dindex", root, kept, workers=1)
-    return Clips(index, tuple({"path": path, "reason": excluded[path]} for path in sorted(excluded)), rate)
+    return VideoSelection(index, tuple({"path": path, "reason": excluded[path]} for path in sorted(excluded)), rate)
 
 
 def unreadable(index: VideoIndex) -> dict[str, str]:
@@ -93,11 +104,11 @@ def unreadable(index: VideoIndex) -> dict[str, str]:
     return bad
 
 
-def described(data: Path | None, clips: Clips) -> dict[str, Any]:
+def described(data: Path | None, clips: VideoSelection) -> dict[str, Any]:
     """What a report says of the videos, by name; JSON values."""
     columns = clips.index.columns()
     return {
-        "data": data.name if data else "bench's own clips",
+        "data": data.name if data else OWN_CLIPS,
         "videos": len(clips.index),
         "median_frames_a_video": float(np.median(columns.num_frames)),
         "largest_frame_px": [int(columns.width.max()), int(columns.height.max())],

@@ -15,7 +15,7 @@ from bench_process import bench
 from clips import write_classes, write_stamped_video
 
 from bench.reporting.results import load
-from bench.videos.selection import open_clips, unreadable
+from bench.videos.selection import select_videos, unreadable
 
 REPO = Path(__file__).resolve().parents[2]
 FEW = ("--batches", "1", "--batch-size", "4", "--rounds", "5", "--workers", "1")
@@ -87,7 +87,7 @@ def test_json_holds_what_was_printed_and_no_path_of_this_machine(
 
 
 def test_videos_that_are_indexed_and_not_readable_are_left_out_too(tmp_path: Path) -> None:
-    index = open_clips(write_classes(tmp_path / "v", 3), tmp_path).index
+    index = select_videos(write_classes(tmp_path / "v", 3), tmp_path).index
     (tmp_path / "v" / "b" / "v1.avi").unlink()
     assert unreadable(index) == {"b/v1.avi": "can't be read: No such file or directory"}
 
@@ -136,9 +136,9 @@ def test_other_decoders_are_measured_beside_ours_and_fewer_videos_if_told(tmp_pa
 
 
 def test_fewer_videos_are_spread_over_all(videos: Path, tmp_path: Path) -> None:
-    index = open_clips(videos, tmp_path, 4).index
+    index = select_videos(videos, tmp_path, 4).index
     assert [index[i].path for i in range(len(index))] == ["class0/v0.avi", "class0/v4.avi", "class1/v3.avi"]
-    assert len(open_clips(videos, tmp_path, 99).index) == 6
+    assert len(select_videos(videos, tmp_path, 99).index) == 6
 
 
 @pytest.mark.slow

@@ -7,15 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 from bench.measuring.machine import Machine
-from bench.reporting.results import KIND, Figures, Report, Run
+from bench.reporting.figures import Figures, MeasuredRun
+from bench.reporting.results import LOADER_KIND, ThroughputReport
 
 MACHINE = Machine("Some CPU", 4, 15.6, None, "Linux 6.1, x86_64", "3.11.7", {"av": "14.0"})
 STAGES = {"hand-over": 0.125, "read": 0.25, "decode": 5.0}
 PEER = (50.0, 60.0, 40.0, 55.0, 45.0)
 
 
-def run(ours: tuple[float, ...] = (100.0, 120.0, 110.0, 99.0, 101.0), sampling: str = "segments") -> Run:
-    return Run(
+def run(ours: tuple[float, ...] = (100.0, 120.0, 110.0, 99.0, 101.0), sampling: str = "segments") -> MeasuredRun:
+    return MeasuredRun(
         sampling,
         2,
         (
@@ -26,8 +27,10 @@ def run(ours: tuple[float, ...] = (100.0, 120.0, 110.0, 99.0, 101.0), sampling: 
     )
 
 
-def report(*runs: Run, **fields: Any) -> Report:
-    whole = Report(1, KIND, "bench loader throughput", "abc1234", MACHINE, {"batch_size": 8}, runs or (run(),))
+def report(*runs: MeasuredRun, **fields: Any) -> ThroughputReport:
+    whole = ThroughputReport(
+        1, LOADER_KIND, "bench loader throughput", "abc1234", MACHINE, {"batch_size": 8}, runs or (run(),)
+    )
     return replace(whole, **fields)
 
 

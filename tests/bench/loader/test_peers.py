@@ -83,19 +83,19 @@ def tinted(path: str, frames: NDArray[np.int32]) -> Frames:
 
 def test_an_unknown_peer_is_named_with_the_nearest_and_all_others() -> None:
     with pytest.raises(UsageError, match=r"no peer 'decrod'; did you mean 'decord'\? There are: torchcodec exact, "):
-        peers.find(["OpenCV grab", "decrod"])
+        peers.find_peers(["OpenCV grab", "decrod"])
     with pytest.raises(UsageError, match=r"no peer 'zzz'; expected one of: .*, PyAV naive, jpg frames$"):
-        peers.find(["zzz"])
+        peers.find_peers(["zzz"])
 
 
 def test_a_peer_that_does_not_import_is_missing_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     there = {"torch", "decord", "PIL"}
     monkeypatch.setattr(peers, "_importable", there.__contains__)
-    usable, missing = peers.find()
+    usable, missing = peers.find_peers()
     assert [peer.name for peer in usable] == ["decord", "PyAV naive", "jpg frames"]
     assert list(missing) == ["torchcodec exact", "torchcodec approximate", "OpenCV full decode", "OpenCV grab"]
     assert missing["torchcodec exact"] == "pip install torch torchcodec (and FFmpeg's shared libraries)"
-    assert peers.find(["opencv grab", "DECORD"]) == (
+    assert peers.find_peers(["opencv grab", "DECORD"]) == (
         [BY_NAME["decord"]],
         {"OpenCV grab": BY_NAME["OpenCV grab"].install},
     )

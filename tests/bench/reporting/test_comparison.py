@@ -10,8 +10,8 @@ import pytest
 from reports import FULL, MACHINE, report, run
 
 from bench.reporting import comparison as comparing
-from bench.reporting.comparison import as_text, compare, mann_whitney, u_distribution, unmatched, verdict
-from bench.reporting.results import Figures
+from bench.reporting.comparison import compare, comparison_text, mann_whitney, u_distribution, unmatched, verdict
+from bench.reporting.figures import Figures
 
 
 @pytest.mark.parametrize(("m", "n"), [(1, 1), (1, 5), (2, 3), (4, 4), (5, 3), (5, 6)])
@@ -77,12 +77,12 @@ def test_reports_are_compared_contender_by_contender() -> None:
         *(f"only in A: consecutive, 2 workers: {name}" for name in run().names),
         "only in B: segments, 2 workers: OpenCV",
     ]
-    text = as_text(a, b)
+    text = comparison_text(a, b)
     assert "B (fff9999) against A (abc1234)" in text
     assert re.search(r"r3d-fast +1\.50 x +\(1\.24 to 1\.82\) +faster", text)
     assert all(line in text for line in unmatched(a, b))
     assert "warning" not in text
-    assert "nothing that both measured" in as_text(a, report(replace(run(), workers=7)))
+    assert "nothing that both measured" in comparison_text(a, report(replace(run(), workers=7)))
 
 
 def test_other_machines_and_settings_are_warned_of() -> None:
@@ -92,6 +92,6 @@ def test_other_machines_and_settings_are_warned_of() -> None:
     assert "two machines (A: Some CPU, 4 usable; B: Other CPU, 4 usable)" in machine
     assert batch == "measured with two settings of batch_size (A: 8; B: 16)"
     assert seed == "measured with two settings of seed (A: not given; B: 1)"
-    assert as_text(report(), other).startswith(f"warning: {machine}\n")
+    assert comparison_text(report(), other).startswith(f"warning: {machine}\n")
     (gpu,) = comparing.warnings(report(), report(machine=replace(MACHINE, gpu="Tesla V100")))
     assert "two machines (A: Some CPU, 4 usable; B: Some CPU, 4 usable, Tesla V100)" in gpu

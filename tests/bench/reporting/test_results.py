@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from reports import FULL, report, run
 
-from bench.reporting.results import Figures, Run, load, load_any, save, spread
+from bench.reporting.figures import Figures, MeasuredRun, spread
+from bench.reporting.results import load, load_any, save
 from pipelines.errors import UsageError
 
 # Figures and their ratios.
@@ -32,7 +33,9 @@ def test_figures_say_their_spread() -> None:
 
 def test_ratios_are_of_each_round_by_itself() -> None:
     # The machine was slower from round to round, for both: unpaired, 40 / 40 would be among the ratios.
-    slowing = Run("segments", 1, (Figures("r3d-fast", (80.0, 40.0, 22.0), 8), Figures("peer", (40.0, 20.0, 10.0), 8)))
+    slowing = MeasuredRun(
+        "segments", 1, (Figures("r3d-fast", (80.0, 40.0, 22.0), 8), Figures("peer", (40.0, 20.0, 10.0), 8))
+    )
     assert slowing.ratio("peer") == pytest.approx((2.0, 2.0, 2.2))
     assert slowing.ratio("r3d-fast", base="peer") == pytest.approx((0.5, 1 / 2.2, 0.5))
     assert slowing.ratio("r3d-fast") == (1.0, 1.0, 1.0)
@@ -57,9 +60,9 @@ def test_figures_that_nothing_measured_are_refused() -> None:
         with pytest.raises(UsageError):
             replace(good, **change)
     with pytest.raises(UsageError, match=r"\[1, 2\] rounds in one run"):
-        Run("segments", 1, (good, Figures("other", (1.0,), 16)))
+        MeasuredRun("segments", 1, (good, Figures("other", (1.0,), 16)))
     with pytest.raises(UsageError, match="peer is there twice"):
-        Run("segments", 1, (good, good))
+        MeasuredRun("segments", 1, (good, good))
     with pytest.raises(UsageError, match="segments, 2 workers is there twice"):
         report(run(), run())
 

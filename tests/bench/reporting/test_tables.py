@@ -14,8 +14,10 @@ import pytest
 from reports import FULL, PEER, cells, report, run
 
 from bench.reporting.chart import draw
-from bench.reporting.results import Figures, OtherReport, save
-from bench.reporting.tables import load_folder, tables, terminal
+from bench.reporting.figures import Figures
+from bench.reporting.results import StudyReport, save
+from bench.reporting.tables import load_folder, tables
+from bench.reporting.terminal import run_table
 from bench.reporting.text import as_rate
 from pipelines.errors import EnvironmentProblem, UsageError
 
@@ -68,7 +70,7 @@ def test_other_kinds_of_results_become_a_plain_table(tmp_path: Path) -> None:
     values = {"kind": "index build", "files": 96, "parts": [{"n": 1}, {"n": None}], "seconds": [1.25, 2], "e": {}}
     (tmp_path / "a.json").write_text(json.dumps(values), encoding="utf-8")
     found = load_folder(tmp_path)
-    assert found == [OtherReport("index build", values), FULL]
+    assert found == [StudyReport("index build", values), FULL]
     text = tables(found)
     assert text.startswith("index build\n\n| what | value |")
     got = {name: cells(text, name)[0][1] for name in ("files", "parts 1, n", "parts 2, n", "seconds", "e")}
@@ -86,7 +88,7 @@ def test_folders_without_results_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_terminal_table_is_aligned() -> None:
-    title, header, *rows = terminal(run()).splitlines()
+    title, header, *rows = run_table(run()).splitlines()
     assert title.startswith("segments, 2 workers, 5 rounds")
     assert rows.pop() == "r3d-fast, wall ms/clip: read 0.25, decode 5.00, hand-over 0.12"
     parts = [re.split(r" {2,}", line) for line in rows]
@@ -99,7 +101,7 @@ def test_the_terminal_table_is_aligned() -> None:
     start = header.index("frames", header.index("kB/clip"))
     assert [line[start:] for line in rows] == ["identical", "3 of 96 videos differ", ""]
     alone = replace(run(), figures=run().figures[1:])
-    assert re.split(r" {2,}", terminal(alone).splitlines()[2])[6] == "-"
+    assert re.split(r" {2,}", run_table(alone).splitlines()[2])[6] == "-"
 
 
 # Drawing.

@@ -1,24 +1,48 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from bench.studies.cpu import OURS, PLAIN, TORCH, main, measure
+from bench.measuring import fresh_python
+from bench.reporting.results import StudyReport
+from bench.studies import cpu
+from bench.studies.cpu import measure_mode, summary
+from bench.studies.cpu_contender import FAST, PLAIN, TORCH
+from pipelines.errors import EnvironmentProblem
 
 
 @pytest.mark.slow
 def test_every_contender_takes_its_turn_and_ours_gives_what_plain_paddle_gives() -> None:
-    result = measure("eval", rounds=2, threads=1)
-    names = [PLAIN, OURS, *([TORCH] if find_spec("torch") else [])]
-    assert [name for name in (PLAIN, OURS, TORCH) if name in result] == names
-    assert all(len(result[name]["seconds"]) == 2 for name in names)
-    assert result[PLAIN]["ratio"] == {"median": 1.0, "low": 1.0, "high": 1.0}
-    assert 0 < result["difference"] < 0.08  # the same values, not the same path
+    seconds, difference = measure_mode("eval", rounds=2, threads=1)
+    assert list(seconds) == [PLAIN, FAST, *([TORCH] if find_spec("torch") else [])]
+    assert all(len(own) == 2 for own in seconds.values())
+    assert 0 < difference < 0.08  # the same values, not the same path
 
 
-def test_too_few_rounds_are_a_usage_error() -> None:
-    done = CliRunner().invoke(main, ["--rounds", "1"])
-    assert done.exit_code == 2
-    assert "rounds" in done.output
+def test_figures_are_ratios_of_each_round_to_plain_paddle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures by hand stand in for minutes of measurement."""
+    taken = {PLAIN: [4.0, 8.0, 2.0], FAST: [2.0, 2.0, 2.0]}
+    monkeypatch.setattr(cpu, "measure_mode", lambda mode, **_: (taken, 1e-6))
+    report = cpu.measure_cpu(["train"], rounds=3, threads=2, command="bench studies cpu")
+    assert report.kind == report.values["kind"] == "training and evaluation on the CPU"
+    assert (report.values["command"], report.values["threads"]) == ("bench studies cpu", 2)
+    assert report.values["train, r3d-fast"] == {
+        "clips/s": 4.0, "x plain Paddle, median, low, high": [2.0, 1.0, 4.0], "seconds a step": [2.0, 2.0, 2.0],
+    }  # fmt: skip
+    assert summary(report).splitlines() == [
+        "train  paddle      2.00 clips/s   1.00 x plain Paddle (1.00 to 1.00)",
+        "train  r3d-fast    4.00 clips/s   2.00 x plain Paddle (1.00 to 4.00)",
+    ]
+    assert summary(StudyReport("none", {})) == ""
+
+
+def test_a_contender_that_ends_early_is_named_with_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken.py").write_text("raise RuntimeError('no such kernel')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(cpu, "python_command", lambda *_: fresh_python.python_command("broken"))
+    with pytest.raises(EnvironmentProblem, match="paddle ended early: RuntimeError: no such kernel"):
+        measure_mode("eval", rounds=1, threads=1)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.cli import cli
 from bench.reporting.tables import load_folder, tables
-from bench.studies.resume import resume
 from r3d_fast.cli import run_cli
 
 SMALL = ("model.name=r3d10", "model.width=4", "augment.size_px=16", "clip.num_frames=4")
@@ -14,10 +14,21 @@ SMALL = ("model.name=r3d10", "model.width=4", "augment.size_px=16", "clip.num_fr
 
 @pytest.mark.slow
 def test_the_whole_experiment_on_a_small_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--kills", "2", "--steps", "2", "--batch-size", "2", "--json", str(tmp_path / "resume.json")]
+    words = [
+        "studies",
+        "resume",
+        "--kills",
+        "2",
+        "--steps",
+        "2",
+        "--batch-size",
+        "2",
+        "--json",
+        str(tmp_path / "resume.json"),
+    ]
     for override in SMALL:
         words += ["-o", override]
-    assert run_cli(resume, words, "bench.studies.resume") == 0
+    assert run_cli(cli, words, "bench") == 0
     assert "kill 2: after step" in capsys.readouterr().err
     values = json.loads((tmp_path / "resume.json").read_text(encoding="utf-8"))
     assert values["kills"] == 2

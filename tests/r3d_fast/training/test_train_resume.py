@@ -92,7 +92,7 @@ def assert_nobody_left(group: int) -> None:
 def test_kill_9_at_random_moments_with_a_checkpoint_at_every_step_and_dropout(
     started: Any, whole: Path, tmp_path: Path
 ) -> None:
-    """Before the first step too. `bench.studies.resume` does the same with checkpoints that take long to write."""
+    """Before the first step too. `bench studies resume` does the same with checkpoints that take long to write."""
     run, rng, killed = tmp_path / "killed", random.Random(7), 0
     for _ in range(10):
         child = started(run)

@@ -1,4 +1,4 @@
-"""How many clips a second training gets through, beside its ceilings: the model without data, data without a model.
+"""`bench train throughput`: clips a second of training, of the model without data, and of the data without a model.
 
 "synthetic" trains on one batch that lies on the device already, "loader" makes clips that nobody uses, "training" takes
 clips from the loader into the same step. They are measured in turns.
@@ -15,11 +15,18 @@ from time import perf_counter
 
 from bench.loader.handover import make_loader, require_gpu, routing_of
 from bench.measuring.gpu_use import GpuSampler
-from bench.measuring.machine import commit, describe
-from bench.measuring.turns import WARM_BATCHES, Pace, Say, Turn, bytes_per_clip, take_turns
-from bench.reporting.results import FORMAT, LOADER, SYNTHETIC, TRAIN_KIND, TRAINING, Figures, Report, Run
-from bench.training.trainers import Data, Step, Synthetic, Training, check_batch, check_losses
-from bench.videos.selection import Clips, clips_of, described
+from bench.measuring.turns import WARM_BATCHES, Pace, Say, Turn, take_turns
+from bench.reporting.figures import LOADER, SYNTHETIC, TRAINING, MeasuredRun, figures_of
+from bench.reporting.results import TRAIN_KIND, ThroughputReport, throughput_report
+from bench.training.trainers import (
+    LoaderContender,
+    SyntheticContender,
+    TrainedModel,
+    TrainingContender,
+    check_batch,
+    check_losses,
+)
+from bench.videos.selection import VideoSelection, described, selected_videos
 from pipelines.errors import EnvironmentProblem, R3DFastError, UsageError
 from pipelines.machine.cpus import usable_cpus
 from r3d_fast.backend.precision import Name, choose_precision
@@ -34,7 +41,7 @@ PRECISIONS: tuple[Name, ...] = ("fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingSettings:
     """What to measure: the config `source` with `overrides`, at each of `precisions` and `layouts`.
 
     `data` None: clips of bench's own. `batch_size` None: 8 on the CPU, the config's on a GPU. `layouts` empty: the
@@ -53,7 +60,7 @@ class Settings:
     steps: int = 2
 
 
-def measure(settings: Settings, command: str, say: Say = lambda _: None) -> Report:
+def measure_training(settings: TrainingSettings, command: str, say: Say = lambda _: None) -> ThroughputReport:
     """The report of a whole measurement; `command` is what it will say it was made by, `say` is told what goes on.
 
     Precisions that this device hasn't are left out, which the report tells. Raises what stands in the way of the
@@ -61,7 +68,7 @@ def measure(settings: Settings, command: str, say: Say = lambda _: None) -> Repo
     """
     configs = configs_of(settings)
     left_out = _prepare(settings, configs)
-    with clips_of(settings.data, say, settings.videos) as clips:
+    with selected_videos(settings.data, say, settings.videos) as clips:
         runs = tuple(
             _run(settings, config, clips, case, say) for case, config in configs.items() if case[0] not in left_out
         )
@@ -79,13 +86,11 @@ def measure(settings: Settings, command: str, say: Say = lambda _: None) -> Repo
         "steps_a_turn": settings.steps,
         "rounds": settings.rounds,
     }
-    return Report(
-        FORMAT, TRAIN_KIND, command, commit(Path(__file__).parent), describe(), values, runs,
-        excluded=clips.excluded, extra={"not measured": left_out} if left_out else {},
-    )  # fmt: skip
+    extra = {"not measured": left_out} if left_out else {}
+    return throughput_report(TRAIN_KIND, command, values, runs, excluded=clips.excluded, extra=extra)
 
 
-def configs_of(settings: Settings) -> dict[Case, Config]:
+def configs_of(settings: TrainingSettings) -> dict[Case, Config]:
     """The config of each precision and layout; the command's own options have the last word. Raises ConfigError."""
     on_cpu = settings.device == "cpu"
     first = [f"loader.batch_size={_CPU_BATCH}"] if on_cpu else []
@@ -103,7 +108,7 @@ def configs_of(settings: Settings) -> dict[Case, Config]:
     }
 
 
-def _prepare(settings: Settings, configs: Mapping[Case, Config]) -> dict[str, str]:
+def _prepare(settings: TrainingSettings, configs: Mapping[Case, Config]) -> dict[str, str]:
     """The precisions that this device hasn't, and why; it is Paddle's device now. Raises where it has none of them."""
     from r3d_fast.backend.paddle import choose_device
 
@@ -121,7 +126,7 @@ def _prepare(settings: Settings, configs: Mapping[Case, Config]) -> dict[str, st
     return {precision: str(problem) for precision, problem in problems.items()}
 
 
-def _run(settings: Settings, config: Config, clips: Clips, case: Case, say: Say) -> Run:
+def _run(settings: TrainingSettings, config: Config, clips: VideoSelection, case: Case, say: Say) -> MeasuredRun:
     """The three contenders at one precision and layout."""
     where = ", ".join(case)
     precision = choose_precision(_named(case[0]), settings.device, config.train.amp_level)
@@ -138,9 +143,9 @@ def _run(settings: Settings, config: Config, clips: Clips, case: Case, say: Say)
         say(f"{where}: checking the first steps")
         batch = next(loaders[0].epoch(0))
         check_batch(batch, config, settings.device, dtype)
-        data = Data(loaders[0])
-        synthetic = Synthetic(Step(config, classes, settings.device, precision), batch)
-        training = Training(Step(config, classes, settings.device, precision), loaders[1])
+        data = LoaderContender(loaders[0])
+        synthetic = SyntheticContender(TrainedModel(config, classes, settings.device, precision), batch)
+        training = TrainingContender(TrainedModel(config, classes, settings.device, precision), loaders[1])
         paces = _paces(synthetic, data, settings.steps)
         samplers = {name: GpuSampler() for name in paces} if settings.device != "cpu" else {}
         turns = take_turns(
@@ -152,12 +157,8 @@ def _run(settings: Settings, config: Config, clips: Clips, case: Case, say: Say)
         routing = {LOADER: routing_of(loaders[0]), TRAINING: routing_of(loaders[1])} if samplers else {}
     losses = {SYNTHETIC: synthetic.losses, TRAINING: training.losses}
     figures = tuple(
-        Figures(
-            name,
-            tuple(turn.clips / turn.seconds for turn in turns[name]),
-            config.clip.num_frames,
-            tuple(turn.cpu_seconds / turn.clips for turn in turns[name]),
-            bytes_per_clip(turns[name]),
+        figures_of(
+            name, turns[name], config.clip.num_frames,
             waited=_waited(turns[name]),
             step_ms=_step_ms(turns[name]),
             loss=(losses[name][0], losses[name][-1]) if name in losses else (),
@@ -165,9 +166,9 @@ def _run(settings: Settings, config: Config, clips: Clips, case: Case, say: Say)
             routing=routing.get(name),
         )
         for name in paces
-    )
+    )  # fmt: skip
     workers = config.loader.workers
-    return Run(config.clip.sampling, usable_cpus() if workers == "auto" else workers, figures, *case)
+    return MeasuredRun(config.clip.sampling, usable_cpus() if workers == "auto" else workers, figures, *case)
 
 
 def _named(precision: str) -> Name:
@@ -175,7 +176,7 @@ def _named(precision: str) -> Name:
     return found
 
 
-def _paces(synthetic: Synthetic, data: Data, steps: int) -> dict[str, Pace]:
+def _paces(synthetic: SyntheticContender, data: LoaderContender, steps: int) -> dict[str, Pace]:
     """What each contender makes in a turn, after a few steps that show that the model learns.
 
     A model has nothing made ahead, one step is warm enough. Training begins with a full queue; where the model is much

@@ -21,12 +21,13 @@ from reports import MACHINE
 import r3d_fast.backend.paddle
 from bench.reporting.chart import draw
 from bench.reporting.comparison import compare
-from bench.reporting.results import LOADER, SYNTHETIC, TRAIN_KIND, TRAINING, Figures, Report, Run, load, load_any, save
+from bench.reporting.figures import LOADER, SYNTHETIC, TRAINING, Figures, MeasuredRun
+from bench.reporting.results import TRAIN_KIND, ThroughputReport, load, load_any, save
 from bench.reporting.tables import tables
 from bench.reporting.train_tables import REFERENCE
-from bench.training import measurement as training
 from bench.training import trainers
-from bench.training.measurement import Settings, configs_of
+from bench.training import training_throughput as training
+from bench.training.training_throughput import TrainingSettings, configs_of
 from pipelines.errors import UsageError
 from pipelines.loader import Batch
 from r3d_fast.backend.precision import Precision
@@ -107,8 +108,10 @@ def test_the_other_commands_take_its_results(measured: tuple[subprocess.Complete
 # Figures by hand.
 
 
-def made(training: tuple[float, ...] = (50.0, 20.0, 45.0, 48.0, 49.0), device: str = "cpu", **changes: Any) -> Report:
-    run = Run(
+def made(
+    training: tuple[float, ...] = (50.0, 20.0, 45.0, 48.0, 49.0), device: str = "cpu", **changes: Any
+) -> ThroughputReport:
+    run = MeasuredRun(
         "segments",
         2,
         (
@@ -120,7 +123,9 @@ def made(training: tuple[float, ...] = (50.0, 20.0, 45.0, 48.0, 49.0), device: s
         "NDHWC",
     )
     settings = {"batch_size": 8, "device": device, "model": "r3d10", "width": 8, "num_frames": 16, "size_px": 112}
-    return Report(1, TRAIN_KIND, "bench train throughput", "abc1234", MACHINE, settings, (replace(run, **changes),))
+    return ThroughputReport(
+        1, TRAIN_KIND, "bench train throughput", "abc1234", MACHINE, settings, (replace(run, **changes),)
+    )
 
 
 def test_training_is_set_against_the_ceiling_that_was_lower_in_the_same_round() -> None:
@@ -151,7 +156,7 @@ def test_results_come_back_and_are_compared(tmp_path: Path) -> None:
     faster = compare(made((20.0, 21.0, 22.0, 23.0, 24.0)), made((50.0, 51.0, 52.0, 53.0, 54.0)))[2]
     assert (faster.run, faster.name, faster.verdict) == ("segments, bf16, NDHWC", TRAINING, "faster")
     plain = [replace(run, precision=None, layout=None) for run in made().runs]
-    other = Report(1, "loader throughput", "", "", MACHINE, {}, tuple(plain))
+    other = ThroughputReport(1, "loader throughput", "", "", MACHINE, {}, tuple(plain))
     with pytest.raises(UsageError, match="results of 'train throughput' and of 'loader throughput'"):
         compare(made(), other)
     draw(made(), tmp_path / "a.svg")
@@ -199,8 +204,10 @@ def test_figures_of_training_that_cannot_be_are_refused() -> None:
 
 
 def test_the_commands_options_have_the_last_word_over_the_configs() -> None:
-    assert {case: config.loader.batch_size for case, config in configs_of(Settings()).items()} == {("fp32", "NCDHW"): 8}
-    own = Settings(overrides=("loader.batch_size=5", "model.data_format=NDHWC", "augment.layout=NTHWC"))
+    assert {case: config.loader.batch_size for case, config in configs_of(TrainingSettings()).items()} == {
+        ("fp32", "NCDHW"): 8
+    }
+    own = TrainingSettings(overrides=("loader.batch_size=5", "model.data_format=NDHWC", "augment.layout=NTHWC"))
     assert {case: config.loader.batch_size for case, config in configs_of(own).items()} == {("fp32", "NDHWC"): 5}
     told = replace(own, batch_size=7, layouts=("NCDHW",), precisions=("fp32", "bf16"))
     configs = configs_of(told)
@@ -208,7 +215,7 @@ def test_the_commands_options_have_the_last_word_over_the_configs() -> None:
     assert {(c.loader.batch_size, c.model.data_format, c.augment.layout) for c in configs.values()} == {
         (7, "NCDHW", "NCTHW")
     }
-    gpu = configs_of(Settings(device="gpu"))
+    gpu = configs_of(TrainingSettings(device="gpu"))
     assert {case: config.loader.batch_size for case, config in gpu.items()} == {
         ("fp32", k): 64 for k in ("NCDHW", "NDHWC")
     }
@@ -254,16 +261,16 @@ def test_waits_for_data_and_steps_are_counted_apart(monkeypatch: pytest.MonkeyPa
             clock.takes(1.0)
             return SimpleNamespace(loss=1.0)
 
-    contender = trainers.Training(Model(), Loader())  # type: ignore[arg-type]
+    contender = trainers.TrainingContender(Model(), Loader())  # type: ignore[arg-type]
     assert contender.make(5) == 15  # over the end of two epochs
     assert contender.costs() == {"waited_seconds": 17.5, "step_seconds": 5.0, "steps": 5, "bytes_read": 77}
-    alone = trainers.Synthetic(Model(), batch())  # type: ignore[arg-type]
+    alone = trainers.SyntheticContender(Model(), batch())  # type: ignore[arg-type]
     assert alone.make(4) == 12
     assert alone.costs() == {"step_seconds": 4.0, "steps": 4}  # fed once, before
 
 
 def test_batches_and_losses_are_checked_first() -> None:
-    (config,) = configs_of(Settings(overrides=SMALL, batch_size=3)).values()
+    (config,) = configs_of(TrainingSettings(overrides=SMALL, batch_size=3)).values()
     trainers.check_batch(batch(), config, "cpu", "float32")
     other = config.model_copy(update={"augment": config.augment.model_copy(update={"layout": "NTHWC"})})
     wrongs = [
@@ -276,7 +283,7 @@ def test_batches_and_losses_are_checked_first() -> None:
     for wrong in wrongs:
         with pytest.raises(UsageError, match="the loader gives"):
             trainers.check_batch(*wrong)
-    synthetic = trainers.Synthetic(SimpleNamespace(feeding=lambda batches: ((b, b) for b in batches)), batch())  # type: ignore[arg-type]
+    synthetic = trainers.SyntheticContender(SimpleNamespace(feeding=lambda batches: ((b, b) for b in batches)), batch())  # type: ignore[arg-type]
     for losses, message in (
         ([2.0, math.nan, 1.0], "the loss of step 2 of 3 is no number"),
         ([2.0, 2.5, 2.0], "the loss of one batch, 2 at first, did not fall in 3 steps"),
@@ -304,15 +311,17 @@ def test_precisions_that_a_gpu_has_not_are_left_out(
     monkeypatch.setattr(training, "choose_precision", refuse)
     monkeypatch.setattr(training, "make_loader", lambda *a, device, **options: make(*a, **options))
     monkeypatch.setattr(
-        training, "Step", lambda config, classes, device, precision: trainers.Step(config, classes, "cpu", precision)
+        training,
+        "TrainedModel",
+        lambda config, classes, device, precision: trainers.TrainedModel(config, classes, "cpu", precision),
     )
     wait = trainers.wait_for
     monkeypatch.setattr(trainers, "wait_for", lambda clips: replace(wait(clips), gpu=True))
-    settings = Settings(
+    settings = TrainingSettings(
         overrides=SMALL, data=videos, device="gpu", precisions=("bf16", "fp32"), layouts=("NCDHW",), batch_size=3,
         rounds=5, steps=1,
     )  # fmt: skip
-    report = training.measure(settings, "bench")
+    report = training.measure_training(settings, "bench")
     assert [run.precision for run in report.runs] == ["fp32"]
     assert report.extra == {"not measured": {"bf16": "no bf16 on this GPU"}}
     assert all(figures.gpu is not None for figures in report.runs[0].figures)
@@ -321,7 +330,7 @@ def test_precisions_that_a_gpu_has_not_are_left_out(
     assert REFERENCE in text
     assert "not measured, bf16: no bf16 on this GPU" in text
     with pytest.raises(r3d_fast.backend.paddle.EnvironmentProblem, match="no bf16"):
-        training.measure(replace(settings, precisions=("bf16",)), "bench")
+        training.measure_training(replace(settings, precisions=("bf16",)), "bench")
 
 
 @pytest.mark.parametrize(
@@ -354,10 +363,10 @@ def test_bad_input_is_one_line_and_the_right_code(
 
 @pytest.mark.gpu
 def test_a_gpu_trains_in_each_precision_that_it_has(paddle_gpu: str, videos: Path) -> None:
-    settings = Settings(
+    settings = TrainingSettings(
         overrides=SMALL, data=videos, device="gpu", precisions=("fp32", "bf16", "fp16"), batch_size=3, rounds=5, steps=2
     )
-    report = training.measure(settings, "bench")
+    report = training.measure_training(settings, "bench")
     left = report.extra.get("not measured", {})
     assert {run.precision for run in report.runs} | set(left) == {"fp32", "bf16", "fp16"}
     for run in report.runs:

@@ -14,13 +14,14 @@ import pytest
 from clips import write_classes
 
 from bench.loader import contenders, handover
-from bench.loader import measurement as loader
+from bench.loader import loader_throughput as loader
 from bench.loader.clip_check import check_clips
 from bench.loader.handover import ClipsInfo, to_host, wait_for
 from bench.measuring.gpu_use import FIGURES
-from bench.reporting.results import Figures, load, save
+from bench.reporting.figures import Figures
+from bench.reporting.results import load, save
 from bench.reporting.tables import tables
-from bench.videos.selection import clips_of
+from bench.videos.selection import selected_videos
 from pipelines.errors import EnvironmentProblem
 from pipelines.machine.nvidia import probe_driver
 from pipelines.specs import AugmentSpec, ClipSpec
@@ -81,17 +82,17 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contenders, "make_loader", make_loader)
     monkeypatch.setattr(contenders, "wait_for", lambda clips: replace(wait_for(clips), gpu=True))
     monkeypatch.setattr(loader, "require_gpu", lambda: None)
-    monkeypatch.setattr(loader, "_first_batch_seconds", lambda *_: {"median": 1.0, "low": 1.0, "high": 1.0})
+    monkeypatch.setattr(loader, "first_batch_seconds", lambda *_: {"median": 1.0, "low": 1.0, "high": 1.0})
 
 
 @pytest.mark.usefixtures("pretended")
 def test_ways_to_decode_stand_beside_each_other_and_what_fails_is_left_out(videos: Path, tmp_path: Path) -> None:
-    settings = loader.Settings(
+    settings = loader.LoaderSettings(
         videos, samplings=("segments",), decoders=("dali", "pyav"), device="gpu", rounds=5, batches=1, batch_size=3,
         num_frames=4, size_px=32,
     )  # fmt: skip
     said: list[str] = []
-    measured = loader.measure(settings, "bench", said.append)
+    measured = loader.measure_loader(settings, "bench", said.append)
     (only,) = measured.runs
     nvdec, cpu = "r3d-fast, NVDEC", "r3d-fast, CPU decode, GPU augment"
     assert only.names == ["r3d-fast", nvdec, cpu, "decode only (ceiling)"]
@@ -110,7 +111,7 @@ def test_ways_to_decode_stand_beside_each_other_and_what_fails_is_left_out(video
 
     videos.rename(none := videos.with_name("none"))
     try:
-        measured = loader.measure(replace(settings, data=none), "bench", said.append)
+        measured = loader.measure_loader(replace(settings, data=none), "bench", said.append)
     finally:
         none.rename(videos)
     assert measured.runs[0].names == ["r3d-fast", cpu, "decode only (ceiling)"]
@@ -120,7 +121,7 @@ def test_ways_to_decode_stand_beside_each_other_and_what_fails_is_left_out(video
 
 def test_by_default_all_three_ways_are_measured(videos: Path) -> None:
     work = contenders.Work(None, None, None, 1, 4)  # type: ignore[arg-type]
-    variants = loader._variants(loader.Settings(device="gpu", repeats=(2,)), work)
+    variants = loader._variants(loader.LoaderSettings(device="gpu", repeats=(2,)), work)
     assert [(variant.name, variant.options, variant.exact) for variant in variants] == [
         ("r3d-fast", {}, False),
         ("r3d-fast, NVDEC", {"decoder": "dali"}, False),
@@ -135,9 +136,9 @@ def test_clips_on_another_device_than_was_asked_for_are_no_measurement(
 ) -> None:
     make = handover.make_loader
     monkeypatch.setattr(contenders, "make_loader", lambda *a, device, **o: make(*a, **o))
-    with clips_of(videos, lambda _: None) as clips:
+    with selected_videos(videos, lambda _: None) as clips:
         work = contenders.Work(clips.index, ClipSpec(num_frames=4), AugmentSpec(size_px=32), 0, 3)
-        ours = contenders.Ours("r3d-fast", work, device="gpu")
+        ours = contenders.ClipLoaderContender("r3d-fast", work, device="gpu")
         with pytest.raises(EnvironmentProblem, match="r3d-fast: clips on the CPU, not gpu"):
             ours.make(1)
         ours.close()
@@ -159,7 +160,7 @@ def test_a_loader_that_gives_other_frames_is_found_out(videos: Path, monkeypatch
         # Mirrored is as good as other frames.
         return make(index, clip, augment.model_copy(update={"mirror": float(spec.decoder == "dali")}), spec, **options)
 
-    with clips_of(videos, lambda _: None) as clips:
+    with selected_videos(videos, lambda _: None) as clips:
         work = contenders.Work(clips.index, ClipSpec(num_frames=4), AugmentSpec(size_px=32), 0, 3)
         assert check_clips("pyav", work, "cpu", {"decoder": "pyav"}) == "identical"
         assert check_clips("dali", work, "cpu", {"decoder": "dali"}).startswith("same clips (mean difference ")
@@ -170,8 +171,8 @@ def test_a_loader_that_gives_other_frames_is_found_out(videos: Path, monkeypatch
 @pytest.mark.gpu
 def test_a_gpu_is_measured(gpu: str, tmp_path: Path) -> None:
     write_classes(tmp_path / "videos", 8, num_frames=40)
-    measured = loader.measure(
-        loader.Settings(tmp_path / "videos", samplings=("segments",), device="gpu", rounds=5, batches=2, batch_size=4),
+    measured = loader.measure_loader(
+        loader.LoaderSettings(tmp_path / "videos", samplings=("segments",), device="gpu", rounds=5, batches=2, batch_size=4),
         "bench",
     )
     only = measured.runs[0]

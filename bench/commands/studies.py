@@ -1,0 +1,125 @@
+"""`bench studies`: a command a question, each with an answer in figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bench.commands.options import (
+    DEVICE,
+    FILE,
+    data_option,
+    json_option,
+    override_option,
+    rounds_option,
+    threads_option,
+)
+from bench.commands.output import Output, published_command
+from r3d_fast.console import tell
+
+
+@click.group()
+def studies() -> None:
+    """Measurements of one question each."""
+
+
+@studies.command()
+@click.option(
+    "--mode", type=click.Choice(["train", "eval", "both"]), default="both", show_default=True, help="What to measure."
+)
+@rounds_option("Steps of each contender")
+@threads_option
+@json_option
+def cpu(mode: str, rounds: int, threads: int | None, json_file: Path | None) -> None:
+    """Training and evaluation on the CPU beside plain Paddle.
+
+    PyTorch, if it is installed, stands beside them too. All take their steps in turns.
+    """
+    from bench.studies.cpu import MODES, measure_cpu, summary
+    from pipelines.machine.cpus import usable_cpus
+
+    output = Output(json_file)
+    modes = MODES if mode == "both" else (mode,)
+    report = measure_cpu(modes, rounds=rounds, threads=threads or usable_cpus(), command=published_command())
+    output.print(summary(report))
+    output.write(report)
+
+
+@studies.command()
+@click.argument("names", nargs=-1, metavar="[MODEL]...")
+@rounds_option("Batches a model")
+@threads_option
+@click.option("--table", "only_table", is_flag=True, help="Measure nothing; print the table of models of the pages.")
+@json_option
+def models(names: tuple[str, ...], rounds: int, threads: int | None, only_table: bool, json_file: Path | None) -> None:
+    """Clips a second that each MODEL evaluates on the CPU.
+
+    Without MODEL all are measured. A clip has 16 frames of 112 px, a batch 8 clips.
+    """
+    from bench.studies.models import measure_models, stored_results, table
+    from pipelines.machine.cpus import usable_cpus
+
+    output = Output(json_file)
+    if only_table:
+        output.print(table(stored_results()))
+        return
+    command = published_command()
+    report = measure_models(names, rounds=rounds, threads=threads or usable_cpus(), command=command, say=output.print)
+    output.write(report)
+
+
+@studies.command()
+@data_option
+@click.option(
+    "-c", "--config", default="ucf101_r3d18", show_default=True, metavar="CFG",
+    help="Config of the untrained model that predicts: a shipped one by name, or a YAML file.",
+)  # fmt: skip
+@click.option("--model", type=FILE, help="A run or an exported folder that predicts instead.")
+@rounds_option("Turns of each part", default=5, least=1)
+@json_option
+def predict(data: Path | None, config: str, model: Path | None, rounds: int, json_file: Path | None) -> None:
+    """Prediction of many files beside its ceiling.
+
+    The ceiling is decoding and computing with nothing around them.
+    """
+    from bench.studies.predict import measure_prediction, summary
+
+    output = Output(json_file)
+    report = measure_prediction(
+        data, config=config, model=model, rounds=rounds, command=published_command(data), say=tell
+    )
+    output.print(summary(report))
+    output.write(report)
+
+
+@studies.command()
+@click.option("--kills", type=click.IntRange(min=1), default=10, show_default=True, help="How often a run is killed.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the moments at which it is killed.")
+@click.option(
+    "--steps",
+    type=click.IntRange(min=2),
+    default=5,
+    show_default=True,
+    help="Steps timed with, and without.",
+)
+@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Clips of a timed step.")
+@override_option
+@click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Where the timed steps are taken.")
+@json_option
+def resume(
+    kills: int, seed: int, steps: int, batch_size: int, overrides: tuple[str, ...], device: str, json_file: Path | None
+) -> None:
+    """A run that is killed again and again, beside one undisturbed.
+
+    A small run is killed (-9) at random moments and goes on each time; in the end it is compared with one that nobody
+    disturbed. Then steps of the reference recipe are timed, with and without a checkpoint after each.
+    """
+    from bench.reporting.tables import tables
+    from bench.studies.resume import measure_resume
+
+    output = Output(json_file)
+    overrides = (*overrides, f"loader.batch_size={batch_size}", f"train.device={device}")
+    report = measure_resume(kills, seed, steps, overrides, command=published_command(), say=tell)
+    output.print(tables([report]).rstrip())
+    output.write(report)

@@ -1,0 +1,70 @@
+"""`bench train throughput`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from bench.commands.options import (
+    DEVICE,
+    data_option,
+    json_option,
+    names,
+    override_option,
+    plot_option,
+    rounds_option,
+    videos_option,
+)
+from bench.commands.output import Output, published_command
+from r3d_fast.console import tell
+
+
+@click.group()
+def train() -> None:
+    """Training."""
+
+
+@train.command()
+@click.option(
+    "-c", "--config", default="ucf101_r3d18", show_default=True, metavar="CFG",
+    help="A shipped config by name, or a YAML file.",
+)  # fmt: skip
+@override_option
+@data_option
+@videos_option
+@click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Where it trains.")
+@click.option("--precision", metavar="P[,P...]", help="fp32, bf16, fp16 (default: fp32; on a GPU all that it has).")
+@click.option("--layout", metavar="L[,L...]", help="NCDHW, NDHWC (default: the config's; on a GPU both).")
+@rounds_option("Turns of each contender")
+@click.option("--steps", type=click.IntRange(min=1), help="Steps timed in a turn (default: 2; on a GPU 20).")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Clips a batch (default: 8; on a GPU the config's).")
+@json_option
+@plot_option
+def throughput(
+    config: str, overrides: tuple[str, ...], data: Path | None, videos: int | None, device: str,
+    precision: str | None, layout: str | None, rounds: int, steps: int | None, batch_size: int | None,
+    json_file: Path | None, plot: Path | None,
+) -> None:  # fmt: skip
+    """Clips per second of training, beside the model without data and the loader without a model."""
+    from bench.reporting.terminal import as_text
+    from bench.training.training_throughput import PRECISIONS, TrainingSettings, measure_training
+    from r3d_fast.config.config import LAYOUT_OF
+
+    on_cpu = device == "cpu"
+    settings = TrainingSettings(
+        source=config,
+        overrides=overrides,
+        data=data,
+        videos=videos,
+        device=device,
+        precisions=names("--precision", precision or ("fp32" if on_cpu else ",".join(PRECISIONS)), PRECISIONS),
+        layouts=names("--layout", layout, tuple(LAYOUT_OF)) if layout else (),
+        batch_size=batch_size,
+        rounds=rounds,
+        steps=steps or (2 if on_cpu else 20),
+    )
+    output = Output(json_file, plot)
+    report = measure_training(settings, published_command(data), tell)
+    output.print(as_text(report))
+    output.write(report)
