@@ -9,13 +9,13 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from pipelines.machine.processes import open_files, own_memory
 
 from bench.measuring.turns import Say
 from bench.reporting.results import StudyReport, study_report
 from bench.videos.selection import selected_videos
 from pipelines.index.video_index import VideoIndex
 from pipelines.loader import ClipLoader
+from pipelines.machine.processes import open_files, own_memory
 from pipelines.specs import LoaderSpec
 
 _SAMPLES = 200

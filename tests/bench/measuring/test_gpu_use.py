@@ -16,7 +16,8 @@ from reports import report, run
 from stand_ins import REPO, library
 
 from bench.measuring.gpu_use import FIGURES, GpuUse
-from bench.reporting.results import Routing, load, save
+from bench.reporting.figures import DecoderUse
+from bench.reporting.results import load, save
 from bench.reporting.tables import tables, terminal
 from pipelines.errors import UsageError
 
@@ -191,7 +192,7 @@ def test_gpu_figures_that_cannot_be_are_refused(changes: dict[str, Any], message
 
 def test_gpu_figures_are_kept_and_printed(tmp_path: Path) -> None:
     plain = run()
-    ours = replace(plain.figures[0], gpu=USE, routing=Routing("hybrid", 0.62, "measured in the first batches"))
+    ours = replace(plain.figures[0], gpu=USE, routing=DecoderUse("hybrid", 0.62, "measured in the first batches"))
     measured = report(replace(plain, figures=(ours, *plain.figures[1:])))
     save(measured, tmp_path / "a.json")
     assert load(tmp_path / "a.json") == measured
@@ -206,7 +207,7 @@ def test_gpu_figures_are_kept_and_printed(tmp_path: Path) -> None:
     assert "r3d-fast: no figure of GPU memory of the process, all contenders in it, MiB: not listed" in lines
     for share in (-0.1, 1.1, float("nan")):
         with pytest.raises(UsageError, match="expected 0 to 1"):
-            Routing("hybrid", share, "")
+            DecoderUse("hybrid", share, "")
 
 
 def test_results_of_before_there_were_gpu_figures_still_load() -> None:
