@@ -18,7 +18,8 @@ from stand_ins import REPO, library
 from bench.measuring.gpu_use import FIGURES, GpuUse
 from bench.reporting.figures import DecoderUse
 from bench.reporting.results import load, save
-from bench.reporting.tables import tables, terminal
+from bench.reporting.tables import tables
+from bench.reporting.terminal import run_table
 from pipelines.errors import UsageError
 
 CUDA = r"""
@@ -200,7 +201,7 @@ def test_gpu_figures_are_kept_and_printed(tmp_path: Path) -> None:
     assert "| r3d-fast | segments | 62 % | 61.0 (88.0) | 7.0 (9.0) | 220 (300) | - | - | 1500 (1600) | 2.18 |" in text
     assert "- no figure of PCIe from the GPU, MB/s: the driver says: Not Supported (r3d-fast)" in text
     assert "NVDEC" not in tables([report()])
-    lines = terminal(measured.runs[0])
+    lines = run_table(measured.runs[0])
     assert "r3d-fast: decoder hybrid, 62 % by DALI: measured in the first batches" in lines
     assert "- segments, 2 workers: r3d-fast: decoder hybrid, 62 % by DALI: measured in the first batches" in text
     assert "NVDEC busy, % 61.0 (highest 88.0)" in lines
