@@ -76,7 +76,7 @@ BREACHES: list[tuple[Rule, str, dict[str, str]]] = [
             "pipelines/machine/nvidia.py": "ctypes.CDLL('libcuda.so.1')\nPath('/proc/cpuinfo')",
             "r3d_fast/doctor/doctor.py": "Path('/proc/cpuinfo')  # here\nPath('/sys/fs/cgroup')  # here",
             "r3d_fast/backend/paddle.py": "ctypes.CDLL('libnvidia-ml.so.1')  # here\nctypes.CDLL(None)\nPath('/probe')",
-            "bench/studies/scale.py": "import pynvml  # here\nopen(f'/proc/{pid}/status')  # here",
+            "bench/studies/cpu.py": "import pynvml  # here\nopen(f'/proc/{pid}/status')  # here",
         },
     ),
     (

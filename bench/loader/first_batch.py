@@ -30,7 +30,9 @@ def first_batch_seconds(index: VideoIndex, batch_size: int, workers: int, device
 
 
 def _load_first_batch(path: str, root: str, batch_size: str, workers: str, device: str) -> None:
-    from pipelines import ClipLoader, LoaderSpec, VideoIndex
+    from pipelines.index.video_index import VideoIndex
+    from pipelines.loader import ClipLoader
+    from pipelines.specs import LoaderSpec
 
     spec = LoaderSpec(batch_size=int(batch_size), workers=int(workers))
     with ClipLoader(VideoIndex.open(path, root), loader=spec, split=None, train=True, device=device) as loader:

@@ -21,8 +21,9 @@ def open_and_shuffle(path: str) -> dict[str, Any]:
     # Imported before memory is first looked at: what imports take is no part of the index.
     import numpy as np
 
-    from pipelines import AugmentSpec, ClipSpec, ShardSpec, VideoIndex
+    from pipelines.index.video_index import VideoIndex
     from pipelines.sampler import ClipSampler
+    from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
 
     start = _own_mib()
     opening = []
