@@ -172,7 +172,9 @@ def test_a_loader_that_gives_other_frames_is_found_out(videos: Path, monkeypatch
 def test_a_gpu_is_measured(gpu: str, tmp_path: Path) -> None:
     write_classes(tmp_path / "videos", 8, num_frames=40)
     measured = loader.measure_loader(
-        loader.LoaderSettings(tmp_path / "videos", samplings=("segments",), device="gpu", rounds=5, batches=2, batch_size=4),
+        loader.LoaderSettings(
+            tmp_path / "videos", samplings=("segments",), device="gpu", rounds=5, batches=2, batch_size=4
+        ),
         "bench",
     )
     only = measured.runs[0]
