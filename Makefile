@@ -10,7 +10,7 @@ OLDEST_TESTS := $(addprefix tests/pipelines/,dali test_loader.py test_loader_dev
 	video/test_remuxer.py workers/test_clip_source_encoded.py) \
 	$(addprefix tests/r3d_fast/,acceleration backend config export models prediction ranks runs training weights test_cli.py)
 
-.PHONY: demo test test-oldest lint clean
+.PHONY: demo test test-oldest lint docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/r3d-fast demo
@@ -27,6 +27,14 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/codespell README.md CHANGELOG.md docs pipelines r3d_fast bench configs
+	$(BIN)/mkdocs build --strict --quiet
+
+# The tables that follow from the code, then the site, into build/site. A dead link or a missing anchor fails.
+docs: $(VENV)/.test
+	$(BIN)/python docs/generate.py
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "the site is in build/site: open build/site/index.html"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -44,7 +52,7 @@ $(OLDEST)/.test: setup.cfg
 
 # Editable, so that what is tested is what is in the folder.
 $(VENV)/.test: $(BIN)/python setup.cfg
-	$(BIN)/pip install --quiet --editable '.[cpu,test,onnx,visualdl,tensorboard]'
+	$(BIN)/pip install --quiet --editable '.[cpu,test,docs,onnx,visualdl,tensorboard]'
 	touch $@
 
 clean:

@@ -1,0 +1,88 @@
+"""The tables of the pages that follow from the code or from the results files, written into their places.
+
+`make docs` runs it. A table stands between the lines `<!-- NAME -->` and `<!-- end of NAME -->`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from bench.reporting.results import Report, load
+from bench.reporting.tables import load_folder, tables
+from bench.reporting.text import as_rate, markdown
+from bench.studies.models import stored
+from bench.studies.models import table as model_table
+from r3d_fast.config.reference import config_reference
+from r3d_fast.errors import exit_code_table
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "bench" / "results"
+
+
+def headline() -> str:
+    """The README's table: what r3d-fast does a second, beside what a user would run instead."""
+    rows = [["on 2 CPU cores", "r3d-fast, clips/s", "beside it, clips/s", "r3d-fast is"]]
+    loader = load(RESULTS / "loader.json")
+    for sampling, what, peer, shown in (
+        ("segments", "loading, frames spread over the video", "torchcodec approximate", "torchcodec"),
+        ("segments", "the same", "decord", "decord"),
+        ("segments", "the same", "jpg frames", "jpg frames, extracted beforehand"),
+        ("consecutive", "loading, frames in a row", "torchcodec approximate", "torchcodec"),
+    ):
+        rows.append(_loader_row(loader, sampling, what, peer, shown))
+    compute = json.loads((RESULTS / "cpu.json").read_text(encoding="utf-8"))
+    for part, what in (("train", "training the reference model"), ("eval", "evaluating it")):
+        ours, plain = (compute[f"{part}, {who}"] for who in ("r3d-fast", "paddle"))
+        middle, low, high = ours["x plain Paddle, median, low, high"]
+        times = f"{middle:.2f} x ({low:.2f} to {high:.2f})"
+        rows.append([what, as_rate(ours["clips/s"]), f"Paddle: {as_rate(plain['clips/s'])}", times])
+    return markdown(rows, right=[1])
+
+
+def _loader_row(report: Report, sampling: str, what: str, peer: str, shown: str) -> list[str]:
+    (run,) = [run for run in report.runs if run.sampling == sampling]
+    rates = [
+        f"{as_rate(figures.median)} ({as_rate(figures.low)} to {as_rate(figures.high)})"
+        for figures in (run["r3d-fast"], run[peer])
+    ]
+    middle, low, high = run.ratio(peer)
+    return [what, rates[0], f"{shown}: {rates[1]}", f"{middle:.2f} x ({low:.2f} to {high:.2f})"]
+
+
+TABLES: dict[tuple[str, str], Callable[[], str]] = {
+    ("README.md", "headline figures"): headline,
+    ("docs/models.md", "model table"): lambda: model_table(stored()),
+    ("docs/config.md", "config reference"): config_reference,
+    ("docs/errors.md", "exit codes"): exit_code_table,
+    ("docs/speed.md", "bench report"): lambda: tables(load_folder(RESULTS), brief=True),
+    ("bench/results/README.md", "bench report"): lambda: tables(load_folder(RESULTS)),
+}
+
+
+def filled(text: str, name: str, table: str) -> str:
+    """`text` with `table` between the two lines that name it. Raises ValueError where it has no such lines."""
+    first, last = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+    before, begun, rest = text.partition(first)
+    _, ended, after = rest.partition(last)
+    if not begun or not ended:
+        raise ValueError(f"expected the lines {first.strip()} and {last}")
+    return f"{before}{first}{table.rstrip()}\n{last}{after}"
+
+
+def stale() -> Iterator[tuple[Path, str]]:
+    """(page, its text as it should be) of each page with a table that is not what the code gives now."""
+    for (page, name), table in TABLES.items():
+        path = ROOT / page
+        text = path.read_text(encoding="utf-8")
+        wanted = filled(text, name, table())
+        if wanted != text:
+            yield path, wanted
+
+
+if __name__ == "__main__":
+    for path, text in stale():
+        path.write_text(text, encoding="utf-8")
+        print(f"wrote the table of {path.relative_to(ROOT)}", file=sys.stderr)

@@ -1,0 +1,171 @@
+"""The pages of the documentation as tests read them: their blocks of code, commands in the text, and what they print.
+
+A comment on the line before a block says what it takes to run it, `<!-- needs: gpu -->`, or how far its output can be
+foreseen, `<!-- output: numbers vary -->`. Where predictions vary, the demo's classes do too. A `text` block with such a
+comment shows what the `sh` block before it prints.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from r3d_fast.demo.videos import CLASSES
+
+REPO = Path(__file__).resolve().parents[2]
+NEEDS = ("gpu", "download", "data set")
+OUTPUTS = ("exact", "numbers vary", "predictions vary")
+LANGUAGES = ("sh", "console", "python", "yaml", "text")
+SECTIONS = ("data", "clip", "augment", "loader", "model", "init", "optimizer", "schedule", "train", "eval")
+ANY_LINES = "..."
+
+_FENCE = re.compile(r"^```(\w*)$")
+_COMMENT = re.compile(r"^<!-- (needs|output): (.+) -->$")
+_CLASS = re.compile(rf"\b(?:{'|'.join(sorted(CLASSES, key=len, reverse=True))})\b")
+_NUMBER = re.compile(r"\d+(?:[.:]\d+)*(?:e-?\d+)?")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its page by the path in the repository, the line of its fence, and what the comment says."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+    needs: str = ""
+    output: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def pages() -> list[str]:
+    """The README and the pages of docs/, by their paths in the repository."""
+    return ["README.md", *sorted(str(path.relative_to(REPO)) for path in (REPO / "docs").glob("*.md"))]
+
+
+def read(page: str) -> str:
+    return (REPO / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str, text: str) -> list[Block]:
+    """The fenced blocks of a page's text, in order. Raises ValueError for a fence that nothing closes."""
+    found: list[Block] = []
+    said: dict[str, str] = {}
+    start, language, inside = 0, "", []
+    for number, line in enumerate(text.splitlines(), 1):
+        fence = _FENCE.match(line)
+        if start and line == "```":
+            found.append(Block(page, start, language, "".join(f"{part}\n" for part in inside), **said))
+            start, said = 0, {}
+        elif start:
+            inside.append(line)
+        elif fence:
+            start, language, inside = number, fence[1], []
+        elif comment := _COMMENT.match(line):
+            said[comment[1]] = comment[2]
+        elif line.strip():
+            said = {}
+    if start:
+        raise ValueError(f"{page}:{start}: a fence that is not closed")
+    return found
+
+
+def prose(text: str) -> str:
+    """A page's text without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+
+
+def spans(text: str) -> list[str]:
+    """What stands between single backticks in a page's prose, each on one line."""
+    return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose(text))]
+
+
+def called(text: str) -> Iterator[list[str]]:
+    """Each call of `r3d-fast`, `bench` or `make` in shell text: the words from the program's name on."""
+    for line in text.replace("\\\n", " ").splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        call: list[str] = []
+        for word in [*lexer, ";"]:
+            if set(word) <= set("();<>|&"):
+                if call:
+                    yield call
+                call = []
+            elif call:
+                call.append(word)
+            elif word in ("r3d-fast", "bench", "make"):
+                call = [word]
+            elif " " in word:  # quoted: `bash -c '...'`
+                yield from called(word)
+
+
+def found_command(group: click.Command, words: list[str]) -> tuple[click.Command, list[str]]:
+    """The command that `words` name, and the words after its name. Raises ValueError where there is no such one."""
+    command, rest = group, list(words)
+    while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+        below = command.get_command(click.Context(command), rest[0])
+        if below is None:
+            raise ValueError(f"no command {rest[0]}; expected one of {', '.join(command.commands)}")
+        command, rest = below, rest[1:]
+    return command, rest
+
+
+def check_options(command: click.Command, words: list[str]) -> None:
+    """Raise ValueError for a word that looks like an option and is none of the command's."""
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    for word in words:
+        option = word.partition("=")[0]
+        if re.match(r"--?[a-z]", option) and option not in {*known, "-h", "--help", "--debug"}:
+            raise ValueError(f"no option {option}; expected one of {', '.join(sorted(known))}")
+
+
+def matches(shown: str, printed: str, how: str) -> bool:
+    """Whether `printed` holds what a page shows; `...` stands for any lines, and so do both ends."""
+
+    def plain(line: str) -> str:
+        line = " ".join(line.split())
+        if how == "predictions vary":
+            line = _CLASS.sub("motion", line)
+        return line if how == "exact" else _NUMBER.sub("#", line)
+
+    lines = [line for line in shown.splitlines() if line.strip()]
+    pattern = "".join(r"(?:.*\n)*?" if line.strip() == ANY_LINES else re.escape(plain(line)) + r"\n" for line in lines)
+    there = "".join(f"{plain(line)}\n" for line in printed.splitlines() if line.strip())
+    return re.search("^" + pattern, there, re.M) is not None
+
+
+def console_steps(text: str) -> list[tuple[str, str]]:
+    """(command, what it prints) of a console block."""
+    steps: list[tuple[str, str]] = []
+    for line in text.splitlines():
+        if line.startswith("$ "):
+            steps.append((line[2:], ""))
+        elif steps and steps[-1][0].endswith("\\"):
+            steps[-1] = (f"{steps[-1][0]}\n{line}", "")
+        elif steps:
+            steps[-1] = (steps[-1][0], f"{steps[-1][1]}{line}\n")
+        else:
+            raise ValueError(f"{line!r}: expected a line that begins with '$ '")
+    return steps
+
+
+def with_checked_shapes(code: str) -> str:
+    """Python code that also checks each comment of a type and a shape, as in `x = f()  # uint8 [3, 240, 320, 3]`."""
+    lines = []
+    for line in code.splitlines():
+        lines.append(line)
+        said = re.match(r"^(\s*)(?:(\w+) = .*?|(.*?\S))  # (?:\w+: )?([a-z]+\d+) \[([\d, ]+)\]", line)
+        if said:
+            value, dtype, shape = said[2] or said[3], said[4], [int(size) for size in said[5].split(",")]
+            lines.append(
+                f"{said[1]}assert (str(({value}).dtype).split('.')[-1].lower(), list(({value}).shape)) "
+                f"== ({dtype!r}, {shape}), (({value}).dtype, ({value}).shape)"
+            )
+    return "\n".join(lines) + "\n"
