@@ -10,6 +10,9 @@ OLDEST_TESTS := $(addprefix tests/pipelines/,dali test_loader.py test_loader_dev
 	video/test_remuxer.py workers/test_clip_source_encoded.py) \
 	$(addprefix tests/r3d_fast/,acceleration backend config export models prediction ranks runs training weights test_cli.py)
 
+# Of mkdocs-material, about what may come after it.
+export NO_MKDOCS_2_WARNING := 1
+
 .PHONY: demo test test-oldest lint docs clean
 
 demo: $(VENV)/.demo

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench.reporting.results import Report, load
+from bench.reporting.results import ThroughputReport, load
 from bench.reporting.tables import load_folder, tables
 from bench.reporting.text import as_rate, markdown
-from bench.studies.models import stored
+from bench.studies.models import stored_results
 from bench.studies.models import table as model_table
 from r3d_fast.config.reference import config_reference
 from r3d_fast.errors import exit_code_table
@@ -42,7 +42,7 @@ def headline() -> str:
     return markdown(rows, right=[1])
 
 
-def _loader_row(report: Report, sampling: str, what: str, peer: str, shown: str) -> list[str]:
+def _loader_row(report: ThroughputReport, sampling: str, what: str, peer: str, shown: str) -> list[str]:
     (run,) = [run for run in report.runs if run.sampling == sampling]
     rates = [
         f"{as_rate(figures.median)} ({as_rate(figures.low)} to {as_rate(figures.high)})"
@@ -54,7 +54,7 @@ def _loader_row(report: Report, sampling: str, what: str, peer: str, shown: str)
 
 TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("README.md", "headline figures"): headline,
-    ("docs/models.md", "model table"): lambda: model_table(stored()),
+    ("docs/models.md", "model table"): lambda: model_table(stored_results()),
     ("docs/config.md", "config reference"): config_reference,
     ("docs/errors.md", "exit codes"): exit_code_table,
     ("docs/speed.md", "bench report"): lambda: tables(load_folder(RESULTS), brief=True),
