@@ -16,7 +16,7 @@ from pipelines.draws import below, random_words
 from pipelines.loader import Batch
 from r3d_fast.backend.feed import Fed
 from r3d_fast.backend.paddle import import_paddle, to_gpu
-from r3d_fast.config.config import Config
+from r3d_fast.config.sections import TrainConfig
 
 _STREAM = 101  # of Philox words; those of the sampler have lower numbers
 _WORDS = 256  # a Beta draw takes three to seven, its rejections included
@@ -64,17 +64,18 @@ class Mix:
         return labels if self.share >= 0.5 else labels[self.partner]
 
 
-def draw_mix(batch: Batch, config: Config) -> Mix:
-    """How `batch` is mixed; not at all where config.train's alphas are both 0, or it has fewer than two real rows.
+def draw_mix(batch: Batch, spec: TrainConfig, size_px: int) -> Mix:
+    """How `batch`, of frames of `size_px` pixels, is mixed.
 
-    One share a batch, Beta(alpha, alpha); where both alphas are set, mixup or cutmix with probability 1/2. Partners are
-    neighbours in a random ring of the real rows, so none is its own.
+    It is not mixed where `mixup_alpha` and `cutmix_alpha` of `spec` are both 0, or it has fewer than two real rows.
+    One share is drawn for the batch, from Beta(alpha, alpha); where both alphas are set, mixup and cutmix each have
+    probability 1/2. Partners are neighbours in a random ring of the real rows, so none is its own.
     """
-    alphas, rows = (config.train.mixup_alpha, config.train.cutmix_alpha), np.arange(len(batch.labels))
+    alphas, rows = (spec.mixup_alpha, spec.cutmix_alpha), np.arange(len(batch.labels))
     real = np.flatnonzero(batch.is_real)
     if not any(alphas) or len(real) < 2:
         return Mix(rows)
-    words = random_words(3 + len(rows) + _WORDS, config.train.seed, batch.epoch, batch.position, _STREAM)
+    words = random_words(3 + len(rows) + _WORDS, spec.seed, batch.epoch, batch.position, _STREAM)
     cut = alphas[1] > 0.0 and (alphas[0] == 0.0 or bool(below(words[:1], 2)[0]))
     ring = real[np.argsort(words[3 : 3 + len(real)], kind="stable")]
     partner = rows.copy()
@@ -82,7 +83,7 @@ def draw_mix(batch: Batch, config: Config) -> Mix:
     share = beta(alphas[cut], words[3 + len(rows) :])
     if not cut:
         return Mix(partner, share)
-    return _cut(partner, share, config.augment.size_px, words[1:3])
+    return _cut(partner, share, size_px, words[1:3])
 
 
 def _cut(partner: NDArray[np.int64], share: float, side: int, words: NDArray[np.uint64]) -> Mix:

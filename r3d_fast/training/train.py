@@ -1,33 +1,44 @@
-"""Training, top to bottom: clips in, steps, evaluations, checkpoints. A run that is stopped goes on where it was."""
+"""Training: `train` opens what a run needs, and `_Trainer.train_to_end` is its loop. Read it from top to bottom.
+
+A run trains on the clips of `train_loader`. It writes a checkpoint every `train.checkpoint_every_steps` steps, every
+`train.checkpoint_every_minutes` minutes, around each evaluation, at the end of each epoch and before it stops. It ends
+after `train.epochs` epochs, after `train.early_stop_evals` evaluations without progress or `train.max_minutes` minutes;
+it stops, to go on later with `resume`, on a signal or an error.
+"""
 
 from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 from pipelines.errors import DataError, EnvironmentProblem, R3DFastError
 from pipelines.index.video_index import VideoIndex
-from pipelines.loader import BadClip
-from r3d_fast.backend.feed import feeding
+from pipelines.loader import BadClip, Batch, ClipLoader
+from r3d_fast.backend.feed import Fed, feeding
 from r3d_fast.backend.precision import Precision, settle
 from r3d_fast.config.config import Config
 from r3d_fast.console import tell
 from r3d_fast.errors import CheckpointError, RankFailed, RankLost, Stopped
 from r3d_fast.evaluation.evaluate import Evaluation, check_classes
 from r3d_fast.loaders import eval_loader, open_index, train_loader
-from r3d_fast.ranks.group import Group, News, join_group, pack, unpack
+from r3d_fast.ranks.group import Group, News, join_group
 from r3d_fast.runs.folder import RunFolder
-from r3d_fast.runs.outputs import Outputs, Silent
+from r3d_fast.runs.shared_checkpoint import FoundCheckpoint, checkpoint_of_first
+from r3d_fast.runs.writer import RunWriter
+from r3d_fast.training.epoch import EpochPlan, TakenStep, steps_of_epoch
 from r3d_fast.training.learner import Learner
 from r3d_fast.training.mixing import draw_mix
 from r3d_fast.training.schedule import learning_rate
-from r3d_fast.training.state import RunState
+from r3d_fast.training.state import Due, RunClock, RunState, due_after
+from r3d_fast.training.step import StepResult
 from r3d_fast.training.step_log import StepLog
 from r3d_fast.training.stop_signals import stop_signals
-from r3d_fast.weights.checkpoint import Checkpoint
+from r3d_fast.weights.checkpoint import FORMAT, Checkpoint
 from r3d_fast.weights.initialization import initialise, require_weights
 
 
@@ -56,210 +67,241 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
 
 
 def _train(config: Config, run: Path, resume: bool, group: Group) -> TrainResult:
+    """Open the data, the run's folder, the model and the files; train; close them again."""
     require_weights(config)
     device, precision, settled = settle(config)
     index = open_index(config)
     with (
-        RunFolder(run) if group.is_first else Silent(run) as folder,
-        train_loader(settled, index, device, precision.clip_dtype, group) as loader,
-        eval_loader(settled, index, device=device, dtype=precision.clip_dtype, group=group) as checks,
+        RunFolder(run) if group.is_first else nullcontext() as folder,
+        train_loader(settled, index, device, precision.clip_dtype, group) as clips,
+        eval_loader(settled, index, device=device, dtype=precision.clip_dtype, group=group) as eval_clips,
     ):
         group.require_equal(data_set=index.digest, precision=str(precision))
         group.connect(device)
-        state, records, checkpoint = _begin(config, folder, resume, index, precision, group)
-        begin = partial(initialise, config=settled, classes=index.classes) if config.init.weights else None
-        learner = Learner(settled, len(index.classes), precision, device, checkpoint, group, begin)
+        state, records, checkpoint = _begin(config, run, folder, resume, index, precision, group)
+        first_weights = partial(initialise, config=settled, classes=index.classes) if config.init.weights else None
+        learner = Learner(settled, len(index.classes), precision, device, checkpoint, group, first_weights)
         if precision.name != "fp32" and group.is_first:
             tell(f"training in {precision}, {settled.model.data_format}")
-        spec, batches_per_epoch = config.train, len(loader)
-        # An epoch's last step takes the batches that are left, so that every epoch begins with a step.
-        steps_per_epoch = -(-batches_per_epoch // spec.accumulate)
-        per_batch = loader.spec.batch_size * group.count
-        first_step, before, began = state.step, state.seconds, time.monotonic()
-        saved_at, routing, bad = began, None, dict[int, str]()
-        steps = StepLog(config, index, device, group)
-        total = spec.epochs * steps_per_epoch
+        plan = EpochPlan(len(clips), clips.spec.batch_size * group.count, config.train.accumulate)
         with (
-            Outputs(folder.path, spec, total, state.step, records) if group.is_first else Silent() as out,
+            RunWriter(
+                run if group.is_first else None, config.train, config.train.epochs * plan.steps, state.step, records
+            ) as writer,
+            # Paddle's launcher sends a signal three times at once.
             stop_signals(same_seconds=2.0 if group.count > 1 else 0.0) as stopping,
         ):
-
-            def save(*, best: bool = False) -> None:
-                steps.read(state, out)
-                if isinstance(out, Outputs):
-                    values = {**state.described(config, index, out.records), **learner.state()}
-                    out.save(Checkpoint(*learner.arrays(), values), best=best)
-
-            while state.epoch < spec.epochs and not state.enough(config):
-                steps.begin()
-                clips: list[BadClip] = []
-                batches, whole = feeding(loader.epoch(state.epoch, state.position), device, group.wait), True
-                while True:
-                    asked = time.monotonic()
-                    pair = next(batches, None)
-                    if pair is None:
-                        break
-                    batch, fed = pair
-                    if device == "gpu" and routing is None and (routing := loader.routing) is not None:
-                        out.say(str(routing))
-                        out.log({"kind": "loader", "step": state.step, **asdict(routing)})
-                    steps.waited(time.monotonic() - asked)
-                    rate = learning_rate(
-                        state.step - state.skipped, base=config.optimizer.lr, steps_per_epoch=steps_per_epoch,
-                        epochs=spec.epochs, spec=config.schedule, falls=state.falls,
-                    )  # fmt: skip
-                    mix = draw_mix(batch, config)
-                    fed = mix.apply(fed, settled.model.data_format == "NDHWC")
-                    number = batch.position // per_batch
-                    whole = number % spec.accumulate == 0 or number == batches_per_epoch
-                    try:
-                        result = learner.step(fed, rate, last=whole, place=(batch.epoch, batch.position))
-                    except (EnvironmentProblem, RankFailed) as error:
-                        # A GPU may wait for a lost rank for ever, and the others are not here to read figures with;
-                        # what never fitted does not fit later.
-                        apart = isinstance(error, RankLost) or (group.count > 1 and steps.has_unread)
-                        if apart or state.step == first_step:
-                            raise
-                        save()
-                        raise _ended(error, out, run) from error
-                    steps.add(result, mix.labels(batch.labels), batch.is_real, batch.video_ids.tolist())
-                    clips += batch.bad
-                    if not whole:
-                        continue
-                    state.step, state.position = state.step + 1, batch.position
-                    steps.whole(state.step, rate)
-                    minutes, every = spec.checkpoint_every_minutes, spec.checkpoint_every_steps
-                    late = minutes is not None and time.monotonic() - saved_at > 60 * minutes
-                    news = group.share(News(tuple(clips), stopping(), late, before + time.monotonic() - began))
-                    clips.clear()
-                    _count_bad(news.bad, bad, config, len(loader.sampler.videos), out)
-                    state.seconds = news.seconds
-                    due = news.save or news.stop or (every is not None and state.step % every == 0)
-                    if due or steps.is_due(state.step) or state.enough(config):
-                        steps.read(state, out)
-                    if due:
-                        save()
-                        saved_at = time.monotonic()
-                    if news.stop:
-                        raise _ended(Stopped(f"stopped by a signal after step {state.step}"), out, run)
-                    if state.enough(config):
-                        break
-                steps.read(state, out)
-                done = state.position == batches_per_epoch * per_batch
-                last = (done and state.epoch + 1 == spec.epochs) or state.enough(config) is not None
-                trained = steps.seconds
-                if last or (state.epoch + 1) % spec.eval_every_epochs == 0:
-                    save()  # a kill during a long evaluation costs no step
-                    start = time.monotonic()
-                    evaluation = learner.evaluate(checks)
-                    best = state.note(evaluation, config, whole=done)
-                    _report(evaluation, state, out, (trained, steps.seconds_waited, time.monotonic() - start))
-                    if best:
-                        save(best=True)
-                if done:
-                    state.epoch, state.position = state.epoch + 1, 0
-                save()
-                saved_at = time.monotonic()
-                if group.any(stopping()) and not last:
-                    raise _ended(Stopped(f"stopped by a signal after step {state.step}"), out, run)
-            if state.epoch < spec.epochs and (why := state.enough(config)):
-                out.say(f"stopped after step {state.step}, epoch {state.epoch + 1}: {why}")
-            out.finish()
+            _Trainer(config, run, clips, eval_clips, plan, learner, state, writer, group, stopping).train_to_end()
     return TrainResult(run, state.step, state.best_top1, state.last_top1)
 
 
 def _begin(
-    config: Config, folder: RunFolder | Silent, resume: bool, index: VideoIndex, precision: Precision, group: Group
-) -> tuple[RunState, int, Checkpoint | None]:
-    """(where the run is, records that it has written, checkpoint to go on from), the same on all ranks."""
-    found = _find_checkpoint(folder, config, index.digest, group) if resume else None
+    config: Config, run: Path, folder: RunFolder | None, resume: bool, index: VideoIndex, precision: Precision,
+    group: Group,
+) -> tuple[RunState, int, Checkpoint | None]:  # fmt: skip
+    """(where the run is, records that it has written, checkpoint to go on from), the same on all ranks.
+
+    Writes config.yaml and env.json to `folder`, which only the first rank has.
+    """
+
+    def find() -> FoundCheckpoint | None:
+        return None if folder is None else folder.find_checkpoint(config, index.digest)
+
+    found = checkpoint_of_first(find, group) if resume else None
     if found is None:
-        (folder.describe if resume else folder.begin)(config)
+        if folder is not None:
+            (folder.describe if resume else folder.begin)(config)
         return RunState(), 0, None
     checkpoint, complaints = found
-    check_classes(tuple(checkpoint.state["classes"]), index.classes, str(folder.path), str(index.path))
-    folder.describe(config)
+    check_classes(tuple(checkpoint.state["classes"]), index.classes, str(run), str(index.path))
     state = RunState.of(checkpoint)
-    if group.is_first:
+    if folder is not None:
+        folder.describe(config)
         trained = checkpoint.state.get("precision", "fp32")
         if trained != str(precision):
-            complaints = [*complaints, f"{folder.path}: was trained in {trained} so far, goes on in {precision}"]
+            complaints = [*complaints, f"{run}: was trained in {trained} so far, goes on in {precision}"]
         for complaint in complaints:
             tell(f"warning: {complaint}")
-        tell(f"{folder.path}: going on at step {state.step}, epoch {state.epoch + 1}")
+        tell(f"{run}: going on at step {state.step}, epoch {state.epoch + 1}")
     return state, int(checkpoint.state["records"]), checkpoint
 
 
-def _find_checkpoint(
-    folder: RunFolder | Silent, config: Config, digest: str, group: Group
-) -> tuple[Checkpoint, list[str]] | None:
-    """What `RunFolder.find_checkpoint` says on the first rank, on all of them."""
+class _Trainer:
+    """A run in progress. `state` says where it is; `learner` has the model and all that is learned with it."""
 
-    def find() -> bytes:
-        found = folder.find_checkpoint(config, digest)
-        if found is None:
-            return pack(None, {})
-        checkpoint, complaints = found
-        parts = {"weights": checkpoint.weights, "optimizer": checkpoint.optimizer}
-        arrays = {f"{part}/{name}": array for part, held in parts.items() for name, array in held.items()}
-        return pack([checkpoint.state, complaints], arrays)
+    def __init__(
+        self, config: Config, run: Path, clips: ClipLoader, eval_clips: ClipLoader, plan: EpochPlan, learner: Learner,
+        state: RunState, writer: RunWriter, group: Group, stopping: Callable[[], bool],
+    ) -> None:  # fmt: skip
+        """`clips` are trained on and `eval_clips` evaluated; `stopping` says whether a signal asks the run to stop."""
+        self.config, self.spec, self.run = config, config.train, run
+        self.clips, self.eval_clips, self.plan = clips, eval_clips, plan
+        self.learner, self.state, self.writer = learner, state, writer
+        self.group, self.stopping = group, stopping
+        self.log = StepLog(config.train, clips.index, learner.device, group)
+        self.clock = RunClock(state.seconds)
+        self._first_step = state.step
+        self._unreadable: dict[int, str] = {}  # why, by the number of the video
+        self._is_routing_known = False
 
-    if group.count == 1:
-        return folder.find_checkpoint(config, digest)
-    values, arrays = unpack(group.from_first(find))
-    if values is None:
-        return None
-    weights, optimizer = (
-        {name[len(part) :]: array for name, array in arrays.items() if name.startswith(part)}
-        for part in ("weights/", "optimizer/")
-    )
-    return Checkpoint(weights, optimizer, values[0]), values[1]
+    def train_to_end(self) -> None:
+        """Train epoch after epoch until the run ends. Raises Stopped where a signal ends this process before."""
+        state = self.state
+        while state.epoch < self.spec.epochs and not state.early_end(self.spec):
+            self._train_epoch()
+            self._end_epoch()
+        if state.epoch < self.spec.epochs and (why := state.early_end(self.spec)):
+            self.writer.say(f"stopped after step {state.step}, epoch {state.epoch + 1}: {why}")
+        self.writer.finish()
 
+    def _train_epoch(self) -> None:
+        """Take the steps that are left of the epoch, or those until the run has no time left."""
+        state = self.state
+        self.log.begin()
+        steps = steps_of_epoch(
+            self._batches(), self.plan, rate=self._learning_rate, learn=self._learn,
+            mix=partial(draw_mix, spec=self.spec, size_px=self.config.augment.size_px),
+            channels_last=self.clips.sampler.augment.layout == "NTHWC",
+        )  # fmt: skip
+        for step in steps:
+            state.step, state.position = state.step + 1, step.position
+            self.log.add(state.step, step)
+            due = self._due_after(step)
+            if due.save or due.end or self.log.is_due(state.step):
+                self.log.read(state, self.writer)
+            if due.save:
+                self._save()
+            if due.stop:
+                raise self._ended(Stopped(f"stopped by a signal after step {state.step}"))
+            if due.end:
+                break
+        self.log.read(state, self.writer)
 
-def _report(evaluation: Evaluation, state: RunState, out: Outputs | Silent, spent: tuple[float, float, float]) -> None:
-    """Write an evaluation down.
+    def _end_epoch(self) -> None:
+        """Evaluate, if it is due, and save. An epoch that was left early, for want of time, is not counted."""
+        state = self.state
+        is_whole = self.plan.ends_epoch(state.position)
+        is_last = (is_whole and state.epoch + 1 == self.spec.epochs) or state.early_end(self.spec) is not None
+        train_seconds = self.log.seconds
+        if is_last or (state.epoch + 1) % self.spec.eval_every_epochs == 0:
+            self._save()  # a kill during a long evaluation costs no step
+            self._evaluate(is_whole, train_seconds)
+        if is_whole:
+            state.epoch, state.position = state.epoch + 1, 0
+        self._save()
+        if self.group.any(self.stopping()) and not is_last:
+            raise self._ended(Stopped(f"stopped by a signal after step {state.step}"))
 
-    `spent`: seconds in which the epoch was trained, of which it waited for data, and those of the evaluation.
-    """
-    train_seconds, waited, seconds = spent
-    figures = evaluation.video
-    out.log({
-        "kind": "eval", "epoch": state.epoch + 1, "step": state.step, "loss": figures["loss"], "top1": figures["top1"],
-        "top5": figures["top5"], "count": figures["count"], "seconds": seconds,
-    })  # fmt: skip
-    missing = evaluation.num_videos - evaluation.num_evaluated
-    out.say(
-        f"epoch {state.epoch + 1}: test top1 {100 * (figures['top1'] or 0):.2f} %  loss {figures['loss']:.4f}  "
-        f"({figures['count']} videos{f', {missing} unreadable' if missing else ''})  "
-        f"trained {train_seconds:.0f} s, waited for data {100 * waited / max(train_seconds, 1e-9):.0f} %, "
-        f"evaluated {seconds:.0f} s"
-    )
+    def _batches(self) -> Iterator[tuple[Batch, Fed]]:
+        """The batches that are left of the epoch, each with its tensors on the model's device."""
+        clips = self.clips.epoch(self.state.epoch, self.state.position)
+        for pair in feeding(clips, self.learner.device, self.group.wait):
+            self._tell_routing()
+            yield pair
 
+    def _tell_routing(self) -> None:
+        """Say once who decodes the clips of a GPU's loader, as soon as the loader has found out."""
+        routing = self.clips.routing
+        if self.learner.device == "gpu" and routing is not None and not self._is_routing_known:
+            self._is_routing_known = True
+            self.writer.say(str(routing))
+            self.writer.log({"kind": "loader", "step": self.state.step, **asdict(routing)})
 
-def _count_bad(
-    clips: tuple[BadClip, ...], bad: dict[int, str], config: Config, videos: int, out: Outputs | Silent
-) -> None:
-    """Note the videos that can't be read; raise DataError once they are more than the config allows."""
-    for clip in clips:
-        if clip.video_id not in bad:
-            bad[clip.video_id] = clip.reason
-            out.say(f"warning: left out: {clip.reason}")
-    if len(bad) > config.data.max_bad_fraction * videos:
-        raise DataError(
-            f"{len(bad)} of {videos} training videos can't be read, more than data.max_bad_fraction "
-            f"{config.data.max_bad_fraction} allows; first: {next(iter(bad.values()))}; index the data set again"
+    def _learning_rate(self) -> float:
+        """The learning rate of the next step."""
+        return learning_rate(
+            self.state.step - self.state.skipped, base=self.config.optimizer.lr, steps_per_epoch=self.plan.steps,
+            epochs=self.spec.epochs, spec=self.config.schedule, falls=self.state.falls,
+        )  # fmt: skip
+
+    def _learn(self, fed: Fed, rate: float, *, last: bool, place: tuple[int, int]) -> StepResult:
+        """What the learner gives for a batch; an error after the first step is raised once a checkpoint is written."""
+        try:
+            return self.learner.step(fed, rate, last=last, place=place)
+        except (EnvironmentProblem, RankFailed) as error:
+            # With a rank lost, a GPU may wait for it for ever. Steps of several ranks can't be read without the others.
+            unsaved = isinstance(error, RankLost) or (self.group.count > 1 and self.log.has_unread)
+            if unsaved or self.state.step == self._first_step:  # what never fitted does not fit later
+                raise
+            self._save()
+            raise self._ended(error) from error
+
+    def _due_after(self, step: TakenStep) -> Due:
+        """What is due after `step`, once the ranks have told each other what happened to them."""
+        is_late = self.clock.is_save_late(self.spec)
+        news = self.group.share(News(tuple(step.bad), self.stopping(), is_late, self.clock.seconds))
+        self._leave_out(news.bad)
+        self.state.seconds = news.seconds
+        return due_after(self.state, news, self.spec)
+
+    def _leave_out(self, clips: tuple[BadClip, ...]) -> None:
+        """Name the videos of clips that can't be read. Raises DataError if they are more than the config allows."""
+        bad = self._unreadable
+        for clip in clips:
+            if clip.video_id not in bad:
+                bad[clip.video_id] = clip.reason
+                self.writer.say(f"warning: left out: {clip.reason}")
+        videos, allowed = len(self.clips.sampler.videos), self.config.data.max_bad_fraction
+        if len(bad) > allowed * videos:
+            raise DataError(
+                f"{len(bad)} of {videos} training videos can't be read, more than data.max_bad_fraction {allowed} "
+                f"allows; first: {next(iter(bad.values()))}; index the data set again"
+            )
+
+    def _evaluate(self, is_whole: bool, train_seconds: float) -> None:
+        """Evaluate, report the figures, and save the model where it is the best so far.
+
+        `is_whole`: whether the epoch was trained to its end, which took `train_seconds`.
+        """
+        state, start = self.state, time.monotonic()
+        evaluation = self.learner.evaluate(self.eval_clips)
+        is_best = state.note(evaluation, self.config.schedule, whole_epoch=is_whole)
+        self._report(evaluation, train_seconds, time.monotonic() - start)
+        if is_best:
+            self._save(best=True)
+
+    def _report(self, evaluation: Evaluation, train_seconds: float, eval_seconds: float) -> None:
+        """Add an evaluation to the metrics and show it."""
+        state, figures = self.state, evaluation.video
+        self.writer.log({
+            "kind": "eval", "epoch": state.epoch + 1, "step": state.step, "loss": figures["loss"],
+            "top1": figures["top1"], "top5": figures["top5"], "count": figures["count"], "seconds": eval_seconds,
+        })  # fmt: skip
+        missing = evaluation.num_videos - evaluation.num_evaluated
+        waited = 100 * self.log.seconds_waited / max(train_seconds, 1e-9)
+        self.writer.say(
+            f"epoch {state.epoch + 1}: test top1 {100 * (figures['top1'] or 0):.2f} %  loss {figures['loss']:.4f}  "
+            f"({figures['count']} videos{f', {missing} unreadable' if missing else ''})  "
+            f"trained {train_seconds:.0f} s, waited for data {waited:.0f} %, evaluated {eval_seconds:.0f} s"
         )
 
+    def _save(self, *, best: bool = False) -> None:
+        """Start writing a checkpoint: that of this step, or the best one. All ranks call this, the first writes."""
+        self.log.read(self.state, self.writer)
+        if self.group.is_first:
+            index = self.clips.index
+            about = {
+                "format": FORMAT, "config": self.config.model_dump(mode="json"), "classes": list(index.classes),
+                "index_digest": index.digest, "records": self.writer.records,
+            }  # fmt: skip
+            values = {**about, **vars(self.state), **self.learner.state()}
+            self.writer.save(Checkpoint(*self.learner.arrays(), values), best=best)
+        if not best:
+            self.clock.saved()
 
-def _ended(error: R3DFastError, out: Outputs | Silent, run: Path) -> R3DFastError:
-    """The error to raise where a run ends early, once all is on the disk: `error` and the command that continues it."""
-    command = f"r3d-fast train -c {shlex.quote(str(run / 'config.yaml'))} --run {shlex.quote(str(run))} --resume auto"
-    try:
-        out.finish()
-    except CheckpointError as refused:
-        return CheckpointError(
-            f"{error}, and {refused}; free space there and continue from the one before it: {command}"
-        )
-    if str(error):
-        error.args = (f"{error}; continue with: {command}",)
-    return error
+    def _ended(self, error: R3DFastError) -> R3DFastError:
+        """The error to raise where the run stops early: `error`, with the command that goes on from there.
+
+        Waits until all checkpoints are on the disk; CheckpointError where the disk refuses.
+        """
+        config, run = shlex.quote(str(self.run / "config.yaml")), shlex.quote(str(self.run))
+        command = f"r3d-fast train -c {config} --run {run} --resume auto"
+        try:
+            self.writer.finish()
+        except CheckpointError as refused:
+            return CheckpointError(
+                f"{error}, and {refused}; free space there and continue from the one before it: {command}"
+            )
+        if str(error):
+            error.args = (f"{error}; continue with: {command}",)
+        return error

@@ -13,7 +13,7 @@ from pipelines.draws import random_words
 from pipelines.loader import Batch
 from r3d_fast.backend.feed import feed
 from r3d_fast.backend.precision import Precision
-from r3d_fast.config.config import Config
+from r3d_fast.config.sections import TrainConfig
 from r3d_fast.models.architectures import build_model
 from r3d_fast.training.loss_scale import LossScaler
 from r3d_fast.training.mixing import Mix, beta, draw_mix
@@ -22,9 +22,9 @@ from r3d_fast.training.step import TrainStep
 SIDE = 12
 
 
-def a_config(mixup: float = 0.0, cutmix: float = 0.0, seed: int = 0) -> Config:
-    train = {"mixup_alpha": mixup, "cutmix_alpha": cutmix, "seed": seed}
-    return Config.model_validate({"train": train, "augment": {"size_px": SIDE}})
+def mixing(mixup: float = 0.0, cutmix: float = 0.0, seed: int = 0) -> dict[str, Any]:
+    spec = TrainConfig(mixup_alpha=mixup, cutmix_alpha=cutmix, seed=seed)
+    return {"spec": spec, "size_px": SIDE}
 
 
 def a_batch(rows: int = 6, position: int = 6, epoch: int = 0, real: tuple[int, ...] | None = None) -> Batch:
@@ -71,14 +71,14 @@ def test_shares_of_an_extreme_alpha_are_numbers() -> None:
 def test_a_draw_is_the_same_for_ever() -> None:
     """The numbers themselves: another way of drawing would change every run that goes on."""
     assert beta(0.2, random_words(64, 1, 2, 3)) == pytest.approx(0.15093446, abs=1e-6)
-    mix = draw_mix(a_batch(), a_config(0.2))
+    mix = draw_mix(a_batch(), **mixing(0.2))
     assert (mix.partner.tolist(), mix.box) == ([4, 0, 5, 1, 2, 3], None)
-    assert draw_mix(a_batch(), a_config(cutmix=1.0)).box == (6, 2, 4, 4)
+    assert draw_mix(a_batch(), **mixing(cutmix=1.0)).box == (6, 2, 4, 4)
 
 
 def test_the_place_in_the_run_and_the_seed_decide_and_nothing_else() -> None:
     def drawn(position: int = 6, epoch: int = 0, seed: int = 0) -> tuple[Any, ...]:
-        mix = draw_mix(a_batch(position=position, epoch=epoch), a_config(0.4, seed=seed))
+        mix = draw_mix(a_batch(position=position, epoch=epoch), **mixing(0.4, seed=seed))
         return mix.share, *mix.partner.tolist()
 
     assert drawn() == drawn()
@@ -90,7 +90,7 @@ def test_the_place_in_the_run_and_the_seed_decide_and_nothing_else() -> None:
 def test_off_is_the_batch_itself() -> None:
     batch = a_batch()
     fed = feed(batch, "cpu")
-    mix = draw_mix(batch, a_config())
+    mix = draw_mix(batch, **mixing())
     assert mix.apply(fed) is fed
     assert mix.labels(batch.labels) is batch.labels
 
@@ -98,7 +98,7 @@ def test_off_is_the_batch_itself() -> None:
 def test_real_rows_are_mixed_with_other_real_rows_and_blank_ones_with_nothing() -> None:
     for position in range(6, 306, 6):
         batch = a_batch(position=position, real=(0, 2, 3, 5))
-        mix = draw_mix(batch, a_config(1.0, 1.0))
+        mix = draw_mix(batch, **mixing(1.0, 1.0))
         assert mix.partner[[1, 4]].tolist() == [1, 4]
         assert sorted(mix.partner[[0, 2, 3, 5]]) == [0, 2, 3, 5]
         assert (mix.partner[[0, 2, 3, 5]] != [0, 2, 3, 5]).all()
@@ -106,13 +106,13 @@ def test_real_rows_are_mixed_with_other_real_rows_and_blank_ones_with_nothing() 
             continue  # a box of no pixels
         mixed = mix.apply(feed(batch, "cpu")).clips.numpy()
         np.testing.assert_allclose(mixed[[1, 4]], batch.clips[[1, 4]], rtol=1e-6)
-    assert draw_mix(a_batch(real=(3,)), a_config(1.0)).share == 1.0
+    assert draw_mix(a_batch(real=(3,)), **mixing(1.0)).share == 1.0
 
 
 def test_with_both_alphas_about_half_of_the_batches_get_a_box() -> None:
-    boxes = [draw_mix(a_batch(position=p), a_config(1.0, 1.0)).box is not None for p in range(6, 1206, 6)]
+    boxes = [draw_mix(a_batch(position=p), **mixing(1.0, 1.0)).box is not None for p in range(6, 1206, 6)]
     assert 70 < sum(boxes) < 130
-    assert all(draw_mix(a_batch(position=p), a_config(0.0, 1.0)).box is not None for p in range(6, 66, 6))
+    assert all(draw_mix(a_batch(position=p), **mixing(0.0, 1.0)).box is not None for p in range(6, 66, 6))
 
 
 def test_mixup_blends_pairs_and_leaves_the_loaders_memory_alone() -> None:
@@ -145,7 +145,7 @@ def test_cutmix_takes_a_box_of_the_partner_in_every_frame(channels_last: bool) -
 def test_a_box_lies_in_the_frame_and_the_share_is_the_area_that_it_leaves() -> None:
     shares = []
     for position in range(6, 1206, 6):
-        mix = draw_mix(a_batch(position=position), a_config(cutmix=1.0))
+        mix = draw_mix(a_batch(position=position), **mixing(cutmix=1.0))
         assert mix.box is not None
         y, x, height, width = mix.box
         assert 0 <= y <= y + height <= SIDE

@@ -1,0 +1,93 @@
+"""What a run writes and shows: metrics, curves and checkpoints in its folder, its progress on stderr."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from r3d_fast.config.sections import TrainConfig
+from r3d_fast.console import Progress
+from r3d_fast.runs.checkpoint_writer import CheckpointWriter
+from r3d_fast.runs.curves import ScalarLogs
+from r3d_fast.runs.metrics_file import MetricsFile
+from r3d_fast.weights.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class _Open:
+    """The files of a run and its progress, all open."""
+
+    metrics: MetricsFile
+    curves: ScalarLogs
+    progress: Progress
+    checkpoints: CheckpointWriter
+
+
+class RunWriter:
+    """Writes the files of a run and shows its progress. Leave it by `with`, which writes what still waits.
+
+    Of several ranks only the first writes. On the others the writer has no folder, and every method does nothing.
+    """
+
+    def __init__(self, folder: Path | None, spec: TrainConfig, total: int, done: int, records: int) -> None:
+        """Go on in the run's `folder` after `done` of `total` steps and the first `records` lines of metrics.jsonl.
+
+        `folder` is None on every rank but the first. Raises UsageError where the files can't be written.
+        """
+        self._open: _Open | None = None
+        self._stack = ExitStack()
+        if folder is None:
+            return
+        with ExitStack() as stack:
+            metrics = stack.enter_context(closing(MetricsFile(folder, records)))
+            progress = stack.enter_context(Progress("train", total, done, spec.log_every_steps))
+            curves = stack.enter_context(
+                closing(ScalarLogs(folder, spec.log_to, metrics.records, progress.say, spec.log_every_steps))
+            )
+            checkpoints = stack.enter_context(
+                CheckpointWriter(folder, spec.keep_checkpoints, metrics.sync, progress.say)
+            )
+            self._open = _Open(metrics, curves, progress, checkpoints)
+            self._stack = stack.pop_all()
+
+    @property
+    def records(self) -> int:
+        """Lines of metrics.jsonl so far."""
+        return 0 if self._open is None else self._open.metrics.count
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Add a record to metrics and curves."""
+        if self._open is not None:
+            self._open.metrics.write(record)
+            self._open.curves.write(record)
+
+    def say(self, line: str) -> None:
+        """Show the user a line."""
+        if self._open is not None:
+            self._open.progress.say(line)
+
+    def step(self, text: str) -> None:
+        """Move the progress on by one step; `text` says how it goes."""
+        if self._open is not None:
+            self._open.progress.step(text)
+
+    def save(self, checkpoint: Checkpoint, *, best: bool = False) -> None:
+        """Start writing `checkpoint` and return at once; its arrays must not change any more."""
+        if self._open is not None:
+            self._open.checkpoints.submit(checkpoint, best=best)
+
+    def finish(self) -> None:
+        """Return when every checkpoint is on the disk. Raises CheckpointError where the disk refuses."""
+        if self._open is not None:
+            self._open.checkpoints.finish()
+
+    def __enter__(self) -> RunWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
