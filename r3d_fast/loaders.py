@@ -1,4 +1,4 @@
-"""Config -> index and loaders: which videos a run reads, and how."""
+"""The index and the loaders of a run: which videos it reads, and how."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from pipelines.loader import ClipLoader
 from pipelines.machine.cpus import usable_cpus
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec
 from r3d_fast.backend.paddle import gpu_number
-from r3d_fast.config.config import Config
+from r3d_fast.config.sections import DataConfig
 from r3d_fast.ranks.group import Group
 
 ClipDtype = Literal["float32", "float16"]
 _MOST_NVDEC_THREADS = 16  # two for each of as many engines as any card has
 
 
-def open_index(config: Config) -> VideoIndex:
-    """The index that `config.data` names. Raises ConfigError where it names none, DataError where there is none yet."""
-    data = config.data
+def open_index(data: DataConfig) -> VideoIndex:
+    """The index that `data` names. Raises ConfigError where it names none, DataError where there is none yet."""
     data.require_source()
     if data.index is not None:
         return VideoIndex.open(data.index, data.root)
@@ -33,49 +32,34 @@ def open_index(config: Config) -> VideoIndex:
 
 
 def train_loader(
-    config: Config, index: VideoIndex, device: str = "cpu", dtype: ClipDtype = "float32", group: Group | None = None
-) -> ClipLoader:
-    """Shuffled, augmented clips of the training split, on `device`, in `dtype`; those of this rank of `group`.
+    index: VideoIndex, split: str, clip: ClipSpec, augment: AugmentSpec, loader: LoaderSpec, *, device: str = "cpu",
+    dtype: ClipDtype = "float32", group: Group | None = None,
+) -> ClipLoader:  # fmt: skip
+    """Shuffled, augmented clips of the videos of `split`, on `device`, in `dtype`; those of this rank of `group`.
 
-    Raises UsageError where the ranks can't share `loader.batch_size`, which is that of all of them together.
+    Raises UsageError where the ranks can't share the batch size of `loader`, which is that of all of them together.
     """
-    group, size = group or Group(), config.loader.batch_size
+    group, size = group or Group(), loader.batch_size
     if size % group.count:
         raise UsageError(
             f"loader.batch_size {size} can't be shared by {group.count} ranks: it counts the clips of all of them "
             f"together; expected a multiple of {group.count}, such as {-(-size // group.count) * group.count}"
         )
-    return clip_loader(
-        index, device, dtype, group, clip=config.clip, augment=config.augment,
-        loader=_for_rank(config.loader, size // group.count, group, device),
-        split=config.data.train_split, train=True,
-    )  # fmt: skip
+    own = _for_rank(loader, size // group.count, group, device)
+    return clip_loader(index, device, dtype, group, clip=clip, augment=augment, loader=own, split=split, train=True)
 
 
 def eval_loader(
-    config: Config, index: VideoIndex, split: str | None = None, device: str = "cpu", dtype: ClipDtype = "float32",
-    group: Group | None = None,
+    index: VideoIndex, split: str, clip: ClipSpec, augment: AugmentSpec, loader: LoaderSpec, *, device: str = "cpu",
+    dtype: ClipDtype = "float32", group: Group | None = None,
 ) -> ClipLoader:  # fmt: skip
-    """Every crop of every view of the evaluation split's videos (or those of `split`), in order, in `dtype`.
+    """Every crop of every view of the videos of `split`, in order, on `device`, in `dtype`.
 
     Of several ranks in `group` each gets a share of them, in batches of its share of the batch size, rounded up.
     """
     group = group or Group()
-    clip, augment = eval_specs(config)
-    size = config.eval.batch_size or config.loader.batch_size
-    loader = _for_rank(config.loader, -(-size // group.count), group, device)
-    return clip_loader(
-        index, device, dtype, group, clip=clip, augment=augment, loader=loader,
-        split=split or config.data.eval_split, train=False,
-    )  # fmt: skip
-
-
-def eval_specs(config: Config) -> tuple[ClipSpec, AugmentSpec]:
-    """The clips that evaluation and prediction take, and their pixels."""
-    views, crops = config.eval.views, config.eval.crops
-    clip = config.clip if views is None else config.clip.model_copy(update={"views": views})
-    augment = config.augment if crops is None else config.augment.model_copy(update={"eval_crops": crops})
-    return clip, augment
+    own = _for_rank(loader, -(-loader.batch_size // group.count), group, device)
+    return clip_loader(index, device, dtype, group, clip=clip, augment=augment, loader=own, split=split, train=False)
 
 
 def clip_loader(

@@ -15,7 +15,7 @@ from r3d_fast.backend.feed import Fed, feed
 from r3d_fast.backend.precision import Precision
 from r3d_fast.config.config import Config
 from r3d_fast.runs.checkpoint_writer import CheckpointWriter
-from r3d_fast.training.learner import Learner
+from r3d_fast.training.learner import Learner, model_to_train
 from r3d_fast.weights.checkpoint import Checkpoint
 
 STEPS_CONFIG = "ucf101_r3d18"
@@ -26,7 +26,8 @@ def time_saving(
     folder: Path, steps: int, config: Config, precision: Precision, device: str, say: Say
 ) -> dict[str, Any]:
     """Figures of `steps` training steps of `config`, in turns without and with a checkpoint after each."""
-    learner = Learner(config, _CLASSES, precision, device)
+    model = model_to_train(config.model, _CLASSES, config.train.seed, config.init.freeze_until)
+    learner = Learner(model, config.optimizer, config.train, precision, device)
     fed = feed(_random_batch(config), device)
     for _ in range(2):
         learner.step(fed, 1e-4)

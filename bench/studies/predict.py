@@ -112,13 +112,14 @@ def measure_rates(
 
 def untrained_model(folder: Path, config: str) -> Path:
     """`folder`, now a checkpoint of an untrained model of the shipped `config` with 101 classes."""
-    from r3d_fast.backend.precision import settle
     from r3d_fast.config.config import load_config
+    from r3d_fast.training.train import resolve_auto
     from r3d_fast.weights.checkpoint import FORMAT, Checkpoint, save_checkpoint
     from r3d_fast.weights.stored_model import new_model
 
-    chosen = settle(load_config(config, []))[2]
-    weights = {key: value.numpy() for key, value in new_model(chosen, CLASSES).state_dict().items()}
+    chosen = resolve_auto(load_config(config, []))[2]
+    model = new_model(chosen.model, CLASSES, chosen.train.seed)
+    weights = {key: value.numpy() for key, value in model.state_dict().items()}
     classes = [f"class {number}" for number in range(CLASSES)]
     state = {"format": FORMAT, "config": chosen.model_dump(mode="json"), "classes": classes}
     save_checkpoint(folder, Checkpoint(weights, {}, state))

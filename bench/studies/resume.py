@@ -16,9 +16,9 @@ from bench.measuring.turns import Say
 from bench.reporting.results import StudyReport, study_report
 from bench.studies.checkpoint_cost import STEPS_CONFIG, time_saving
 from pipelines.index.video_index import VideoIndex
-from r3d_fast.backend.precision import settle
 from r3d_fast.config.config import load_config
 from r3d_fast.demo.videos import make_demo_dataset
+from r3d_fast.training.train import resolve_auto
 from r3d_fast.weights.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint
 
 _EPOCH_STEPS = 4
@@ -38,7 +38,7 @@ def measure_resume(
 
     `overrides` are those of the timed steps. Raises ConfigError for one that can't be used, before anything is run.
     """
-    device, precision, config = settle(load_config(STEPS_CONFIG, list(overrides)))
+    device, precision, config = resolve_auto(load_config(STEPS_CONFIG, list(overrides)))
     with tempfile.TemporaryDirectory(prefix="r3d-fast-bench-") as name:
         figures = kill_and_resume(Path(name), kills, seed, say)
         figures |= time_saving(Path(name), steps, config, precision, device, say)

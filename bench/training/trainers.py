@@ -18,7 +18,7 @@ from r3d_fast.backend.feed import Fed, feeding
 from r3d_fast.backend.precision import Precision
 from r3d_fast.config.config import Config
 from r3d_fast.errors import DivergedError
-from r3d_fast.training.learner import Learner
+from r3d_fast.training.learner import Learner, model_to_train
 from r3d_fast.training.step import StepResult
 
 
@@ -28,7 +28,8 @@ class TrainedModel:
     def __init__(self, config: Config, num_classes: int, device: str, precision: Precision) -> None:
         """A new model of `config`."""
         self.device, self._rate = device, config.optimizer.lr
-        self._learner = Learner(config, num_classes, precision, device)
+        model = model_to_train(config.model, num_classes, config.train.seed, config.init.freeze_until)
+        self._learner = Learner(model, config.optimizer, config.train, precision, device)
 
     def feeding(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Fed]]:
         """Each batch and what `step` takes: the batch on the device, as training feeds it."""

@@ -15,12 +15,10 @@ from typing import Any, Literal
 from pipelines.errors import EnvironmentProblem
 from r3d_fast.backend.paddle import (
     autocast,
-    choose_device,
     compute_capability,
     import_paddle,
     new_parameter,
 )
-from r3d_fast.config.config import Config
 
 Name = Literal["fp32", "bf16", "fp16"]
 Level = Literal["O1", "O2"]
@@ -145,22 +143,13 @@ def available_precision(wanted: Literal["auto", "fp32", "bf16", "fp16"], device:
         return choose_precision("auto", device, level)
 
 
-def with_data_format(config: Config, precision: Precision, device: str) -> Config:
-    """`config` with `model.data_format` auto made one of the two, and `augment.layout` to go with it.
+def choose_data_format(
+    wanted: Literal["auto", "NCDHW", "NDHWC"], precision: Precision, device: str
+) -> Literal["NCDHW", "NDHWC"]:
+    """The data format that `wanted` means for a model that computes in `precision` on `device`.
 
-    Tensor cores take half-precision convolutions channels last without reordering them; else channels come first.
+    `auto` is channels last for half precision on a GPU, where tensor cores take it without reordering, else first.
     """
-    if config.model.data_format != "auto":
-        return config
-    last = device == "gpu" and precision.name != "fp32"
-    return config.in_data_format("NDHWC" if last else "NCDHW")
-
-
-def settle(config: Config) -> tuple[str, Precision, Config]:
-    """(device, precision, config with a data format) of a run: every `auto` of `config` that this machine decides.
-
-    Raises EnvironmentProblem where the machine lacks what is asked for.
-    """
-    device = choose_device(config.train.device)
-    precision = choose_precision(config.train.precision, device, config.train.amp_level)
-    return device, precision, with_data_format(config, precision, device)
+    if wanted != "auto":
+        return wanted
+    return "NDHWC" if device == "gpu" and precision.name != "fp32" else "NCDHW"

@@ -87,7 +87,7 @@ def _load(parts: list[SplitRun]) -> list[Any]:
     configs = [load_config(part.config, part.overrides) for part in parts]
     numbers = [part.number for part in parts if part.number is not None]
     if numbers:
-        check_splits([open_index(config) for config in configs], numbers)
+        check_splits([open_index(config.data) for config in configs], numbers)
     return configs
 
 

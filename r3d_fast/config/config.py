@@ -92,6 +92,15 @@ class Config(Spec):
         for name, section in sections.items():
             object.__setattr__(self, name, section)  # frozen for everyone else
 
+    def eval_specs(self) -> tuple[ClipSpec, AugmentSpec, LoaderSpec]:
+        """The specs of evaluation and prediction: those of training, but for what `eval` sets."""
+        views, crops, batch_size = self.eval.views, self.eval.crops, self.eval.batch_size
+        return (
+            self.clip if views is None else self.clip.model_copy(update={"views": views}),
+            self.augment if crops is None else self.augment.model_copy(update={"eval_crops": crops}),
+            self.loader if batch_size is None else self.loader.model_copy(update={"batch_size": batch_size}),
+        )
+
     def in_data_format(self, data_format: DataFormat) -> Config:
         """The same config with `model.data_format` and `augment.layout` settled."""
         return self.model_copy(

@@ -17,7 +17,7 @@ from pipelines.specs import AugmentSpec, ClipSpec
 from r3d_fast.backend.feed import Fed, feeding
 from r3d_fast.backend.memory import run_batch
 from r3d_fast.backend.paddle import choose_device, import_paddle
-from r3d_fast.backend.precision import Precision, with_data_format
+from r3d_fast.backend.precision import Precision
 from r3d_fast.config.config import Config
 from r3d_fast.errors import CheckpointError
 from r3d_fast.loaders import eval_loader, open_index
@@ -171,13 +171,20 @@ def evaluate(
         with join_group(config.train.rank_timeout_seconds) if config else join_group() as group:
             return evaluate(model, config, split=split, on_batch=on_batch, group=group)
     device = choose_device(config.train.device if config else "auto")
-    restored = restore(model, device, config)
-    config = with_data_format(config, restored.precision, device) if config else restored.config
-    config = _on_its_own_scale(config, restored, group)
-    index = open_index(config)
+    if config is None:
+        restored = restore(model, device)
+        config = restored.config
+    else:
+        restored = restore(model, device, train=config.train, data_format=config.model.data_format)
+    clip, augment, loading = config.in_data_format(restored.data_format).eval_specs()
+    augment = _on_its_own_scale(augment, restored, group)
+    index = open_index(config.data)
     check_classes(restored.classes, index.classes, str(restored.weights), str(index.path))
     group.require_equal(data_set=index.digest, precision=str(restored.precision))
-    with eval_loader(config, index, split, device, restored.precision.clip_dtype, group) as loader:
+    with eval_loader(
+        index, split or config.data.eval_split, clip, augment, loading, device=device,
+        dtype=restored.precision.clip_dtype, group=group,
+    ) as loader:  # fmt: skip
         evaluation = evaluate_model(
             restored.model, loader, len(index.classes), device, on_batch if group.is_first else None,
             restored.precision, group,
@@ -185,18 +192,18 @@ def evaluate(
     return evaluation, index.classes
 
 
-def _on_its_own_scale(config: Config, restored: Restored, group: Group) -> Config:
-    """`config`, its pixels scaled as the weights are used to; says so where it has another scale."""
+def _on_its_own_scale(augment: AugmentSpec, restored: Restored, group: Group) -> AugmentSpec:
+    """`augment`, but pixels are scaled as the weights are used to; says so where it has another scale."""
     own = restored.config.augment
-    if same_scale(own, config.augment):
-        return config
+    if same_scale(own, augment):
+        return augment
     if group.is_first:
         print(
             f"warning: {restored.weights}: trained on pixels with {described(own)}, which is used here; the config has "
-            f"{described(config.augment)}",
+            f"{described(augment)}",
             file=sys.stderr,
         )
-    return config.model_copy(update={"augment": with_scale_of(config.augment, own)})
+    return with_scale_of(augment, own)
 
 
 def check_classes(model: tuple[str, ...], data: tuple[str, ...], weights: str, index: str) -> None:

@@ -27,7 +27,7 @@ from pipelines.loader import Batch, ClipLoader
 from pipelines.machine.cpus import usable_cpus
 from pipelines.specs import ClipSpec
 from r3d_fast.backend.paddle import from_dlpack
-from r3d_fast.loaders import clip_loader, eval_specs
+from r3d_fast.loaders import clip_loader
 from r3d_fast.prediction.network import Network
 
 # Fewer clips than this are decoded sooner than a worker process has started.
@@ -173,7 +173,7 @@ class _Chunk:
     def _load(self, index: VideoIndex, clip: ClipSpec, batch_size: int) -> ClipLoader:
         config, on_cpu = self.network.config, self.network.device == "cpu"
         update: dict[str, Any] = {"batch_size": batch_size}
-        augment = eval_specs(config)[1]
+        _, augment, _ = config.eval_specs()
         clips = len(index) * clip.views * augment.eval_crops if clip.views != "all" else None
         if clips is not None and clips < _FEW_CLIPS:
             update = {"batch_size": min(batch_size, clips), "workers": 0, "prefetch": 1}

@@ -6,7 +6,6 @@ weights that training goes on with are then among the rest, as `NAME|raw`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -16,7 +15,7 @@ from r3d_fast.backend.feed import Fed
 from r3d_fast.backend.paddle import import_paddle
 from r3d_fast.backend.precision import Precision, float32_weights
 from r3d_fast.backend.snapshot import Arrays, as_arrays
-from r3d_fast.config.config import Config
+from r3d_fast.config.sections import ModelConfig, OptimizerConfig, TrainConfig
 from r3d_fast.evaluation.evaluate import Evaluation, evaluate_model
 from r3d_fast.models.architectures import freeze
 from r3d_fast.ranks.group import Group
@@ -30,24 +29,29 @@ from r3d_fast.weights.stored_model import load_weights, new_model
 _RAW = "|raw"
 
 
+def model_to_train(spec: ModelConfig, num_classes: int, seed: int, freeze_until: str | None) -> Any:
+    """A new model, its weights drawn under `seed`; the parts before `freeze_until` are not trained (None: all are)."""
+    model = new_model(spec, num_classes, seed)
+    if freeze_until is not None:
+        freeze(model, freeze_until)
+    return model
+
+
 class Learner:
-    """A model in training. `load` comes before the first step, if at all."""
+    """A model in training: `step` learns from a batch, `evaluate` tests what was learned."""
 
     def __init__(
-        self, config: Config, num_classes: int, precision: Precision, device: str, start: Checkpoint | None = None,
-        group: Group | None = None, begin: Callable[[Any], None] | None = None,
+        self, model: Any, optimizer: OptimizerConfig, spec: TrainConfig, precision: Precision, device: str,
+        start: Checkpoint | None = None, group: Group | None = None,
     ) -> None:  # fmt: skip
-        """A new model of `config`, whose data format is settled; with `start` as that checkpoint left it.
+        """Train `model`, a new one, in `precision` on `device`; with `start` go on as that checkpoint left it.
 
-        `begin` gives a new model the weights it starts from, on the first rank, which has the file. It learns from the
-        gradients of all ranks of `group`. Raises CheckpointError where `start` does not fit.
+        The ranks of `group` learn together, from the weights of the first. Raises CheckpointError where `start` does
+        not fit the model.
         """
-        self.num_classes, self.precision, self.device = num_classes, precision, device
-        self.group, self._seed = group or Group(), config.train.seed
-        self.model = new_model(config, num_classes)
-        if config.init.freeze_until is not None:
-            freeze(self.model, config.init.freeze_until)
-        self.optimizer = new_optimizer(config, self.model)
+        self.model, self.precision, self.device = model, precision, device
+        self.group, self._seed = group or Group(), spec.seed
+        self.optimizer = new_optimizer(optimizer, model)
         self.scaler = LossScaler(enabled=precision.name == "fp16")
         # Paddle has no moments before its first step: a run resumed at the end of an epoch keeps those it loaded.
         self._loaded: Arrays = {}
@@ -57,19 +61,14 @@ class Learner:
             load_weights(self.model, {**start.weights, **raw}, "the checkpoint")
             load_moments(self.model, self.optimizer, self._loaded)
             self.scaler.load_state_dict(start.state.get("scaler", {}))
-        elif begin is not None:
-            if self.group.is_first:
-                begin(self.model)
-            self.group.exchange(None)  # where that failed, the others hear of it here
         self.group.copy_first(list(self.model.state_dict().values()))
         self.model, self.optimizer = precision.decorate(self.model, self.optimizer)
-        train = config.train
-        self.ema = None if train.ema_decay is None else Ema(self.model, train.ema_decay)
+        self.ema = None if spec.ema_decay is None else Ema(self.model, spec.ema_decay)
         if self.ema is not None and start is not None:
             self.ema.load(start.weights, int(start.state["ema_updates"]))
         self._step = TrainStep(
             self.model, self.optimizer, precision, self.scaler, device, self.group, forward=self._forward(),
-            accumulate=train.accumulate, label_smoothing=train.label_smoothing, clip_norm=config.optimizer.clip_norm,
+            accumulate=spec.accumulate, label_smoothing=spec.label_smoothing, clip_norm=optimizer.clip_norm,
         )  # fmt: skip
 
     def _forward(self) -> Any:
@@ -101,9 +100,8 @@ class Learner:
     def evaluate(self, loader: ClipLoader) -> Evaluation:
         """The evaluation over one pass of `loader`, of the averaged weights where there are any."""
         with nullcontext() if self.ema is None else self.ema.applied():
-            return evaluate_model(
-                self.model, loader, self.num_classes, self.device, precision=self.precision, group=self.group
-            )
+            classes = len(loader.index.classes)
+            return evaluate_model(self.model, loader, classes, self.device, precision=self.precision, group=self.group)
 
     def arrays(self) -> tuple[Arrays, Arrays]:
         """(weights, everything else) as snapshots, float32."""

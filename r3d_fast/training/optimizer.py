@@ -1,4 +1,4 @@
-"""The optimiser of a config, the clipping of gradients, and moments as arrays under the model's own names."""
+"""The optimiser, the clipping of gradients, and moments as arrays under the model's own names."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 from r3d_fast.backend.paddle import import_paddle
 from r3d_fast.backend.precision import float32_parameters
 from r3d_fast.backend.snapshot import Arrays, snapshot
-from r3d_fast.config.config import Config
+from r3d_fast.config.sections import OptimizerConfig
 
 
-def new_optimizer(config: Config, model: Any) -> Any:
-    """The optimiser of `config` for what is not frozen in `model`; its rate is set before each step.
+def new_optimizer(spec: OptimizerConfig, model: Any) -> Any:
+    """The optimiser that `spec` describes, for the parameters of `model` that are not frozen.
 
     momentum: SGD, the decay as L2 in the gradient. adamw: Loshchilov and Hutter 2019, arXiv:1711.05101. With
-    `optimizer.decay: weights`, biases and batch norms (all parameters of one axis) are not decayed.
+    `decay: weights`, biases and batch norms (all parameters of one axis) are not decayed. Whoever steps sets the
+    learning rate first.
     """
     paddle = import_paddle()
-    spec = config.optimizer
     parameters = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
     if spec.decay == "weights":
         groups = [[p for p in parameters if (p.ndim > 1) is decayed] for decayed in (True, False)]

@@ -20,7 +20,8 @@ from pipelines.errors import DataError, EnvironmentProblem, R3DFastError
 from pipelines.index.video_index import VideoIndex
 from pipelines.loader import BadClip, Batch, ClipLoader
 from r3d_fast.backend.feed import Fed, feeding
-from r3d_fast.backend.precision import Precision, settle
+from r3d_fast.backend.paddle import choose_device
+from r3d_fast.backend.precision import Precision, choose_data_format, choose_precision
 from r3d_fast.config.config import Config
 from r3d_fast.console import tell
 from r3d_fast.errors import CheckpointError, RankFailed, RankLost, Stopped
@@ -31,7 +32,7 @@ from r3d_fast.runs.folder import RunFolder
 from r3d_fast.runs.shared_checkpoint import FoundCheckpoint, checkpoint_of_first
 from r3d_fast.runs.writer import RunWriter
 from r3d_fast.training.epoch import EpochPlan, TakenStep, steps_of_epoch
-from r3d_fast.training.learner import Learner
+from r3d_fast.training.learner import Learner, model_to_train
 from r3d_fast.training.mixing import draw_mix
 from r3d_fast.training.schedule import learning_rate
 from r3d_fast.training.state import Due, RunClock, RunState, due_after
@@ -68,21 +69,41 @@ def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResu
 
 def _train(config: Config, run: Path, resume: bool, group: Group) -> TrainResult:
     """Open the data, the run's folder, the model and the files; train; close them again."""
-    require_weights(config)
-    device, precision, settled = settle(config)
-    index = open_index(config)
+    require_weights(config.init)
+    device, precision, resolved = resolve_auto(config)
+    index = open_index(config.data)
     with (
         RunFolder(run) if group.is_first else nullcontext() as folder,
-        train_loader(settled, index, device, precision.clip_dtype, group) as clips,
-        eval_loader(settled, index, device=device, dtype=precision.clip_dtype, group=group) as eval_clips,
+        train_loader(
+            index,
+            config.data.train_split,
+            resolved.clip,
+            resolved.augment,
+            resolved.loader,
+            device=device,
+            dtype=precision.clip_dtype,
+            group=group,
+        ) as clips,
+        eval_loader(
+            index,
+            config.data.eval_split,
+            *resolved.eval_specs(),
+            device=device,
+            dtype=precision.clip_dtype,
+            group=group,
+        ) as eval_clips,
     ):
         group.require_equal(data_set=index.digest, precision=str(precision))
         group.connect(device)
         state, records, checkpoint = _begin(config, run, folder, resume, index, precision, group)
-        first_weights = partial(initialise, config=settled, classes=index.classes) if config.init.weights else None
-        learner = Learner(settled, len(index.classes), precision, device, checkpoint, group, first_weights)
+        model = model_to_train(resolved.model, len(index.classes), config.train.seed, config.init.freeze_until)
+        if checkpoint is None and config.init.weights is not None:
+            if group.is_first:
+                initialise(model, config.model.name, config.init, config.augment, index.classes)
+            group.exchange(None)  # where that failed, the others hear of it here
+        learner = Learner(model, config.optimizer, config.train, precision, device, checkpoint, group)
         if precision.name != "fp32" and group.is_first:
-            tell(f"training in {precision}, {settled.model.data_format}")
+            tell(f"training in {precision}, {resolved.model.data_format}")
         plan = EpochPlan(len(clips), clips.spec.batch_size * group.count, config.train.accumulate)
         with (
             RunWriter(
@@ -93,6 +114,16 @@ def _train(config: Config, run: Path, resume: bool, group: Group) -> TrainResult
         ):
             _Trainer(config, run, clips, eval_clips, plan, learner, state, writer, group, stopping).train_to_end()
     return TrainResult(run, state.step, state.best_top1, state.last_top1)
+
+
+def resolve_auto(config: Config) -> tuple[str, Precision, Config]:
+    """(device, precision, config with a data format): what each `auto` of `config` means on this machine.
+
+    Raises EnvironmentProblem where the machine lacks what is asked for.
+    """
+    device = choose_device(config.train.device)
+    precision = choose_precision(config.train.precision, device, config.train.amp_level)
+    return device, precision, config.in_data_format(choose_data_format(config.model.data_format, precision, device))
 
 
 def _begin(

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from pipelines.errors import UsageError
-from r3d_fast.config.config import Config
+from pipelines.specs import AugmentSpec
+from r3d_fast.config.sections import InitConfig
 from r3d_fast.console import tell
 from r3d_fast.errors import CheckpointError, ConfigError
 from r3d_fast.weights.normalisation import as_options, described, same_scale
@@ -18,35 +19,36 @@ from r3d_fast.weights.stored_model import Stored, load_weights, read_weights
 _HEAD = "head."
 
 
-def require_weights(config: Config) -> None:
+def require_weights(init: InitConfig) -> None:
     """Nothing; raises ConfigError where a head is to be replaced and nothing says in which weights."""
-    if config.init.num_classes_changed == "reinit_head" and config.init.weights is None:
+    if init.num_classes_changed == "reinit_head" and init.weights is None:
         raise ConfigError(
             "init.num_classes_changed is reinit_head and init.weights is unset: expected the weights to start from; "
             "add -o init.weights=FILE"
         )
 
 
-def initialise(model: Any, config: Config, classes: Sequence[str]) -> None:
-    """Give the new `model` the weights of `config.init.weights`; says on stderr what it did.
+def initialise(model: Any, name: str, init: InitConfig, augment: AugmentSpec, classes: Sequence[str]) -> None:
+    """Give the new `model`, called `name`, the weights that `init` names; says on stderr what it did.
 
-    Where these are of other `classes` and `init.num_classes_changed` allows it, the head stays as it was drawn.
+    Its inputs are made by `augment`, and it tells `classes` apart. Where the weights are of other classes and
+    `init.num_classes_changed` allows it, the head stays as it was drawn.
     Raises UsageError where there are no such weights or where they are used to pixels on another scale; CheckpointError
     where they are damaged, not numbers, of another model, or of other classes.
     """
-    assert config.init.weights is not None
-    stored = read_weights(config.init.weights)
-    _check_model(stored, config)
-    if not same_scale(stored.config.augment, config.augment):
+    assert init.weights is not None
+    stored = read_weights(init.weights)
+    _check_model(stored, name)
+    if not same_scale(stored.config.augment, augment):
         raise UsageError(
             f"init.weights {stored.file}: trained on pixels with {described(stored.config.augment)}, this config has "
-            f"{described(config.augment)}; expected the same: add {as_options(stored.config.augment)}"
+            f"{described(augment)}; expected the same: add {as_options(stored.config.augment)}"
         )
     weights, own = dict(stored.weights), model.state_dict()
     changed = _difference(stored.classes, classes)
     if changed is not None:
         heads = {key: own[key] for key in own if key.startswith(_HEAD)}
-        if config.init.num_classes_changed == "error":
+        if init.num_classes_changed == "error":
             shapes = "; ".join(
                 f"{key} is {list(weights[key].shape)}, the model has {list(tensor.shape)}"
                 for key, tensor in heads.items()
@@ -63,12 +65,12 @@ def initialise(model: Any, config: Config, classes: Sequence[str]) -> None:
     tell(f"starting from {stored.file} ({stored.config.model.name}, {len(stored.classes)} classes){head}")
 
 
-def _check_model(stored: Stored, config: Config) -> None:
-    theirs, mine = stored.config.model, config.model
-    if theirs.name != mine.name:
+def _check_model(stored: Stored, name: str) -> None:
+    theirs = stored.config.model.name
+    if theirs != name:
         raise CheckpointError(
-            f"init.weights {stored.file}: they are of model {theirs.name}, this config asks for {mine.name}; expected "
-            f"the same: add -o model.name={theirs.name}"
+            f"init.weights {stored.file}: they are of model {theirs}, this config asks for {name}; expected the same: "
+            f"add -o model.name={theirs}"
         )
 
 

@@ -7,15 +7,16 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import ValidationError
 
 from r3d_fast.backend.paddle import import_paddle
-from r3d_fast.backend.precision import Precision, available_precision, with_data_format
+from r3d_fast.backend.precision import Precision, available_precision, choose_data_format
 from r3d_fast.backend.snapshot import Arrays
-from r3d_fast.config.config import Config, config_from_json
+from r3d_fast.config.config import Config, DataFormat, config_from_json
+from r3d_fast.config.sections import ModelConfig, TrainConfig
 from r3d_fast.errors import CheckpointError
 from r3d_fast.models.architectures import build_model
 from r3d_fast.weights.checkpoint import MANIFEST, find_weights, load_checkpoint, read_tensors
@@ -33,6 +34,13 @@ class Restored:
     classes: tuple[str, ...]
     weights: Path
     precision: Precision
+
+    @property
+    def data_format(self) -> DataFormat:
+        """How the model takes clips: channels first or last."""
+        data_format = self.config.model.data_format
+        assert data_format != "auto"
+        return data_format
 
 
 @dataclass(frozen=True)
@@ -89,35 +97,35 @@ def require_finite(weights: Arrays, source: str) -> None:
         )
 
 
-def restore(path: Path, device: str = "cpu", config: Config | None = None) -> Restored:
+def restore(
+    path: Path, device: str = "cpu", *, train: TrainConfig | None = None,
+    data_format: Literal["auto"] | DataFormat | None = None,
+) -> Restored:  # fmt: skip
     """The model that `path` means (a run, a checkpoint, a .safetensors file written by a run), for `device`.
 
-    Precision and data format are those of `config` (default: the run's own): weights are float32 and the same for all
-    of them. A precision that `device` has not gives way to what it has, with a warning on stderr.
+    It computes in the precision that `train` asks for, in `data_format` (defaults: those of the run). Weights are
+    float32 and fit all of them. A precision that `device` has not gives way to what it has, with a warning on stderr.
     Raises UsageError where there is none, CheckpointError where it is damaged or does not fit.
     """
     stored = read_weights(path)
     weights, trained, classes, file = stored.weights, stored.config, stored.classes, stored.file
-    wanted = config or trained
-    precision = available_precision(wanted.train.precision, device, wanted.train.amp_level)
-    if wanted.train.precision not in ("auto", precision.name):
+    wanted = train or trained.train
+    precision = available_precision(wanted.precision, device, wanted.amp_level)
+    if wanted.precision not in ("auto", precision.name):
         print(
-            f"warning: {file}: train.precision {wanted.train.precision} can't be had here, {precision} is used",
+            f"warning: {file}: train.precision {wanted.precision} can't be had here, {precision} is used",
             file=sys.stderr,
         )
-    settled = with_data_format(wanted, precision, device)
-    assert settled.model.data_format != "auto"
-    trained = trained.in_data_format(settled.model.data_format)
-    model = new_model(trained, len(classes))
+    trained = trained.in_data_format(choose_data_format(data_format or trained.model.data_format, precision, device))
+    model = new_model(trained.model, len(classes), trained.train.seed)
     load_weights(model, weights, str(file))
     model.eval()
     return Restored(model, trained, classes, file, precision)
 
 
-def new_model(config: Config, num_classes: int) -> Any:
-    """The untrained model of `config`, drawn under its seed; channels first where its data format is still auto."""
-    import_paddle().seed(config.train.seed)
-    spec = config.model
+def new_model(spec: ModelConfig, num_classes: int, seed: int = 0) -> Any:
+    """An untrained model, its weights drawn under `seed`; channels come first where the data format is still auto."""
+    import_paddle().seed(seed)
     return build_model(
         spec.name,
         num_classes=num_classes,

@@ -11,13 +11,13 @@ import clips
 import numpy as np
 import pytest
 import tiny
+from from_config import eval_clips
 
 from pipelines.index.video_index import VideoIndex
 from r3d_fast import evaluate
 from r3d_fast.backend.feed import feed
 from r3d_fast.config.config import load_config
 from r3d_fast.config.yaml_files import shipped_configs
-from r3d_fast.loaders import eval_loader
 from r3d_fast.prediction.predictor import Predictor
 from r3d_fast.weights.stored_model import restore
 
@@ -138,7 +138,7 @@ def test_evaluation_is_exact_whatever_the_batch(index: VideoIndex, run: Path) ->
     evaluation, _ = evaluate(run, config)
     restored = restore(run)
     right, losses = 0, []
-    with eval_loader(tiny.tiny_config(index, "eval.batch_size=1"), index) as loader:
+    with eval_clips(tiny.tiny_config(index, "eval.batch_size=1"), index) as loader:
         for batch in loader.epoch(0):
             logits = restored.model(feed(batch, "cpu").clips).numpy().astype(np.float64)[0]
             log_probs = logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())

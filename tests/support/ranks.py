@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import tiny
+from from_config import a_learner, eval_clips, train_clips
 
 from pipelines.errors import DataError
 from pipelines.index.video_index import VideoIndex
@@ -18,9 +19,9 @@ from r3d_fast.backend.feed import feed
 from r3d_fast.backend.paddle import import_paddle
 from r3d_fast.backend.precision import Precision
 from r3d_fast.evaluation.evaluate import evaluate_model
-from r3d_fast.loaders import eval_loader, open_index, train_loader
+from r3d_fast.loaders import open_index
 from r3d_fast.ranks.group import Group, join_group
-from r3d_fast.training.learner import Learner, seed_batch
+from r3d_fast.training.learner import seed_batch
 
 LIMIT = 240.0
 STEPS = 3
@@ -79,7 +80,7 @@ def rank_pids(parent: int) -> dict[int, int]:
 def batches(options: list[str], data: Path, group: Group) -> list[Batch]:
     """The first batches of the training data; clips of the third that fall on rank 1 of several are not real."""
     config = tiny.load_config("demo", [*tiny.OVERRIDES, *options, f"data.root={data}/data"])
-    with train_loader(config, open_index(config), group=group) as loader:
+    with train_clips(config, open_index(config.data), group) as loader:
         found = [batch for batch, _ in zip(loader.epoch(0), range(STEPS), strict=False)]
     for position in range(6):
         if position % 2 == 1 or position == 4:  # uneven among 2 and among 3 ranks
@@ -94,8 +95,8 @@ def one_rank(data: Path, group: Group) -> dict[str, Any]:
     paddle = import_paddle()
     group.connect("cpu")
     config = tiny.tiny_config(VideoIndex.open(data / "data.r3dindex"), "eval.batch_size=5")
-    index = open_index(config)
-    learner = Learner(config, len(index.classes), Precision(), "cpu", group=group)
+    index = open_index(config.data)
+    learner = a_learner(config, len(index.classes), Precision(), "cpu", group=group)
     out: dict[str, Any] = {}
     found = batches([], data, group)
     out["videos"] = np.concatenate([batch.video_ids for batch in found])
@@ -129,7 +130,7 @@ def one_rank(data: Path, group: Group) -> dict[str, Any]:
     out |= {"applied": [first.applied, second.applied], "broken": [first.loss, second.loss]}
     weights, moments = learner.arrays()
     out |= {f"after.{name}": array for name, array in weights.items()} | {f"m.{k}": a for k, a in moments.items()}
-    with eval_loader(config, index, group=group) as loader:
+    with eval_clips(config, index, group) as loader:
         out["eval_batches"] = len(loader)
         evaluation = evaluate_model(learner.model, loader, len(index.classes), "cpu", group=group)
     for kind, figures in (("clip", evaluation.clip), ("video", evaluation.video)):

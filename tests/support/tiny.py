@@ -11,10 +11,10 @@ import pytest
 
 from pipelines.index.video_index import VideoIndex
 from r3d_fast import train
-from r3d_fast.backend.precision import settle
 from r3d_fast.cli import cli, run_cli
 from r3d_fast.config.config import Config, load_config
 from r3d_fast.demo.videos import CLASSES, make_demo_dataset
+from r3d_fast.training.train import resolve_auto
 from r3d_fast.weights.checkpoint import FORMAT, Checkpoint, save_checkpoint
 from r3d_fast.weights.stored_model import new_model
 
@@ -42,8 +42,8 @@ def make_tiny(folder: Path) -> VideoIndex:
 
 def untrained(folder: Path, *more: str) -> Path:
     """A checkpoint in `folder` of a tiny network as it is before training, of the demo's 8 motions."""
-    config = settle(load_config("demo", [*OVERRIDES, *more]))[2]
-    model = new_model(config, len(CLASSES))
+    config = resolve_auto(load_config("demo", [*OVERRIDES, *more]))[2]
+    model = new_model(config.model, len(CLASSES), config.train.seed)
     state = {"format": FORMAT, "config": config.model_dump(mode="json"), "classes": list(CLASSES)}
     weights = {key: value.numpy() for key, value in model.state_dict().items()}
     save_checkpoint(folder, Checkpoint(weights, {}, state))

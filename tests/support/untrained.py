@@ -19,7 +19,7 @@ def write_weights(path: Path, name: str = "r3d10", width: int = 8, *more: str) -
     """The config of a model for clips of 8 frames of 32 px; its biases and batch norms are not what they begin with."""
     chosen = (f"model.name={name}", f"model.width={width}", "augment.size_px=32", "clip.num_frames=8")
     config = load_config("demo", [*chosen, "data.root=/nowhere/videos", *more]).in_data_format("NCDHW")
-    model, rng = new_model(config, len(CLASSES)), np.random.default_rng(0)
+    model, rng = new_model(config.model, len(CLASSES)), np.random.default_rng(0)
     for tensor in model.state_dict().values():
         if tensor.ndim == 1:
             moved = tensor.numpy() + rng.uniform(-0.1, 0.1, tensor.shape)

@@ -91,7 +91,7 @@ def import_weights(
     given = {"value_max": value_max, "mean": mean, "std": std}
     chosen = {**NORMALISATIONS[scale], **{key: value for key, value in given.items() if value is not None}}
     config = _config(found, chosen, num_frames)
-    load_weights(_network(config, len(names), source), weights, str(source))
+    load_weights(_network(config.model, len(names), source), weights, str(source))
     about = {
         "format": FORMAT, "config": config.model_dump(mode="json"), "classes": list(names),
         "tensors_sha256": tensors_digest(weights),
@@ -142,12 +142,12 @@ def _recognised(foreign: Foreign, model: str | None, source: Path) -> tuple[Reco
         ) from error
 
 
-def _network(config: Config, num_classes: int, source: Path) -> Any:
+def _network(spec: ModelConfig, num_classes: int, source: Path) -> Any:
     """The network that the weights are for. Raises CheckpointError where it is none, UsageError for a --model."""
     try:
-        return new_model(config, num_classes)
+        return new_model(spec, num_classes)
     except UsageError as error:
-        if config.model.name not in MODELS:
+        if spec.name not in MODELS:
             raise
         raise CheckpointError(f"{source}: {error}") from error
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import paddle
 import pytest
+from from_config import a_learner
 
 import r3d_fast.acceleration.gpu
 from r3d_fast.acceleration.gpu import search_algorithms
 from r3d_fast.backend.precision import Precision
 from r3d_fast.config.config import load_config
-from r3d_fast.training.learner import Learner
 
 SEARCH, LIMIT, DETERMINISTIC = (
     f"FLAGS_{name}" for name in ("cudnn_exhaustive_search", "conv_workspace_size_limit", "cudnn_deterministic")
@@ -81,9 +81,9 @@ def test_the_learner_takes_both_on_a_gpu(precision: Precision, monkeypatch: pyte
     monkeypatch.setattr(r3d_fast.acceleration.gpu, "search_algorithms", lambda: called.append("search"))
     monkeypatch.setattr(r3d_fast.acceleration.gpu, "accelerate_training", lambda model: called.append(model) or model)
     config = load_config("demo", ["model.width=4", "model.data_format=NCDHW"])
-    learner = Learner(config, 4, precision, "gpu")
+    learner = a_learner(config, 4, precision, "gpu")
     assert called == ["search", learner.model]
-    Learner(config, 4, Precision(), "cpu")
+    a_learner(config, 4, Precision(), "cpu")
     assert len(called) == 2
 
 

@@ -19,10 +19,10 @@ from r3d_fast.backend.precision import (
     WHITE_LIST,
     Precision,
     available_precision,
+    choose_data_format,
     choose_precision,
     float32_parameters,
     float32_weights,
-    with_data_format,
 )
 from r3d_fast.cli import cli as command_line
 from r3d_fast.cli import run_cli
@@ -132,13 +132,14 @@ def test_clips_come_in_a_type_that_dali_has() -> None:
 def test_half_precision_on_a_gpu_takes_channels_last(
     wanted: str, precision: Precision, device: str, data_format: str
 ) -> None:
-    config = with_data_format(load_config("demo", [f"model.data_format={wanted}"]), precision, device)
+    config = load_config("demo", [f"model.data_format={wanted}"])
+    config = config.in_data_format(choose_data_format(config.model.data_format, precision, device))
     assert config.model.data_format == data_format
     assert config.augment.layout == {"NCDHW": "NCTHW", "NDHWC": "NTHWC"}[data_format]
 
 
 def test_only_the_data_format_is_settled() -> None:
-    settled = with_data_format(Config(), Precision("fp16"), "gpu")
+    settled = Config().in_data_format(choose_data_format("auto", Precision("fp16"), "gpu"))
     assert settled.model.model_copy(update={"data_format": "auto"}) == Config().model
     assert settled.augment.model_copy(update={"layout": "NCTHW"}) == Config().augment
     assert settled.train == Config().train

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import ranks
 import tiny
+from from_config import eval_clips
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, recall_score, top_k_accuracy_score
 
@@ -21,7 +22,6 @@ from pipelines.index.video_index import VideoIndex
 from r3d_fast import train as run_training
 from r3d_fast.backend.feed import feed
 from r3d_fast.evaluation.protocols import check_splits, protocol_overrides, runs_of_splits
-from r3d_fast.loaders import eval_loader
 from r3d_fast.weights.checkpoint import load_checkpoint
 from r3d_fast.weights.stored_model import restore
 
@@ -48,7 +48,7 @@ def clip_by_clip(run: Path, index: VideoIndex, *overrides: str) -> tuple[dict[in
     """Softmax of each clip by video, and labels, one clip at a time through the plain model."""
     model = restore(run).model
     found, labels = defaultdict(list), {}
-    with eval_loader(tiny.tiny_config(index, *SETTINGS, "eval.batch_size=1", *overrides), index) as loader:
+    with eval_clips(tiny.tiny_config(index, *SETTINGS, "eval.batch_size=1", *overrides), index) as loader:
         for batch in loader.epoch(0):
             video = int(batch.video_ids[0])
             found[video].append(softmax(model(feed(batch, "cpu").clips).numpy()[0]))

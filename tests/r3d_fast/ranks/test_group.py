@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import ranks
 import tiny
+from from_config import eval_clips, train_clips
 from runs import records, wait_for_step
 
 from pipelines.errors import UsageError
 from pipelines.index.video_index import VideoIndex
-from r3d_fast.loaders import eval_loader, train_loader
 from r3d_fast.ranks.group import Group
 from r3d_fast.weights.checkpoint import latest_checkpoint
 
@@ -114,7 +114,7 @@ def test_steps_are_as_many_on_every_rank(index: VideoIndex, count: int) -> None:
     train, evaluation = [], []
     for rank in range(count):
         group = Group(rank, count)
-        with train_loader(config, index, group=group) as loader, eval_loader(config, index, group=group) as checks:
+        with train_clips(config, index, group=group) as loader, eval_clips(config, index, group=group) as checks:
             train.append(len(loader))
             evaluation.append(len(checks))
     assert len(set(train)) == len(set(evaluation)) == 1
@@ -123,15 +123,15 @@ def test_steps_are_as_many_on_every_rank(index: VideoIndex, count: int) -> None:
 
 def test_a_batch_that_the_ranks_cant_share_is_refused(index: VideoIndex) -> None:
     with pytest.raises(UsageError, match=r"loader.batch_size 6 can't be shared by 4 ranks.* such as 8"):
-        train_loader(tiny.tiny_config(index), index, group=Group(0, 4))
+        train_clips(tiny.tiny_config(index), index, group=Group(0, 4))
 
 
 def test_ranks_share_the_cpus_of_their_machine(index: VideoIndex, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("r3d_fast.loaders.usable_cpus", lambda: 8)
     config = tiny.tiny_config(index, "loader.workers=auto", "loader.threads=auto")
-    with train_loader(config, index, group=Group(1, 2, (1, 2))) as loader:
+    with train_clips(config, index, group=Group(1, 2, (1, 2))) as loader:
         assert (loader.spec.workers, loader.spec.threads, loader.spec.batch_size) == (4, 4, 3)
-    with train_loader(config, index, group=Group(1, 2, (0, 1))) as loader:  # the only one on its machine
+    with train_clips(config, index, group=Group(1, 2, (0, 1))) as loader:  # the only one on its machine
         assert (loader.spec.workers, loader.spec.threads) == ("auto", "auto")
 
 

@@ -10,13 +10,13 @@ import pytest
 from pydantic import ValidationError
 
 from pipelines.errors import UsageError
-from r3d_fast.config.config import Config
+from r3d_fast.config.sections import OptimizerConfig
 from r3d_fast.models.architectures import build_model, freeze
 from r3d_fast.training.optimizer import clip_gradients, load_moments, moments, new_optimizer
 
 
-def settings(**optimizer: Any) -> Config:
-    return Config.model_validate({"optimizer": optimizer})
+def settings(**values: Any) -> OptimizerConfig:
+    return OptimizerConfig.model_validate(values)
 
 
 def a_layer() -> Any:
@@ -26,10 +26,10 @@ def a_layer() -> Any:
     return layer
 
 
-def after_steps(config: Config, rates: tuple[float, ...]) -> Any:
+def after_steps(spec: OptimizerConfig, rates: tuple[float, ...]) -> Any:
     """Weights and bias of a layer, float32 [3], after steps on the gradients 1, 2 and 1."""
     layer = a_layer()
-    optimizer = new_optimizer(config, layer)
+    optimizer = new_optimizer(spec, layer)
     for rate in rates:
         optimizer.set_lr(rate)
         layer(paddle.to_tensor([[1.0, 2.0]])).sum().backward()
@@ -60,8 +60,8 @@ def test_adamw_is_its_formula_by_hand(decay: str) -> None:
         first, second = 0.8 * first + 0.2 * GRADIENT, 0.95 * second + 0.05 * GRADIENT**2
         unbiased = first / (1 - 0.8**step), second / (1 - 0.95**step)
         expected = expected - rate * decays * expected - rate * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-6)
-    config = settings(name="adamw", betas=(0.8, 0.95), epsilon=1e-6, weight_decay=0.1, decay=decay)
-    np.testing.assert_allclose(after_steps(config, (0.01, 0.02, 0.005)), expected, rtol=2e-6)
+    spec = settings(name="adamw", betas=(0.8, 0.95), epsilon=1e-6, weight_decay=0.1, decay=decay)
+    np.testing.assert_allclose(after_steps(spec, (0.01, 0.02, 0.005)), expected, rtol=2e-6)
 
 
 @pytest.mark.parametrize("name", ["momentum", "adamw"])
@@ -85,7 +85,7 @@ def test_batch_norms_and_biases_shrink_only_where_all_is_decayed(name: str) -> N
 
 @pytest.mark.parametrize("name", ["momentum", "adamw"])
 def test_moments_come_back_to_the_bit_under_the_models_own_names(name: str) -> None:
-    config, rng = settings(name=name, decay="weights"), np.random.default_rng(0)
+    spec, rng = settings(name=name, decay="weights"), np.random.default_rng(0)
     batches = [paddle.to_tensor(rng.normal(size=(3, 2)).astype(np.float32)) for _ in range(6)]
 
     def take(layer: Any, optimizer: Any, some: list[Any]) -> None:
@@ -95,7 +95,7 @@ def test_moments_come_back_to_the_bit_under_the_models_own_names(name: str) -> N
             optimizer.clear_grad()
 
     whole = a_layer()
-    optimizer = new_optimizer(config, whole)
+    optimizer = new_optimizer(spec, whole)
     take(whole, optimizer, batches[:3])
     saved = moments(whole, optimizer)
     kinds = {"velocity"} if name == "momentum" else {"moment1", "moment2", "beta1_pow_acc", "beta2_pow_acc"}
@@ -103,7 +103,7 @@ def test_moments_come_back_to_the_bit_under_the_models_own_names(name: str) -> N
     assert {key.partition("|")[0] for key in saved} == {"weight", "bias"}
     resumed = a_layer()
     resumed.set_state_dict(whole.state_dict())
-    again = new_optimizer(config, resumed)
+    again = new_optimizer(spec, resumed)
     load_moments(resumed, again, saved)
     take(whole, optimizer, batches[3:])
     take(resumed, again, batches[3:])

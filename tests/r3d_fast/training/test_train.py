@@ -13,6 +13,7 @@ import numpy as np
 import paddle
 import pytest
 import tiny
+from from_config import a_model
 from runs import assert_same, each_checkpoint, last_checkpoint, records, start, wait_for_step
 
 from pipelines.errors import DataError, UsageError
@@ -30,7 +31,6 @@ from r3d_fast.training.loss_scale import LossScaler
 from r3d_fast.training.optimizer import new_optimizer
 from r3d_fast.training.step import TrainStep
 from r3d_fast.weights.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
-from r3d_fast.weights.stored_model import new_model
 
 STEPS = 3 * 4  # epochs x batches of 6 out of 24 videos
 
@@ -216,10 +216,10 @@ def test_rows_that_are_not_real_move_nothing(index: VideoIndex) -> None:
     after = []
     for rows, flags in ((np.arange(6), real), (np.flatnonzero(real), np.ones(4, bool))):
         config = tiny.tiny_config(index)
-        model = new_model(config, 8)
+        model = a_model(config, 8)
         model.eval()
         batch = Batch(clips[rows], labels[rows], rows, flags, 0, 0, ())
-        step = TrainStep(model, new_optimizer(config, model), Precision(), LossScaler(enabled=False), "cpu")
+        step = TrainStep(model, new_optimizer(config.optimizer, model), Precision(), LossScaler(enabled=False), "cpu")
         after.append((step(feed(batch, "cpu")).loss, model.state_dict()["head.fc.weight"].numpy()))
     assert math.isclose(after[0][0], after[1][0], rel_tol=1e-5)
     np.testing.assert_allclose(after[0][1], after[1][1], rtol=1e-5, atol=1e-6)

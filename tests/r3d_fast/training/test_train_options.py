@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+from from_config import a_learner
 from runs import assert_same, cut, each_checkpoint, last_checkpoint, last_checkpoint_at, records, start, wait_for_step
 
 from pipelines.errors import UsageError
@@ -22,7 +23,6 @@ from r3d_fast.backend.feed import feed
 from r3d_fast.backend.precision import Precision
 from r3d_fast.evaluation.evaluate import evaluate
 from r3d_fast.prediction.predictor import Predictor
-from r3d_fast.training.learner import Learner
 from r3d_fast.training.mixing import Mix
 from r3d_fast.training.schedule import learning_rate
 from r3d_fast.weights.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
@@ -217,7 +217,7 @@ def test_top1_counts_against_the_label_that_a_clip_holds_more_of(
     config = tiny.tiny_config(index, "train.epochs=1", "optimizer.lr=1.0e-9", "schedule.warmup_epochs=0")
     train_function(config, run=tmp_path / "plain")
     module = sys.modules[train_function.__module__]
-    monkeypatch.setattr(module, "draw_mix", lambda batch, config: Mix(np.arange(6)[::-1].copy(), 0.0))
+    monkeypatch.setattr(module, "draw_mix", lambda batch, spec, size_px: Mix(np.arange(6)[::-1].copy(), 0.0))
     train_function(config, run=tmp_path / "mixed")
     plain, mixed = of_kind(tmp_path / "plain", "train"), of_kind(tmp_path / "mixed", "train")
     assert [record["top1"] for record in mixed] == [record["top1"] for record in plain]
@@ -226,7 +226,7 @@ def test_top1_counts_against_the_label_that_a_clip_holds_more_of(
 
 def test_a_skipped_step_does_not_move_the_average(index: VideoIndex) -> None:
     config = tiny.tiny_config(index, *OPTIONS, "train.accumulate=1", "init.freeze_until=null")
-    learner = Learner(config.in_data_format("NCDHW"), 8, Precision(), "cpu")
+    learner = a_learner(config.in_data_format("NCDHW"), 8, Precision(), "cpu")
     assert learner.ema is not None
     clips = np.random.default_rng(0).normal(size=(6, 3, 4, 16, 16)).astype(np.float32)
     for broken, updates in ((False, 1), (True, 1), (False, 2)):

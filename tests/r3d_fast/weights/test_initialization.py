@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import ranks
 import tiny
 import yaml
+from from_config import a_model
 from runs import each_checkpoint, last_checkpoint
 from safetensors.numpy import save_file
 
@@ -21,7 +23,6 @@ from r3d_fast.errors import CheckpointError, ConfigError
 from r3d_fast.weights.checkpoint import Checkpoint as Point
 from r3d_fast.weights.checkpoint import list_checkpoints, load_checkpoint, read_tensors, save_checkpoint
 from r3d_fast.weights.initialization import initialise
-from r3d_fast.weights.stored_model import new_model
 
 QUICK = ("train.epochs=1", "schedule.warmup_epochs=0", "train.checkpoint_every_steps=1", "train.keep_checkpoints=9")
 STEM, HEAD, LAST = "backbone.stem.0.conv.weight", "head.fc.weight", "backbone.layer4.0.block.1.weight"
@@ -44,6 +45,13 @@ def pretrained(index: VideoIndex, tmp_path_factory: pytest.TempPathFactory) -> P
     return run
 
 
+def first_model(config: Config, classes: tuple[str, ...]) -> Any:
+    """A new model, with the weights that `init.weights` names."""
+    model = a_model(config, len(classes))
+    initialise(model, config.model.name, config.init, config.augment, classes)
+    return model
+
+
 def weights_of(path: Path) -> dict[str, np.ndarray]:
     return read_tensors(path / "model.safetensors")[0]
 
@@ -63,8 +71,7 @@ def test_a_new_run_starts_from_the_weights_of_another(
     shutil.copy(best / "model.safetensors", tmp_path / "w.safetensors")
     source = {"run": pretrained, "checkpoint": best, "file": tmp_path / "w.safetensors"}[form]
     config = tiny.tiny_config(index, f"init.weights={source}").in_data_format("NCDHW")
-    model = new_model(config, len(index.classes))
-    initialise(model, config, index.classes)
+    model = first_model(config, index.classes)
     for name, array in weights_of(best).items():
         np.testing.assert_array_equal(model.state_dict()[name].numpy(), array, err_msg=name)
     assert "starting from " in (said := capsys.readouterr().err)
@@ -117,8 +124,7 @@ def test_the_new_head_is_drawn_under_the_seed(index: VideoIndex, fewer: VideoInd
         config = tiny.tiny_config(
             fewer, f"init.weights={pretrained}", "init.num_classes_changed=reinit_head", f"train.seed={seed}"
         )
-        model = new_model(config, 3)
-        initialise(model, config, fewer.classes)
+        model = first_model(config, fewer.classes)
         heads.append(model.state_dict()[HEAD].numpy())
     np.testing.assert_array_equal(heads[0], heads[1])
     assert (heads[0] != heads[2]).any()
@@ -127,7 +133,7 @@ def test_the_new_head_is_drawn_under_the_seed(index: VideoIndex, fewer: VideoInd
 def begun(index: VideoIndex, *options: str, classes: tuple[str, ...] | None = None) -> None:
     config = tiny.tiny_config(index, *options)
     classes = classes or index.classes
-    initialise(new_model(config, len(classes)), config, classes)
+    first_model(config, classes)
 
 
 def test_other_classes_are_refused_with_both_shapes_and_the_way_out(fewer: VideoIndex, pretrained: Path) -> None:

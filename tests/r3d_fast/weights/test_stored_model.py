@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from from_config import a_learner
 from runs import last_checkpoint
 from safetensors.numpy import save_file
 
@@ -16,7 +17,6 @@ from r3d_fast.backend.precision import Precision
 from r3d_fast.cli import cli, run_cli
 from r3d_fast.config.config import load_config
 from r3d_fast.errors import CheckpointError
-from r3d_fast.training.learner import Learner
 from r3d_fast.weights.checkpoint import read_tensors
 
 Weights = dict[str, np.ndarray]
@@ -83,4 +83,4 @@ def test_a_file_that_says_nothing_of_itself_is_refused(
 def test_a_run_does_not_go_on_from_another_architecture(run: Path) -> None:
     config = load_config("demo", [*tiny.OVERRIDES, "model.width=8", "data.root=unused"]).in_data_format("NCDHW")
     with pytest.raises(CheckpointError, match=r"does not fit the model: backbone\.stem\.0\.conv\.weight"):
-        Learner(config, 8, Precision(), "cpu", last_checkpoint(run))
+        a_learner(config, 8, Precision(), "cpu", last_checkpoint(run))
