@@ -31,12 +31,12 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/codespell README.md CHANGELOG.md docs pipelines r3d_fast bench configs
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict
 
 # The tables that follow from the code, then the site, into build/site. A dead link or a missing anchor fails.
 docs: $(VENV)/.test
 	$(BIN)/python docs/generate.py
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict
 	@echo "the site is in build/site: open build/site/index.html"
 
 $(BIN)/python:

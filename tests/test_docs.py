@@ -157,6 +157,42 @@ def test_a_table_is_written_between_its_two_lines() -> None:
         filled(page, "y", "new")
 
 
+# ---- The site
+
+
+def built(folder: Path, site: Path) -> subprocess.CompletedProcess[str]:
+    """A finished build of the pages in `folder`, as `make docs` does it."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", site]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "NO_COLOR": "1"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_site_has_no_dead_link_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    done = built(REPO, tmp_path)
+    assert done.returncode == 0, done.stderr
+    loaded = re.compile(r"<(?:script|img|iframe|link)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//")
+    assert [path.name for path in tmp_path.rglob("*.html") if loaded.search(path.read_text(encoding="utf-8"))] == []
+    for page in pages():
+        html = tmp_path / page.replace("README", "index").replace(".md", ".html")
+        assert "<h1" in html.read_text(encoding="utf-8"), page
+    assert (tmp_path / "bench" / "results" / "loader.png").is_file()
+
+
+def test_a_dead_link_and_a_missing_anchor_are_told(tmp_path: Path) -> None:
+    shutil.copy(REPO / "mkdocs.yml", tmp_path)
+    for name in ("README.md", "CHANGELOG.md", "LICENSE", "docs", "bench/results", "configs"):
+        copy = shutil.copytree if (REPO / name).is_dir() else shutil.copy
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        copy(REPO / name, tmp_path / name)
+    with (tmp_path / "README.md").open("a") as readme, (tmp_path / "docs" / "data.md").open("a") as page:
+        readme.write("\n[a](docs/nothing.md) [b](docs/data.md#nothing)\n")
+        page.write("\n[c](training.md#nothing) ![d](../bench/results/nothing.png)\n")
+    done = built(tmp_path, tmp_path / "site")
+    assert done.returncode == 1
+    for link in ("docs/nothing.md", "docs/data.md#nothing", "training.md#nothing", "../bench/results/nothing.png"):
+        assert f"'{link}'" in done.stderr
+
+
 # ---- The commands, run
 
 
