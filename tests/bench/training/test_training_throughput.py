@@ -33,7 +33,6 @@ from pipelines.loader import Batch
 from r3d_fast.backend.precision import Precision
 from r3d_fast.errors import DivergedError
 
-REPO = Path(__file__).resolve().parents[3]
 SMALL = ("model.name=r3d10", "model.width=4", "augment.size_px=32", "clip.num_frames=4", "loader.workers=1")
 FEW = ("--rounds", "5", "--steps", "1", "--batch-size", "3")
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import io
 import json
 import re
-import resource
-import signal
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
@@ -221,15 +220,10 @@ def test_traversal_names(said: Said, server: FaultyServer, tmp_path: Path, video
     assert not Path("/tmp/r3d-fast-out.txt").exists()
 
 
-def test_a_full_disk_and_room_again(said: Said, tmp_path: Path, video: bytes) -> None:
-    # The kernel's limit stands in for the disk: both refuse a write with an OSError.
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(video) - 1, before[1]))
-    try:
-        code, _, err = said("ucf101", "--root", tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
+def test_a_full_disk_and_room_again(said: Said, tmp_path: Path, video: bytes, limit: Any) -> None:
+    limit(len(video) - 1)
+    code, _, err = said("ucf101", "--root", tmp_path)
+    limit()
     assert code == 4
     assert "the disk is full: downloading UCF101.rar needs" in err
     assert (tmp_path / "UCF101.rar.part").stat().st_size == len(video) - 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import resource
 import signal
 import socket
 import subprocess
@@ -12,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from faulty_server import Fault, FaultyServer, serving
@@ -234,16 +234,11 @@ def test_addresses_that_are_none(tmp_path: Path, url: str) -> None:
         fetch(Wanted(url), tmp_path / "f.rar")
 
 
-def test_a_full_disk_keeps_the_part(server: FaultyServer, tmp_path: Path) -> None:
-    # The kernel's limit stands in for the disk: both refuse a write with an OSError.
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
-    try:
-        with pytest.raises(EnvironmentProblem, match=r"disk is full: downloading f\.rar needs 200\.00 kB, ") as caught:
-            fetch(wanted(server), tmp_path / "f.rar")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
+def test_a_full_disk_keeps_the_part(server: FaultyServer, tmp_path: Path, limit: Any) -> None:
+    limit(100_000)
+    with pytest.raises(EnvironmentProblem, match=r"disk is full: downloading f\.rar needs 200\.00 kB, ") as caught:
+        fetch(wanted(server), tmp_path / "f.rar")
+    limit()
     assert caught.value.exit_code == 4
     assert (tmp_path / "f.rar.part").stat().st_size == 100_000
     fetch(wanted(server), tmp_path / "f.rar")

@@ -25,11 +25,6 @@ from r3d_fast.weights.checkpoint import load_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.untrained(tmp_path_factory.mktemp("model") / "run")
-
-
-@pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Nine videos of several sizes and lengths, one of a frame."""
     folder = tmp_path_factory.mktemp("videos")

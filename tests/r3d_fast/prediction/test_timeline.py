@@ -31,11 +31,6 @@ from r3d_fast.prediction.windows import Hops, windows
 from r3d_fast.weights.checkpoint import load_checkpoint, save_checkpoint
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.untrained(tmp_path_factory.mktemp("model") / "run")
-
-
 def spans(path: Path, clip: ClipSpec, hops: Hops) -> list[list[int]]:
     """The frames of the window of each hop."""
     found: list[list[int]] = []

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +57,6 @@ class Gate:
 @pytest.fixture
 def said() -> list[str]:
     return []
-
-
-@pytest.fixture
-def limit() -> Iterator[Any]:
-    """A function that limits the size of files of this process: the kernel then refuses more with EFBIG."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size=before[0]: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_handing_over_waits_for_no_write_and_the_newest_waiting_one_counts(tmp_path: Path, said: list[str]) -> None:

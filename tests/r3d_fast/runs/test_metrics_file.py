@@ -3,9 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import resource
 import sys
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,14 +20,6 @@ from r3d_fast.errors import ConfigError
 from r3d_fast.runs.curves import ScalarLogs
 from r3d_fast.runs.folder import RunFolder
 from r3d_fast.runs.metrics_file import MetricsFile
-
-
-@pytest.fixture
-def limit() -> Iterator[Any]:
-    """A function that limits the size of files of this process: the kernel then refuses more with EFBIG."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size=before[0]: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def record(step: int, **more: Any) -> dict[str, Any]:

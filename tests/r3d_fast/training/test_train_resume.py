@@ -4,7 +4,6 @@ import itertools
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -30,7 +29,7 @@ from r3d_fast.runs.folder import RunFolder
 from r3d_fast.training.learner import seed_batch
 from r3d_fast.weights.checkpoint import Checkpoint, list_checkpoints
 
-EPOCHS, STEPS = 3, 12  # 24 videos in batches of 6
+STEPS = 12  # 3 epochs of 24 videos in batches of 6
 # Checkpoints at every step, and dropout, which draws random numbers.
 EAGER = ("train.checkpoint_every_steps=1", "model.dropout=0.3", "train.eval_every_epochs=2")
 LIMIT = 2**20  # bytes a file: logs and the loader's memory fit, weights of width 32 do not
@@ -173,20 +172,21 @@ def test_the_command_that_continues_a_run_knows_of_more_epochs(index: VideoIndex
 
 
 @pytest.fixture
-def full_between(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def full_between(monkeypatch: pytest.MonkeyPatch, limit: Any) -> Any:
     """A function: from the `first` checkpoint handed over until the `last` no file may grow beyond `size` bytes.
 
-    The kernel's limit stands in for the disk: both refuse a write with an OSError. Each refusal is waited for.
+    Each refusal is waited for.
     """
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def full(first: int, last: int, size: int) -> None:
         submit, handed = CheckpointWriter.submit, itertools.count(1)
 
         def submit_and_wait(self: CheckpointWriter, checkpoint: Checkpoint, *, best: bool = False) -> None:
             number = next(handed)
-            if number in (first, last):
-                resource.setrlimit(resource.RLIMIT_FSIZE, (size if number == first else before[0], before[1]))
+            if number == first:
+                limit(size)
+            elif number == last:
+                limit()
             if number < first:
                 submit(self, checkpoint, best=best)
                 self.finish()
@@ -198,8 +198,7 @@ def full_between(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
         monkeypatch.setattr(CheckpointWriter, "submit", submit_and_wait)
 
-    yield full
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    return full
 
 
 def test_a_full_disk_costs_no_step_once_there_is_room_again(
@@ -219,12 +218,12 @@ def test_a_disk_that_stays_full_ends_with_5_and_the_last_good_checkpoint(
     index: VideoIndex,
     tmp_path: Path,
     full_between: Any,
+    limit: Any,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = tmp_path / "run"
     full_between(4, 1000, LIMIT)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
     more = ("model.width=32", "clip.num_frames=2")
     options = tiny.options(tiny.overrides(index, *EAGER, *more))
     code = run_cli(cli, ["train", "-c", "demo", "--run", str(run), *options], "r3d-fast")
@@ -234,7 +233,7 @@ def test_a_disk_that_stays_full_ends_with_5_and_the_last_good_checkpoint(
     assert "the last checkpoint can't be written (File too large)" in err.splitlines()[-1]
     assert len(records(run, "train")) == STEPS  # it trained to the end
     assert last_checkpoint(run).state["step"] == 3
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    limit()
     monkeypatch.undo()
     train_function(tiny.tiny_config(index, *EAGER, *more), run=run, resume=True)
     assert "going on at step 3" in capsys.readouterr().err
@@ -242,19 +241,16 @@ def test_a_disk_that_stays_full_ends_with_5_and_the_last_good_checkpoint(
 
 
 def test_a_run_folder_that_cannot_be_written_is_said_before_the_first_step(
-    index: VideoIndex, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    index: VideoIndex, tmp_path: Path, limit: Any
 ) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="file/run: can't be written: a part of the path is a file; choose") as caught:
         train_function(tiny.tiny_config(index), run=tmp_path / "file" / "run")
     assert caught.value.exit_code == 2
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
-    try:
-        with pytest.raises(UsageError, match="full: can't be written: File too large; choose another --run"):
-            RunFolder(tmp_path / "full")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    limit(0)
+    with pytest.raises(UsageError, match="full: can't be written: File too large; choose another --run"):
+        RunFolder(tmp_path / "full")
+    limit()
     assert list((tmp_path / "full").iterdir()) == []
     with RunFolder(tmp_path / "full"):
         pass

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,18 +102,13 @@ def test_leftovers_of_killed_writes_are_ignored_and_cleaned(tmp_path: Path) -> N
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-000000002", "step-000000003"]
 
 
-def test_a_full_disk_keeps_the_checkpoint_that_was_there(tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_checkpoint_that_was_there(tmp_path: Path, limit: Any) -> None:
     save_checkpoint(tmp_path / "c", example(1))
     big = Checkpoint({"w": np.zeros(10**6, np.float32)}, {}, example(2).state)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, before[1]))
-    try:
-        with pytest.raises(OSError, match="File too large"):
-            save_checkpoint(tmp_path / "c", big)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
+    limit(10**5)
+    with pytest.raises(OSError, match="File too large"):
+        save_checkpoint(tmp_path / "c", big)
+    limit()
     assert load_checkpoint(tmp_path / "c").state["step"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["c"]
 

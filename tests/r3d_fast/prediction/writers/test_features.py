@@ -7,7 +7,6 @@ from pathlib import Path
 import clips
 import numpy as np
 import pytest
-import tiny
 
 from pipelines.errors import EnvironmentProblem, UsageError
 from r3d_fast.cli import cli, run_cli
@@ -25,11 +24,6 @@ else:
 needs_pyarrow = pytest.mark.skipif(parquet is None, reason=f".parquet needs pyarrow: {lacking}")
 
 FEATURES = 32  # of a network of width 4
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.untrained(tmp_path_factory.mktemp("model") / "run")
 
 
 @pytest.fixture(scope="module")
