@@ -9,7 +9,6 @@ import functools
 import importlib
 import itertools
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, suppress
@@ -245,7 +244,7 @@ class PeerLoader:
     """Batches float32 [N, 3, T, S, S] of a peer, without end: epoch after epoch in the order of our own loader.
 
     A context manager; `close` ends its workers and removes its files. `failures` counts the clips so far that could
-    not be read and are blank. `extraction_seconds` is what writing the JPEGs took, None for peers that need none.
+    not be read and are blank.
     """
 
     def __init__(
@@ -261,7 +260,6 @@ class PeerLoader:
         workers: int,
     ) -> None:
         self.failures = 0
-        self.extraction_seconds: float | None = None
         self._files = ExitStack()
         videos = index.columns(split)
         sampler = ClipSampler(videos, clip, augment, seed=seed, train=True, shard=ShardSpec())
@@ -288,10 +286,8 @@ class PeerLoader:
     def _extract(self, paths: dict[int, str], workers: int) -> dict[int, str]:
         root = self._files.enter_context(tempfile.TemporaryDirectory(prefix="r3d-fast-jpg-"))
         folders = {i: f"{root}/{i}" for i in paths}
-        begin = time.perf_counter()
         with ProcessPoolExecutor(max(1, workers), get_context("fork")) as pool:
             list(pool.map(extract, paths.values(), folders.values()))
-        self.extraction_seconds = time.perf_counter() - begin
         return folders
 
     def __iter__(self) -> Iterator[Any]:

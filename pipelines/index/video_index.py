@@ -189,16 +189,11 @@ class VideoIndex:
         """(codec, width, height) in px of the videos, each once."""
         return list(self._db.execute("SELECT DISTINCT codec, width, height FROM videos ORDER BY 1, 2, 3"))
 
-    def counts(self, field: str, split: str | None = None) -> list[tuple[str, int]]:
-        """(value, videos) of `codec`, `size` ("320x240"), `note` or `split`, most frequent first.
-
-        Only the videos of `split` count (None: all).
-        """
+    def counts(self, field: str) -> list[tuple[str, int]]:
+        """(value, videos) of `codec`, `size` ("320x240"), `note` or `split`, most frequent first."""
         expression = {"codec": "codec", "size": "width || 'x' || height", "note": "note", "split": "split"}[field]
-        query = (
-            f"SELECT {expression}, COUNT(*) FROM videos WHERE ?1 IS NULL OR split = ?1 GROUP BY 1 ORDER BY 2 DESC, 1"
-        )
-        return [(str(value), int(count)) for value, count in self._db.execute(query, (split,))]
+        query = f"SELECT {expression}, COUNT(*) FROM videos GROUP BY 1 ORDER BY 2 DESC, 1"
+        return [(str(value), int(count)) for value, count in self._db.execute(query)]
 
     @property
     def _db(self) -> sqlite3.Connection:

@@ -121,7 +121,7 @@ def _probe(
         record = _from_vops(full, base, data, packets, extradata, pix_fmt)
         if record is not None:
             return record, clock
-        size = _layer_size(full, extradata + packets.first) or size
+        size = _layer_size(extradata + packets.first) or size
     check_size(full, size[1], size[0])
     return _from_decode(full, base, packets, extradata), clock
 
@@ -155,7 +155,7 @@ def _from_vops(
     )
 
 
-def _layer_size(path: str, header: bytes) -> tuple[int, int] | None:
+def _layer_size(header: bytes) -> tuple[int, int] | None:
     layer = parse_video_object_layer(header)
     return (layer.height, layer.width) if layer else None
 

@@ -54,11 +54,10 @@ def summarise(
     num_classes: int = 101,
     frames: int = 16,
     size: int = 112,
-    shortcut: str | None = None,
     width: int = 64,
 ) -> ModelSummary:
     """What model `name` costs. Raises UsageError for an unknown name or a value out of its range."""
-    build = partial(build_model, name, num_classes=num_classes, shortcut=shortcut, width=width)
+    build = partial(build_model, name, num_classes=num_classes, width=width)
     made: list[Any] = []
 
     def remember() -> Any:

@@ -61,11 +61,9 @@ class Group:
     it ended with an error.
     """
 
-    def __init__(
-        self, index: int = 0, count: int = 1, local: tuple[int, int] = (0, 1), control: Control | None = None
-    ) -> None:
+    def __init__(self, index: int = 0, count: int = 1, local_count: int = 1, control: Control | None = None) -> None:
         self.index, self.count = index, count
-        self.local_index, self.local_count = local  # of the processes on this machine
+        self.local_count = local_count  # of the processes on this machine
         self._control = control
         self._device = "cpu"
 
@@ -234,10 +232,10 @@ def join_group(timeout: float = 30.0) -> Group:
             "r3d-fast train --nproc N, or python -m paddle.distributed.launch"
         )
     host, _, port = os.environ["PADDLE_TRAINER_ENDPOINTS"].split(",")[0].rpartition(":")
-    local = int(os.environ.get("PADDLE_LOCAL_RANK", index)), int(os.environ.get("PADDLE_LOCAL_SIZE", count))
+    local_count = int(os.environ.get("PADDLE_LOCAL_SIZE", count))
     with suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGTERM, _end_soon)
-    group = Group(index, count, local, open_control(index, count, (host, int(port)), timeout, __version__))
+    group = Group(index, count, local_count, open_control(index, count, (host, int(port)), timeout, __version__))
     report(f"pid-{index}", str(os.getpid()))
     return group
 

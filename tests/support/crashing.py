@@ -14,7 +14,7 @@ from pipelines.index.video_index import VideoIndex
 from pipelines.stream import Sample
 from pipelines.video.decoder import ReadStatistics
 
-CRASHES, RAISES, HANGS, STARTS_BADLY = 1000, 1001, 1002, 1003
+CRASHES, RAISES, HANGS = 1000, 1001, 1002
 
 
 class CrashingSource:

@@ -17,7 +17,6 @@ from r3d_fast.prediction.writers.csv_table import csv_rows
 from r3d_fast.prediction.writers.video_names import FileNames, plain_text
 
 Add = Callable[[Answer], None]
-_HEADER = 128  # bytes: what NumPy's own writer makes of a header this long
 _ROWS_AT_ONCE = 1024
 _COLUMNS = ("video", "clip", "start_frame", "end_frame")
 INDEX = "features.csv"
@@ -120,7 +119,7 @@ class _Array:
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.rows, self._size = 0, 0
-        file.write(self._header())
+        self._write_header()
 
     def add(self, row: NDArray[np.float32]) -> None:
         self._size = len(row)
@@ -129,13 +128,12 @@ class _Array:
 
     def end(self) -> None:
         self._file.seek(0)
-        self._file.write(self._header())
+        self._write_header()
 
-    def _header(self) -> bytes:
-        """Version 1.0 of the format (numpy.lib.format), padded to one length whatever the shape."""
-        text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({self.rows}, {self._size}), }}"
-        start = b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little")
-        return start + text.encode().ljust(_HEADER - 11) + b"\n"
+    def _write_header(self) -> None:
+        # Padded by NumPy to 128 bytes, whatever the shape.
+        header = {"descr": "<f4", "fortran_order": False, "shape": (self.rows, self._size)}
+        np.lib.format.write_array_header_1_0(self._file, header)
 
 
 def _row(answer: Answer) -> list[Any]:

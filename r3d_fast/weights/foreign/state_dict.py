@@ -27,7 +27,6 @@ class Foreign:
     """What a file holds: tensors float32 by name, PyTorch's or Paddle's, and what it calls its architecture."""
 
     tensors: Arrays
-    framework: str  # "torch" or "paddle"
     architecture: str | None
     counts_batches: bool
 
@@ -43,14 +42,14 @@ def read_foreign(path: Path) -> Foreign:
         raise UsageError(f"{path}: no such file; expected a .pth or .pdparams")
     if path.suffix == ".safetensors":
         raise UsageError(f"{path}: a .safetensors is what import-weights writes; expected a .pth or .pdparams")
-    torch = is_torch_file(path) or path.suffix.lower() in _TORCH_NAMES
-    content = read_torch(path) if torch else read_pdparams(path)
+    is_torch = is_torch_file(path) or path.suffix.lower() in _TORCH_NAMES
+    content = read_torch(path) if is_torch else read_pdparams(path)
     state, architecture = _state(content, path)
     weights = {name: _array(value, name, path) for name, value in state.items() if not name.endswith(_COUNTERS)}
     if not weights:
         raise CheckpointError(f"{path}: holds no tensors; expected the state dict of a network")
     require_finite(weights, str(path))
-    return Foreign(weights, "torch" if torch else "paddle", architecture, len(weights) < len(state))
+    return Foreign(weights, architecture, len(weights) < len(state))
 
 
 def _state(content: Any, path: Path) -> tuple[Mapping[str, Any], str | None]:
