@@ -10,14 +10,14 @@ from pipelines.loader import ClipLoader
 from pipelines.machine.cpus import usable_cpus
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec
 from r3d_fast.backend.paddle import gpu_number
-from r3d_fast.config.sections import DataConfig
+from r3d_fast.config.sections import DataSpec
 from r3d_fast.ranks.group import Group
 
 ClipDtype = Literal["float32", "float16"]
 _MOST_NVDEC_THREADS = 16  # two for each of as many engines as any card has
 
 
-def open_index(data: DataConfig) -> VideoIndex:
+def open_index(data: DataSpec) -> VideoIndex:
     """The index that `data` names. Raises ConfigError where it names none, DataError where there is none yet."""
     data.require_source()
     if data.index is not None:

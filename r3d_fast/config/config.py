@@ -1,6 +1,6 @@
 """YAML and overrides -> one frozen `Config`, checked once, with every problem of a file reported at once.
 
-A config file has one mapping a section; each section is a model of config_sections.py or a spec of `pipelines`.
+A config file has one mapping a section; each section is a spec, of sections.py or of `pipelines`.
 `base: other.yaml` starts from another file, one level deep; `-o section.key=value` has the last word.
 """
 
@@ -19,13 +19,13 @@ from pydantic.fields import FieldInfo
 
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec, Spec
 from r3d_fast.config.sections import (
-    DataConfig,
-    EvalConfig,
-    InitConfig,
-    ModelConfig,
-    OptimizerConfig,
+    DataSpec,
+    EvalSpec,
+    InitSpec,
+    ModelSpec,
+    OptimizerSpec,
     ScheduleSpec,
-    TrainConfig,
+    TrainSpec,
 )
 from r3d_fast.config.yaml_files import Key, Source, dotted, merge, parse_override, read_sources, shown
 from r3d_fast.errors import ConfigError
@@ -40,16 +40,16 @@ REFERENCE_SCHEDULE = ScheduleSpec(kind="piecewise", milestones_epochs=(15, 20))
 class Config(Spec):
     """Everything a run depends on; two equal configs describe the same run."""
 
-    data: DataConfig = Field(DataConfig(), description="which videos")
+    data: DataSpec = Field(DataSpec(), description="which videos")
     clip: ClipSpec = Field(ClipSpec(), description="which frames make a clip")
     augment: AugmentSpec = Field(AugmentSpec(), description="how frames become the model's input")
     loader: LoaderSpec = Field(LoaderSpec(), description="how clips are loaded")
-    model: ModelConfig = Field(ModelConfig(), description="which network")
-    init: InitConfig = Field(InitConfig(), description="what a new run starts from")
-    optimizer: OptimizerConfig = Field(OptimizerConfig(), description="how gradients become steps")
+    model: ModelSpec = Field(ModelSpec(), description="which network")
+    init: InitSpec = Field(InitSpec(), description="what a new run starts from")
+    optimizer: OptimizerSpec = Field(OptimizerSpec(), description="how gradients become steps")
     schedule: ScheduleSpec = Field(REFERENCE_SCHEDULE, description="how the learning rate falls")
-    train: TrainConfig = Field(TrainConfig(), description="how long, where, and what is kept")
-    eval: EvalConfig = Field(EvalConfig(), description="how the model is evaluated")
+    train: TrainSpec = Field(TrainSpec(), description="how long, where, and what is kept")
+    eval: EvalSpec = Field(EvalSpec(), description="how the model is evaluated")
 
     @field_validator("schedule", mode="before")
     @classmethod

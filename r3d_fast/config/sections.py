@@ -1,4 +1,4 @@
-"""The sections of a config that are not specs of `pipelines`, one model each; defaults live only there."""
+"""The sections of a config as specs, but for those that `pipelines` has; the defaults are said here and nowhere else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UserPath = Annotated[Path, AfterValidator(_expand_home)]
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
-class DataConfig(Spec):
+class DataSpec(Spec):
     """Which videos are used."""
 
     root: UserPath | None = Field(None, description="folder of the videos; relative to where the command runs")
@@ -40,7 +40,7 @@ class DataConfig(Spec):
             )
 
 
-class ModelConfig(Spec):
+class ModelSpec(Spec):
     """Which network is trained; the number of classes comes from the index."""
 
     name: str = Field("r3d18_reference", description="a name that `r3d-fast models` lists")
@@ -58,7 +58,7 @@ class ModelConfig(Spec):
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.0, description="before the last linear layer")
 
 
-class InitConfig(Spec):
+class InitSpec(Spec):
     """What a new run starts from, and how much of it is trained."""
 
     weights: UserPath | None = Field(
@@ -75,7 +75,7 @@ class InitConfig(Spec):
     )  # fmt: skip
 
 
-class EvalConfig(Spec):
+class EvalSpec(Spec):
     """How a model is evaluated."""
 
     views: Positive | Literal["all"] | None = Field(
@@ -87,7 +87,7 @@ class EvalConfig(Spec):
     )
 
 
-class OptimizerConfig(Spec):
+class OptimizerSpec(Spec):
     """How gradients become steps."""
 
     name: Literal["momentum", "adamw"] = Field(
@@ -113,16 +113,16 @@ class OptimizerConfig(Spec):
     )
 
     @model_validator(mode="after")
-    def _check(self) -> OptimizerConfig:
+    def _check(self) -> OptimizerSpec:
         foreign = ("momentum", "nesterov") if self.name == "adamw" else ("betas", "epsilon")
         for key in foreign:
-            value, default = getattr(self, key), OptimizerConfig.model_fields[key].default
+            value, default = getattr(self, key), OptimizerSpec.model_fields[key].default
             if value != default:
                 raise ValueError(f"{key} {value} has no meaning for name {self.name!r}; expected {default}")
         return self
 
 
-class TrainConfig(Spec):
+class TrainSpec(Spec):
     """How long a run takes and what it leaves behind."""
 
     epochs: Positive = Field(25, description="passes over the training split")

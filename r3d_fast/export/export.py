@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pipelines.errors import EnvironmentProblem, UsageError
 from r3d_fast.backend.paddle import choose_device, import_paddle
 from r3d_fast.backend.precision import available_precision
-from r3d_fast.config.sections import TrainConfig
+from r3d_fast.config.sections import TrainSpec
 from r3d_fast.errors import CheckpointError, ParityError
 from r3d_fast.export.inference_engine import Engine
 from r3d_fast.export.manifest import (
@@ -82,7 +82,7 @@ def export(
     device = _choose_device(precision)
     paddle.set_device("cpu")  # the model as trained is what the CPU makes of it in float32
     try:
-        restored = restore(model, "cpu", train=TrainConfig(precision="fp32"), data_format="NCDHW")
+        restored = restore(model, "cpu", train=TrainSpec(precision="fp32"), data_format="NCDHW")
         checks = reference(restored)
         with new_folder(out) as folder:
             about = _write(restored, folder, checks, device, onnx, precision, form, say)

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec, Positive, Spec
 from r3d_fast.config.config import Config
-from r3d_fast.config.sections import EvalConfig, ModelConfig
+from r3d_fast.config.sections import EvalSpec, ModelSpec
 from r3d_fast.errors import CheckpointError
 
 ABOUT = "r3d_fast.json"
@@ -71,9 +71,9 @@ class Exported(Spec):
     classes: Annotated[tuple[str, ...], Field(min_length=1)]
     clip: ClipSpec
     augment: AugmentSpec
-    eval: EvalConfig
+    eval: EvalSpec
     batch_size: Positive
-    model: ModelConfig
+    model: ModelSpec
     precision: Literal["fp32", "fp16", "bf16"]
     program: Program
     inputs: Annotated[tuple[TensorEntry, ...], Field(min_length=1, max_length=1)]

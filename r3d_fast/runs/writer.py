@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from r3d_fast.config.sections import TrainConfig
+from r3d_fast.config.sections import TrainSpec
 from r3d_fast.console import Progress
 from r3d_fast.runs.checkpoint_writer import CheckpointWriter
 from r3d_fast.runs.curves import ScalarLogs
@@ -32,7 +32,7 @@ class RunWriter:
     Of several ranks only the first writes. On the others the writer has no folder, and every method does nothing.
     """
 
-    def __init__(self, folder: Path | None, spec: TrainConfig, total: int, done: int, records: int) -> None:
+    def __init__(self, folder: Path | None, spec: TrainSpec, total: int, done: int, records: int) -> None:
         """Go on in the run's `folder` after `done` of `total` steps and the first `records` lines of metrics.jsonl.
 
         `folder` is None on every rank but the first. Raises UsageError where the files can't be written.

@@ -15,7 +15,7 @@ from r3d_fast.backend.feed import Fed
 from r3d_fast.backend.paddle import import_paddle
 from r3d_fast.backend.precision import Precision, float32_weights
 from r3d_fast.backend.snapshot import Arrays, as_arrays
-from r3d_fast.config.sections import ModelConfig, OptimizerConfig, TrainConfig
+from r3d_fast.config.sections import ModelSpec, OptimizerSpec, TrainSpec
 from r3d_fast.evaluation.evaluate import Evaluation, evaluate_model
 from r3d_fast.models.architectures import freeze
 from r3d_fast.ranks.group import Group
@@ -29,7 +29,7 @@ from r3d_fast.weights.stored_model import load_weights, new_model
 _RAW = "|raw"
 
 
-def model_to_train(spec: ModelConfig, num_classes: int, seed: int, freeze_until: str | None) -> Any:
+def model_to_train(spec: ModelSpec, num_classes: int, seed: int, freeze_until: str | None) -> Any:
     """A new model, its weights drawn under `seed`; the parts before `freeze_until` are not trained (None: all are)."""
     model = new_model(spec, num_classes, seed)
     if freeze_until is not None:
@@ -41,7 +41,7 @@ class Learner:
     """A model in training: `step` learns from a batch, `evaluate` tests what was learned."""
 
     def __init__(
-        self, model: Any, optimizer: OptimizerConfig, spec: TrainConfig, precision: Precision, device: str,
+        self, model: Any, optimizer: OptimizerSpec, spec: TrainSpec, precision: Precision, device: str,
         start: Checkpoint | None = None, group: Group | None = None,
     ) -> None:  # fmt: skip
         """Train `model`, a new one, in `precision` on `device`; with `start` go on as that checkpoint left it.

@@ -16,7 +16,7 @@ from pipelines.draws import below, random_words
 from pipelines.loader import Batch
 from r3d_fast.backend.feed import Fed
 from r3d_fast.backend.paddle import import_paddle, to_gpu
-from r3d_fast.config.sections import TrainConfig
+from r3d_fast.config.sections import TrainSpec
 
 _STREAM = 101  # of Philox words; those of the sampler have lower numbers
 _WORDS = 256  # a Beta draw takes three to seven, its rejections included
@@ -64,7 +64,7 @@ class Mix:
         return labels if self.share >= 0.5 else labels[self.partner]
 
 
-def draw_mix(batch: Batch, spec: TrainConfig, size_px: int) -> Mix:
+def draw_mix(batch: Batch, spec: TrainSpec, size_px: int) -> Mix:
     """How `batch`, of frames of `size_px` pixels, is mixed.
 
     It is not mixed where `mixup_alpha` and `cutmix_alpha` of `spec` are both 0, or it has fewer than two real rows.

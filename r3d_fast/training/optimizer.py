@@ -7,10 +7,10 @@ from typing import Any
 from r3d_fast.backend.paddle import import_paddle
 from r3d_fast.backend.precision import float32_parameters
 from r3d_fast.backend.snapshot import Arrays, snapshot
-from r3d_fast.config.sections import OptimizerConfig
+from r3d_fast.config.sections import OptimizerSpec
 
 
-def new_optimizer(spec: OptimizerConfig, model: Any) -> Any:
+def new_optimizer(spec: OptimizerSpec, model: Any) -> Any:
     """The optimiser that `spec` describes, for the parameters of `model` that are not frozen.
 
     momentum: SGD, the decay as L2 in the gradient. adamw: Loshchilov and Hutter 2019, arXiv:1711.05101. With

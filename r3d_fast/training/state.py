@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from pipelines.errors import DataError
-from r3d_fast.config.sections import ScheduleSpec, TrainConfig
+from r3d_fast.config.sections import ScheduleSpec, TrainSpec
 from r3d_fast.evaluation.evaluate import Evaluation
 from r3d_fast.ranks.group import News
 from r3d_fast.training.schedule import Plateau
@@ -39,7 +39,7 @@ class RunState:
         names = cls.__dataclass_fields__.keys() & checkpoint.state.keys()
         return cls(**{name: checkpoint.state[name] for name in names})
 
-    def early_end(self, spec: TrainConfig) -> str | None:
+    def early_end(self, spec: TrainSpec) -> str | None:
         """Why the run ends before its last epoch, in words; None if it goes on."""
         evals, minutes = spec.early_stop_evals, spec.max_minutes
         if evals is not None and self.evals_since_best >= evals:
@@ -88,7 +88,7 @@ class RunClock:
         """Note that a checkpoint was made now."""
         self._saved = time.monotonic()
 
-    def is_save_late(self, spec: TrainConfig) -> bool:
+    def is_save_late(self, spec: TrainSpec) -> bool:
         """Whether the last checkpoint is older than `train.checkpoint_every_minutes`."""
         minutes = spec.checkpoint_every_minutes
         return minutes is not None and time.monotonic() - self._saved > 60 * minutes
@@ -107,7 +107,7 @@ class Due:
     end: bool
 
 
-def due_after(state: RunState, news: News, spec: TrainConfig) -> Due:
+def due_after(state: RunState, news: News, spec: TrainSpec) -> Due:
     """What is due after the step that brought the run to `state`; `news` is what the ranks had to tell after it."""
     every = spec.checkpoint_every_steps
     return Due(

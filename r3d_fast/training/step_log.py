@@ -10,7 +10,7 @@ import time
 
 from pipelines.index.video_index import VideoIndex
 from r3d_fast.backend.paddle import record_event
-from r3d_fast.config.sections import TrainConfig
+from r3d_fast.config.sections import TrainSpec
 from r3d_fast.errors import DivergedError
 from r3d_fast.metrics import ClassificationMetrics
 from r3d_fast.ranks.group import Group
@@ -25,7 +25,7 @@ _MAX_BAD_STEPS = 20  # losses in a row that are no numbers, after which nothing 
 class StepLog:
     """Reports the steps of an epoch: `begin` one, `add` each step, and `read` what was added once it is due."""
 
-    def __init__(self, spec: TrainConfig, index: VideoIndex, device: str, group: Group) -> None:
+    def __init__(self, spec: TrainSpec, index: VideoIndex, device: str, group: Group) -> None:
         self._spec, self._index, self._classes = spec, index, len(index.classes)
         self._device, self._group = device, group
         self._not_numbers = 0

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipelines.errors import UsageError
 from pipelines.specs import AugmentSpec
-from r3d_fast.config.sections import InitConfig
+from r3d_fast.config.sections import InitSpec
 from r3d_fast.console import tell
 from r3d_fast.errors import CheckpointError, ConfigError
 from r3d_fast.weights.normalisation import as_options, described, same_scale
@@ -19,7 +19,7 @@ from r3d_fast.weights.stored_model import Stored, load_weights, read_weights
 _HEAD = "head."
 
 
-def require_weights(init: InitConfig) -> None:
+def require_weights(init: InitSpec) -> None:
     """Nothing; raises ConfigError where a head is to be replaced and nothing says in which weights."""
     if init.num_classes_changed == "reinit_head" and init.weights is None:
         raise ConfigError(
@@ -28,7 +28,7 @@ def require_weights(init: InitConfig) -> None:
         )
 
 
-def initialise(model: Any, name: str, init: InitConfig, augment: AugmentSpec, classes: Sequence[str]) -> None:
+def initialise(model: Any, name: str, init: InitSpec, augment: AugmentSpec, classes: Sequence[str]) -> None:
     """Give the new `model`, called `name`, the weights that `init` names; says on stderr what it did.
 
     Its inputs are made by `augment`, and it tells `classes` apart. Where the weights are of other classes and

@@ -16,7 +16,7 @@ from r3d_fast.backend.paddle import import_paddle
 from r3d_fast.backend.precision import Precision, available_precision, choose_data_format
 from r3d_fast.backend.snapshot import Arrays
 from r3d_fast.config.config import Config, DataFormat, config_from_json
-from r3d_fast.config.sections import ModelConfig, TrainConfig
+from r3d_fast.config.sections import ModelSpec, TrainSpec
 from r3d_fast.errors import CheckpointError
 from r3d_fast.models.architectures import build_model
 from r3d_fast.weights.checkpoint import MANIFEST, find_weights, load_checkpoint, read_tensors
@@ -98,7 +98,7 @@ def require_finite(weights: Arrays, source: str) -> None:
 
 
 def restore(
-    path: Path, device: str = "cpu", *, train: TrainConfig | None = None,
+    path: Path, device: str = "cpu", *, train: TrainSpec | None = None,
     data_format: Literal["auto"] | DataFormat | None = None,
 ) -> Restored:  # fmt: skip
     """The model that `path` means (a run, a checkpoint, a .safetensors file written by a run), for `device`.
@@ -123,7 +123,7 @@ def restore(
     return Restored(model, trained, classes, file, precision)
 
 
-def new_model(spec: ModelConfig, num_classes: int, seed: int = 0) -> Any:
+def new_model(spec: ModelSpec, num_classes: int, seed: int = 0) -> Any:
     """An untrained model, its weights drawn under `seed`; channels come first where the data format is still auto."""
     import_paddle().seed(seed)
     return build_model(

@@ -19,7 +19,7 @@ from pipelines.errors import UsageError
 from pipelines.specs import AugmentSpec, ClipSpec
 from r3d_fast.backend.snapshot import Arrays
 from r3d_fast.config.config import Config
-from r3d_fast.config.sections import EvalConfig, ModelConfig
+from r3d_fast.config.sections import EvalSpec, ModelSpec
 from r3d_fast.errors import CheckpointError
 from r3d_fast.files import new_file
 from r3d_fast.models.architectures import MODELS
@@ -39,7 +39,7 @@ _PAPER_AUGMENT = {
 }  # fmt: skip
 _STATISTICS = ("._mean", "._variance")  # of batch norms; not learnt, so not counted
 # A small file must not make a huge network: r3d10, densenet121 and all others have more numbers than that.
-_NUMBERS_LEAST, _WIDEST = 1000, 512  # times the width squared; ModelConfig's limit
+_NUMBERS_LEAST, _WIDEST = 1000, 512  # times the width squared; ModelSpec's limit
 _STEM, _FC = "backbone.stem.0.conv.weight", "head.fc.weight"  # of a file that has our names
 
 
@@ -142,7 +142,7 @@ def _recognised(foreign: Foreign, model: str | None, source: Path) -> tuple[Reco
         ) from error
 
 
-def _network(spec: ModelConfig, num_classes: int, source: Path) -> Any:
+def _network(spec: ModelSpec, num_classes: int, source: Path) -> Any:
     """The network that the weights are for. Raises CheckpointError where it is none, UsageError for a --model."""
     try:
         return new_model(spec, num_classes)
@@ -191,8 +191,8 @@ def _config(found: Recognised, scale: Mapping[str, Any], num_frames: int) -> Con
         return Config(
             clip=ClipSpec(num_frames=num_frames, **(_PAPER_CLIP if paper else {})),
             augment=AugmentSpec(**{field: scale[field] for field in FIELDS}, **(_PAPER_AUGMENT if paper else {})),
-            model=ModelConfig.model_validate({"name": found.model, "shortcut": found.shortcut, "width": found.width}),
-            eval=EvalConfig(views="all" if paper else 1),
+            model=ModelSpec.model_validate({"name": found.model, "shortcut": found.shortcut, "width": found.width}),
+            eval=EvalSpec(views="all" if paper else 1),
         )
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]

@@ -15,7 +15,7 @@ from pipelines.errors import UsageError
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec
 from r3d_fast.config.config import Config, config_diff, config_from_json, dump_config, load_config
 from r3d_fast.config.reference import config_reference
-from r3d_fast.config.sections import DataConfig, ScheduleSpec
+from r3d_fast.config.sections import DataSpec, ScheduleSpec
 from r3d_fast.config.yaml_files import shipped_configs
 
 
@@ -160,9 +160,9 @@ def test_home_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_data_needs_a_source() -> None:
     with pytest.raises(UsageError, match=r"data\.root and data\.index are both unset"):
-        DataConfig().require_source()
-    DataConfig(root=Path("videos")).require_source()
-    DataConfig(index=Path("videos.r3dindex")).require_source()
+        DataSpec().require_source()
+    DataSpec(root=Path("videos")).require_source()
+    DataSpec(index=Path("videos.r3dindex")).require_source()
 
 
 def test_diff_names_what_differs() -> None:

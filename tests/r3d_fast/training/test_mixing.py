@@ -13,7 +13,7 @@ from pipelines.draws import random_words
 from pipelines.loader import Batch
 from r3d_fast.backend.feed import feed
 from r3d_fast.backend.precision import Precision
-from r3d_fast.config.sections import TrainConfig
+from r3d_fast.config.sections import TrainSpec
 from r3d_fast.models.architectures import build_model
 from r3d_fast.training.loss_scale import LossScaler
 from r3d_fast.training.mixing import Mix, beta, draw_mix
@@ -23,7 +23,7 @@ SIDE = 12
 
 
 def mixing(mixup: float = 0.0, cutmix: float = 0.0, seed: int = 0) -> dict[str, Any]:
-    spec = TrainConfig(mixup_alpha=mixup, cutmix_alpha=cutmix, seed=seed)
+    spec = TrainSpec(mixup_alpha=mixup, cutmix_alpha=cutmix, seed=seed)
     return {"spec": spec, "size_px": SIDE}
 
 

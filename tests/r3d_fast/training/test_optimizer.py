@@ -10,13 +10,13 @@ import pytest
 from pydantic import ValidationError
 
 from pipelines.errors import UsageError
-from r3d_fast.config.sections import OptimizerConfig
+from r3d_fast.config.sections import OptimizerSpec
 from r3d_fast.models.architectures import build_model, freeze
 from r3d_fast.training.optimizer import clip_gradients, load_moments, moments, new_optimizer
 
 
-def settings(**values: Any) -> OptimizerConfig:
-    return OptimizerConfig.model_validate(values)
+def settings(**values: Any) -> OptimizerSpec:
+    return OptimizerSpec.model_validate(values)
 
 
 def a_layer() -> Any:
@@ -26,7 +26,7 @@ def a_layer() -> Any:
     return layer
 
 
-def after_steps(spec: OptimizerConfig, rates: tuple[float, ...]) -> Any:
+def after_steps(spec: OptimizerSpec, rates: tuple[float, ...]) -> Any:
     """Weights and bias of a layer, float32 [3], after steps on the gradients 1, 2 and 1."""
     layer = a_layer()
     optimizer = new_optimizer(spec, layer)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from r3d_fast.config.sections import TrainConfig
+from r3d_fast.config.sections import TrainSpec
 from r3d_fast.ranks.group import News
 from r3d_fast.training.state import Due, RunClock, RunState, due_after
 
@@ -26,14 +26,14 @@ QUIET = News((), stop=False, save=False, seconds=0.0)
     ],
 )
 def test_what_is_due_after_a_step(state: Any, news: Any, spec: Any, due: Due) -> None:
-    assert due_after(RunState(**state), News(**{**vars(QUIET), **news}), TrainConfig(**spec)) == due
+    assert due_after(RunState(**state), News(**{**vars(QUIET), **news}), TrainSpec(**spec)) == due
 
 
 def test_a_clock_goes_on_from_earlier_parts_and_knows_how_old_the_last_checkpoint_is() -> None:
     clock = RunClock(3600.0)
     assert 3600.0 <= clock.seconds < 3700.0
-    often, never = TrainConfig(checkpoint_every_minutes=1e-12), TrainConfig(checkpoint_every_minutes=None)
+    often, never = TrainSpec(checkpoint_every_minutes=1e-12), TrainSpec(checkpoint_every_minutes=None)
     assert clock.is_save_late(often)
     assert not clock.is_save_late(never)
     clock.saved()
-    assert not clock.is_save_late(TrainConfig(checkpoint_every_minutes=60.0))
+    assert not clock.is_save_late(TrainSpec(checkpoint_every_minutes=60.0))

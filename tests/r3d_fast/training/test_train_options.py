@@ -1,17 +1,22 @@
-"""Runs with every training option on: the same bits again and after kills, averages stored, early ends."""
+"""Runs with every training option on: the same bits again and after kills, averages stored, early ends;
+in fp16, as far as a CPU goes: skipped steps, the scale, float32 checkpoints.
+"""
 
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny
+from claimed import claim_gpu
 from from_config import a_learner
 from runs import assert_same, cut, each_checkpoint, last_checkpoint, last_checkpoint_at, records, start, wait_for_step
 
@@ -21,8 +26,10 @@ from pipelines.loader import Batch
 from r3d_fast import train as train_function
 from r3d_fast.backend.feed import feed
 from r3d_fast.backend.precision import Precision
+from r3d_fast.errors import DivergedError
 from r3d_fast.evaluation.evaluate import evaluate
 from r3d_fast.prediction.predictor import Predictor
+from r3d_fast.training.loss_scale import LossScaler
 from r3d_fast.training.mixing import Mix
 from r3d_fast.training.schedule import learning_rate
 from r3d_fast.weights.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
@@ -43,6 +50,7 @@ OPTIONS = (
     "model.dropout=0.3",
 )
 STEPS = 5 * 2
+FP16_STEPS = 3 * 4  # epochs x batches of 6 out of 24 videos
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +196,8 @@ def test_a_run_whose_time_is_up_ends_evaluated_and_goes_on_to_the_same_bits(
     run = tmp_path / "short"
     result = train_function(tiny.tiny_config(index, *plain, "train.max_minutes=1.0e-7"), run=run)
     assert (result.steps, whole.steps) == (1, 4)
-    assert "stopped after step 1, epoch 1: 0.0 minutes are over (train.max_minutes 1e-07)" in capsys.readouterr().err
+    said = r"stopped after step 1, epoch 1: \d\.\d minutes are over \(train.max_minutes 1e-07\)"
+    assert re.search(said, capsys.readouterr().err)
     assert [(r["epoch"], r["step"]) for r in of_kind(run, "eval")] == [(1, 1)]
     point = last_checkpoint(run)
     assert (point.state["position"], point.state["best_step"]) == (12, 1)
@@ -245,3 +254,86 @@ def test_a_part_that_does_not_exist_ends_with_2_and_the_nearest_name(index: Vide
     assert done.stderr.splitlines()[-1].endswith(
         "expected one of stem, layer1, layer2, layer3, layer4, head; did you mean 'layer4'?"
     )
+
+
+@pytest.fixture
+def fp16_o2(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Runs that would be fp32 here go the whole way of fp16 O2, but for the kernels; each checkpoint is waited for."""
+    claim_gpu(monkeypatch)
+    module = sys.modules[train_function.__module__]  # r3d_fast.training.train is the function
+    monkeypatch.setattr(module, "resolve_auto", lambda config: ("cpu", Precision("fp16", "O2"), config))
+    monkeypatch.setattr(LossScaler, "FIRST", 2.0**18)  # the first steps overflow
+    monkeypatch.setattr(LossScaler, "GROWTH_FP16_STEPS", 4)
+    with each_checkpoint():
+        yield
+
+
+def test_a_resumed_fp16_run_ends_with_the_same_bits_and_the_same_scale(
+    index: VideoIndex, tmp_path: Path, fp16_o2: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny.tiny_config(index, "train.keep_checkpoints=100")
+    whole = train_function(config, run=tmp_path / "whole")
+    assert "training in fp16 O2, auto" in capsys.readouterr().err
+    assert whole.steps == FP16_STEPS
+    first, last = last_checkpoint_at(tmp_path / "whole", 6), last_checkpoint(tmp_path / "whole").state
+    assert first["scaler"]["scale"] < 2.0**18
+    assert first["skipped"] > 0
+    assert (first["precision"], last["precision"]) == ("fp16 O2", "fp16 O2")
+    cut(tmp_path / "whole", tmp_path / "resumed", 6)
+    train_function(config, run=tmp_path / "resumed", resume=True)
+    assert "going on at step 6" in capsys.readouterr().err
+    assert_same(tmp_path / "resumed", tmp_path / "whole")
+    again = last_checkpoint(tmp_path / "resumed").state
+    assert (again["scaler"], again["skipped"]) == (last["scaler"], last["skipped"])
+
+
+def test_skipped_steps_do_not_advance_the_schedule(index: VideoIndex, tmp_path: Path, fp16_o2: None) -> None:
+    config = tiny.tiny_config(index)
+    train_function(config, run=tmp_path / "run")
+    steps = [r for r in records(tmp_path / "run") if r["kind"] == "train"]
+    skipped = [r["skipped"] for r in steps]
+    assert skipped[0] == 1
+    assert skipped[-1] < FP16_STEPS
+    for number, record in enumerate(steps):
+        before = skipped[number - 1] if number else 0
+        assert record["lr"] == learning_rate(
+            number - before, base=config.optimizer.lr, steps_per_epoch=4, epochs=3, spec=config.schedule
+        )
+        if record["skipped"] > before:
+            assert steps[min(number + 1, FP16_STEPS - 1)]["loss_scale"] <= record["loss_scale"]
+
+
+def test_a_checkpoint_of_fp16_holds_float32_weights_that_any_device_loads(
+    index: VideoIndex,
+    tmp_path: Path,
+    fp16_o2: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = tiny.tiny_config(index, "train.keep_checkpoints=100")
+    train_function(config, run=tmp_path / "run")
+    checkpoint = last_checkpoint(tmp_path / "run")
+    assert {array.dtype for array in checkpoint.weights.values()} == {np.dtype(np.float32)}
+    assert {array.dtype for array in checkpoint.optimizer.values()} == {np.dtype(np.float32)}
+    rounded = checkpoint.weights["head.fc.weight"].astype(np.float16).astype(np.float32)
+    assert (rounded != checkpoint.weights["head.fc.weight"]).any()
+    evaluation, _ = evaluate(tmp_path / "run", config)
+    assert evaluation.num_evaluated == 16
+    monkeypatch.undo()
+    cut(tmp_path / "run", tmp_path / "moved", 6)
+    capsys.readouterr()
+    assert train_function(config, run=tmp_path / "moved", resume=True).steps == FP16_STEPS
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning:")]
+    assert warnings == [f"warning: {tmp_path / 'moved'}: was trained in fp16 O2 so far, goes on in fp32"]
+    assert last_checkpoint(tmp_path / "moved").state["precision"] == "fp32"
+
+
+def test_a_scale_that_collapses_ends_the_run(
+    index: VideoIndex, tmp_path: Path, fp16_o2: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LossScaler, "FIRST", 2.0**40)
+    monkeypatch.setattr(LossScaler, "LEAST", 2.0**40)
+    config = tiny.tiny_config(index, "train.epochs=20")
+    with pytest.raises(DivergedError, match=r"gradients were not a number in 20 steps in a row .*lower optimizer.lr"):
+        train_function(config, run=tmp_path / "run")
+    assert all(r["loss"] is not None for r in records(tmp_path / "run") if r["kind"] == "train")
