@@ -58,7 +58,7 @@ def test_plan_is_the_same_in_a_fresh_process() -> None:
         "made = t.sampler(t.videos(*range(30, 50)), seed=7)\n"
         "print(json.dumps([t.as_json(made.plan(e, p)) for e, p in [(9, 3), (0, 0), (2**31, 19)]]))\n"
     )
-    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'support'}", "PYTHONHASHSEED": "123"}
+    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'support' / 'videos'}", "PYTHONHASHSEED": "123"}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     made = sampler(videos(*range(30, 50)), seed=7)
     assert json.loads(result.stdout) == [as_json(made.plan(e, p)) for e, p in [(9, 3), (0, 0), (2**31, 19)]]

@@ -176,7 +176,7 @@ def test_more_workers_than_the_limit_of_open_files_allows_is_a_clear_error() -> 
         "assert len(os.listdir('/proc/self/fd')) == before\n"
     )
     repo = Path(__file__).resolve().parents[3]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(repo / "tests" / "support"), str(repo)])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(repo / "tests" / "support" / "videos"), str(repo)])}
     done = subprocess.run(
         ["sh", "-c", 'ulimit -n 32 && exec "$@"', "sh", sys.executable, "-W", "error", "-c", code],
         env=environment, capture_output=True, text=True, timeout=60,

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-REPO = Path(__file__).resolve().parents[2]
+REPO = Path(__file__).resolve().parents[3]
 
 
 def bench(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,7 @@ from pipelines.sampler import ClipPlan
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec
 from pipelines.video.decoder import read_frames
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CLIP = ClipSpec(num_frames=8)
 SMALL = AugmentSpec(size_px=32, resize="graph")
 SIZES = {"jump": (112, 112), "spin": (112, 144), "wave": (128, 96)}  # width, height in px: square, portrait, landscape

@@ -18,7 +18,7 @@ from r3d_fast.training.train import resolve_auto
 from r3d_fast.weights.checkpoint import FORMAT, Checkpoint, save_checkpoint
 from r3d_fast.weights.stored_model import new_model
 
-REPO = Path(__file__).resolve().parents[2]
+REPO = Path(__file__).resolve().parents[3]
 OVERRIDES = (
     "clip.num_frames=4",
     "augment.size_px=16",

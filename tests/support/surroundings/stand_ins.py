@@ -14,7 +14,7 @@ import pytest
 
 from pipelines.machine.nvidia import probe_driver
 
-REPO = Path(__file__).resolve().parents[2]
+REPO = Path(__file__).resolve().parents[3]
 REAL_DRIVER = probe_driver().problem != "libcuda.so.1 is not there"
 CUDA = r"""
 #include <stdio.h>

@@ -28,7 +28,7 @@ STEPS = 3
 
 
 def environment() -> dict[str, str]:
-    paths = os.pathsep.join([str(tiny.REPO), str(tiny.REPO / "tests" / "support")])
+    paths = os.pathsep.join([str(tiny.REPO), str(Path(__file__).parent)])
     return {**os.environ, "PYTHONPATH": paths, "PYTHONWARNINGS": "ignore"}
 
 

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-REPO = Path(__file__).resolve().parents[2]
+REPO = Path(__file__).resolve().parents[3]
 BEFORE = "import os, sys\nfrom pathlib import Path\nfrom r3d_fast.files import *\n"  # what code of `python` knows
 _NODES = ("/dev/stdout", "/dev/stderr", "/dev/null", "/dev/full", "/dev/fd")
 

@@ -10,8 +10,8 @@ import numpy as np
 from pipelines.sampler import ClipPlan, ClipSampler, VideoColumns
 from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "sampler.json"
-ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = Path(__file__).parents[2] / "golden" / "sampler.json"
+ROOT = Path(__file__).resolve().parents[3]
 
 # The code's powers of 0.84089641525, not the exact 2^(-k/4): its last crop of a 240 px side is 119 px, not 120.
 PAPER = AugmentSpec(scales=tuple(0.84089641525**k for k in range(5)), max_scale_step=0, positions="corners5", snap_px=0)

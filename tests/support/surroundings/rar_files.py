@@ -11,7 +11,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 PACKED = [GOLDEN / f"rar{version}-{kind}.rar" for version in (4, 5) for kind in ("plain", "solid")]
 
 
