@@ -23,9 +23,10 @@ RULES: list[Rule] = [
     duties.exit_codes,
     duties.machine,
     duties.imports_by_name,
-    layout.crowded_folders,
+    duties.whole_config,
     layout.shared_names,
     layout.long_files,
+    layout.long_functions,
     layout.homeless_tests,
     layout.unlisted_packages,
 ]

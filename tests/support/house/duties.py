@@ -131,6 +131,7 @@ WHOLE_CONFIG = {
     "r3d_fast/evaluation/evaluate.py": "a verb",
     "r3d_fast/prediction/predictor.py": "a verb",
     "r3d_fast/export/export.py": "a verb",
+    "r3d_fast/runs/folder.py": "it keeps the config of a run as a file, and compares it with the one that goes on",
 }
 
 
