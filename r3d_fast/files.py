@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipelines.errors import UsageError
-from r3d_fast.descriptors import STDOUT, descriptor_of, open_descriptor
+from r3d_fast.descriptors import STDOUT, descriptor_of, is_stdout, open_descriptor
 
 _LONGEST_NAME = 200  # bytes of NAME in the hidden name; file systems take 255
 _PROBE = bytes(4096)  # as much as any disk hands out at once
@@ -112,6 +112,19 @@ def check_writable(path: Path | None, hint: str = "") -> None:
             _probe(_beside(place))
         elif not os.access(path, os.W_OK):  # opening a pipe would wait for its reader
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def check_outputs(*paths: Path | None) -> bool:
+    """Whether one of the files that the user named is stdout; all other text then belongs on stderr.
+
+    Raises UsageError where one of them can't be written, or two of them are stdout.
+    """
+    for path in paths:
+        check_writable(path)
+    count = sum(map(is_stdout, paths))
+    if count > 1:
+        raise UsageError(f"{count} results go to stdout; expected at most one: give the others a file")
+    return count == 1
 
 
 def make_folder(path: Path, hint: str = "") -> None:

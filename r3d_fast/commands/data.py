@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipelines.errors import DataError
-from r3d_fast.files import write_json
+from r3d_fast.commands.options import file_option
+from r3d_fast.files import check_outputs, write_json
 
 if TYPE_CHECKING:
     from r3d_fast.console import Progress
@@ -44,13 +47,13 @@ def data() -> None:
 @click.option("--workers", type=click.IntRange(min=1), help="Processes (default: one a usable CPU).")
 @click.option("--follow-links", is_flag=True, help="Take symlinks that lead out of ROOT.")
 @click.option("--allow-partial", is_flag=True, help="Take truncated videos for what is left of them.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the summary as JSON.")
+@file_option("json", "the summary")
 def data_index(root: Path, json_file: Path | None, **options: Any) -> None:
     """Index the videos of ROOT: a folder a class, UCF-101, HMDB-51, Kinetics, or a CSV of path,label[,split]."""
-    _index(root, json_file, **options)
+    _index(root, json_file, partial(click.echo, err=check_outputs(json_file)), **options)
 
 
-def _index(root: Path, json_file: Path | None, **options: Any) -> None:
+def _index(root: Path, json_file: Path | None, say: Callable[[str], None], **options: Any) -> None:
     """Index `root`, say what is in it, and write that as JSON. Raises DataError where nothing is usable."""
     from pipelines.index.video_index import SUFFIX, VideoIndex
     from r3d_fast.commands.tables import index_summary, print_index
@@ -65,7 +68,7 @@ def _index(root: Path, json_file: Path | None, **options: Any) -> None:
             file=sys.stderr,
         )
     summary = index_summary(index)
-    print_index(summary, click.echo)
+    print_index(summary, say)
     write_json(json_file, summary)
     if len(index) == 0:
         raise DataError(f"{root}: no usable video among {len(index.quarantined)} files; the table says why")
@@ -107,7 +110,7 @@ class _Bars:
 @click.option("--split", type=int, help="Which split of the lists to index (default 1).")
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that index (default: one a usable CPU).")
 @click.option("--keep-archives", is_flag=True, help="Keep the archives after they are unpacked.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the index's summary as JSON.")
+@file_option("json", "the index's summary")
 def data_download(
     name: str, root: Path, mirror: str, split: int | None, workers: int | None, keep_archives: bool,
     json_file: Path | None,
@@ -115,17 +118,16 @@ def data_download(
     """Download UCF-101 (6.9 GB) or HMDB-51 (2.1 GB), unpack and index it. Run again, it goes on where it was."""
     from r3d_fast.download.download import DOWNLOADS, download
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         bars.__exit__()
         print(line, file=sys.stderr)
 
+    say = partial(click.echo, err=check_outputs(json_file))
     with _Bars() as bars:
-        done = download(name, root, mirror=mirror, keep_archives=keep_archives, say=say, show=bars.show)
-    _index(done.videos, json_file, lists=done.lists, split=split, workers=workers)
-    click.echo(f"train:   r3d-fast train -c {DOWNLOADS[name].config} -o data.root={done.videos}")
-    click.echo(
-        f"another split: r3d-fast data index {done.videos} --lists {done.lists} --split {2 if split != 2 else 1}"
-    )
+        done = download(name, root, mirror=mirror, keep_archives=keep_archives, say=log, show=bars.show)
+    _index(done.videos, json_file, say, lists=done.lists, split=split, workers=workers)
+    say(f"train:   r3d-fast train -c {DOWNLOADS[name].config} -o data.root={done.videos}")
+    say(f"another split: r3d-fast data index {done.videos} --lists {done.lists} --split {2 if split != 2 else 1}")
 
 
 @data.command("make-demo")

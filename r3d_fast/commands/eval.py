@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from pipelines.errors import DataError
-from r3d_fast.commands.options import config_option, override_option
-from r3d_fast.files import write_json
+from r3d_fast.commands.options import config_option, file_option, override_option
+from r3d_fast.files import check_outputs, make_folder, write_json
 
 if TYPE_CHECKING:
     from r3d_fast.evaluation.evaluate import Evaluation
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--out", "folder", type=click.Path(path_type=Path), help="Folder of figures, tables, confusions, a line a video."
 )
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write all figures as JSON.")
+@file_option("json", "all figures")
 def evaluate(
     run: Path | None, config: str | None, weights: Path | None, overrides: tuple[str, ...], split: str | None,
     protocol: Literal["clip", "video"] | None, views: int | None, crops: str | None, splits: str | None,
@@ -48,6 +49,9 @@ def evaluate(
     protocols = protocol_overrides(protocol, views, None if crops is None else int(crops))
     parts = runs_of_splits(splits, run, weights, config, [*overrides, *protocols])
     configs = _load(parts)
+    say = partial(click.echo, err=check_outputs(json_file))
+    if folder is not None:
+        make_folder(folder, "choose another --out")
     evaluations: list[Evaluation] = []
     reports: dict[str, Any] = {}
     with join_group(configs[0].train.rank_timeout_seconds) as group:
@@ -64,12 +68,12 @@ def evaluate(
             if part.number is None:
                 write_json(json_file, reports["None"])
             else:
-                click.echo(f"split {part.number}: {part.model}")
-            print_evaluation(evaluation, classes, click.echo)
+                say(f"split {part.number}: {part.model}")
+            print_evaluation(evaluation, classes, say)
     if group.is_first and splits is not None:
         means = mean_of_splits(evaluations)
         write_json(json_file, {"splits": reports, "mean": means})
-        print_means(means, ", ".join(reports), click.echo)
+        print_means(means, ", ".join(reports), say)
     bad = [clip for evaluation in evaluations for clip in evaluation.bad]
     if bad:
         raise DataError(f"{len(bad)} clips could not be read; the figures are of the others; first: {bad[0].reason}")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from r3d_fast.files import write_json
+from r3d_fast.commands.options import file_option
+from r3d_fast.files import check_outputs, write_json
 
 if TYPE_CHECKING:
     from r3d_fast.models.cost import ModelSummary
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 @click.option("--classes", type=click.IntRange(min=1), default=101, show_default=True, help="Classes of the data set.")
 @click.option("--frames", type=click.IntRange(min=1), default=16, show_default=True, help="Frames a clip.")
 @click.option("--size", type=click.IntRange(min=1), default=112, show_default=True, help="Side of a clip in pixels.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the table as JSON.")
+@file_option("json", "the table")
 def models(classes: int, frames: int, size: int, json_file: Path | None) -> None:
     """List the models that model.name may name, and what each costs."""
     from r3d_fast.models.cost import summarise_all, table_lines
@@ -30,7 +31,8 @@ def models(classes: int, frames: int, size: int, json_file: Path | None) -> None
             summaries.append(summary)
             yield summary
 
+    is_stdout_taken = check_outputs(json_file)
     for line in table_lines(kept()):
-        click.echo(line)
+        click.echo(line, err=is_stdout_taken)
     clip = {"classes": classes, "frames": frames, "size_px": size}
     write_json(json_file, {**clip, "models": [summary.as_json() for summary in summaries]})

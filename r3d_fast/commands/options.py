@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import click
 
 config_option = click.option(
@@ -10,3 +14,11 @@ config_option = click.option(
 override_option = click.option(
     "-o", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a value; repeatable."
 )
+
+
+def file_option(name: str, what: str) -> Callable[[Any], Any]:
+    """The option `--NAME FILE`, handed on as `NAME_file`, which writes `what`."""
+    return click.option(
+        f"--{name}", f"{name}_file", type=click.Path(path_type=Path), metavar="FILE",
+        help=f"Write {what} as {name.upper()}; -: to stdout, and the text to stderr.",
+    )  # fmt: skip

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 import click
 
 from pipelines.errors import DataError, UsageError
+from r3d_fast.commands.options import file_option
+from r3d_fast.files import check_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,8 +36,8 @@ _file = click.Path(path_type=Path)
 @click.option("--annotate", "annotate_to", type=_file, metavar="DIR", help="Write DIR/NAME.mp4 with the label on it.")
 @click.option("--font", type=_file, metavar="FILE", help="Of --annotate: a TrueType font that has the labels' letters.")
 @click.option("--features", type=_file, metavar="FILE", help="Write features: FILE.npy, FILE.parquet or a folder.")
-@click.option("--json", "json_file", type=_file, metavar="FILE", help="Write the predictions as JSON.")
-@click.option("--csv", "csv_file", type=_file, metavar="FILE", help="Write the predictions as a table.")
+@file_option("json", "the predictions")
+@file_option("csv", "the predictions")
 def predict(
     model: Path, videos: tuple[str, ...], views: str | None, device: str, timeline: bool, **options: Any
 ) -> None:
@@ -51,12 +53,13 @@ def predict(
         raise UsageError("--views and --features are of clips, --timeline and --annotate of windows; give one kind")
     if options["font"] is not None and options["annotate_to"] is None:
         raise UsageError("--font is of --annotate; give both")
+    out = sys.stderr if check_outputs(options["json_file"], options["csv_file"]) else sys.stdout
     predictor = Predictor(model, device=device)
     found = find_videos(videos, _stdin() if "-" in videos else None)
     if timeline:
-        total, failed = _moments(predictor, found, **options)
+        total, failed = _moments(predictor, found, out, **options)
     else:
-        total, failed = _predictions(predictor, found, _views(views), **options)
+        total, failed = _predictions(predictor, found, out, _views(views), **options)
     if failed:
         raise DataError(f"{failed} of {total} videos could not be read")
 
@@ -70,8 +73,8 @@ def _stdin() -> BinaryIO:
 
 
 def _predictions(
-    predictor: Predictor, videos: Iterator[str], views: int | str | None, *, top: int, batch_size: int | None,
-    features: Path | None, json_file: Path | None, csv_file: Path | None, **_: Any,
+    predictor: Predictor, videos: Iterator[str], out: TextIO, views: int | str | None, *, top: int,
+    batch_size: int | None, features: Path | None, json_file: Path | None, csv_file: Path | None, **_: Any,
 ) -> tuple[int, int]:  # fmt: skip
     """(videos, those that failed)."""
     from r3d_fast.prediction.writers.features import feature_file
@@ -87,15 +90,16 @@ def _predictions(
         on_clip = stack.enter_context(feature_file(features)) if features is not None else None
         for item in predictor.stream(videos, top=top, views=views, batch_size=batch_size, on_clip=on_clip):
             total, failed = total + 1, failed + (item.error is not None)
-            _say(item.video, "", item.classes, item.error)
+            _say(out, item.video, "", item.classes, item.error)
             for add in reports:
                 add(item)
     return total, failed
 
 
 def _moments(
-    predictor: Predictor, videos: Iterator[str], *, top: int, batch_size: int | None, hop: float, window: float | None,
-    annotate_to: Path | None, font: Path | None, json_file: Path | None, csv_file: Path | None, **_: Any,
+    predictor: Predictor, videos: Iterator[str], out: TextIO, *, top: int, batch_size: int | None, hop: float,
+    window: float | None, annotate_to: Path | None, font: Path | None, json_file: Path | None, csv_file: Path | None,
+    **_: Any,
 ) -> tuple[int, int]:  # fmt: skip
     """(videos, those that failed)."""
     from r3d_fast.prediction.writers.annotated_video import Annotator
@@ -112,16 +116,17 @@ def _moments(
             reports.append(stack.enter_context(Annotator(annotate_to, predictor.classes, font)).add)
         for item in predictor.timeline(videos, hop=hop, window=window, top=top, batch_size=batch_size):
             seen[item.video] = seen.get(item.video, False) or item.error is not None
-            _say(item.video, f" {item.start:g} s" if item.start or not item.error else "", item.classes, item.error)
+            when = f" {item.start:g} s" if item.start or not item.error else ""
+            _say(out, item.video, when, item.classes, item.error)
             for add in reports:
                 add(item)
     return len(seen), sum(seen.values())
 
 
-def _say(video: str, when: str, classes: Named, error: str | None) -> None:
+def _say(out: TextIO, video: str, when: str, classes: Named, error: str | None) -> None:
     if classes:
         named = ", ".join(f"{label} {100 * probability:.1f} %" for label, probability in classes)
-        _print(f"{video}:{when} {named}", sys.stdout)
+        _print(f"{video}:{when} {named}", out)
     if error is not None:
         _print(f"{video}:{when} error: {error}", sys.stderr)
 

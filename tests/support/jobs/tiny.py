@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -40,11 +41,11 @@ def make_tiny(folder: Path) -> VideoIndex:
     return VideoIndex.build(folder / "data", index=folder / "data.r3dindex", workers=1)
 
 
-def untrained(folder: Path, *more: str) -> Path:
-    """A checkpoint in `folder` of a tiny network as it is before training, of the demo's 8 motions."""
+def untrained(folder: Path, *more: str, classes: Sequence[str] = CLASSES) -> Path:
+    """A checkpoint in `folder` of a tiny network as it is before training, of the demo's 8 motions or `classes`."""
     config = resolve_auto(load_config("demo", [*OVERRIDES, *more]))[2]
-    model = new_model(config.model, len(CLASSES), config.train.seed)
-    state = {"format": FORMAT, "config": config.model_dump(mode="json"), "classes": list(CLASSES)}
+    model = new_model(config.model, len(classes), config.train.seed)
+    state = {"format": FORMAT, "config": config.model_dump(mode="json"), "classes": list(classes)}
     weights = {key: value.numpy() for key, value in model.state_dict().items()}
     save_checkpoint(folder, Checkpoint(weights, {}, state))
     return folder

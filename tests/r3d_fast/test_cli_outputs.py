@@ -1,0 +1,122 @@
+"""What each command writes to a file that the user names: `-`, /dev/stdout, a pipe, and names that can't be written."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import clips
+import pytest
+import tiny
+from written import Reader
+
+from pipelines.index.video_index import VideoIndex
+from r3d_fast.cli import cli, run_cli
+from r3d_fast.models import cost
+
+PLACES = ["-", "/dev/stdout", "fifo"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
+    return tiny.make_tiny(tmp_path_factory.mktemp("outputs"))
+
+
+@pytest.fixture(scope="module")
+def model(data: VideoIndex, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.untrained(tmp_path_factory.mktemp("model") / "m", classes=data.classes)
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return clips.write_stamped_video(tmp_path_factory.mktemp("videos") / "v.avi", num_frames=30)
+
+
+def written(place: str, folder: Path, option: str, *arguments: str | Path) -> tuple[str, str]:
+    """(what came to `place`, the text that the user sees) of a command that ended well."""
+    reader = Reader(folder / "fifo") if place == "fifo" else None
+    done = tiny.call(*arguments, option, folder / "fifo" if reader else place)
+    assert done.returncode == 0, done.stderr
+    return (reader.content().decode(), done.stdout) if reader else (done.stdout, done.stderr)
+
+
+def test_models(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "MODELS", {"r3d10": cost.MODELS["r3d10"]})  # all of them take half a minute
+    assert run_cli(cli, ["models", "--classes", "7", "--json", "-"], "r3d-fast") == 0
+    content, text = capsys.readouterr()
+    assert json.loads(content)["classes"] == 7
+    assert "r3d10" in text
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_data_index(data: VideoIndex, tmp_path: Path, place: str) -> None:
+    arguments = ["data", "index", data.root, "--index", tmp_path / "index", "--workers", "1"]
+    content, text = written(place, tmp_path, "--json", *arguments)
+    assert json.loads(content)["videos"] == len(data)
+    assert f"videos   {len(data)}" in text
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_eval(data: VideoIndex, model: Path, tmp_path: Path, place: str) -> None:
+    arguments = ["eval", "-c", "demo", "--weights", model, *tiny.options(tiny.overrides(data))]
+    content, text = written(place, tmp_path, "--json", *arguments)
+    assert json.loads(content)["video"]["count"] == 16
+    assert "evaluated 16 of 16 videos" in text
+
+
+@pytest.mark.parametrize(
+    ("place", "option", "more"),
+    [
+        ("-", "--json", []), ("/dev/stdout", "--csv", []), ("fifo", "--csv", []),
+        ("-", "--csv", ["--timeline"]), ("fifo", "--json", ["--timeline"]),
+    ],
+)  # fmt: skip
+def test_predict(model: Path, video: Path, tmp_path: Path, place: str, option: str, more: list[str]) -> None:
+    content, text = written(place, tmp_path, option, "predict", model, video, "--device", "cpu", *more)
+    items = json.loads(content) if option == "--json" else list(csv.DictReader(content.splitlines()))
+    assert items[0]["video"] == str(video)
+    assert f"{video}: " in text
+
+
+def test_two_results_do_not_go_to_stdout_at_once(
+    model: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    arguments = ["predict", str(model), str(video), "--json", "-", "--csv", str(tmp_path / "link")]
+    assert run_cli(cli, arguments, "r3d-fast") == 2
+    says = "r3d-fast: 2 results go to stdout; expected at most one: give the others a file\n"
+    assert capsys.readouterr() == ("", says)
+
+
+def test_a_reader_that_leaves_early_ends_the_command_quietly(data: VideoIndex, tmp_path: Path) -> None:
+    command = tiny.command("data", "index", data.root, "--index", tmp_path / "index", "--json", "-")
+    child = subprocess.Popen(command, cwd=tiny.REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    child.stdout.close()
+    assert child.stderr is not None
+    err = child.stderr.read()
+    child.stderr.close()
+    assert (child.wait(60), "Error" in err, "Traceback" in err) == (0, False, False)
+
+
+@pytest.mark.parametrize("command", ["models", "data index", "eval", "predict"])
+def test_a_file_that_can_not_be_written_is_said_before_the_work(
+    data: VideoIndex, model: Path, video: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments: dict[str, list[Any]] = {
+        "models": [],
+        "data index": [data.root, "--index", tmp_path / "index"],
+        "eval": ["-c", "demo", "--weights", model, *tiny.options(tiny.overrides(data))],
+        "predict": [model, video],
+    }
+    for place, reason in (
+        (tmp_path, "it is a folder; expected a file"),
+        (tmp_path / "no" / "f", f"there is no folder {tmp_path / 'no'}; make it first"),
+    ):
+        words = [*command.split(), *map(str, arguments[command]), "--json", str(place)]
+        assert run_cli(cli, words, "r3d-fast") == 2
+        assert capsys.readouterr() == ("", f"r3d-fast: {place}: can't be written: {reason}\n")
+    assert list(tmp_path.iterdir()) == []
