@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
+from configparser import ConfigParser
 from pathlib import Path
 
 from bench.reporting.results import ThroughputReport, load
@@ -52,11 +53,24 @@ def _loader_row(report: ThroughputReport, sampling: str, what: str, peer: str, s
     return [what, rates[0], f"{shown}: {rates[1]}", f"{middle:.2f} x ({low:.2f} to {high:.2f})"]
 
 
+def floors() -> str:
+    """The floors of each package, as the contracts of import-linter in setup.cfg have them: a line a package."""
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    lines = []
+    for package in ("pipelines", "r3d_fast", "bench"):
+        layers = setup[f"importlinter:contract:{package}"]["layers"].split("\n")
+        shown = [" ".join(f"`{name.strip()}`" for name in layer.split("|")) for layer in layers if layer.strip()]
+        lines.append(f"- **{package}**: {' > '.join(shown)}")
+    return "\n".join(lines)
+
+
 TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("README.md", "headline figures"): headline,
     ("docs/models.md", "model table"): lambda: model_table(stored_results()),
     ("docs/config.md", "config reference"): config_reference,
     ("docs/errors.md", "exit codes"): exit_code_table,
+    ("docs/contributing.md", "floors"): floors,
     ("docs/speed.md", "bench report"): lambda: tables(load_folder(RESULTS), brief=True),
     ("bench/results/README.md", "bench report"): lambda: tables(load_folder(RESULTS)),
 }
