@@ -1,4 +1,4 @@
-"""The sections of a config as specs, but for those that `pipelines` has; the defaults are said here and nowhere else."""
+"""The sections of a config as specs, but for those that `pipelines` has. Defaults are said here and nowhere else."""
 
 from __future__ import annotations
 

@@ -263,7 +263,7 @@ def fp16_o2(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     module = sys.modules[train_function.__module__]  # r3d_fast.training.train is the function
     monkeypatch.setattr(module, "resolve_auto", lambda config: ("cpu", Precision("fp16", "O2"), config))
     monkeypatch.setattr(LossScaler, "FIRST", 2.0**18)  # the first steps overflow
-    monkeypatch.setattr(LossScaler, "GROWTH_FP16_STEPS", 4)
+    monkeypatch.setattr(LossScaler, "GROWTH_STEPS", 4)
     with each_checkpoint():
         yield
 
