@@ -24,9 +24,12 @@ import numpy as np
 from r3d_fast.acceleration.tracing import Forward, twin_backbone, warn_plain
 from r3d_fast.backend.layers import paddle
 from r3d_fast.backend.paddle import cpu_threads, new_parameter, older_graphs, restore_threads, use_onednn
+from r3d_fast.backend.precision import Precision
+from r3d_fast.models.classifier import evaluating
 
 Both = Callable[[Any], tuple[Any, Any]]  # clips -> logits float32 [N, C], features float32 [N, F]
 
+_WORTH_TRACING = 16  # clips: for fewer, making a graph takes longer than it saves
 _graphs: WeakKeyDictionary[Any, tuple[int, dict[tuple[int, ...], Both]]] = WeakKeyDictionary()
 
 
@@ -38,6 +41,11 @@ def accelerate_training(model: Any) -> Forward:
     """
     _keep_freed_memory()
     return _TrainingGraph(model)
+
+
+def is_worth_tracing(clips: int, device: str, precision: Precision) -> bool:
+    """Whether a graph pays, as `traced` makes one: only float32 on the CPU gains, and only over some clips."""
+    return device == "cpu" and precision.name == "fp32" and clips >= _WORTH_TRACING
 
 
 def traced(model: Any) -> Forward:
@@ -230,27 +238,22 @@ class _Evaluated(paddle.nn.Layer):  # type: ignore[misc]
 
     def forward(self, clips: Any) -> tuple[Any, Any]:
         x = self.features(clips)
-        return self.head(x), self.head.pool(x)
+        return self.head.logits_and_features(x)  # type: ignore[no-any-return]
 
 
 def _compile(model: Any, shape: tuple[int, ...]) -> Both:
     """`model`'s graph for clips of `shape`, through Paddle's inference engine."""
-    was_training = model.training
-    try:
-        with tempfile.TemporaryDirectory(prefix="r3d-fast-") as folder, older_graphs():
-            path = Path(folder) / "model"
-            spec = paddle.static.InputSpec([None, *shape], "float32", "clips")
-            paddle.jit.save(_Evaluated(model), str(path), input_spec=[spec])
-            config = paddle.inference.Config(f"{path}.pdmodel", f"{path}.pdiparams")
-            config.disable_gpu()
-            config.disable_glog_info()
-            config.enable_memory_optim()
-            config.set_cpu_math_library_num_threads(cpu_threads())
-            use_onednn(config)
-            predictor = paddle.inference.create_predictor(config)
-    finally:
-        if was_training:
-            model.train()
+    with evaluating(model), tempfile.TemporaryDirectory(prefix="r3d-fast-") as folder, older_graphs():
+        path = Path(folder) / "model"
+        spec = paddle.static.InputSpec([None, *shape], "float32", "clips")
+        paddle.jit.save(_Evaluated(model), str(path), input_spec=[spec])
+        config = paddle.inference.Config(f"{path}.pdmodel", f"{path}.pdiparams")
+        config.disable_gpu()
+        config.disable_glog_info()
+        config.enable_memory_optim()
+        config.set_cpu_math_library_num_threads(cpu_threads())
+        use_onednn(config)
+        predictor = paddle.inference.create_predictor(config)
     source = predictor.get_input_handle(predictor.get_input_names()[0])
     logits, features = (predictor.get_output_handle(name) for name in predictor.get_output_names())
 
@@ -266,14 +269,8 @@ def _compile(model: Any, shape: tuple[int, ...]) -> Both:
 
 def _eager(model: Any) -> Both:
     def forward(clips: Any) -> tuple[Any, Any]:
-        was_training = model.training
-        model.eval()
-        with paddle.no_grad():
-            x = model.backbone(clips)
-            both = model.head(x), model.head.pool(x)
-        if was_training:
-            model.train()
-        return both
+        with evaluating(model):
+            return model.logits_and_features(clips)  # type: ignore[no-any-return]
 
     return forward
 

@@ -16,7 +16,7 @@ from pipelines.loader import BadClip, ClipLoader
 from pipelines.specs import AugmentSpec, ClipSpec
 from r3d_fast.backend.feed import Fed, feeding
 from r3d_fast.backend.memory import run_batch
-from r3d_fast.backend.paddle import choose_device, import_paddle
+from r3d_fast.backend.paddle import choose_device
 from r3d_fast.backend.precision import Precision
 from r3d_fast.config.config import Config
 from r3d_fast.errors import CheckpointError
@@ -27,7 +27,6 @@ from r3d_fast.weights.normalisation import described, same_scale, with_scale_of
 from r3d_fast.weights.stored_model import Restored, restore
 
 OnBatch = Callable[[int, int], None]
-_WORTH_TRACING = 16  # clips of a rank: for fewer, making a graph takes longer than it saves
 
 
 @dataclass(frozen=True)
@@ -95,19 +94,16 @@ def evaluate_model(
     The ranks of `group` evaluate a share each, and each clip counts once. It computes in `precision` (default fp32).
     Raises EnvironmentProblem, with the batch size that fits, out of memory.
     """
-    paddle = import_paddle()
+    from r3d_fast.acceleration.cpu import is_worth_tracing, traced  # imports Paddle
+    from r3d_fast.models.classifier import evaluating
+
     precision, group = precision or Precision(), group or Group()
     clips, videos = ClassificationMetrics(num_classes), VideoScores(num_classes)
     bad: list[BadClip] = []
-    was_training = model.training
-    model.eval()
     forward = model
-    worth = loader.sampler.num_clips >= _WORTH_TRACING * group.count
-    if device == "cpu" and precision.name == "fp32" and worth:
-        from r3d_fast.acceleration.cpu import traced  # imports Paddle
-
+    if is_worth_tracing(loader.sampler.num_clips // group.count, device, precision):
         forward = traced(model)
-    with paddle.no_grad(), closing(feeding(loader.epoch(0), device)) as batches:
+    with evaluating(model), closing(feeding(loader.epoch(0), device)) as batches:
         for number, (batch, fed) in enumerate(batches):
             logits = _logits(forward, fed, precision, device, group.count)
             clips.update(logits, batch.labels, batch.is_real)
@@ -116,8 +112,6 @@ def evaluate_model(
             if on_batch is not None:
                 on_batch(number + 1, len(loader))
             group.check()
-    if was_training:
-        model.train()
     clips, of_videos, bad = _pool(clips, videos, bad, group)
     sampler = loader.sampler
     source = Source(loader.index, loader.split, tuple(sampler.videos.video_id.tolist()), sampler.clip, sampler.augment)

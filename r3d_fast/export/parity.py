@@ -51,8 +51,7 @@ def reference(restored: Restored) -> list[Check]:
         pixels = rng.uniform(0.0, augment.value_max, (size, 3, config.clip.num_frames, side, side))
         clips = ((pixels - mean) / std).astype(np.float32)
         with paddle.no_grad():
-            x = model.backbone(paddle.to_tensor(clips))
-            logits, features = model.head(x).numpy(), model.head.pool(x).numpy()
+            logits, features = (output.numpy() for output in model.logits_and_features(paddle.to_tensor(clips)))
         if not (np.isfinite(logits).all() and np.isfinite(features).all()):
             raise CheckpointError(
                 f"{restored.weights}: the model gives NaN or infinite values for pixels in its own range; "

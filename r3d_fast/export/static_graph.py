@@ -27,8 +27,7 @@ class Served(paddle.nn.Layer):  # type: ignore[misc]
 
     def forward(self, clips: Any) -> tuple[Any, Any]:
         """(logits float32 [N, C], features float32 [N, F])."""
-        features = self.model.head.pool(self.model.backbone(clips))
-        return self.model.head.fc(features), features  # dropout has no part in evaluation
+        return self.model.logits_and_features(clips)  # type: ignore[no-any-return]
 
 
 def save_static(model: Any, folder: Path, shape: tuple[int, ...], *, older: bool) -> Program:

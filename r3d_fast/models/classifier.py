@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -164,20 +166,22 @@ class Head(nn.Layer):  # type: ignore[misc]
             bias_attr=paddle.ParamAttr(initializer=bias),
         )
 
-    def pool(self, x: Any) -> Any:
-        """The features float32 [N, features] of clips: the backbone's output averaged over frames, height and width."""
-        return paddle.mean(x, axis=self.axes)
-
     def forward(self, x: Any) -> Any:
-        """Logits float32 [N, num_classes]."""
-        return self.fc(self.dropout(self.pool(x)))
+        """Logits float32 [N, num_classes] of clips, `x` the backbone's output."""
+        return self.logits_and_features(x)[0]
+
+    def logits_and_features(self, x: Any) -> tuple[Any, Any]:
+        """(logits float32 [N, num_classes], features float32 [N, features]) of clips, `x` the backbone's output.
+
+        The features are the backbone's output averaged over frames, height and width, before dropout.
+        """
+        features = paddle.mean(x, axis=self.axes)
+        # Not even called in evaluation, so that a traced graph has no operation for it.
+        return self.fc(self.dropout(features) if self.training else features), features
 
 
 class Classifier(nn.Layer):  # type: ignore[misc]
-    """A backbone and a head. `architecture` says which model it is.
-
-    `model.head.pool(model.backbone(clips))` are the features float32 [N, architecture.features] of clips.
-    """
+    """A backbone and a head. `architecture` says which model it is."""
 
     def __init__(self, architecture: Architecture, *, num_classes: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -195,3 +199,20 @@ class Classifier(nn.Layer):  # type: ignore[misc]
     def forward(self, clips: Any) -> Any:
         """Logits float32 [N, num_classes] of clips float32 [N, 3, T, S, S] (NDHWC: [N, T, S, S, 3])."""
         return self.head(self.backbone(clips))
+
+    def logits_and_features(self, clips: Any) -> tuple[Any, Any]:
+        """(logits float32 [N, num_classes], features float32 [N, architecture.features]) of clips as in `forward`."""
+        return self.head.logits_and_features(self.backbone(clips))
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """A block in which `model` is in evaluation mode and nothing gets gradients; then it is in its mode of before."""
+    was_training = model.training
+    model.eval()
+    try:
+        with paddle.no_grad():
+            yield
+    finally:
+        if was_training:
+            model.train()

@@ -13,12 +13,7 @@ from r3d_fast.prediction.network import Network, Outputs
 from r3d_fast.weights.stored_model import Restored, restore
 
 EXPORTED = "r3d_fast.json"  # what makes a folder an exported model of ours
-
-
 _STATIC = ("*.pdmodel", "*.pdiparams", "model.json", "*.onnx")
-
-
-_WORTH_TRACING = 16  # clips: for fewer, making a graph takes longer than it saves
 
 
 class RestoredNetwork:
@@ -46,10 +41,9 @@ class RestoredNetwork:
 
     def expect(self, clips: int) -> None:
         """Make ready for that many clips more."""
-        slow = self.device == "cpu" and self.restored.precision.name == "fp32"
-        if slow and self._graph is None and clips >= _WORTH_TRACING:
-            from r3d_fast.acceleration.cpu import traced_with_features  # imports Paddle
+        from r3d_fast.acceleration.cpu import is_worth_tracing, traced_with_features  # imports Paddle
 
+        if self._graph is None and is_worth_tracing(clips, self.device, self.restored.precision):
             self._graph = traced_with_features(self.restored.model)
 
     def __call__(self, clips: Any) -> Outputs:
@@ -69,8 +63,7 @@ class RestoredNetwork:
             return logits.numpy(), features.numpy()
         model, precision = self.restored.model, self.restored.precision
         with paddle.no_grad(), precision.autocast():
-            x = model.backbone(clips.astype(precision.dtype))
-            logits, features = model.head(x), model.head.pool(x)
+            logits, features = model.logits_and_features(clips.astype(precision.dtype))
         return logits.astype("float32").numpy(), features.astype("float32").numpy()
 
 

@@ -15,8 +15,9 @@ from programs import clips, optimiser, train
 
 import r3d_fast.acceleration.cpu
 from pipelines.machine.cpus import usable_cpus
-from r3d_fast.acceleration.cpu import accelerate_training, traced
+from r3d_fast.acceleration.cpu import accelerate_training, is_worth_tracing, traced
 from r3d_fast.backend.paddle import older_graphs
+from r3d_fast.backend.precision import Precision
 from r3d_fast.models.architectures import build_model, freeze
 
 REPO = Path(__file__).resolve().parents[3]
@@ -258,7 +259,7 @@ def test_what_the_user_set_stays() -> None:
 def test_freed_memory_is_kept_unless_the_user_set_malloc_up(variables: dict[str, str], kept: bool) -> None:
     code = (
         "import ctypes\n"
-        "from r3d_fast.acceleration.cpu import _keep_freed_memory; _keep_freed_memory()\n"
+        "from r3d_fast.acceleration.cpu import is_worth_tracing, _keep_freed_memory; _keep_freed_memory()\n"
         "libc, size = ctypes.CDLL(None), ctypes.c_size_t(2**27)\n"
         "libc.malloc.restype = ctypes.c_void_p\n"
         "def allocate(): return ctypes.c_void_p(libc.malloc(size))\n"
@@ -270,3 +271,10 @@ def test_freed_memory_is_kept_unless_the_user_set_malloc_up(variables: dict[str,
     )
     # What the kernel gives is 0.
     assert int(fresh(code, **variables).stdout) == (0x55 if kept else 0)
+
+
+def test_a_graph_pays_for_some_clips_in_float32_on_the_cpu() -> None:
+    assert is_worth_tracing(16, "cpu", Precision())
+    assert not is_worth_tracing(15, "cpu", Precision())
+    assert not is_worth_tracing(1000, "gpu", Precision())
+    assert not is_worth_tracing(1000, "cpu", Precision("fp16"))

@@ -69,7 +69,8 @@ def test_logits_are_the_head_of_features(name: str) -> None:
     model = small(name)
     model.eval()
     with paddle.no_grad():
-        features = model.head.pool(model.backbone(clips()))
+        logits, features = model.logits_and_features(clips())
+        np.testing.assert_array_equal(logits.numpy(), model(clips()).numpy())
         np.testing.assert_array_equal(model.head.fc(features).numpy(), model(clips()).numpy())
     assert list(features.shape) == [6, model.architecture.features]
 

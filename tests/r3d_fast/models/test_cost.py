@@ -56,7 +56,7 @@ def test_what_is_described_is_what_is_built(name: str) -> None:
     assert summary.parameters == counted(model)
     model.eval()
     with paddle.no_grad():
-        features = model.head.pool(model.backbone(paddle.zeros([1, 3, 16, 32, 32])))
+        _, features = model.logits_and_features(paddle.zeros([1, 3, 16, 32, 32]))
     assert list(features.shape) == [1, summary.features]
     assert features.dtype == paddle.float32
 
