@@ -24,6 +24,7 @@ RULES: list[Rule] = [
     duties.machine,
     duties.imports_by_name,
     duties.whole_config,
+    layout.crowded_folders,
     layout.shared_names,
     layout.long_files,
     layout.long_functions,
