@@ -59,7 +59,7 @@ def run_cli(command: Callable[..., Any], arguments: list[str], name: str) -> int
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
-        error.show()
+        _say_usage(name, error)
         return error.exit_code
     except click.Abort:
         return ExitCode.INTERRUPTED
@@ -75,6 +75,16 @@ def run_cli(command: Callable[..., Any], arguments: list[str], name: str) -> int
     except Exception as error:
         _say(name, f"internal error: {type(error).__name__}: {error} (--debug shows where)", debug)
         return ExitCode.INTERNAL
+
+
+def _say_usage(name: str, error: click.ClickException) -> None:
+    """Say in one line what is wrong with the arguments; a group that was given no command shows its help."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # click 8.1 has none
+        error.show()
+        return
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else name
+    _say(name, f"{' '.join(error.format_message().split()).rstrip('.')} (see {path} --help)", debug=False)
 
 
 def _say(name: str, text: str, debug: bool) -> None:

@@ -14,11 +14,19 @@ from r3d_fast.console import tell
 @click.command()
 @data_option
 @click.option(
-    "--videos", type=click.IntRange(min=1000), default=1_000_000, show_default=True, help="Rows of the large index."
+    "--videos",
+    type=click.IntRange(min=1000),
+    metavar="N",
+    default=1_000_000,
+    show_default=True,
+    help="Rows of the large index.",
 )
 @json_option
 def index(data: Path | None, videos: int, json_file: Path | None) -> None:
-    """Files indexed a second, and how a very large index opens and shuffles."""
+    """Files indexed a second, and a very large index.
+
+    Of the large index: how long it takes to open and to shuffle, and its memory.
+    """
     from bench.reporting.tables import tables
     from bench.studies.index_speed import measure_index
 

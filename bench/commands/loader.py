@@ -44,8 +44,12 @@ def loader() -> None:
 @click.option("--decoder", metavar="NAME[,NAME...]", help="Measure these values of loader.decoder too.")
 @click.option("--repeats", metavar="K[,K...]", help="Measure loader.repeats K too: K clips from each decode pass.")
 @rounds_option("Turns of each contender")
-@click.option("--batches", type=click.IntRange(min=1), default=12, show_default=True, help="Batches timed in a turn.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Clips a batch.")
+@click.option(
+    "--batches", type=click.IntRange(min=1), metavar="N", default=12, show_default=True, help="Batches timed in a turn."
+)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), metavar="N", default=16, show_default=True, help="Clips a batch."
+)
 @json_option
 @plot_option
 def throughput(
@@ -53,7 +57,10 @@ def throughput(
     decoder: str | None, repeats: str | None, rounds: int, batches: int, batch_size: int, json_file: Path | None,
     plot: Path | None,
 ) -> None:  # fmt: skip
-    """Clips per second of the loader, its stages, its ceiling, and how many times a peer's that is."""
+    """Clips per second of the loader.
+
+    Beside them stand its stages, its ceiling and, with --peers, the loaders that a user would pick instead.
+    """
     from bench.loader.loader_throughput import DECODERS, LoaderSettings, measure_loader
     from bench.loader.peers import find_peers
     from bench.reporting.terminal import as_text
@@ -83,11 +90,16 @@ def throughput(
 
 @loader.command()
 @data_option
-@click.option("--clips", type=click.IntRange(min=1000), default=20000, show_default=True, help="Clips to load.")
-@click.option("--workers", type=click.IntRange(min=1), help="Decoding processes (default: usable CPUs).")
+@click.option(
+    "--clips", type=click.IntRange(min=1000), metavar="N", default=20000, show_default=True, help="Clips to load."
+)
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Decoding processes (default: usable CPUs).")
 @json_option
 def soak(data: Path | None, clips: int, workers: int | None, json_file: Path | None) -> None:
-    """Memory and open files of the loader over thousands of clips: what grows."""
+    """Memory and open files over thousands of clips.
+
+    Says how much each process grows by, in MB for 1,000 clips.
+    """
     from bench.loader.soak import measure_soak
     from bench.reporting.tables import tables
     from pipelines.machine.cpus import usable_cpus

@@ -17,12 +17,14 @@ data_option = click.option(
     "--data", type=FILE, metavar="ROOT", help="Folder of videos, a folder a class (default: makes its own)."
 )
 videos_option = click.option(
-    "--videos", type=click.IntRange(min=1), help="Use no more of ROOT's videos, spread over all of them."
+    "--videos", type=click.IntRange(min=1), metavar="N", help="Use no more of ROOT's videos, spread over all of them."
 )
 override_option = click.option(
     "-o", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a value; repeatable."
 )
-threads_option = click.option("--threads", type=click.IntRange(min=1), help="Threads (default: usable CPUs).")
+threads_option = click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N", help="Threads (default: usable CPUs)."
+)
 json_option = click.option(
     "--json", "json_file", type=FILE, metavar="FILE", help="Write all figures as JSON (-: to stdout, instead of text)."
 )
@@ -31,7 +33,9 @@ plot_option = click.option("--plot", type=FILE, metavar="FILE", help="Draw a bar
 
 def rounds_option(what: str, *, default: int = 7, least: int = 5) -> Callable[[Any], Any]:
     """`--rounds`; `what` it counts."""
-    return click.option("--rounds", type=click.IntRange(min=least), default=default, show_default=True, help=f"{what}.")
+    return click.option(
+        "--rounds", type=click.IntRange(min=least), metavar="N", default=default, show_default=True, help=f"{what}."
+    )
 
 
 def numbers(option: str, text: str) -> tuple[int, ...]:

@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipelines.errors import UsageError
+from r3d_fast.descriptors import is_stdout
+from r3d_fast.files import check_writable
 
 if TYPE_CHECKING:
     from bench.reporting.results import Report
-
-_STDOUT = Path("-")
 
 
 @dataclass(frozen=True)
 class Output:
     """Results as text on stdout, as JSON in `json_file`, as a chart in `plot`.
 
-    With `json_file` "-" the JSON goes to stdout and the text to stderr. Raises UsageError, before anything is
+    Where the JSON goes to stdout (`-`, /dev/stdout) the text goes to stderr. Raises UsageError, before anything is
     measured, for a file that could not be written in the end.
     """
 
@@ -32,17 +31,16 @@ class Output:
 
     def __post_init__(self) -> None:
         """Raise what writing the files would raise."""
-        for file in (self.json_file, self.plot):
-            if file is not None and not file.resolve().parent.is_dir():
-                raise UsageError(f"{file}: no such folder to write to; make it first")
         if self.plot is not None:
             from bench.reporting.chart import figure_class
 
             figure_class(self.plot)
+        for file in (self.json_file, self.plot):
+            check_writable(file)
 
     def print(self, text: str) -> None:
         """Print results for people to read."""
-        click.echo(text, err=self.json_file == _STDOUT)
+        click.echo(text, err=is_stdout(self.json_file))
 
     def write(self, report: Report) -> None:
         """Write the JSON and the chart that were asked for."""

@@ -13,7 +13,10 @@ from bench.commands.options import FILE
 @click.argument("folder", type=FILE, default=Path("bench/results"))
 @click.option("--brief", is_flag=True, help="Only clips per second, as in the README.")
 def report(folder: Path, brief: bool) -> None:
-    """Print the tables of the results (*.json) in FOLDER."""
+    """Print the tables of the results in FOLDER.
+
+    They are those of its *.json files (default: bench/results), as Markdown.
+    """
     from bench.reporting.tables import load_folder, tables
 
     click.echo(tables(load_folder(folder), brief=brief), nl=False)
@@ -23,7 +26,11 @@ def report(folder: Path, brief: bool) -> None:
 @click.argument("a", type=FILE)
 @click.argument("b", type=FILE)
 def compare(a: Path, b: Path) -> None:
-    """Say whether B is faster, slower or no different than A, from the spreads of two results files."""
+    """Say whether B is faster or slower than A.
+
+    A and B are results files of one measurement, say of two commits on one machine. A difference counts where the
+    spread of the rounds does not explain it.
+    """
     from bench.reporting.comparison import comparison_text
     from bench.reporting.results import load
 

@@ -94,16 +94,23 @@ def predict(data: Path | None, config: str, model: Path | None, rounds: int, jso
 
 
 @studies.command()
-@click.option("--kills", type=click.IntRange(min=1), default=10, show_default=True, help="How often a run is killed.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the moments at which it is killed.")
+@click.option(
+    "--kills", type=click.IntRange(min=1), metavar="N", default=10, show_default=True, help="How often a run is killed."
+)
+@click.option(
+    "--seed", type=int, metavar="N", default=0, show_default=True, help="Of the moments at which it is killed."
+)
 @click.option(
     "--steps",
     type=click.IntRange(min=2),
+    metavar="N",
     default=5,
     show_default=True,
     help="Steps timed with, and without.",
 )
-@click.option("--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Clips of a timed step.")
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), metavar="N", default=8, show_default=True, help="Clips of a timed step."
+)
 @override_option
 @click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Where the timed steps are taken.")
 @json_option

@@ -37,8 +37,12 @@ def train() -> None:
 @click.option("--precision", metavar="P[,P...]", help="fp32, bf16, fp16 (default: fp32; on a GPU all that it has).")
 @click.option("--layout", metavar="L[,L...]", help="NCDHW, NDHWC (default: the config's; on a GPU both).")
 @rounds_option("Turns of each contender")
-@click.option("--steps", type=click.IntRange(min=1), help="Steps timed in a turn (default: 2; on a GPU 20).")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Clips a batch (default: 8; on a GPU the config's).")
+@click.option(
+    "--steps", type=click.IntRange(min=1), metavar="N", help="Steps timed in a turn (default: 2; on a GPU 20)."
+)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), metavar="N", help="Clips a batch (default: 8; on a GPU the config's)."
+)
 @json_option
 @plot_option
 def throughput(
@@ -46,7 +50,10 @@ def throughput(
     precision: str | None, layout: str | None, rounds: int, steps: int | None, batch_size: int | None,
     json_file: Path | None, plot: Path | None,
 ) -> None:  # fmt: skip
-    """Clips per second of training, beside the model without data and the loader without a model."""
+    """Clips per second of training.
+
+    Beside them stand its two ceilings: the model without data, and the loader without a model.
+    """
     from bench.reporting.terminal import as_text
     from bench.training.training_throughput import PRECISIONS, TrainingSettings, measure_training
     from r3d_fast.config.config import LAYOUT_OF

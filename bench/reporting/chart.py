@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import textwrap
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from bench.reporting.figures import BASE, TRAINING, Figures, MeasuredRun
-from bench.reporting.results import TRAIN_KIND, ThroughputReport, building
+from bench.reporting.results import TRAIN_KIND, ThroughputReport
 from bench.reporting.text import as_rate
 from pipelines.errors import EnvironmentProblem, UsageError
+from r3d_fast.files import write_file
 
 _WIDTH = 9.0  # inches
 _DPI = 200  # twice the 900 pixels it is shown at, for sharp screens
@@ -28,9 +30,11 @@ def draw(report: ThroughputReport, path: str | Path) -> None:
     if not report.runs:
         raise UsageError("a report without runs; expected at least one to draw")
     figure = _figure(report, make)
-    with building(path) as unfinished:
-        # Without the date, a chart that is drawn again doesn't look changed.
-        figure.savefig(unfinished, dpi=_DPI, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
+    kind = path.suffix.lower().removeprefix(".")
+    picture = BytesIO()  # pipes can't be sought in
+    # Without the date, a chart that is drawn again doesn't look changed.
+    figure.savefig(picture, format=kind, dpi=_DPI, metadata={"Date": None} if kind == "svg" else None)
+    write_file(path, picture.getvalue())
 
 
 def figure_class(path: Path) -> Any:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from bench.measuring.machine import STRICT, Machine, commit, describe
 from bench.reporting.figures import LOADER, SYNTHETIC, TRAINING, MeasuredRun, check_once
 from pipelines.errors import UsageError
+from r3d_fast.files import write_file
 
 FORMAT = 1
 LOADER_KIND = "loader throughput"
@@ -77,7 +76,10 @@ def study_report(kind: str, command: str, figures: Mapping[str, Any]) -> StudyRe
 
 
 def save(report: Report, path: str | Path) -> None:
-    """Write the report as JSON, all or nothing. Raises UsageError where it can't be written or wouldn't load."""
+    """Write the report as JSON to a file, whole or not at all, to a device or pipe, or to stdout (`-`).
+
+    Raises UsageError where it can't be written or wouldn't load.
+    """
     path = Path(path)
     values = report.values if isinstance(report, StudyReport) else asdict(report)
     try:
@@ -85,25 +87,7 @@ def save(report: Report, path: str | Path) -> None:
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"{path}: not JSON values in settings or extra: {error}") from error
     _parse(text, path)
-    with building(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def building(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to; it becomes `path` at the end and is gone after an error.
-
-    Raises UsageError where the file can't be written.
-    """
-    unfinished = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    except OSError as error:
-        raise UsageError(f"{path}: can't be written: {error.strerror}") from error
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
+    write_file(path, text.encode())
 
 
 def load(path: str | Path) -> ThroughputReport:

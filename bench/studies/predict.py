@@ -44,17 +44,19 @@ def measure_prediction(
     from r3d_fast.prediction.predictor import Predictor
     from r3d_fast.prediction.video_paths import find_videos
 
-    with video_folder(data, say) as root, tempfile.TemporaryDirectory(prefix="r3d-fast-bench-") as folder:
-        videos = list(find_videos([str(root)]))
+    with tempfile.TemporaryDirectory(prefix="r3d-fast-bench-") as folder:
         path = model or untrained_model(Path(folder) / "model", config)
         begin = perf_counter()
         predictor = Predictor(path)
-        opened = perf_counter()
-        bad = [found for found in predictor(videos) if found.error]
-        first = perf_counter()
-        if bad:
-            raise DataError(f"{bad[0].video}: {bad[0].error}; expected videos that can all be read")
-        rates = measure_rates(predictor, videos, Path(folder), rounds, say)
+        seconds_to_open = perf_counter() - begin
+        with video_folder(data, say) as root:
+            videos = list(find_videos([str(root)]))
+            begin = perf_counter()
+            bad = [found for found in predictor(videos) if found.error]
+            seconds_of_first_call = perf_counter() - begin
+            if bad:
+                raise DataError(f"{bad[0].video}: {bad[0].error}; expected videos that can all be read")
+            rates = measure_rates(predictor, videos, Path(folder), rounds, say)
     shares = [own / ceiling for own, ceiling in zip(rates["predict"], rates["ceiling"], strict=True)]
     figures = {
         "data": OWN_CLIPS if data is None else data.name,
@@ -64,8 +66,8 @@ def measure_prediction(
         "cpus": usable_cpus(),
         _SHARE: [round(value, 3) for value in spread(shares)],
         **{_of_round(name): [round(value, 2) for value in values] for name, values in rates.items()},
-        "seconds to open the model": round(opened - begin, 2),
-        "seconds of the first call": round(first - opened, 2),
+        "seconds to open the model": round(seconds_to_open, 2),
+        "seconds of the first call": round(seconds_of_first_call, 2),
     }
     return study_report("prediction of many files beside its ceiling", command, figures)
 

@@ -41,7 +41,7 @@ def selected_videos(
 ) -> Iterator[VideoSelection]:
     """The videos under `data` (no more than `videos` of them); None: videos of bench's own, there until this ends.
 
-    Raises what `select_videos` raises.
+    Raises what `video_folder` and `select_videos` raise.
     """
     with video_folder(data, say) as root, tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
         selection = select_videos(root, Path(folder), videos)
@@ -51,8 +51,15 @@ def selected_videos(
 
 @contextmanager
 def video_folder(data: Path | None, say: Callable[[str], None]) -> Iterator[Path]:
-    """`data` as it is; None: a folder of videos of bench's own, there until this ends."""
+    """`data` as it is; None: a folder of videos of bench's own, there until this ends.
+
+    Raises DataError where `data` is no folder.
+    """
     if data is not None:
+        if not data.is_dir():
+            raise DataError(
+                f"{data}: no such folder; expected one with videos, or no --data: bench makes its own clips"
+            )
         yield data
         return
     with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
@@ -68,8 +75,6 @@ def select_videos(root: Path, folder: Path, videos: int | None = None) -> VideoS
     A video that can't be indexed, or of which one clip of either sampling can't be read, is excluded. Raises DataError
     where nothing is left.
     """
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; expected one with videos, or no --data: bench makes its own clips")
     data = recognise(root, val_fraction=0.0)
     if videos is not None and videos < len(data.entries):
         entries = sorted(data.entries, key=lambda entry: entry.path)

@@ -168,7 +168,11 @@ def test_without_data_bench_makes_its_own_clips(tmp_path: Path) -> None:
         ),
         (["--repeats", "0"], 2, r"bench: --repeats 0: expected numbers of at least 1, each once"),
         (["--rounds", "4"], 2, r"4 is not in the range x>=5"),
-        (["--json", "no/such/a.json"], 2, r"bench: no/such/a.json: no such folder to write to; make it first"),
+        (
+            ["--json", "no/such/a.json"],
+            2,
+            r"bench: no/such/a.json: can't be written: there is no folder no/such",
+        ),
         (["--plot", "a.gif"], 2, r"bench: a.gif: expected a name that ends in .png or .svg"),
         (["--data", "few", "--batch-size", "3"], 2, r"bench: loader.batch_size 3 is more than the 2 clips"),
     ],

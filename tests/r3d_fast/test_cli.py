@@ -214,7 +214,9 @@ def test_usage_is_explained(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
         (["eval"], "expected either --run DIR, or -c CFG with --weights FILE"),
         (["train", "-c", "ucf101_r3d1"], "did you mean ucf101_r3d18?"),
         (["predict", str(tmp_path / "x"), "v.avi"], "no such file or folder; expected a run folder"),
-        (["nonsense"], "No such command 'nonsense'"),
+        (["nonsense"], "r3d-fast: No such command 'nonsense' (see r3d-fast --help)\n"),
+        (["data", "index"], "r3d-fast: Missing argument 'ROOT' (see r3d-fast data index --help)\n"),
+        (["data"], "Usage: r3d-fast data [OPTIONS] COMMAND [ARGS]..."),
     ):
         code, _, err = tiny.said(capsys, *arguments)
         assert code == 2, arguments

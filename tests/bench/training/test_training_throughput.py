@@ -342,7 +342,7 @@ def test_precisions_that_a_gpu_has_not_are_left_out(
         (["-c", "ucf101_r3d81"], 2, "ucf101_r3d81"),
         (["-o", "model.widht=8"], 2, "did you mean width?"),
         (["--data", "missing"], 3, "missing: no such folder"),
-        (["--json", "no/a.json"], 2, "no/a.json: no such folder to write to"),
+        (["--json", "no/a.json"], 2, "no/a.json: can't be written: there is no folder no; make it first"),
         (["--plot", "a.gif"], 2, "a.gif: expected a name that ends in .png or .svg"),
         (["--rounds", "4"], 2, "4 is not in the range x>=5"),
         (["--batch-size", "99", "--data", "VIDEOS"], 2, "loader.batch_size 99 is more than the 8 clips"),
