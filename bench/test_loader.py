@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from bench.loader.contenders import CeilingContender, ClipLoaderContender, PeerContender, Work
 from bench.loader.peers import PEERS, Peer, find_peers
+from bench.measuring.turns import WARM_BATCHES, Contender
 from bench.videos.selection import select_videos
 from bench.videos.synthesis import make_clips
 from pipelines.dali.graph import ClipPipeline
@@ -58,6 +60,15 @@ def stream(work: Work, **augment: Any) -> ClipStream:
     )
 
 
+def time_batches(benchmark: Any, contender: Contender, *, rounds: int = 30) -> None:
+    """Time `contender` making a batch, after those that empty what it makes ahead; it is closed."""
+    try:
+        contender.make(WARM_BATCHES)
+        assert benchmark.pedantic(contender.make, args=(1,), rounds=rounds) == BATCH
+    finally:
+        contender.close()
+
+
 def positions(work: Work) -> Iterator[int]:
     """The positions of an epoch, over and over."""
     while True:
@@ -69,23 +80,13 @@ def positions(work: Work) -> Iterator[int]:
 def test_loader(benchmark: Any, work: Work, resize: str) -> None:
     """One batch of the loader."""
     augment = AugmentSpec.model_validate({"resize": resize})
-    contender = ClipLoaderContender("ours", Work(work.index, work.clip, augment, work.workers, BATCH))
-    try:
-        contender.make(6)
-        assert benchmark.pedantic(contender.make, args=(1,), rounds=30) == BATCH
-    finally:
-        contender.close()
+    time_batches(benchmark, ClipLoaderContender("loader", replace(work, augment=augment)))
 
 
 @pytest.mark.benchmark(group="whole loader, a batch")
 def test_ceiling(benchmark: Any, work: Work) -> None:
     """A batch's worth of decoding and converting alone."""
-    contender = CeilingContender(work)
-    try:
-        contender.make(6)
-        assert benchmark.pedantic(contender.make, args=(1,), rounds=30) == BATCH
-    finally:
-        contender.close()
+    time_batches(benchmark, CeilingContender(work))
 
 
 @pytest.mark.benchmark(group="whole loader, a batch")
@@ -95,12 +96,7 @@ def test_peer(benchmark: Any, work: Work, peer: Peer) -> None:
     _, missing = find_peers([peer.name])
     if missing:
         pytest.skip(f"not installed: {missing[peer.name]}")
-    contender = PeerContender(peer, work)
-    try:
-        contender.make(6)
-        assert benchmark.pedantic(contender.make, args=(1,), rounds=10) == BATCH
-    finally:
-        contender.close()
+    time_batches(benchmark, PeerContender(peer, work), rounds=10)
 
 
 @pytest.mark.benchmark(group="stages, a clip")

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.loader.handover import make_loader, routing_of, wait_for
-from bench.loader.peers import Peer, PeerLoader
+from bench.loader.peer_loader import PeerLoader
+from bench.loader.peers import Peer
 from bench.reporting.figures import DecoderUse
 from pipelines.errors import EnvironmentProblem
 from pipelines.index.video_index import VideoIndex

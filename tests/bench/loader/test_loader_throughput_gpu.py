@@ -9,63 +9,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from clips import write_classes
 
 from bench.loader import contenders, handover
 from bench.loader import loader_throughput as loader
-from bench.loader.clip_check import check_clips
-from bench.loader.handover import ClipsInfo, to_host, wait_for
+from bench.loader.handover import wait_for
 from bench.measuring.gpu_use import FIGURES
 from bench.reporting.figures import Figures
 from bench.reporting.results import load, save
 from bench.reporting.tables import tables
-from bench.videos.selection import selected_videos
 from pipelines.errors import EnvironmentProblem
 from pipelines.machine.nvidia import probe_driver
-from pipelines.specs import AugmentSpec, ClipSpec
 
 REPO = Path(__file__).resolve().parents[3]
 NO_DRIVER = probe_driver().problem == "libcuda.so.1 is not there"
-
-
-# Batches, wherever they lie.
-
-
-class OnGpu:
-    """Clips that say that they lie on a GPU, and note which stream they were asked for."""
-
-    def __init__(self, clips: Any) -> None:
-        self.clips, self.streams = clips, []  # type: tuple[Any, list[Any]]
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return 2, 0
-
-    def __dlpack__(self, *, stream: Any) -> Any:
-        self.streams.append(stream)
-        return self.clips.__dlpack__()
-
-    def as_cpu(self) -> Any:
-        return self.clips
-
-
-def test_clips_are_waited_for_where_they_lie_and_not_copied() -> None:
-    array = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
-    assert wait_for(array) == ClipsInfo(False, (2, 3, 4), "float32")
-    assert wait_for(array.astype(np.float16)).dtype == "float16"
-    gpu = OnGpu(array)
-    assert wait_for(gpu) == ClipsInfo(True, (2, 3, 4), "float32")
-    assert gpu.streams == [None]  # by the standard of DLPack: safe for any stream, so DALI waits on the host
-    assert np.array_equal(to_host(gpu), array)
-
-
-# What is measured with --device gpu.
-
-
-@pytest.fixture(scope="module")
-def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_classes(tmp_path_factory.mktemp("gpu") / "videos", 6, codec="mjpeg")
 
 
 @pytest.fixture
@@ -86,10 +44,10 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("pretended")
-def test_ways_to_decode_stand_beside_each_other_and_what_fails_is_left_out(videos: Path, tmp_path: Path) -> None:
+def test_ways_to_decode_stand_beside_each_other_and_what_fails_is_left_out(mjpeg_videos: Path, tmp_path: Path) -> None:
     settings = loader.LoaderSettings(
-        videos, samplings=("segments",), decoders=("dali", "pyav"), device="gpu", rounds=5, batches=1, batch_size=3,
-        num_frames=4, size_px=32,
+        mjpeg_videos, samplings=("segments",), decoders=("dali", "pyav"), device="gpu", rounds=5, batches=1,
+        batch_size=3, num_frames=4, size_px=32,
     )  # fmt: skip
     said: list[str] = []
     measured = loader.measure_loader(settings, "bench", said.append)
@@ -109,17 +67,17 @@ def test_ways_to_decode_stand_beside_each_other_and_what_fails_is_left_out(video
     assert load(tmp_path / "a.json") == measured
     assert nvdec in tables([measured])
 
-    videos.rename(none := videos.with_name("none"))
+    mjpeg_videos.rename(none := mjpeg_videos.with_name("none"))
     try:
         measured = loader.measure_loader(replace(settings, data=none), "bench", said.append)
     finally:
-        none.rename(videos)
+        none.rename(mjpeg_videos)
     assert measured.runs[0].names == ["r3d-fast", cpu, "decode only (ceiling)"]
     assert measured.extra["not measured"] == {f"segments, 1 workers: {nvdec}": "no NVDEC here"}
     assert f"not measured, segments, 1 workers: {nvdec}: no NVDEC here" in tables([measured])
 
 
-def test_by_default_all_three_ways_are_measured(videos: Path) -> None:
+def test_by_default_all_three_ways_are_measured(mjpeg_videos: Path) -> None:
     work = contenders.Work(None, None, None, 1, 4)  # type: ignore[arg-type]
     variants = loader._variants(loader.LoaderSettings(device="gpu", repeats=(2,)), work)
     assert [(variant.name, variant.options, variant.exact) for variant in variants] == [
@@ -131,19 +89,6 @@ def test_by_default_all_three_ways_are_measured(videos: Path) -> None:
     ]
 
 
-def test_clips_on_another_device_than_was_asked_for_are_no_measurement(
-    videos: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make = handover.make_loader
-    monkeypatch.setattr(contenders, "make_loader", lambda *a, device, **o: make(*a, **o))
-    with selected_videos(videos, lambda _: None) as clips:
-        work = contenders.Work(clips.index, ClipSpec(num_frames=4), AugmentSpec(size_px=32), 0, 3)
-        ours = contenders.ClipLoaderContender("r3d-fast", work, device="gpu")
-        with pytest.raises(EnvironmentProblem, match="r3d-fast: clips on the CPU, not gpu"):
-            ours.make(1)
-        ours.close()
-
-
 @pytest.mark.skipif(not NO_DRIVER, reason="this machine has a driver")
 @pytest.mark.parametrize("group", ["loader", "train"])
 def test_without_a_gpu_it_is_one_line_and_exit_code_4(group: str) -> None:
@@ -151,21 +96,6 @@ def test_without_a_gpu_it_is_one_line_and_exit_code_4(group: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=REPO)
     assert (done.returncode, done.stdout) == (4, "")
     assert re.fullmatch(r"bench: --device gpu: libcuda\.so\.1 is not there; .+\n", done.stderr), done.stderr
-
-
-def test_a_loader_that_gives_other_frames_is_found_out(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make = handover.make_loader
-
-    def other_frames(index: Any, clip: Any, augment: Any, spec: Any, **options: Any) -> Any:
-        # Mirrored is as good as other frames.
-        return make(index, clip, augment.model_copy(update={"mirror": float(spec.decoder == "dali")}), spec, **options)
-
-    with selected_videos(videos, lambda _: None) as clips:
-        work = contenders.Work(clips.index, ClipSpec(num_frames=4), AugmentSpec(size_px=32), 0, 3)
-        assert check_clips("pyav", work, "cpu", {"decoder": "pyav"}) == "identical"
-        assert check_clips("dali", work, "cpu", {"decoder": "dali"}).startswith("same clips (mean difference ")
-        monkeypatch.setattr(contenders, "make_loader", other_frames)
-        assert check_clips("dali", work, "cpu", {"decoder": "dali"}) == "6 of 6 clips are others"
 
 
 @pytest.mark.gpu

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -9,16 +8,8 @@ from bench.measuring import fresh_python
 from bench.reporting.results import StudyReport
 from bench.studies import cpu
 from bench.studies.cpu import measure_mode, summary
-from bench.studies.cpu_contender import FAST, PLAIN, TORCH
+from bench.studies.cpu_contender import FAST, PLAIN
 from pipelines.errors import EnvironmentProblem
-
-
-@pytest.mark.slow
-def test_every_contender_takes_its_turn_and_ours_gives_what_plain_paddle_gives() -> None:
-    seconds, difference = measure_mode("eval", rounds=2, threads=1)
-    assert list(seconds) == [PLAIN, FAST, *([TORCH] if find_spec("torch") else [])]
-    assert all(len(own) == 2 for own in seconds.values())
-    assert 0 < difference < 0.08  # the same values, not the same path
 
 
 def test_figures_are_ratios_of_each_round_to_plain_paddle(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[3]
+SMALL = ("model.name=r3d10", "model.width=4", "augment.size_px=32", "clip.num_frames=4", "loader.workers=1")
 
 
 def bench(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -15,3 +16,8 @@ def bench(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedPr
     command = [sys.executable, "-W", "error", "-m", "bench.cli", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+def small(*more: str) -> list[str]:
+    """Options for a small model and small clips, and `more` overrides."""
+    return [part for value in (*SMALL, *more) for part in ("-o", value)]
