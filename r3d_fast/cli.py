@@ -22,7 +22,7 @@ from r3d_fast.commands import export as exporting
 from r3d_fast.commands import import_weights as weights
 from r3d_fast.commands import predict as prediction
 from r3d_fast.commands import train as training
-from r3d_fast.ranks.launcher import report_exit
+from r3d_fast.ranks.launcher import tell_exit_code
 from r3d_fast.version import __version__
 
 
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     code = run_cli(cli, arguments, "r3d-fast")
-    report_exit(code)
+    tell_exit_code(code)
     sys.exit(code)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from bench.measuring.turns import Say
 from pipelines.loader import Batch
-from r3d_fast.backend.feed import Fed, feed
+from r3d_fast.backend.feed import DeviceBatch, feed
 from r3d_fast.backend.precision import Precision
 from r3d_fast.config.config import Config
 from r3d_fast.runs.checkpoint_writer import CheckpointWriter
@@ -68,7 +68,7 @@ def _random_batch(config: Config) -> Batch:
     return Batch(clips, rng.integers(0, _CLASSES, size), np.arange(size), np.ones(size, bool), 0, 0, ())
 
 
-def _seconds(learner: Learner, fed: Fed) -> float:
+def _seconds(learner: Learner, fed: DeviceBatch) -> float:
     begin = time.perf_counter()
     learner.step(fed, 1e-4)
     return time.perf_counter() - begin

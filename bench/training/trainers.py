@@ -14,7 +14,7 @@ from bench.loader.handover import ClipsInfo, wait_for
 from bench.reporting.figures import LOADER, SYNTHETIC, TRAINING
 from pipelines.errors import UsageError
 from pipelines.loader import Batch, ClipLoader
-from r3d_fast.backend.feed import Fed, feeding
+from r3d_fast.backend.feed import DeviceBatch, feeding
 from r3d_fast.backend.precision import Precision
 from r3d_fast.config.config import Config
 from r3d_fast.errors import DivergedError
@@ -31,11 +31,11 @@ class TrainedModel:
         model = model_to_train(config.model, num_classes, config.train.seed, config.init.freeze_until)
         self._learner = Learner(model, config.optimizer, config.train, precision, device)
 
-    def feeding(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, Fed]]:
+    def feeding(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, DeviceBatch]]:
         """Each batch and what `step` takes: the batch on the device, as training feeds it."""
         return feeding(batches, self.device)
 
-    def step(self, fed: Fed) -> StepResult:
+    def step(self, fed: DeviceBatch) -> StepResult:
         """One step; a GPU may still be at work on it, and whoever reads the result waits for that."""
         return self._learner.step(fed, self._rate)
 

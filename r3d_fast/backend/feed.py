@@ -14,10 +14,10 @@ from r3d_fast.backend.paddle import from_dlpack, import_paddle, record_event, to
 _MOST_HELD = 2
 
 
-class Fed(NamedTuple):
-    """A batch on the model's device: clips as `Batch.clips`, labels int64 [N], weights float32 [N].
+class DeviceBatch(NamedTuple):
+    """A batch as tensors on the model's device: clips as `Batch.clips`, labels int64 [N], weights float32 [N].
 
-    Where clips are mixed, a row is `share` of its own label and the rest of its label in `others` int64 [N].
+    Where clips are mixed, a row has its own label by `share`, and its label in `others` int64 [N] by the rest.
     """
 
     clips: Any
@@ -29,23 +29,23 @@ class Fed(NamedTuple):
     share: float = 1.0
 
 
-def feed(batch: Batch, device: str) -> Fed:
+def feed(batch: Batch, device: str) -> DeviceBatch:
     """The batch as Paddle tensors on `device`; clips that lie there already share the loader's memory (2.6: copied)."""
     count = int(batch.is_real.sum())
     weights = batch.is_real.astype("float32") / max(1, count)
     clips = from_dlpack(batch.clips)
     if device == "cpu":
         paddle = import_paddle()
-        return Fed(clips, paddle.to_tensor(batch.labels), paddle.to_tensor(weights), real=count)
+        return DeviceBatch(clips, paddle.to_tensor(batch.labels), paddle.to_tensor(weights), real=count)
     if not clips.place.is_gpu_place():  # decoded and augmented on the CPU
         clips = clips.cuda()
     (on_gpu, labels), (weights_on_gpu, pinned) = to_gpu(batch.labels), to_gpu(weights)
-    return Fed(clips, on_gpu, weights_on_gpu, (labels, pinned), count)
+    return DeviceBatch(clips, on_gpu, weights_on_gpu, (labels, pinned), count)
 
 
 def feeding(
     batches: Iterable[Batch], device: str, wait: Callable[[Any], None] | None = None
-) -> Generator[tuple[Batch, Fed], None, None]:
+) -> Generator[tuple[Batch, DeviceBatch], None, None]:
     """Each batch with its tensors on `device`; asking for the next says that all work on the last has been started.
 
     On a GPU, kernels that read a batch may still wait on Paddle's stream when Python has left the step, while the
@@ -54,7 +54,7 @@ def feeding(
     never held, the host then waits for the oldest: `wait(event)`, by default until it has come.
     """
     wait = wait or (lambda event: event.synchronize())
-    held: deque[tuple[Any, Batch, Fed]] = deque()
+    held: deque[tuple[Any, Batch, DeviceBatch]] = deque()
     try:
         for batch in batches:
             fed = feed(batch, device)

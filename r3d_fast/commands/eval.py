@@ -14,7 +14,7 @@ from r3d_fast.files import check_outputs, make_folder, write_json
 
 if TYPE_CHECKING:
     from r3d_fast.evaluation.evaluate import Evaluation
-    from r3d_fast.evaluation.protocols import SplitRun
+    from r3d_fast.evaluation.protocols import SplitModel
 
 
 @click.command("eval")
@@ -41,13 +41,13 @@ def evaluate(
     Several splits need a model each: --splits 1,2,3 --run runs/split{split}.
     """
     from r3d_fast.commands.tables import print_evaluation, print_means
-    from r3d_fast.evaluation.evaluate import report
-    from r3d_fast.evaluation.protocols import mean_of_splits, protocol_overrides, runs_of_splits
+    from r3d_fast.evaluation.evaluate import evaluation_json
+    from r3d_fast.evaluation.protocols import mean_of_splits, models_of_splits, protocol_overrides
     from r3d_fast.evaluation.result_files import write_evaluation
     from r3d_fast.ranks.group import join_group
 
     protocols = protocol_overrides(protocol, views, None if crops is None else int(crops))
-    parts = runs_of_splits(splits, run, weights, config, [*overrides, *protocols])
+    parts = models_of_splits(splits, run, weights, config, [*overrides, *protocols])
     configs = _load(parts)
     say = partial(click.echo, err=check_outputs(json_file))
     if folder is not None:
@@ -61,7 +61,7 @@ def evaluate(
             if not group.is_first:
                 continue
             # Files first: whoever reads stdout may close it.
-            reports[str(part.number)] = {"model": str(part.model), **report(evaluation, classes)}
+            reports[str(part.number)] = {"model": str(part.model), **evaluation_json(evaluation, classes)}
             if folder is not None:
                 target = folder if part.number is None else folder / f"split{part.number}"
                 write_evaluation(target, evaluation, classes)
@@ -79,7 +79,7 @@ def evaluate(
         raise DataError(f"{len(bad)} clips could not be read; the figures are of the others; first: {bad[0].reason}")
 
 
-def _load(parts: list[SplitRun]) -> list[Any]:
+def _load(parts: list[SplitModel]) -> list[Any]:
     """The config of each part: all are good, and all models and data there, before the first is evaluated."""
     from r3d_fast.config.config import load_config
     from r3d_fast.evaluation.protocols import check_splits

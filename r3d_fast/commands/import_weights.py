@@ -26,8 +26,10 @@ _THREE = (float, float, float)
 @click.option("--num-frames", type=click.IntRange(min=1), default=16, show_default=True, help="Frames a clip.")
 def import_weights(source: Path, out: Path, value_max: str | None, **options: Any) -> None:
     """Make a .safetensors of SRC: a .pth of 3D-ResNets-PyTorch, or a .pdparams. No code of SRC is run."""
+    from r3d_fast.weights.foreign.importer import import_summary
     from r3d_fast.weights.foreign.importer import import_weights as run_import
-    from r3d_fast.weights.foreign.importer import report
 
-    for line in report(run_import(source, out, value_max=int(value_max) if value_max else None, **options), source):
+    imported = run_import(source, out, value_max=int(value_max) if value_max else None, **options)
+    imported = run_import(source, out, value_max=int(value_max) if value_max else None, **options)
+    for line in import_summary(imported, source):
         click.echo(line)

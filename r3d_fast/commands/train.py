@@ -21,7 +21,7 @@ def train(
 ) -> int | None:
     """Train a model: -c ucf101_r3d18 -o data.root=UCF-101."""
     from r3d_fast.config.config import load_config
-    from r3d_fast.ranks.launcher import is_reported, launch, rank_and_count, report
+    from r3d_fast.ranks.launcher import is_launched, launch, rank_and_count, tell_launcher
     from r3d_fast.training.train import train as run_training
 
     if resume is not None and resume != "auto":
@@ -46,7 +46,7 @@ def train(
         f"predict:  r3d-fast predict {result.run} VIDEO..."
     )
     if rank_and_count()[0] == 0:
-        report("result", told)
-        if not is_reported():
+        tell_launcher("result", told)
+        if not is_launched():
             click.echo(told)
     return None

@@ -14,7 +14,7 @@ import numpy as np
 from pipelines.index.video_index import VideoIndex
 from pipelines.loader import BadClip, ClipLoader
 from pipelines.specs import AugmentSpec, ClipSpec
-from r3d_fast.backend.feed import Fed, feeding
+from r3d_fast.backend.feed import DeviceBatch, feeding
 from r3d_fast.backend.memory import run_batch
 from r3d_fast.backend.paddle import choose_device
 from r3d_fast.backend.precision import Precision
@@ -24,7 +24,7 @@ from r3d_fast.loaders import eval_loader, open_index
 from r3d_fast.metrics import ClassificationMetrics, Result, VideoScores
 from r3d_fast.ranks.group import Group, join_group, pack, unpack
 from r3d_fast.weights.normalisation import described, same_scale, with_scale_of
-from r3d_fast.weights.stored_model import Restored, restore
+from r3d_fast.weights.stored_model import RestoredModel, restore
 
 OnBatch = Callable[[int, int], None]
 
@@ -139,7 +139,7 @@ def _pool(
     )
 
 
-def _logits(forward: Any, fed: Fed, precision: Precision, device: str, ranks: int) -> Any:
+def _logits(forward: Any, fed: DeviceBatch, precision: Precision, device: str, ranks: int) -> Any:
     """Logits float32 [N, C] of a batch, on the host."""
 
     def run(clips: Any) -> Any:
@@ -186,7 +186,7 @@ def evaluate(
     return evaluation, index.classes
 
 
-def _on_its_own_scale(augment: AugmentSpec, restored: Restored, group: Group) -> AugmentSpec:
+def _on_its_own_scale(augment: AugmentSpec, restored: RestoredModel, group: Group) -> AugmentSpec:
     """`augment`, but pixels are scaled as the weights are used to; says so where it has another scale."""
     own = restored.config.augment
     if same_scale(own, augment):
@@ -215,7 +215,7 @@ def check_classes(model: tuple[str, ...], data: tuple[str, ...], weights: str, i
             )
 
 
-def report(evaluation: Evaluation, classes: tuple[str, ...]) -> dict[str, Any]:
+def evaluation_json(evaluation: Evaluation, classes: tuple[str, ...]) -> dict[str, Any]:
     """The evaluation as JSON values: clip and video figures, per class, confusion, what was not read."""
 
     def plain(result: Result) -> dict[str, Any]:

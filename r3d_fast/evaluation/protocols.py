@@ -32,7 +32,7 @@ def protocol_overrides(protocol: Literal["clip", "video"] | None, views: int | N
 
 
 @dataclass(frozen=True)
-class SplitRun:
+class SplitModel:
     """What evaluates one split: a model, and the overrides of its config."""
 
     number: int | None
@@ -41,10 +41,12 @@ class SplitRun:
     overrides: tuple[str, ...]
 
 
-def runs_of_splits(
+def models_of_splits(
     splits: str | None, run: Path | None, weights: Path | None, config: str | None, overrides: Sequence[str]
-) -> list[SplitRun]:
-    """One SplitRun a number of `splits` ("1,2,3"), `{split}` replaced by it wherever it stands; without, one as given.
+) -> list[SplitModel]:
+    """A SplitModel for each number of `splits` ("1,2,3"), which replaces `{split}` wherever it stands.
+
+    Without `splits` there is one, as given.
 
     Raises UsageError where the model is not given, or would be the same one for several splits.
     """
@@ -55,7 +57,7 @@ def runs_of_splits(
     config = str(run / "config.yaml") if config is None and run is not None else config
     assert config is not None
     if splits is None:
-        return [SplitRun(None, model, config, tuple(overrides))]
+        return [SplitModel(None, model, config, tuple(overrides))]
     numbers = _numbers(splits)
     if len(numbers) > 1 and PLACE not in str(model):
         name = "--run" if run is not None else "--weights"
@@ -64,7 +66,7 @@ def runs_of_splits(
             f"trained on each split, with {PLACE} where the number stands, such as {name} {model}_split{PLACE}"
         )
     return [
-        SplitRun(
+        SplitModel(
             number,
             Path(str(model).replace(PLACE, str(number))),
             config.replace(PLACE, str(number)),

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from r3d_fast.evaluation.evaluate import Evaluation, report
+from r3d_fast.evaluation.evaluate import Evaluation, evaluation_json
 from r3d_fast.files import make_folder, new_file, write_file
 
 _TOP = 5  # classes named for each video
@@ -26,7 +26,7 @@ def write_evaluation(folder: Path, evaluation: Evaluation, classes: tuple[str, .
     where `folder` can't be written.
     """
     texts = {
-        "figures.json": json.dumps(report(evaluation, classes), indent=1) + "\n",
+        "figures.json": json.dumps(evaluation_json(evaluation, classes), indent=1) + "\n",
         "per_class.csv": _per_class(evaluation, classes),
         "confusion.csv": _confusion(evaluation, classes),
         "predictions.jsonl": "".join(json.dumps(line) + "\n" for line in predictions(evaluation, classes)),

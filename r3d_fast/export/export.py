@@ -26,7 +26,7 @@ from r3d_fast.export.manifest import (
     LOGITS,
     ONNX,
     PARAMETERS,
-    Exported,
+    ExportManifest,
     FileEntry,
     Program,
     TensorEntry,
@@ -39,7 +39,7 @@ from r3d_fast.export.parity import Check, check, reference, tolerance
 from r3d_fast.export.static_graph import save_half, save_static
 from r3d_fast.files import new_folder
 from r3d_fast.version import __version__
-from r3d_fast.weights.stored_model import Restored, restore
+from r3d_fast.weights.stored_model import RestoredModel, restore
 
 Form = Literal["auto", "2.6"]
 Half = Literal["fp16", "bf16"]
@@ -51,7 +51,7 @@ class ExportResult:
     """What was written: `about` is what r3d_fast.json says, the differences that were found included."""
 
     folder: Path
-    about: Exported
+    about: ExportManifest
 
 
 def export(
@@ -92,9 +92,9 @@ def export(
 
 
 def _write(
-    restored: Restored, folder: Path, checks: list[Check], device: str, onnx: bool, precision: Half | None,
+    restored: RestoredModel, folder: Path, checks: list[Check], device: str, onnx: bool, precision: Half | None,
     form: Form, say: Say,
-) -> Exported:  # fmt: skip
+) -> ExportManifest:  # fmt: skip
     """Every file of the export in `folder`, each compared with the model as trained."""
     shape = checks[0].clips.shape[1:]
     say(f"tracing {restored.config.model.name} from {restored.weights}")
@@ -128,8 +128,8 @@ def _write(
 
 
 def _describe(
-    restored: Restored, folder: Path, program: Program, checks: list[Check], precision: Half | None
-) -> Exported:
+    restored: RestoredModel, folder: Path, program: Program, checks: list[Check], precision: Half | None
+) -> ExportManifest:
     """What r3d_fast.json is to say of the files in `folder`, but for what the comparison gives."""
     config = restored.config
     augment, size = config.augment, config.augment.size_px
@@ -139,7 +139,7 @@ def _describe(
     )
     files: dict[str, FileEntry] = {path.name: describe_file(path) for path in sorted(folder.iterdir())}
     first = checks[0]
-    return Exported(
+    return ExportManifest(
         format=1,
         r3d_fast=__version__,
         paddle=import_paddle().__version__,

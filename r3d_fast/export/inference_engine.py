@@ -25,9 +25,8 @@ from r3d_fast.backend.paddle import (
 )
 from r3d_fast.config.config import Config
 from r3d_fast.errors import CheckpointError
-from r3d_fast.export.manifest import PARAMETERS, Exported, check_files, read_exported
+from r3d_fast.export.manifest import PARAMETERS, ExportManifest, check_files, read_exported
 
-Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
 _FIRST_GPU_MIB = 100  # of GPU memory, at the start; more is taken as it is needed
 # TensorRT plans for a range of batches: larger ones are run in pieces.
 _TENSORRT_BATCHES = (1, 8, 32)
@@ -79,7 +78,7 @@ class Engine:
     def expect(self, clips: int) -> None:
         """Nothing has to be made ready: the graph is there already."""
 
-    def __call__(self, clips: Any) -> Outputs:
+    def __call__(self, clips: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """(logits float32 [N, C], features float32 [N, F]) of clips float32 [N, 3, T, S, S]; any N.
 
         `clips`: a NumPy array, a Paddle tensor or any other DLPack object. Raises UsageError for another shape or type,
@@ -95,7 +94,7 @@ class Engine:
             lambda: self._run(values), lambda rows: self._run(values[:rows]), len(values), self.device, "--batch-size"
         )
 
-    def _run(self, clips: NDArray[np.float32]) -> Outputs:
+    def _run(self, clips: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The outputs of clips, in pieces where TensorRT has planned for fewer."""
         most = _TENSORRT_BATCHES[2] if self.tensorrt else max(1, len(clips))
         pieces = [self._run_piece(clips[first : first + most]) for first in range(0, len(clips), most)]
@@ -164,7 +163,7 @@ class Engine:
         return predictor
 
 
-def engine_config(folder: Path, about: Exported, device: str, tensorrt: bool) -> Any:
+def engine_config(folder: Path, about: ExportManifest, device: str, tensorrt: bool) -> Any:
     """Paddle's inference config for the model in `folder`."""
     inference = import_paddle().inference
     config = inference.Config(str(folder / about.program), str(folder / PARAMETERS))

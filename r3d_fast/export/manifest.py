@@ -62,7 +62,7 @@ class Parity(Spec):
     features: Difference
 
 
-class Exported(Spec):
+class ExportManifest(Spec):
     """What r3d_fast.json says."""
 
     format: Literal[1]
@@ -82,7 +82,7 @@ class Exported(Spec):
     files: dict[FileName, FileEntry]
 
     @model_validator(mode="after")
-    def _check(self) -> Exported:
+    def _check(self) -> ExportManifest:
         for name in (self.program, PARAMETERS):
             if name not in self.files:
                 raise ValueError(f"files: {name} is not among them")
@@ -115,7 +115,7 @@ def is_exported(folder: Path) -> bool:
     return (folder / ABOUT).is_file()
 
 
-def read_exported(folder: Path) -> Exported:
+def read_exported(folder: Path) -> ExportManifest:
     """What r3d_fast.json in `folder` says. Raises CheckpointError where it is missing or damaged."""
     path = folder / ABOUT
     if not path.is_file():
@@ -134,12 +134,12 @@ def read_exported(folder: Path) -> Exported:
     if isinstance(values, dict) and values.get("format") != FORMAT:
         raise CheckpointError(f"{path}: export format {values.get('format')!r}, this version reads {FORMAT}")
     try:
-        return Exported.model_validate(values)
+        return ExportManifest.model_validate(values)
     except ValidationError as error:
         raise CheckpointError(f"{path}: {_first(error)}: not what r3d-fast export writes; export again") from error
 
 
-def check_files(folder: Path, about: Exported, names: tuple[str, ...]) -> None:
+def check_files(folder: Path, about: ExportManifest, names: tuple[str, ...]) -> None:
     """Raise CheckpointError unless the files `names` in `folder` are the ones that `about` was written for."""
     for name in names:
         path, wanted = folder / name, about.files[name]
@@ -167,7 +167,7 @@ def describe_file(path: Path) -> FileEntry:
     return FileEntry(bytes=size, sha256=digest.hexdigest())
 
 
-def as_text(about: Exported) -> str:
+def as_text(about: ExportManifest) -> str:
     """The text of r3d_fast.json."""
     values: dict[str, Any] = about.model_dump(mode="json")
     return json.dumps(values, indent=1) + "\n"

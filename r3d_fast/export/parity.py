@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from r3d_fast.backend.paddle import import_paddle
 from r3d_fast.errors import CheckpointError, ParityError
 from r3d_fast.export.manifest import Difference, Parity
-from r3d_fast.weights.stored_model import Restored
+from r3d_fast.weights.stored_model import RestoredModel
 
 BATCH_SIZES = (1, 2, 5)
 Run = Callable[[Any], tuple[NDArray[np.float32], NDArray[np.float32]]]
@@ -36,7 +36,7 @@ def tolerance(precision: str, device: str) -> float:
     return _TOLERANCES[precision, device]
 
 
-def reference(restored: Restored) -> list[Check]:
+def reference(restored: RestoredModel) -> list[Check]:
     """A batch of each of BATCH_SIZES, its pixels evenly distributed and normalised, with what the model makes of it.
 
     Raises CheckpointError where that is not finite.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from r3d_fast.config.config import Config
 
-Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]
+LogitsAndFeatures = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 class Network(Protocol):
@@ -38,7 +38,7 @@ class Network(Protocol):
     def expect(self, clips: int) -> None:
         """Make ready for that many clips more."""
 
-    def __call__(self, clips: Any) -> Outputs:
+    def __call__(self, clips: Any) -> LogitsAndFeatures:
         """(logits float32 [N, C], features float32 [N, F]) of a batch, on the host; any N.
 
         `clips`: a DLPack object on `device`, such as `Batch.clips` or a NumPy array, of `clip_dtype` in the layout of

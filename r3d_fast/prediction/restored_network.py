@@ -9,8 +9,8 @@ from r3d_fast.backend.memory import run_batch
 from r3d_fast.backend.paddle import choose_device, from_dlpack, import_paddle
 from r3d_fast.config.config import Config
 from r3d_fast.errors import CheckpointError
-from r3d_fast.prediction.network import Network, Outputs
-from r3d_fast.weights.stored_model import Restored, restore
+from r3d_fast.prediction.network import LogitsAndFeatures, Network
+from r3d_fast.weights.stored_model import RestoredModel, restore
 
 EXPORTED = "r3d_fast.json"  # what makes a folder an exported model of ours
 _STATIC = ("*.pdmodel", "*.pdiparams", "model.json", "*.onnx")
@@ -19,7 +19,7 @@ _STATIC = ("*.pdmodel", "*.pdiparams", "model.json", "*.onnx")
 class RestoredNetwork:
     """The Network of a model that Paddle built: on a CPU in float32 by a graph, where enough clips are to come."""
 
-    def __init__(self, restored: Restored, device: str) -> None:
+    def __init__(self, restored: RestoredModel, device: str) -> None:
         self.restored = restored
         self.device = device
         self._graph: Any = None
@@ -46,7 +46,7 @@ class RestoredNetwork:
         if self._graph is None and is_worth_tracing(clips, self.device, self.restored.precision):
             self._graph = traced_with_features(self.restored.model)
 
-    def __call__(self, clips: Any) -> Outputs:
+    def __call__(self, clips: Any) -> LogitsAndFeatures:
         """(logits float32 [N, C], features float32 [N, F]) of a batch; see Network."""
         tensor = clips if isinstance(clips, import_paddle().Tensor) else from_dlpack(clips)
         if self.device == "gpu" and not tensor.place.is_gpu_place():
@@ -56,7 +56,7 @@ class RestoredNetwork:
             "--batch-size",
         )  # fmt: skip
 
-    def _run(self, clips: Any) -> Outputs:
+    def _run(self, clips: Any) -> LogitsAndFeatures:
         paddle = import_paddle()
         if self._graph is not None:
             logits, features = self._graph(clips)

@@ -32,7 +32,7 @@ from r3d_fast.backend.paddle import import_paddle
 from r3d_fast.backend.snapshot import Arrays
 from r3d_fast.metrics import ClassificationMetrics
 from r3d_fast.ranks.control_channel import Control, open_control
-from r3d_fast.ranks.launcher import rank_and_count, report
+from r3d_fast.ranks.launcher import rank_and_count, tell_launcher
 from r3d_fast.version import __version__
 
 _NAMES = ("PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM", "PADDLE_TRAINER_ENDPOINTS")
@@ -236,7 +236,7 @@ def join_group(timeout: float = 30.0) -> Group:
     with suppress(ValueError):  # not the main thread
         signal.signal(signal.SIGTERM, _end_soon)
     group = Group(index, count, local_count, open_control(index, count, (host, int(port)), timeout, __version__))
-    report(f"pid-{index}", str(os.getpid()))
+    tell_launcher(f"pid-{index}", str(os.getpid()))
     return group
 
 

@@ -28,7 +28,7 @@ def rank_and_count() -> tuple[int, int]:
     return int(os.environ.get("PADDLE_TRAINER_ID") or 0), int(os.environ.get("PADDLE_TRAINERS_NUM") or 1)
 
 
-def report(name: str, text: str) -> None:
+def tell_launcher(name: str, text: str) -> None:
     """Leave `text` under `name` for the process that started the ranks, if one did."""
     folder = os.environ.get(_REPORTS)
     if folder:
@@ -36,12 +36,12 @@ def report(name: str, text: str) -> None:
             write_file(Path(folder) / name, text.encode())
 
 
-def report_exit(code: int) -> None:
+def tell_exit_code(code: int) -> None:
     """Leave the exit code of this rank: the launcher makes its own of it."""
-    report(f"code-{rank_and_count()[0]}", str(code))
+    tell_launcher(f"code-{rank_and_count()[0]}", str(code))
 
 
-def is_reported() -> bool:
+def is_launched() -> bool:
     """Whether this process is a rank of `train --nproc`, which prints the result."""
     return bool(os.environ.get(_REPORTS))
 

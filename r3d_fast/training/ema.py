@@ -1,4 +1,4 @@
-"""The exponential moving average of a model in training: what is evaluated and stored in its place."""
+"""The exponential moving average of a model's weights, which is evaluated and stored in their place."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from r3d_fast.errors import CheckpointError
 class Ema:
     """Averages of a model's float32 weights and of the statistics of its batch norms, over applied steps.
 
-    average = d * average + (1 - d) * weight, d = min(decay, (1 + n) / (10 + n)) at the n-th step, from 0: so untrained
-    weights are soon forgotten. Rule and averaged statistics are those of TensorFlow's
+    average = d * average + (1 - d) * weight, where d = min(decay, (1 + n) / (10 + n)) at step n (from 0). In the first
+    steps d is small, so that the average soon forgets the untrained weights. The rule is that of TensorFlow's
     ExponentialMovingAverage with num_updates, as EfficientNet's training code uses it (Tan and Le 2019,
-    arXiv:1905.11946): statistics of the newest weights would not fit the averaged ones.
+    arXiv:1905.11946). Running statistics are averaged too: those of the newest weights would not fit averaged ones.
     """
 
     def __init__(self, model: Any, decay: float) -> None:
-        """Averages that begin at the weights of `model`, which is ready for training (`Precision.decorate`)."""
+        """Begin the averages at the weights of `model`, for which `Precision.decorate` was called."""
         self.decay = decay
         self._updates = import_paddle().zeros([1], "int64")
         self._live = float32_weights(model)
@@ -32,11 +32,11 @@ class Ema:
 
     @property
     def updates(self) -> int:
-        """Steps taken into account so far."""
+        """Steps that the averages include so far."""
         return int(self._updates.item())
 
     def update(self, applied: Any = True) -> None:
-        """Take the weights of a step into account, if it was `applied` (bool, or bool [1] that nobody has to read)."""
+        """Include the weights after a step, if it was `applied`: bool, or bool [1] on the device, which is not read."""
         paddle = import_paddle()
         with paddle.no_grad():
             applied = paddle.to_tensor([applied]) if isinstance(applied, bool) else applied
@@ -51,7 +51,7 @@ class Ema:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """A block in which the model has the averages for weights."""
+        """A `with` block in which the model's weights are the averages."""
         paddle = import_paddle()
         with paddle.no_grad():
             kept = {name: tensor.detach().clone() for name, tensor in self._live.items()}
@@ -66,7 +66,7 @@ class Ema:
         return as_arrays(self._averages)
 
     def load(self, averages: Arrays, updates: int) -> None:
-        """Go on from what `arrays` gave after so many `updates`. Raises CheckpointError where names don't fit."""
+        """Go on from what `arrays` returned after `updates` steps. Raises CheckpointError where names differ."""
         paddle = import_paddle()
         if averages.keys() != self._averages.keys():
             different = sorted(averages.keys() ^ self._averages.keys())

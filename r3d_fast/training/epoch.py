@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.loader import BadClip, Batch
-from r3d_fast.backend.feed import Fed
+from r3d_fast.backend.feed import DeviceBatch
 from r3d_fast.training.mixing import Mix
 from r3d_fast.training.step import StepResult
 
@@ -77,13 +77,13 @@ class TakenStep:
 class Learn(Protocol):
     """Learns from one batch, as `Learner.step` does."""
 
-    def __call__(self, fed: Fed, rate: float, *, last: bool, place: tuple[int, int]) -> StepResult:
+    def __call__(self, batch: DeviceBatch, rate: float, *, last: bool, place: tuple[int, int]) -> StepResult:
         """The result of a batch; `last`: whether it ends its step; `place`: epoch and position of the batch."""
 
 
 def steps_of_epoch(
-    batches: Iterable[tuple[Batch, Fed]], plan: EpochPlan, *, rate: Callable[[], float], mix: Callable[[Batch], Mix],
-    channels_last: bool, learn: Learn,
+    batches: Iterable[tuple[Batch, DeviceBatch]], plan: EpochPlan, *, rate: Callable[[], float],
+    mix: Callable[[Batch], Mix], channels_last: bool, learn: Learn,
 ) -> Iterator[TakenStep]:  # fmt: skip
     """Take the steps of an epoch, one each time that the next is asked for: mix each batch, then learn from it.
 
@@ -91,11 +91,11 @@ def steps_of_epoch(
     `mix` says how the clips of a batch are mixed; `channels_last` how they lie. `learn` does the work.
     """
     step: TakenStep | None = None
-    for (batch, fed), seconds in _timed(batches):
+    for (batch, on_device), seconds in _timed(batches):
         if step is None:
             step = TakenStep(rate())
         mixing, ends_step = mix(batch), plan.ends_step(batch.position)
-        mixed = mixing.apply(fed, channels_last)
+        mixed = mixing.apply(on_device, channels_last)
         result = learn(mixed, step.rate, last=ends_step, place=(batch.epoch, batch.position))
         step.batches.append(LearnedBatch(result, mixing.labels(batch.labels), batch.is_real))
         step.videos += batch.video_ids.tolist()

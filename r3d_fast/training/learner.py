@@ -1,7 +1,7 @@
-"""What learns: a model with its optimiser, loss scale and average, and what a checkpoint keeps of them.
+"""What is trained: a model with its optimiser, loss scale and averaged weights, and what a checkpoint keeps of them.
 
-A checkpoint's weights are those to evaluate, predict with and export: the averages where `train.ema_decay` is set. The
-weights that training goes on with are then among the rest, as `NAME|raw`.
+The weights in a checkpoint are those to evaluate, predict with and export. Where `train.ema_decay` is set these are the
+averages, and the weights that training goes on with are stored beside the moments, as `NAME|raw`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from pipelines.draws import below, random_words
 from pipelines.loader import ClipLoader
-from r3d_fast.backend.feed import Fed
+from r3d_fast.backend.feed import DeviceBatch
 from r3d_fast.backend.paddle import import_paddle
 from r3d_fast.backend.precision import Precision, float32_weights
 from r3d_fast.backend.snapshot import Arrays, as_arrays
@@ -84,27 +84,29 @@ class Learner:
 
         return accelerate_training(self.model)
 
-    def step(self, fed: Fed, rate: float, *, last: bool = True, place: tuple[int, int] = (0, 0)) -> StepResult:
-        """The result of a batch, with `last` of a step at the learning rate `rate`; a GPU may still be at work on it.
+    def step(
+        self, batch: DeviceBatch, rate: float, *, last: bool = True, place: tuple[int, int] = (0, 0)
+    ) -> StepResult:
+        """The result of a batch; with `last` it ends its step, at the learning rate `rate`. A GPU may still be at work.
 
-        `place`: epoch and position of the batch, on which it depends what dropout drops.
+        `place`: epoch and position of the batch; dropout draws its random numbers from them.
         """
         self.model.train()
         self.optimizer.set_lr(rate)
         seed_batch(self._seed, *place, self.group.index)
-        result = self._step(fed, last)
+        result = self._step(batch, last)
         if last and self.ema is not None:
             self.ema.update(result.applied_tensor)
         return result
 
     def evaluate(self, loader: ClipLoader) -> Evaluation:
-        """The evaluation over one pass of `loader`, of the averaged weights where there are any."""
+        """The evaluation on the clips of `loader`, with the averaged weights where there are any."""
         with nullcontext() if self.ema is None else self.ema.applied():
             classes = len(loader.index.classes)
             return evaluate_model(self.model, loader, classes, self.device, precision=self.precision, group=self.group)
 
     def arrays(self) -> tuple[Arrays, Arrays]:
-        """(weights, everything else) as snapshots, float32."""
+        """(weights, moments and all other arrays) for a checkpoint, float32, as they are now."""
         weights = as_arrays(float32_weights(self.model))
         rest = {**self._loaded, **moments(self.model, self.optimizer)}
         if self.ema is None:
@@ -112,20 +114,20 @@ class Learner:
         return self.ema.arrays(), {**rest, **{name + _RAW: array for name, array in weights.items()}}
 
     def state(self) -> dict[str, Any]:
-        """What else a checkpoint keeps, as JSON values."""
+        """What else a checkpoint keeps of the learner, as JSON values."""
         averaged = {} if self.ema is None else {"ema_updates": self.ema.updates}
         return {"precision": str(self.precision), "scaler": self.scaler.state_dict(), **averaged}
 
 
-_STREAM = 102  # of Philox words; those of the sampler have lower numbers, that of mixing is 101
+_STREAM = 102  # number of this stream of Philox words; those of the sampler are lower, that of mixing is 101
 
 
 def seed_batch(seed: int, epoch: int, position: int, rank: int = 0) -> None:
-    """Make what the batch at `position` of `epoch` draws (dropout) follow from these and `seed`, whatever came before.
+    """Seed Paddle's generator for the batch at `position` of `epoch`, for what dropout draws in it.
 
-    So a resumed run draws as the uninterrupted one, and each rank drops other features. The generator's own state can't
-    go into a checkpoint: on the CPU 2.6 gives only its seed out, and what `paddle.get_rng_state` returns there can't be
-    written down (paddle/fluid/pybind/generator_py.cc).
+    So a resumed run draws the same numbers as one that was never stopped, and each rank drops other features. The state
+    of the generator can't go into a checkpoint instead: on the CPU Paddle 2.6 tells only its seed, and what
+    `paddle.get_rng_state` returns there can't be written to a file (paddle/fluid/pybind/generator_py.cc).
     """
     # 31 bits: CPU generators use 32 of a seed (seed_seq in paddle/phi/core/generator.cc).
     import_paddle().seed(int(below(random_words(1, seed, epoch, position, rank, _STREAM), 2**31)[0]))

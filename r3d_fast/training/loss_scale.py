@@ -1,4 +1,4 @@
-"""The loss scale of fp16: small gradients are scaled up, and a step whose gradients overflow is skipped."""
+"""The loss scale of fp16: it scales small gradients up; a step whose gradients overflow is skipped."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ class LossScaler:
     """Dynamic scaling of the loss, so that small float16 gradients don't vanish (Micikevicius et al. 2018,
     arXiv:1710.03740, section 3.2).
 
-    The scale starts at 2^15. A step with a gradient that is not finite is skipped and halves it, down to 1;
-    `GROWTH_STEPS` applied steps in a row double it, up to 2^24. Not enabled, it stays 1. Gradients are looked at either
-    way: Paddle's ReLU makes 0 of a NaN, so a broken activation need not show in the loss.
+    The scale starts at 2^15. A step with a gradient that is not finite is skipped and halves the scale, down to 1;
+    `GROWTH_STEPS` applied steps in a row double it, up to 2^24. If not enabled, the scale stays 1. In either case
+    gradients are checked: Paddle's ReLU turns NaN into 0, so a broken activation need not show in the loss.
     """
 
     FIRST, LEAST, MOST = 2.0**15, 1.0, 2.0**24
     GROWTH_STEPS = 1000
 
     def __init__(self, *, enabled: bool = True) -> None:
-        """A scaler on Paddle's current device, where its state stays: it is read on demand only."""
+        """Keep the state on Paddle's current device; reading a property waits for it."""
         paddle = import_paddle()
         self.enabled = enabled
         self._scale = paddle.full([1], self.FIRST if enabled else 1.0, "float32")
@@ -29,7 +29,7 @@ class LossScaler:
 
     @property
     def scale(self) -> float:
-        """What the loss is multiplied by."""
+        """The factor of the loss."""
         return float(self._scale.item())
 
     @scale.setter
@@ -38,22 +38,22 @@ class LossScaler:
 
     @property
     def scale_tensor(self) -> Any:
-        """The scale float32 [1], which no later step changes."""
+        """The scale as float32 [1] on the device; later steps make new tensors and leave this one as it is."""
         return self._scale
 
     @property
     def good_steps(self) -> int:
-        """Applied steps in a row, since the scale changed last."""
+        """Applied steps in a row since the scale last changed."""
         return int(self._good_steps.item())
 
     @property
     def collapsed(self) -> bool:
-        """Whether the last gradients were not finite and no smaller scale can mend it."""
+        """Whether the last gradients were not finite although the scale is the smallest."""
         return bool(self._collapsed.item())
 
     @property
     def collapsed_tensor(self) -> Any:
-        """The same as bool [1], which no later step changes."""
+        """`collapsed` as bool [1] on the device; later steps make new tensors and leave this one as it is."""
         return self._collapsed
 
     def scale_loss(self, loss: Any) -> Any:
@@ -61,11 +61,11 @@ class LossScaler:
         return loss * self._scale.reshape(loss.shape) if self.enabled else loss
 
     def unscale(self, gradients: list[Any], divisor: float = 1.0) -> Any:
-        """Bool [1]: whether `gradients`, divided by scale and `divisor` in place, are all finite, so may be applied."""
+        """Divide `gradients` by scale and `divisor`, in place; returns bool [1]: whether all of them are finite."""
         return import_paddle().logical_not(unscale_gradients(gradients, self._scale * divisor))
 
     def update(self, finite: Any) -> None:
-        """Grow or back off, after a step that could be applied or not (bool, or bool [1])."""
+        """Adapt the scale after a step; `finite` (bool, or bool [1]): whether its gradients were."""
         paddle = import_paddle()
         with paddle.no_grad():
             finite = paddle.to_tensor([finite]) if isinstance(finite, bool) else finite
@@ -83,7 +83,7 @@ class LossScaler:
         return {"scale": self.scale, "good_steps": self.good_steps} if self.enabled else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken; a state of a run that scaled nothing changes nothing."""
+        """Go on from what `state_dict` returned; the empty state of a run without a loss scale changes nothing."""
         if self.enabled and state:
             self.scale = float(state["scale"])
             self._good_steps = import_paddle().full([1], int(state["good_steps"]), "int32")

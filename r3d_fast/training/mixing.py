@@ -1,6 +1,7 @@
-"""Mixup and cutmix: which clips of a batch are mixed, and how far, as a pure function of the batch's place in the run.
+"""Mixup and cutmix: which clips of a batch are mixed, and by how much.
 
-Drawn from raw Philox words, so that a resumed run, every device and every version of NumPy draw the same.
+Both depend only on the seed and on the batch's place in the run. They are drawn from raw Philox words, so that a
+resumed run, every device and every version of NumPy draw the same.
 """
 
 from __future__ import annotations
@@ -14,53 +15,52 @@ from numpy.typing import NDArray
 
 from pipelines.draws import below, random_words
 from pipelines.loader import Batch
-from r3d_fast.backend.feed import Fed
+from r3d_fast.backend.feed import DeviceBatch
 from r3d_fast.backend.paddle import import_paddle, to_gpu
 from r3d_fast.config.sections import TrainSpec
 
-_STREAM = 101  # of Philox words; those of the sampler have lower numbers
+_STREAM = 101  # number of this stream of Philox words; those of the sampler are lower
 _WORDS = 256  # a Beta draw takes three to seven, its rejections included
 
 
 @dataclass(frozen=True)
 class Mix:
-    """How the clips of one batch are mixed: row i with row `partner[i]` (int64 [N]), a row that is not real
-    with itself.
+    """How the clips of a batch are mixed: row i with row `partner[i]`, int64 [N]. A row that is not real stays alone.
 
-    `share` of a clip is its own. mixup (`box` None): share * clip + (1 - share) * partner's (Zhang et al. 2018,
-    arXiv:1710.09412). cutmix: the `box` (y, x, height, width) in px is the partner's, in every frame: a box in space,
-    not in time (Yun et al. 2019, arXiv:1905.04899); `share` is what is left of the frame's area.
+    mixup (`box` None): a clip becomes share * clip + (1 - share) * partner (Zhang et al. 2018, arXiv:1710.09412).
+    cutmix: in every frame, the pixels in the `box` (y, x, height, width) in px come from the partner (Yun et al. 2019,
+    arXiv:1905.04899). `share` is then the part of the frame's area outside the box.
     """
 
     partner: NDArray[np.int64]
     share: float = 1.0
     box: tuple[int, int, int, int] | None = None
 
-    def apply(self, fed: Fed, channels_last: bool = False) -> Fed:
-        """`fed` with mixed clips, new ones: its own may lie in the loader's memory."""
+    def apply(self, batch: DeviceBatch, channels_last: bool = False) -> DeviceBatch:
+        """`batch` with mixed clips. They are new tensors: those of `batch` may lie in the loader's memory."""
         if self.share == 1.0:
-            return fed
+            return batch
         paddle = import_paddle()
-        held = fed.held
-        if fed.clips.place.is_gpu_place():
+        held = batch.held
+        if batch.clips.place.is_gpu_place():
             partner, pinned = to_gpu(self.partner)
             held = (*held, pinned)
         else:
             partner = paddle.to_tensor(self.partner)
         with paddle.no_grad():
-            others = paddle.index_select(fed.labels, partner)
+            others = paddle.index_select(batch.labels, partner)
             if self.box is None:
-                clips = fed.clips * self.share + paddle.index_select(fed.clips, partner) * (1.0 - self.share)
+                clips = batch.clips * self.share + paddle.index_select(batch.clips, partner) * (1.0 - self.share)
             else:
                 y, x, height, width = self.box
                 inner = (slice(y, y + height), slice(x, x + width))
                 place = (slice(None), slice(None), *inner) if channels_last else (slice(None),) * 3 + inner
-                clips = fed.clips.clone()
-                clips[place] = paddle.index_select(fed.clips[place], partner)
-        return fed._replace(clips=clips, held=held, others=others, share=self.share)
+                clips = batch.clips.clone()
+                clips[place] = paddle.index_select(batch.clips[place], partner)
+        return batch._replace(clips=clips, held=held, others=others, share=self.share)
 
     def labels(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The label of which each clip holds more, int64 [N]: what its top1 counts against."""
+        """The label of which each clip holds the greater share, int64 [N]; top1 is counted against it."""
         return labels if self.share >= 0.5 else labels[self.partner]
 
 
@@ -87,7 +87,7 @@ def draw_mix(batch: Batch, spec: TrainSpec, size_px: int) -> Mix:
 
 
 def _cut(partner: NDArray[np.int64], share: float, side: int, words: NDArray[np.uint64]) -> Mix:
-    """The cutmix of frames of `side` px whose box would cover 1 - share, but for what lies outside the frame."""
+    """The cutmix of frames of `side` px whose box covers 1 - share of them; what lies outside the frame is cut off."""
     size = int(side * math.sqrt(1.0 - share))
     centre_y, centre_x = (int(word) for word in below(words, side))
     top, left = max(0, centre_y - size // 2), max(0, centre_x - size // 2)
@@ -97,10 +97,11 @@ def _cut(partner: NDArray[np.int64], share: float, side: int, words: NDArray[np.
 
 
 def beta(alpha: float, words: NDArray[np.uint64]) -> float:
-    """A draw from Beta(alpha, alpha), alpha > 0, out of uniform 64-bit words, as a float32 number.
+    """A number drawn from Beta(alpha, alpha), alpha > 0, by uniform 64-bit `words`.
 
-    X / (X + Y) of two Gamma(alpha) draws, in logarithms: for a small alpha both are too small for a float. Rounded to
-    float32, so that the last bits of a machine's mathematical library don't matter.
+    It is X / (X + Y) of two numbers drawn from Gamma(alpha). These are kept as logarithms: for a small alpha they are
+    too small for a float. The result is rounded to float32, so that the last bits of a machine's mathematical library
+    don't matter.
     """
     uniforms = iter(((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53)
     apart = _log_gamma_draw(alpha, uniforms) - _log_gamma_draw(alpha, uniforms)
@@ -108,8 +109,10 @@ def beta(alpha: float, words: NDArray[np.uint64]) -> float:
 
 
 def _log_gamma_draw(shape: float, uniforms: Iterator[float]) -> float:
-    """The logarithm of a Gamma(shape) draw: Marsaglia and Tsang 2000, "A Simple Method for Generating Gamma Variables",
-    with normal numbers by Box and Muller; more than 95 % of the attempts are taken. Below 1 by their section 6.
+    """The logarithm of a number drawn from Gamma(shape).
+
+    Marsaglia and Tsang 2000, "A Simple Method for Generating Gamma Variables", for shapes below 1 by its section 6.
+    Normal numbers are made by Box and Muller's method. More than 95 % of the attempts succeed.
     """
     boost = 0.0
     if shape < 1.0:

@@ -44,8 +44,8 @@ def new_optimizer(spec: OptimizerSpec, model: Any) -> Any:
 def clip_gradients(gradients: list[Any], limit: float) -> Any:
     """The length, float32 [1], of all `gradients` as one vector; if above `limit`, they are shortened to it in place.
 
-    As Paddle's ClipGradByGlobalNorm, which can't be used: it would clip before the loss scale is taken out. A length
-    that is not finite shortens nothing. Nothing is read from the device.
+    The rule is that of Paddle's ClipGradByGlobalNorm, which would clip before the loss scale is divided out, and so
+    can't be used. A length that is not finite shortens nothing. Nothing is read from the device.
     """
     paddle = import_paddle()
     with paddle.no_grad():
@@ -58,7 +58,10 @@ def clip_gradients(gradients: list[Any], limit: float) -> Any:
 
 
 def can_be_undone(optimizer: Any) -> bool:
-    """Whether all that a step moves lies where the weights do: Adam's powers of beta stay on the host."""
+    """Whether all that a step changes lies on the device, so that it can be undone there.
+
+    Of Adam it does not: Paddle keeps its powers of beta on the host.
+    """
     return isinstance(optimizer, import_paddle().optimizer.Momentum)
 
 
@@ -68,7 +71,10 @@ def moment_tensors(optimizer: Any) -> list[Any]:
 
 
 def moments(model: Any, optimizer: Any) -> Arrays:
-    """The optimiser's moments under the model's own names: Paddle's depend on what was built before in the process."""
+    """The optimiser's moments, by the model's own names of the parameters, as `NAME|MOMENT`.
+
+    Paddle's names of moments depend on what was built before in the process.
+    """
     state = optimizer.state_dict()
     arrays = {}
     for name, parameter in float32_parameters(model).items():
@@ -79,7 +85,7 @@ def moments(model: Any, optimizer: Any) -> Arrays:
 
 
 def load_moments(model: Any, optimizer: Any, arrays: Arrays) -> None:
-    """Put what `moments` gave in place."""
+    """Give `optimizer` the moments that `moments` returned."""
     paddle = import_paddle()
     own = {name: parameter.name for name, parameter in float32_parameters(model).items()}
     state = {}

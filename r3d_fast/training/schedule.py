@@ -1,7 +1,6 @@
-"""The learning rate as a pure function of the step and, for a plateau, of how often the rate has fallen so far.
+"""The learning rate of a step, as a pure function. For a plateau it also depends on how often the rate has fallen.
 
-Only a plateau has anything to save and restore: its `Plateau`, which moves on at evaluations and is the same on every
-rank.
+Only a plateau has a state that checkpoints keep: its `Plateau`, which changes at evaluations, alike on every rank.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from r3d_fast.config.sections import ScheduleSpec
 
 @dataclass(frozen=True)
 class Plateau:
-    """What a plateau schedule remembers: the best figure so far, evaluations since it, how often the rate has fallen.
+    """The state of a plateau schedule: the best figure so far, evaluations since then, how often the rate has fallen.
 
     The rule is that of Paddle's ReduceOnPlateau with a relative threshold and no cooldown.
     """
@@ -25,7 +24,7 @@ class Plateau:
     falls: int = 0
 
     def after(self, loss: float, top1: float, spec: ScheduleSpec) -> Plateau:
-        """The same after an evaluation; figures that are no numbers are no better. Any other kind stays as it is."""
+        """The state after an evaluation; NaN is never better than the best. Other kinds of schedule change nothing."""
         if spec.kind != "plateau":
             return self
         figure = loss if spec.watch == "loss" else top1
@@ -44,12 +43,12 @@ def learning_rate(
 ) -> float:
     """The learning rate of optimiser step `step` (0-based, counted from the first epoch on).
 
-    `falls`: those of the run's Plateau; other kinds have none.
+    `falls`: how often the rate has fallen, of the run's Plateau; 0 for other kinds.
 
-    Epochs become steps by rounding to the nearest, so that 0.7 epochs of 10 steps are 7 steps whatever the floats say.
-    The warmup gives step 0 exactly `warmup_start * base` and the first step after it the full rate. The cosine would
-    reach `final * base` one step after the last, so that no step is spent at a rate of 0; later steps stay there.
-    Raises UsageError for a number out of its range.
+    Lengths in epochs are rounded to whole steps: 0.7 epochs of 10 steps are 7 steps. The warmup gives step 0 exactly
+    `warmup_start * base`, and the first step after the warmup the full rate. The cosine reaches `final * base` one step
+    after the last, so that no step is spent at a rate of 0; later steps stay there. Raises UsageError for a number out
+    of its range.
     """
     if step < 0 or steps_per_epoch < 1 or epochs < 1 or not 0.0 < base < math.inf:
         raise UsageError(

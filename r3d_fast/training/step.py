@@ -1,6 +1,6 @@
-"""One step of training: forward, backward, update, or no trace of it where the numbers are none.
+"""One step of training: forward, backward, update. A step whose loss or gradients are not finite changes nothing.
 
-Nothing in it waits for a GPU. What came of it stays there until somebody reads it.
+On a GPU the host only starts the work and waits for nothing; the results stay there until somebody reads them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from r3d_fast.backend.feed import Fed
+from r3d_fast.backend.feed import DeviceBatch
 from r3d_fast.backend.memory import free_memory, run_batch
 from r3d_fast.backend.paddle import import_paddle
 from r3d_fast.backend.precision import Precision, float32_parameters
@@ -22,9 +22,9 @@ from r3d_fast.training.optimizer import can_be_undone, clip_gradients, moment_te
 
 
 class StepResult:
-    """What a batch gave, where it was computed. Reading a property waits for the device, the first time.
+    """The loss and logits of a batch, and what its step did. They stay on the device: the first read waits for it.
 
-    A batch that does not end its step has a loss of its own and moves nothing yet.
+    A batch that does not end its step has the loss of that batch alone, and has not changed the weights yet.
     """
 
     def __init__(
@@ -36,23 +36,23 @@ class StepResult:
 
     @cached_property
     def loss(self) -> float:
-        """Mean of what is minimised over the real rows of all ranks; NaN where any score is no number."""
+        """The mean loss over the real rows of all ranks; NaN where any logit is not finite."""
         return float(self._loss.item())
 
     @cached_property
     def logits(self) -> NDArray[np.float32]:
-        """float32 [N, C] of the last batch, of this rank."""
+        """The logits float32 [N, C] of this rank's last batch."""
         logits: NDArray[np.float32] = self._logits.numpy()
         return logits
 
     @cached_property
     def applied(self) -> bool:
-        """Whether weights moved."""
+        """Whether the step changed the weights."""
         return bool(self.applied_tensor if isinstance(self.applied_tensor, bool) else self.applied_tensor.item())
 
     @cached_property
     def grad_norm(self) -> float | None:
-        """Length of the gradient before it was clipped; None where it is not clipped."""
+        """The L2 norm of all gradients before clipping; None where they are not clipped."""
         return None if self._norm is None else float(self._norm.item())
 
     @cached_property
@@ -62,20 +62,22 @@ class StepResult:
 
     @cached_property
     def is_hopeless(self) -> bool:
-        """Whether no loss scale mends the step: the loss is no number, or gradients are not finite at the least one."""
+        """Whether no loss scale can mend the step: the loss, or gradients at the smallest scale, are not finite."""
         return not np.isfinite(self.loss) or (self._collapsed is not None and bool(self._collapsed.item()))
 
 
 class TrainStep:
-    """`step(fed)` takes one step of `optimizer` on a batch, in `precision`, the loss scaled by `scaler`.
+    """Called on a batch, takes one step of `optimizer` on it, in `precision`, the loss scaled by `scaler`.
 
-    With `accumulate` k, a step is `step(fed, last=False)` for each of up to k batches but the last. Its loss is the
-    mean over the real rows of all of them, so it is the step of one batch so large, but for batch norms, which see
-    each batch alone. A loss that is not a number or a gradient that is not finite, in any of the batches, moves
-    nothing: neither weights nor moments nor the running statistics of batch norms. `precision.decorate` comes before.
+    With `accumulate` k a step has up to k batches: `step(batch, last=False)` for all but its last one. The loss is the
+    mean over the real rows of all of them. So the step is that of one batch as large as all together, except that batch
+    norms see each batch alone.
 
-    The ranks of `group` step together: gradients are the mean over all their real rows, running statistics the mean of
-    theirs, and a step moves all or none. So they stay equal, to the last bit.
+    Where the loss or a gradient of any of the batches is not finite, the step changes nothing: no weights, no moments,
+    no running statistics of batch norms.
+
+    The ranks of `group` step together: gradients are the mean over the real rows of all ranks, running statistics the
+    mean over the ranks, and either all ranks change their weights or none does. So they stay equal to the last bit.
     """
 
     def __init__(
@@ -83,9 +85,10 @@ class TrainStep:
         group: Group | None = None, *, forward: Any = None, accumulate: int = 1, label_smoothing: float = 0.0,
         clip_norm: float | None = None, deferred: bool | None = None,
     ) -> None:  # fmt: skip
-        """`forward` computes the logits of `model` (default: the model itself).
+        """Train `model`, for which `precision.decorate` was called; `forward` computes its logits (default: itself).
 
-        `deferred`: whether the device decides what a step moves, and the host never asks it (default: on a GPU).
+        `deferred`: the device itself decides whether a step is applied, and the host never waits to ask (default: on a
+        GPU).
         """
         self.group, self._forward = group or Group(), forward or model
         self.model, self.optimizer = model, optimizer
@@ -98,32 +101,34 @@ class TrainStep:
         self._statistics = [t for key, t in model.state_dict().items() if key.endswith(("._mean", "._variance"))]
         self._begun: _Begun | None = None
 
-    def __call__(self, fed: Fed, last: bool = True) -> StepResult:
-        """The result of a batch, with `last` of its step. Raises EnvironmentProblem, with the batch size that fits,
-        out of memory. After any error model and optimiser are as they were before the step.
+    def __call__(self, batch: DeviceBatch, last: bool = True) -> StepResult:
+        """The result of a batch; with `last` it ends its step, and the weights are updated.
+
+        Raises EnvironmentProblem where the memory runs out, with the batch size that would fit. After any error the
+        model and the optimiser are as they were before the step.
         """
         try:
             return run_batch(
-                lambda: self._take(fed, last), lambda rows: self._try(fed, rows), int(fed.clips.shape[0]), self.device,
-                "loader.batch_size", free=self._free, ranks=self.group.count, accumulate=self.accumulate,
+                lambda: self._take(batch, last), lambda rows: self._try(batch, rows), int(batch.clips.shape[0]),
+                self.device, "loader.batch_size", free=self._free, ranks=self.group.count, accumulate=self.accumulate,
             )  # fmt: skip
         except Exception:
             self._undo()
             raise
 
-    def _take(self, fed: Fed, last: bool) -> StepResult:
+    def _take(self, batch: DeviceBatch, last: bool) -> StepResult:
         paddle = import_paddle()
         if self._begun is None:
             with paddle.no_grad():
                 self._begun = _Begun([tensor.clone() for tensor in self._statistics], paddle.zeros([1]))
         begun = self._begun
-        loss, logits = self._backward(fed)
+        loss, logits = self._backward(batch)
         with paddle.no_grad():
             # The scores are asked too: Paddle's cross entropy on the CPU gives a number for scores that are none.
             all_numbers = paddle.isfinite(logits).all().reshape([1])
             loss = paddle.where(all_numbers, loss.reshape([1]), paddle.full([1], float("nan")))
-            begun.loss = begun.loss + loss * float(_real(fed))
-        begun.rows += _real(fed)
+            begun.loss = begun.loss + loss * float(_real(batch))
+        begun.rows += _real(batch)
         self._master_gradients()
         if not last:
             return StepResult(loss, logits, False)
@@ -132,27 +137,27 @@ class TrainStep:
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         self.group.add_up([*gradients, begun.loss], self._statistics)
         mean = begun.loss / float(rows)
-        finite, norm = self._judge(gradients, mean, rows / self._rows_of(fed))
+        finite, norm = self._judge(gradients, mean, rows / self._rows_of(batch))
         applied = self._apply(finite, begun.statistics)
         self._clear()
         return StepResult(mean, logits, applied, norm, self.scaler.scale_tensor, self.scaler.collapsed_tensor)
 
-    def _rows_of(self, fed: Fed) -> int:
-        """Rows of a step of which no batch is missing and every row is real; gradients are summed as if it were."""
-        return self.accumulate * int(fed.clips.shape[0])
+    def _rows_of(self, batch: DeviceBatch) -> int:
+        """Rows of a full step, all of them real; gradients are divided by this number first, and corrected later."""
+        return self.accumulate * int(batch.clips.shape[0])
 
-    def _backward(self, fed: Fed) -> tuple[Any, Any]:
-        """(loss of the batch, logits float32 [N, C]); its gradients, scaled, are added to those there are."""
-        logits = self.precision.forward(self._forward, fed.clips)
-        losses = self._losses(logits, fed.labels)
-        if fed.others is not None:
-            losses = losses * fed.share + self._losses(logits, fed.others) * (1.0 - fed.share)
-        loss = (losses * fed.weights).sum()
-        self.scaler.scale_loss(loss * (_real(fed) / self._rows_of(fed))).backward()
+    def _backward(self, batch: DeviceBatch) -> tuple[Any, Any]:
+        """(loss of the batch, logits float32 [N, C]); adds its scaled gradients to those of earlier batches."""
+        logits = self.precision.forward(self._forward, batch.clips)
+        losses = self._losses(logits, batch.labels)
+        if batch.others is not None:
+            losses = losses * batch.share + self._losses(logits, batch.others) * (1.0 - batch.share)
+        loss = (losses * batch.weights).sum()
+        self.scaler.scale_loss(loss * (_real(batch) / self._rows_of(batch))).backward()
         return loss.detach(), logits.detach()
 
     def _losses(self, logits: Any, labels: Any) -> Any:
-        """Cross entropy of each row, float32 [N], labels smoothed (Szegedy et al. 2016, arXiv:1512.00567, sec. 7)."""
+        """The cross entropy of each row, float32 [N], with label smoothing (Szegedy et al. 2016, arXiv:1512.00567)."""
         functional = import_paddle().nn.functional
         losses = functional.cross_entropy(logits, labels, reduction="none").reshape([-1])
         if not self.label_smoothing:
@@ -161,9 +166,10 @@ class TrainStep:
         return losses * (1.0 - self.label_smoothing) + spread * self.label_smoothing
 
     def _master_gradients(self) -> None:
-        """Add half gradients to float32 ones, where few bits are lost however many there are.
+        """Add half-precision gradients to the float32 gradients of the master weights.
 
-        So the loss scale is taken out of float32 gradients: in float16 the small ones would vanish.
+        Sums of many batches lose few bits there, and the loss scale is divided out of float32 numbers: in float16 the
+        small ones would become 0.
         """
         with import_paddle().no_grad():
             for half in self._halves:
@@ -173,9 +179,9 @@ class TrainStep:
                     half.clear_gradient(False)
 
     def _judge(self, gradients: list[Any], mean: Any, share: float) -> tuple[Any, Any]:
-        """(bool [1]: whether the step may be applied, length of the gradient); the scale is taken out.
+        """(bool [1]: whether the step may be applied, norm of the gradients); divides the loss scale out of them.
 
-        `mean`: the loss float32 [1]; `share`: of the rows that gradients were divided by, those that were there.
+        `mean`: the loss float32 [1]; `share`: the real rows as a share of those that gradients were divided by.
         """
         paddle = import_paddle()
         with paddle.no_grad():
@@ -188,7 +194,7 @@ class TrainStep:
         return finite, norm
 
     def _apply(self, finite: Any, statistics: list[Any]) -> Any:
-        """Move the weights if `finite`, else set back running statistics to `statistics`; whether they moved."""
+        """Update the weights if `finite`, else set running statistics back to `statistics`; returns whether it did."""
         paddle = import_paddle()
         moments = moment_tensors(self.optimizer) if self.deferred else []
         if not moments:  # Paddle makes them in the first step
@@ -212,14 +218,14 @@ class TrainStep:
         self._round()
 
     def _round(self) -> None:
-        """Give half weights the values of their masters."""
+        """Give half-precision weights the values of their float32 masters."""
         paddle = import_paddle()
         with paddle.no_grad():
             for half in self._halves:
                 paddle.assign(half.master.astype(half.dtype), output=half)
 
     def _undo(self) -> None:
-        """Forget a step that was begun."""
+        """Undo what a step that was begun has changed."""
         if self._begun is not None:
             _set(self._statistics, self._begun.statistics)
         self._clear()
@@ -233,11 +239,11 @@ class TrainStep:
         for half in self._halves:
             half.clear_gradient(False)
 
-    def _try(self, fed: Fed, rows: int) -> None:
-        """Forward and backward of `rows` blank clips like those of `fed`."""
+    def _try(self, batch: DeviceBatch, rows: int) -> None:
+        """Forward and backward of `rows` blank clips like those of `batch`."""
         paddle = import_paddle()
-        clips = paddle.zeros([rows, *fed.clips.shape[1:]], dtype=fed.clips.dtype)
-        self._backward(Fed(clips, paddle.zeros([rows], dtype="int64"), paddle.ones([rows]) / rows))
+        clips = paddle.zeros([rows, *batch.clips.shape[1:]], dtype=batch.clips.dtype)
+        self._backward(DeviceBatch(clips, paddle.zeros([rows], dtype="int64"), paddle.ones([rows]) / rows))
 
     def _free(self) -> None:
         self._free_gradients()
@@ -246,15 +252,18 @@ class TrainStep:
 
 @dataclass
 class _Begun:
-    """A step between its batches: statistics as they were, sum of the losses (float32 [1]) of so many real rows."""
+    """A step between its batches.
+
+    `statistics`: running statistics before it; `loss`: the sum of the losses, float32 [1], of its `rows` real rows.
+    """
 
     statistics: list[Any]
     loss: Any
     rows: int = 0
 
 
-def _real(fed: Fed) -> int:
-    return int(fed.clips.shape[0]) if fed.real is None else fed.real
+def _real(batch: DeviceBatch) -> int:
+    return int(batch.clips.shape[0]) if batch.real is None else batch.real
 
 
 def _set(tensors: list[Any], values: list[Any]) -> None:

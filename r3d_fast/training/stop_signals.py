@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a question that the training loop asks after each step."""
+"""SIGINT and SIGTERM as a function that the training loop asks after each step."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from r3d_fast.console import tell
 
 @contextmanager
 def stop_signals(same_seconds: float = 0.0) -> Iterator[Callable[[], bool]]:
-    """Gives a function that says whether SIGINT or SIGTERM came; the second one ends the process at once.
+    """Gives a function that says whether SIGINT or SIGTERM came. The second signal ends the process at once.
 
-    Within `same_seconds` of the first it is taken for the same: Paddle's launcher sends three at a time.
+    One that comes within `same_seconds` of the first counts as the same: Paddle's launcher sends three at a time.
     """
     came: list[float] = []
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from pipelines.errors import DataError, EnvironmentProblem, R3DFastError
 from pipelines.index.video_index import VideoIndex
 from pipelines.loader import BadClip, Batch, ClipLoader
-from r3d_fast.backend.feed import Fed, feeding
+from r3d_fast.backend.feed import DeviceBatch, feeding
 from r3d_fast.backend.paddle import choose_device
 from r3d_fast.backend.precision import Precision, choose_data_format, choose_precision
 from r3d_fast.config.config import Config
@@ -223,7 +223,7 @@ class _Trainer:
         if self.group.any(self.stopping()) and not is_last:
             raise self._ended(Stopped(f"stopped by a signal after step {state.step}"))
 
-    def _batches(self) -> Iterator[tuple[Batch, Fed]]:
+    def _batches(self) -> Iterator[tuple[Batch, DeviceBatch]]:
         """The batches that are left of the epoch, each with its tensors on the model's device."""
         clips = self.clips.epoch(self.state.epoch, self.state.position)
         for pair in feeding(clips, self.learner.device, self.group.wait):
@@ -245,10 +245,10 @@ class _Trainer:
             epochs=self.spec.epochs, spec=self.config.schedule, falls=self.state.falls,
         )  # fmt: skip
 
-    def _learn(self, fed: Fed, rate: float, *, last: bool, place: tuple[int, int]) -> StepResult:
+    def _learn(self, batch: DeviceBatch, rate: float, *, last: bool, place: tuple[int, int]) -> StepResult:
         """What the learner gives for a batch; an error after the first step is raised once a checkpoint is written."""
         try:
-            return self.learner.step(fed, rate, last=last, place=place)
+            return self.learner.step(batch, rate, last=last, place=place)
         except (EnvironmentProblem, RankFailed) as error:
             # With a rank lost, a GPU may wait for it for ever. Steps of several ranks can't be read without the others.
             unsaved = isinstance(error, RankLost) or (self.group.count > 1 and self.log.has_unread)

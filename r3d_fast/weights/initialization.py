@@ -14,7 +14,7 @@ from r3d_fast.config.sections import InitSpec
 from r3d_fast.console import tell
 from r3d_fast.errors import CheckpointError, ConfigError
 from r3d_fast.weights.normalisation import as_options, described, same_scale
-from r3d_fast.weights.stored_model import Stored, load_weights, read_weights
+from r3d_fast.weights.stored_model import StoredWeights, load_weights, read_weights
 
 _HEAD = "head."
 
@@ -65,7 +65,7 @@ def initialise(model: Any, name: str, init: InitSpec, augment: AugmentSpec, clas
     tell(f"starting from {stored.file} ({stored.config.model.name}, {len(stored.classes)} classes){head}")
 
 
-def _check_model(stored: Stored, name: str) -> None:
+def _check_model(stored: StoredWeights, name: str) -> None:
     theirs = stored.config.model.name
     if theirs != name:
         raise CheckpointError(

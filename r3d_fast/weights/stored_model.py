@@ -23,7 +23,7 @@ from r3d_fast.weights.checkpoint import MANIFEST, find_weights, load_checkpoint,
 
 
 @dataclass(frozen=True)
-class Restored:
+class RestoredModel:
     """A model in evaluation mode, the config it was trained with, its classes, and the file it came from.
 
     `precision` is what it is to compute in here; the config's data format is the model's.
@@ -44,7 +44,7 @@ class Restored:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredWeights:
     """Weights float32 by the model's names, the config they were trained with, their classes and their file."""
 
     weights: Arrays
@@ -53,7 +53,7 @@ class Stored:
     file: Path
 
 
-def read_weights(path: Path) -> Stored:
+def read_weights(path: Path) -> StoredWeights:
     """The weights that `path` means (a run, a checkpoint, a .safetensors file), and what they say of themselves.
 
     Raises UsageError where there are none, CheckpointError where they are damaged or not numbers.
@@ -74,7 +74,7 @@ def read_weights(path: Path) -> Stored:
     if claimed is not None and claimed != tensors_digest(weights):
         raise CheckpointError(f"{file}: SHA-256 of its tensors is not what it says: damaged on disk; make it anew")
     require_finite(weights, str(file))
-    return Stored(weights, config, classes, file)
+    return StoredWeights(weights, config, classes, file)
 
 
 def tensors_digest(weights: Arrays) -> str:
@@ -100,7 +100,7 @@ def require_finite(weights: Arrays, source: str) -> None:
 def restore(
     path: Path, device: str = "cpu", *, train: TrainSpec | None = None,
     data_format: Literal["auto"] | DataFormat | None = None,
-) -> Restored:  # fmt: skip
+) -> RestoredModel:  # fmt: skip
     """The model that `path` means (a run, a checkpoint, a .safetensors file written by a run), for `device`.
 
     It computes in the precision that `train` asks for, in `data_format` (defaults: those of the run). Weights are
@@ -120,7 +120,7 @@ def restore(
     model = new_model(trained.model, len(classes), trained.train.seed)
     load_weights(model, weights, str(file))
     model.eval()
-    return Restored(model, trained, classes, file, precision)
+    return RestoredModel(model, trained, classes, file, precision)
 
 
 def new_model(spec: ModelSpec, num_classes: int, seed: int = 0) -> Any:

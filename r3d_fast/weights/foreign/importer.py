@@ -44,7 +44,7 @@ _STEM, _FC = "backbone.stem.0.conv.weight", "head.fc.weight"  # of a file that h
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedWeights:
     """What was imported, how it is to be used, and how that was decided."""
 
     out: Path
@@ -67,7 +67,7 @@ def import_weights(
     std: Sequence[float] | None = None,
     value_max: int | None = None,
     num_frames: int = 16,
-) -> Imported:
+) -> ImportedWeights:
     """What was written to `out`, a .safetensors: the weights in `source`, a .pth or .pdparams, and how to use them.
 
     `model` names the network (default: read off the file), `classes` a file of class names (default: class 0, ...),
@@ -101,10 +101,11 @@ def import_weights(
         write_tensors(file, weights, {"r3d_fast": json.dumps(about)})
     parameters = sum(array.size for name, array in weights.items() if not name.endswith(_STATISTICS))
     own = any(value is not None for value in given.values())
-    return Imported(out, config, names, parameters, "given" if own else scale, normalize is None and not own, named)
+    guessed = normalize is None and not own
+    return ImportedWeights(out, config, names, parameters, "given" if own else scale, guessed, named)
 
 
-def report(imported: Imported, source: Path) -> list[str]:
+def import_summary(imported: ImportedWeights, source: Path) -> list[str]:
     """Lines that say what was made of `source`, and what to do with it."""
     config, count = imported.config, len(imported.classes)
     clip, shortcut = config.clip, config.model.shortcut

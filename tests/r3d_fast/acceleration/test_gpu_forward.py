@@ -15,7 +15,7 @@ from programs import HALVES, assert_types, convolution_weights, momentum, types
 import r3d_fast.acceleration.gpu
 from pipelines.errors import EnvironmentProblem
 from r3d_fast.acceleration.gpu import accelerate_training
-from r3d_fast.backend.feed import Fed
+from r3d_fast.backend.feed import DeviceBatch
 from r3d_fast.backend.paddle import older_graphs
 from r3d_fast.backend.precision import Precision
 from r3d_fast.models.architectures import build_model
@@ -217,7 +217,7 @@ def test_memory_that_runs_out_is_no_reason_for_the_plain_path(monkeypatch: pytes
     model = small()
     forward = accelerate_training(model)
     step = TrainStep(model, momentum(model), Precision(), LossScaler(enabled=False), "cpu", forward=forward)
-    fed = Fed(clips(), paddle.to_tensor([0, 1, 2, 0]), paddle.ones([4]) / 4)
+    fed = DeviceBatch(clips(), paddle.to_tensor([0, 1, 2, 0]), paddle.ones([4]) / 4)
     with pytest.raises(EnvironmentProblem, match="a batch of 2 fits"):
         step(fed)
     assert len(built) == 2  # the first is gone, and what it held
@@ -306,7 +306,7 @@ def steps_of(precision: Precision, data_format: str, graph: bool, steps: int = 2
     losses = []
     for number in range(steps):
         batch = clips(data_format, number % 2, batch=8, side=56).astype(precision.clip_dtype)
-        losses.append(step(Fed(batch, labels, paddle.ones([8]) / 8)).loss)
+        losses.append(step(DeviceBatch(batch, labels, paddle.ones([8]) / 8)).loss)
     return SimpleNamespace(losses=losses, model=model, forward=forward)
 
 

@@ -21,7 +21,7 @@ from pipelines.errors import DataError, UsageError
 from pipelines.index.video_index import VideoIndex
 from r3d_fast import train as run_training
 from r3d_fast.backend.feed import feed
-from r3d_fast.evaluation.protocols import check_splits, protocol_overrides, runs_of_splits
+from r3d_fast.evaluation.protocols import check_splits, models_of_splits, protocol_overrides
 from r3d_fast.weights.checkpoint import load_checkpoint
 from r3d_fast.weights.stored_model import restore
 
@@ -256,9 +256,9 @@ def test_protocols_become_settings() -> None:
 
 
 def test_each_split_gets_its_own_files() -> None:
-    (alone,) = runs_of_splits(None, Path("r"), None, None, ["a.b=c"])
+    (alone,) = models_of_splits(None, Path("r"), None, None, ["a.b=c"])
     assert (alone.number, alone.model, alone.config, alone.overrides) == (None, Path("r"), "r/config.yaml", ("a.b=c",))
-    parts = runs_of_splits("3, 1", None, Path("w{split}.safetensors"), "c", ["data.index=i{split}"])
+    parts = models_of_splits("3, 1", None, Path("w{split}.safetensors"), "c", ["data.index=i{split}"])
     assert [str(part.model) for part in parts] == ["w3.safetensors", "w1.safetensors"]
     assert [part.overrides for part in parts] == [("data.index=i3",), ("data.index=i1",)]
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from pipelines.loader import BadClip, Batch
-from r3d_fast.backend.feed import Fed, feed
+from r3d_fast.backend.feed import DeviceBatch, feed
 from r3d_fast.training.epoch import EpochPlan, steps_of_epoch
 from r3d_fast.training.mixing import Mix
 from r3d_fast.training.step import StepResult
 
 
-def batches(count: int, rows: int = 2) -> list[tuple[Batch, Fed]]:
+def batches(count: int, rows: int = 2) -> list[tuple[Batch, DeviceBatch]]:
     made = []
     for number in range(count):
         clips = np.full((rows, 3, 2, 4, 4), number, np.float32)
@@ -38,8 +38,8 @@ def test_steps_are_taken_one_at_a_time_and_know_their_batches() -> None:
     learned: list[tuple[Any, ...]] = []
     rates = iter((0.3, 0.2, 0.1))
 
-    def learn(fed: Fed, rate: float, *, last: bool, place: tuple[int, int]) -> StepResult:
-        learned.append((float(fed.clips.mean()), rate, last, place))
+    def learn(batch: DeviceBatch, rate: float, *, last: bool, place: tuple[int, int]) -> StepResult:
+        learned.append((float(batch.clips.mean()), rate, last, place))
         return StepResult(None, None, last)
 
     steps = steps_of_epoch(
@@ -62,8 +62,8 @@ def test_steps_are_taken_one_at_a_time_and_know_their_batches() -> None:
 def test_what_is_learned_from_is_mixed_and_counts_against_the_greater_share() -> None:
     seen = []
 
-    def learn(fed: Fed, rate: float, *, last: bool, place: tuple[int, int]) -> StepResult:
-        seen.append(fed.others.tolist())
+    def learn(batch: DeviceBatch, rate: float, *, last: bool, place: tuple[int, int]) -> StepResult:
+        seen.append(batch.others.tolist())
         return StepResult(None, None, True)
 
     (step,) = steps_of_epoch(

@@ -15,7 +15,7 @@ from states import assert_equal, everything
 from pipelines.errors import EnvironmentProblem
 from pipelines.loader import Batch
 from r3d_fast.backend import paddle as compat
-from r3d_fast.backend.feed import Fed, feed, feeding
+from r3d_fast.backend.feed import DeviceBatch, feed, feeding
 from r3d_fast.backend.precision import Precision, float32_weights
 from r3d_fast.evaluation.evaluate import evaluate_model
 from r3d_fast.models.architectures import build_model
@@ -126,14 +126,14 @@ def test_updates_too_small_for_float16_add_up_in_the_master_weights(monkeypatch:
     layer, optimizer = precision.decorate(layer, optimizer)
     step = TrainStep(layer, optimizer, precision, LossScaler(), "cpu")
 
-    def backward(fed: Fed) -> tuple[Any, Any]:
+    def backward(fed: DeviceBatch) -> tuple[Any, Any]:
         loss = -precision.forward(layer, fed.clips).sum()
         step.scaler.scale_loss(loss).backward()
         return loss.detach(), paddle.zeros([1, 1])
 
     monkeypatch.setattr(step, "_backward", backward)
     for _ in range(16):
-        assert step(Fed(paddle.ones([1, 1]), None, None)).applied
+        assert step(DeviceBatch(paddle.ones([1, 1]), None, None)).applied
     assert float32_weights(layer)["weight"].item() == 1.0 + 2.0**-8
     assert layer.weight.astype("float32").item() == 1.0 + 2.0**-8
 
@@ -144,7 +144,7 @@ def test_small_gradients_survive_the_division_by_the_scale(monkeypatch: pytest.M
     step = new_step(Precision("fp16", "O2"))
     half = step._halves[0]
 
-    def backward(fed: Fed) -> tuple[Any, Any]:
+    def backward(fed: DeviceBatch) -> tuple[Any, Any]:
         half.grad = paddle.full(half.shape, 2.0**-11, "float16")
         return paddle.zeros([]), paddle.zeros([1, 1])
 
@@ -152,7 +152,7 @@ def test_small_gradients_survive_the_division_by_the_scale(monkeypatch: pytest.M
     before = half.master.numpy().copy()
     step.optimizer.set_lr(2.0**20)
     step.optimizer._regularization_coeff = 0.0
-    assert step(Fed(paddle.ones([1, 1]), None, None)).applied
+    assert step(DeviceBatch(paddle.ones([1, 1]), None, None)).applied
     np.testing.assert_allclose(before - half.master.numpy(), 2.0**-6, rtol=1e-3)
 
 
@@ -254,7 +254,7 @@ def gpu_step(precision: Precision, width: int = 16) -> TrainStep:
     return TrainStep(model, optimizer, precision, LossScaler(enabled=precision.name == "fp16"), "gpu")
 
 
-def gpu_fed(step: TrainStep, seed: int, rows: int = 8) -> Fed:
+def gpu_fed(step: TrainStep, seed: int, rows: int = 8) -> DeviceBatch:
     rng = np.random.default_rng(seed)
     labels = np.arange(rows) % 4
     clips = rng.normal(size=(rows, 3, 8, 32, 32)) + labels[:, None, None, None, None] * 0.5
@@ -322,7 +322,7 @@ def test_a_batch_that_is_too_large_for_the_gpu_names_one_that_fits(on_gpu: str) 
     def grow() -> None:
         for rows in (64, 256, 1024, 4096):  # the activations of a clip take some 100 MB
             clips = paddle.zeros([rows, 3, 16, 112, 112])
-            step(Fed(clips, paddle.zeros([rows], "int64"), paddle.ones([rows]) / rows))
+            step(DeviceBatch(clips, paddle.zeros([rows], "int64"), paddle.ones([rows]) / rows))
 
     with pytest.raises(EnvironmentProblem, match=r"out of memory on the GPU: .* -o loader\.batch_size=\d+"):
         grow()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from pipelines.loader import Batch
-from r3d_fast.backend.feed import Fed, feed
+from r3d_fast.backend.feed import DeviceBatch, feed
 
 # What Paddle says where a GPU has no memory left.
 GPU_TEXT = (
@@ -24,5 +24,5 @@ def a_batch(rows: int = 4, seed: int = 0) -> Batch:
     return Batch(clips, np.arange(rows) % 4, np.arange(rows), np.ones(rows, bool), 0, rows, ())
 
 
-def a_fed(rows: int = 4, seed: int = 0) -> Fed:
+def a_fed(rows: int = 4, seed: int = 0) -> DeviceBatch:
     return feed(a_batch(rows, seed), "cpu")
