@@ -27,10 +27,8 @@ def index(data: Path | None, videos: int, json_file: Path | None) -> None:
 
     Of the large index: how long it takes to open and to shuffle, and its memory.
     """
-    from bench.reporting.tables import tables
     from bench.studies.index_speed import measure_index
 
     output = Output(json_file)
     report = measure_index(data, videos, published_command(data), tell)
-    output.print(tables([report]).rstrip())
-    output.write(report)
+    output.show(report)

@@ -63,7 +63,6 @@ def throughput(
     """
     from bench.loader.loader_throughput import DECODERS, LoaderSettings, measure_loader
     from bench.loader.peers import find_peers
-    from bench.reporting.terminal import as_text
     from pipelines.machine.cpus import usable_cpus
 
     asked = None if peers in (None, "all") else [peer.strip() for peer in str(peers).split(",")]
@@ -84,8 +83,7 @@ def throughput(
     )
     output = Output(json_file, plot)
     report = measure_loader(settings, published_command(data), tell)
-    output.print(as_text(report))
-    output.write(report)
+    output.show(report)
 
 
 @loader.command()
@@ -101,10 +99,8 @@ def soak(data: Path | None, clips: int, workers: int | None, json_file: Path | N
     Says how much each process grows by, in MB for 1,000 clips.
     """
     from bench.loader.soak import measure_soak
-    from bench.reporting.tables import tables
     from pipelines.machine.cpus import usable_cpus
 
     output = Output(json_file)
     report = measure_soak(data, clips, workers or usable_cpus(), published_command(data), tell)
-    output.print(tables([report]).rstrip())
-    output.write(report)
+    output.show(report)

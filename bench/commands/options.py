@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from pipelines.errors import UsageError
+from r3d_fast.commands.options import file_option
 
 FILE = click.Path(path_type=Path)
 DEVICE = click.Choice(["cpu", "gpu"])
@@ -19,16 +20,19 @@ data_option = click.option(
 videos_option = click.option(
     "--videos", type=click.IntRange(min=1), metavar="N", help="Use no more of ROOT's videos, spread over all of them."
 )
-override_option = click.option(
-    "-o", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="Override a value; repeatable."
-)
 threads_option = click.option(
     "--threads", type=click.IntRange(min=1), metavar="N", help="Threads (default: usable CPUs)."
 )
-json_option = click.option(
-    "--json", "json_file", type=FILE, metavar="FILE", help="Write all figures as JSON (-: to stdout, instead of text)."
-)
+json_option = file_option("json", "all figures")
 plot_option = click.option("--plot", type=FILE, metavar="FILE", help="Draw a bar chart (.png or .svg).")
+
+
+def config_option(what: str) -> Callable[[Any], Any]:
+    """`--config`, which says `what` is measured."""
+    return click.option(
+        "-c", "--config", default="ucf101_r3d18", show_default=True, metavar="CFG",
+        help=f"{what}: a shipped config by name, or a YAML file.",
+    )  # fmt: skip
 
 
 def rounds_option(what: str, *, default: int = 7, least: int = 5) -> Callable[[Any], Any]:

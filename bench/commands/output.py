@@ -5,51 +5,57 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from r3d_fast.descriptors import is_stdout
-from r3d_fast.files import check_writable
+from r3d_fast.files import check_outputs
 
 if TYPE_CHECKING:
     from bench.reporting.results import Report
 
 
-@dataclass(frozen=True)
 class Output:
-    """Results as text on stdout, as JSON in `json_file`, as a chart in `plot`.
+    """Results as text on stdout, as JSON in a file, as a chart in another.
 
-    Where the JSON goes to stdout (`-`, /dev/stdout) the text goes to stderr. Raises UsageError, before anything is
-    measured, for a file that could not be written in the end.
+    Where the JSON goes to stdout (`-`, /dev/stdout) the text goes to stderr.
     """
 
-    json_file: Path | None
-    plot: Path | None = None
-
-    def __post_init__(self) -> None:
-        """Raise what writing the files would raise."""
-        if self.plot is not None:
+    def __init__(self, json_file: Path | None, plot: Path | None = None) -> None:
+        """Raise, before anything is measured, the UsageError or EnvironmentProblem that writing the files would."""
+        if plot is not None:
             from bench.reporting.chart import figure_class
 
-            figure_class(self.plot)
-        for file in (self.json_file, self.plot):
-            check_writable(file)
+            figure_class(plot)
+        self._json_file, self._plot = json_file, plot
+        self._is_stdout_taken = check_outputs(json_file, plot)
 
     def print(self, text: str) -> None:
         """Print results for people to read."""
-        click.echo(text, err=is_stdout(self.json_file))
+        click.echo(text, err=self._is_stdout_taken)
+
+    def show(self, report: Report, text: str | None = None) -> None:
+        """Print `text` (None: the tables of the report), and write the report's JSON and chart."""
+        self.print(_as_text(report) if text is None else text)
+        self.write(report)
 
     def write(self, report: Report) -> None:
         """Write the JSON and the chart that were asked for."""
         from bench.reporting import chart, results
 
-        if self.json_file is not None:
-            results.save(report, self.json_file)
-        if self.plot is not None and isinstance(report, results.ThroughputReport):
-            chart.draw(report, self.plot)
+        if self._json_file is not None:
+            results.save(report, self._json_file)
+        if self._plot is not None and isinstance(report, results.ThroughputReport):
+            chart.draw(report, self._plot)
+
+
+def _as_text(report: Report) -> str:
+    from bench.reporting.results import StudyReport
+    from bench.reporting.tables import tables
+    from bench.reporting.terminal import as_text
+
+    return tables([report]).rstrip("\n") if isinstance(report, StudyReport) else as_text(report)
 
 
 def published_command(data: Path | None = None, arguments: Sequence[str] | None = None) -> str:

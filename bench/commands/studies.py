@@ -9,13 +9,14 @@ import click
 from bench.commands.options import (
     DEVICE,
     FILE,
+    config_option,
     data_option,
     json_option,
-    override_option,
     rounds_option,
     threads_option,
 )
 from bench.commands.output import Output, published_command
+from r3d_fast.commands.options import override_option
 from r3d_fast.console import tell
 
 
@@ -42,8 +43,7 @@ def cpu(mode: str, rounds: int, threads: int | None, json_file: Path | None) -> 
     output = Output(json_file)
     modes = MODES if mode == "both" else (mode,)
     report = measure_cpu(modes, rounds=rounds, threads=threads or usable_cpus(), command=published_command())
-    output.print(summary(report))
-    output.write(report)
+    output.show(report, summary(report))
 
 
 @studies.command()
@@ -71,10 +71,7 @@ def models(names: tuple[str, ...], rounds: int, threads: int | None, only_table:
 
 @studies.command()
 @data_option
-@click.option(
-    "-c", "--config", default="ucf101_r3d18", show_default=True, metavar="CFG",
-    help="Config of the untrained model that predicts: a shipped one by name, or a YAML file.",
-)  # fmt: skip
+@config_option("Of the untrained model that predicts")
 @click.option("--model", type=FILE, help="A run or an exported folder that predicts instead.")
 @rounds_option("Turns of each part", default=5, least=1)
 @json_option
@@ -89,8 +86,7 @@ def predict(data: Path | None, config: str, model: Path | None, rounds: int, jso
     report = measure_prediction(
         data, config=config, model=model, rounds=rounds, command=published_command(data), say=tell
     )
-    output.print(summary(report))
-    output.write(report)
+    output.show(report, summary(report))
 
 
 @studies.command()
@@ -122,11 +118,9 @@ def resume(
     A small run is killed (-9) at random moments and goes on each time; in the end it is compared with one that nobody
     disturbed. Then steps of the reference recipe are timed, with and without a checkpoint after each.
     """
-    from bench.reporting.tables import tables
     from bench.studies.resume import measure_resume
 
     output = Output(json_file)
     overrides = (*overrides, f"loader.batch_size={batch_size}", f"train.device={device}")
     report = measure_resume(kills, seed, steps, overrides, command=published_command(), say=tell)
-    output.print(tables([report]).rstrip())
-    output.write(report)
+    output.show(report)

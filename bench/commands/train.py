@@ -8,15 +8,16 @@ import click
 
 from bench.commands.options import (
     DEVICE,
+    config_option,
     data_option,
     json_option,
     names,
-    override_option,
     plot_option,
     rounds_option,
     videos_option,
 )
 from bench.commands.output import Output, published_command
+from r3d_fast.commands.options import override_option
 from r3d_fast.console import tell
 
 
@@ -26,10 +27,7 @@ def train() -> None:
 
 
 @train.command()
-@click.option(
-    "-c", "--config", default="ucf101_r3d18", show_default=True, metavar="CFG",
-    help="A shipped config by name, or a YAML file.",
-)  # fmt: skip
+@config_option("What is trained")
 @override_option
 @data_option
 @videos_option
@@ -54,7 +52,6 @@ def throughput(
 
     Beside them stand its two ceilings: the model without data, and the loader without a model.
     """
-    from bench.reporting.terminal import as_text
     from bench.training.training_throughput import PRECISIONS, TrainingSettings, measure_training
     from r3d_fast.config.config import LAYOUT_OF
 
@@ -73,5 +70,4 @@ def throughput(
     )
     output = Output(json_file, plot)
     report = measure_training(settings, published_command(data), tell)
-    output.print(as_text(report))
-    output.write(report)
+    output.show(report)
