@@ -156,7 +156,7 @@ class PeerContender:
         return sum(len(next(self.loader)) for _ in range(batches))
 
     def costs(self) -> dict[str, float]:
-        """Nobody counts."""
+        """Nothing: a peer does not count what it reads."""
         return {}
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ _OTHER_GPU_KINDS = (13,)  # kDLCUDAManaged
 
 
 def require_gpu() -> None:
-    """Nothing; raises EnvironmentProblem, with what to do about it, where CUDA finds no GPU."""
+    """Raise EnvironmentProblem, with what to do about it, where CUDA finds no GPU."""
     driver = probe_driver()
     if driver.problem:
         remedy = (

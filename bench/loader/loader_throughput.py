@@ -67,7 +67,7 @@ class _Variant:
 
 
 def measure_loader(settings: LoaderSettings, command: str, say: Say = lambda _: None) -> ThroughputReport:
-    """The report of a whole measurement; `command` is what it will say it was made by, `say` is told what goes on.
+    """The report of a whole measurement, which names `command` as its own; `say` is told what goes on.
 
     Raises DataError where there are no clips, UsageError where they are fewer than a batch, EnvironmentProblem where
     the GPU that was asked for isn't there.
@@ -172,7 +172,7 @@ def _open_contenders(
 
 
 def _check_frames(settings: LoaderSettings, work: Work, variants: Sequence[_Variant], say: Say) -> dict[str, str]:
-    """What the checks say of the frames of each contender, but for variants that aren't exact."""
+    """What the checks say of the frames of each contender; the others are checked when opened."""
     # Exact variants give the frames that peers are compared with, so they are compared with a plain full decode.
     exact = check_frames(PYAV, work.index, None, work.clip).text
     frames = {CeilingContender.name: "", **{variant.name: exact for variant in variants if variant.exact}}

@@ -164,7 +164,7 @@ def read(peer: Peer, path: str, frames: NDArray[np.int32]) -> Frames:
 
 
 def extract(video: str, folder: str, only: NDArray[np.int32] | None = None) -> None:
-    """Nothing; afterwards `folder` holds the frames of `video` as JPEGs (only those of `only`), for "jpg frames"."""
+    """Write the frames of `video` (only those of `only`) into `folder` as JPEGs, for the peer "jpg frames"."""
     cv2: Any = importlib.import_module("cv2") if is_importable("cv2") else None
     image: Any = None if cv2 else importlib.import_module("PIL.Image")
     wanted = None if only is None else set(only.tolist())

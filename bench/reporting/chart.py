@@ -72,13 +72,13 @@ def _panel(axes: Any, run: MeasuredRun) -> None:
         axes.barh(row, figures.median, height=0.68, **_look(figures, run.base))
         whisker = [[figures.median - figures.low], [figures.high - figures.median]]
         axes.errorbar(figures.median, row, xerr=whisker, color=_INK, capsize=3, elinewidth=1, capthick=1)
-        ours = figures.name == run.base
+        is_base = figures.name == run.base
         axes.annotate(
             as_rate(figures.median), (figures.high, row), (6, 0), textcoords="offset points",
-            va="center", size=9, color=_INK, weight="bold" if ours else "normal",
+            va="center", size=9, color=_INK, weight="bold" if is_base else "normal",
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )  # fmt: skip
-        if run.base is not None and not ours:
+        if run.base is not None and not is_base:
             _aside(axes, f"{run.ratio(figures.name, run.base)[0]:.2f} x", row)
     if run.base is not None:
         _aside(axes, f"{run.base} is", -0.8, size=8, color=_FAINT)
@@ -107,7 +107,7 @@ def _aside(axes: Any, text: str, row: float, size: int = 9, color: str = _INK) -
 
 
 def _look(figures: Figures, base: str | None) -> dict[str, Any]:
-    """How a bar is drawn: ours strong, its variants light, a ceiling only outlined, the others grey."""
+    """How a bar is drawn: the base strong, its variants light, a ceiling only outlined, the others grey."""
     if "ceiling" in figures.name or (base == TRAINING and figures.name != base):
         return {"facecolor": "white", "edgecolor": _FAINT, "hatch": "////", "linewidth": 0.8, "alpha": 0.7}
     if figures.name == base:

@@ -40,10 +40,10 @@ def compare(a: ThroughputReport, b: ThroughputReport) -> list[Difference]:
     """
     if a.kind != b.kind:
         raise UsageError(f"results of {a.kind!r} and of {b.kind!r}; expected two of the same kind")
-    theirs = dict(_rounds(b))
+    of_b = dict(_rounds(b))
     differences = []
     for key, before in _rounds(a):
-        after = theirs.get(key)
+        after = of_b.get(key)
         if after is not None:
             ratio = median(after) / median(before)
             low, high = min(after) / max(before), max(after) / min(before)

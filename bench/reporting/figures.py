@@ -1,4 +1,4 @@
-"""What was measured of contenders: their figures, and runs in which they took turns, with the ratios of the rounds."""
+"""The figures of contenders, and the runs in which contenders took turns."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ class MeasuredRun:
         for a contender that wasn't measured.
         """
         pairs = zip(self[base].clips_per_second, self[name].clips_per_second, strict=True)
-        return spread([ours / theirs for ours, theirs in pairs])
+        return spread([base_rate / rate for base_rate, rate in pairs])
 
     def median_ratio(self, name: str) -> float | None:
         """How many times the clips/s of `name` the base gives, the median of the rounds; None without a base."""

@@ -47,7 +47,7 @@ def gpu_table(runs: Sequence[MeasuredRun]) -> str:
 
 
 def _figure(value: float) -> str:
-    """To a whole number, as the driver gives most, but for small ones."""
+    """`value` with one decimal where it is small, else a whole number."""
     return f"{value:.{0 if value >= 99.95 else 1}f}"
 
 

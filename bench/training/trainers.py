@@ -70,7 +70,7 @@ class SyntheticContender:
         return {"step_seconds": self._seconds, "steps": len(self.losses)}
 
     def close(self) -> None:
-        """Nothing to end."""
+        """End nothing: it has no processes."""
 
 
 class LoaderContender:
@@ -133,7 +133,7 @@ class TrainingContender:
 
 
 def check_batch(batch: Batch, config: Config, device: str, dtype: str) -> None:
-    """Nothing; raises UsageError where a batch is not what the model of `config` was promised."""
+    """Raise UsageError where a batch is not what the model of `config` was promised."""
     size, side = config.loader.batch_size, config.augment.size_px
     inner = (3, config.clip.num_frames, side, side)
     shape = (size, *(inner if config.augment.layout == "NCTHW" else (*inner[1:], 3)))
@@ -145,7 +145,7 @@ def check_batch(batch: Batch, config: Config, device: str, dtype: str) -> None:
 
 
 def check_losses(contender: Any) -> None:
-    """Nothing; raises DivergedError where a loss of a SyntheticContender or TrainingContender is no number.
+    """Raise DivergedError where a loss of a SyntheticContender or TrainingContender is no number.
 
     One batch trained on again and again has to be learnt: a SyntheticContender's loss has to fall below its first.
     """

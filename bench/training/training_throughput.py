@@ -61,9 +61,9 @@ class TrainingSettings:
 
 
 def measure_training(settings: TrainingSettings, command: str, say: Say = lambda _: None) -> ThroughputReport:
-    """The report of a whole measurement; `command` is what it will say it was made by, `say` is told what goes on.
+    """The report of a whole measurement, which names `command` as its own; `say` is told what goes on.
 
-    Precisions that this device hasn't are left out, which the report tells. Raises what stands in the way of the
+    Precisions that this device does not have are left out, and the report says so. Raises what stands in the way of the
     rest: ConfigError, DataError, EnvironmentProblem, UsageError; DivergedError for a loss that is no number.
     """
     configs = configs_of(settings)
@@ -109,7 +109,7 @@ def configs_of(settings: TrainingSettings) -> dict[Case, Config]:
 
 
 def _prepare(settings: TrainingSettings, configs: Mapping[Case, Config]) -> dict[str, str]:
-    """The precisions that this device hasn't, and why; it is Paddle's device now. Raises where it has none of them."""
+    """Make the device Paddle's; the precisions that it does not have, and why. Raises where it has none of them."""
     from r3d_fast.backend.paddle import choose_device
 
     if settings.device != "cpu":

@@ -43,7 +43,7 @@ class _Video:
 def make_clips(
     root: Path, videos: int = 64, *, seed: int = 0, progress: Callable[[int, int], None] | None = None
 ) -> None:
-    """Nothing; afterwards `root` holds `videos` clips as CLASS/NNN.avi, in 8 classes in turn.
+    """Write `videos` clips into `root` as CLASS/NNN.avi, in 8 classes in turn.
 
     Of each 8 of a class 5 have a key frame every 12 frames, 2 have one, 1 has two; every other of the latter three has
     B-frames. `progress` is told how many of how many are written. Equal arguments give equal files. Clips of the same
