@@ -8,7 +8,9 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 # What the pages are, and what they link to.
-PATTERNS = ("README.md", "CHANGELOG.md", "LICENSE", "docs/*.md", "docs/*.svg", "bench/results/*", "configs/*.yaml")
+PATTERNS = (
+    "README.md", "CHANGELOG.md", "LICENSE", "docs/*.md", "docs/*.svg", "docs/*.css", "bench/results/*", "configs/*.yaml",
+)  # fmt: skip
 
 
 def on_files(files: Files, config: Any) -> Files:
