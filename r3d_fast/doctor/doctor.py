@@ -25,8 +25,7 @@ from pipelines.machine.nvdec import DALI_CODECS, Decoder
 from pipelines.machine.nvidia import Driver
 from pipelines.machine.packages import installed_version
 from r3d_fast.doctor.probes import DECODERS, PROBES, Facts, Probe, run_probe
-from r3d_fast.download.rar_readers import TO_DO
-from r3d_fast.download.unpacking import describe_readers
+from r3d_fast.download.rar_readers import TO_DO, describe_readers
 from r3d_fast.version import __version__
 
 State = Literal["ok", "warning", "missing"]

@@ -12,9 +12,12 @@ from contextlib import contextmanager
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipelines.errors import DataError
-from r3d_fast.download.rar import Member
+
+if TYPE_CHECKING:  # the doctor looks for readers where rarfile is not installed too
+    from r3d_fast.download.rar import Member
 
 OnFile = Callable[[], None]
 TO_DO = "pip install 'r3d-fast[download]' (or, on Debian and Ubuntu: apt-get install libarchive-tools unar)"
@@ -37,9 +40,9 @@ def rar_readers() -> list[str]:
     return ([LIBRARY] if _has_library() else []) + [name for name in _COMMANDS if _works(name)]
 
 
-def described(name: str) -> str:
-    """The reader with its version, where that is known."""
-    return f"{name} {metadata.version(name)}" if name == LIBRARY else name
+def describe_readers() -> str:
+    """What unpacks RAR archives here, with its version where that is known; empty where nothing does."""
+    return ", ".join(f"{name} {metadata.version(name)}" if name == LIBRARY else name for name in rar_readers())
 
 
 def unpack_with(name: str, archive: Path, members: Sequence[Member], folder: Path, on_file: OnFile) -> None:

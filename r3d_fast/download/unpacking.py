@@ -20,7 +20,7 @@ import rarfile
 from pipelines.datasets.text_files import first_ten, shown
 from pipelines.errors import DataError, EnvironmentProblem, R3DFastError
 from r3d_fast.download.rar import Member, is_rar, open_rar, read_members
-from r3d_fast.download.rar_readers import LIBRARY, TO_DO, described, rar_readers, unpack_with
+from r3d_fast.download.rar_readers import LIBRARY, TO_DO, rar_readers, unpack_with
 from r3d_fast.files import put_in_place
 
 OnProgress = Callable[[int, int], None]
@@ -269,8 +269,3 @@ def _remove(folder: Path) -> None:
             if not path.is_symlink():
                 path.chmod(0o700)
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def describe_readers() -> str:
-    """What unpacks archives here, for the doctor; empty where RAR can't be."""
-    return ", ".join(described(name) for name in rar_readers())

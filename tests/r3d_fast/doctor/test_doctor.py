@@ -77,7 +77,7 @@ def fake(folder: Path, module: str, code: str, distribution: str = "") -> Path:
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What pip installs for r3d-fast without extras, less PyAV."""
+    """What pip installs for r3d-fast without extras, less PyAV and rarfile."""
     folder = tmp_path_factory.mktemp("bare")
     names = ["numpy", "click", "pyyaml", "pydantic", "pydantic_core", "annotated-types", "typing-extensions"]
     for name in [*names, "typing-inspection", "safetensors", "rich", "markdown-it-py", "mdurl", "pygments"]:
