@@ -267,7 +267,7 @@ def run_console(block: Block, folder: Path, house: Path) -> None:
 @pytest.mark.parametrize("page", pages())
 def test_every_command_of_a_page_runs(page: str, house: Path, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
-    found = [block for block in blocks(page, read(page)) if not block.needs]
+    found = [block for block in blocks(page, read(page)) if not block.needs and not block.source]
     if any(block.language in ("sh", "console", "python") for block in found):
         shutil.copytree(house, folder, symlinks=True, ignore=shutil.ignore_patterns("bin"))
     printed = ""
@@ -295,12 +295,13 @@ def test_every_command_of_a_page_runs(page: str, house: Path, tmp_path: Path) ->
 def test_blocks_are_found_with_what_the_comment_before_them_says() -> None:
     text = (
         "a\n\n<!-- needs: gpu -->\n```sh\nb \\\n  c\n```\ntext\n```text\nd\n```\n"
-        "<!-- needs: download -->\nno\n```\ne\n```\n"
+        "<!-- needs: download -->\nno\n```\ne\n```\n\n`a/b.py:C.d`\n\n```python\nf\n```\n"
     )
     assert blocks("p.md", text) == [
         Block("p.md", 4, "sh", "b \\\n  c\n", needs="gpu"),
         Block("p.md", 9, "text", "d\n"),
         Block("p.md", 14, "", "e\n"),
+        Block("p.md", 20, "python", "f\n", source="a/b.py:C.d"),
     ]
     with pytest.raises(ValueError, match=r"p\.md:1: a fence that is not closed"):
         blocks("p.md", "```sh\nx\n")

@@ -3,6 +3,8 @@
 A comment on the line before a block says what it takes to run it, `<!-- needs: gpu -->`, or how far its output can be
 foreseen, `<!-- output: numbers vary -->`. Where predictions vary, the demo's classes do too. A `text` block with such a
 comment shows what the `sh` block before it prints.
+
+A block quotes code where the line before it is nothing but `path.py:function`.
 """
 
 from __future__ import annotations
@@ -26,13 +28,14 @@ ANY_LINES = "..."
 
 _FENCE = re.compile(r"^```(\w*)$")
 _COMMENT = re.compile(r"^<!-- (needs|output): (.+) -->$")
+_SOURCE = re.compile(r"^`([\w/]+\.py:[\w.]+)`$")
 _CLASS = re.compile(rf"\b(?:{'|'.join(sorted(CLASSES, key=len, reverse=True))})\b")
 _NUMBER = re.compile(r"\d+(?:[.:]\d+)*(?:e-?\d+)?")
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its page by the path in the repository, the line of its fence, and what the comment says."""
+    """A fenced block: its page by the path in the repository, the line of its fence, what the line before says of it."""
 
     page: str
     line: int
@@ -40,6 +43,7 @@ class Block:
     text: str
     needs: str = ""
     output: str = ""
+    source: str = ""
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
@@ -70,6 +74,8 @@ def blocks(page: str, text: str) -> list[Block]:
             start, language, inside = number, fence[1], []
         elif comment := _COMMENT.match(line):
             said[comment[1]] = comment[2]
+        elif source := _SOURCE.match(line):
+            said["source"] = source[1]
         elif line.strip():
             said = {}
     if start:

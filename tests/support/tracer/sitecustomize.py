@@ -1,0 +1,43 @@
+"""Notes which functions of the project a Python process calls, and all processes that it starts.
+
+Python imports this by itself where this folder is on its path. Into the file R3D_TRACE goes a line for each function on
+its first call: the process, then `path:qualified name`. R3D_ROOT is the project's folder.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from types import CodeType, FrameType
+
+
+def _note_calls(trace: str, root: str) -> None:
+    file = os.open(trace, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    seen: set[CodeType] = set()
+
+    def profile(frame: FrameType, event: str, argument: object) -> None:
+        code = frame.f_code
+        if event == "call" and code not in seen:
+            seen.add(code)
+            if code.co_filename.startswith(root):
+                path = code.co_filename.removeprefix(root)
+                os.write(file, f"{os.getpid()} {path}:{qualified_name(frame)}\n".encode())
+
+    sys.setprofile(profile)
+    threading.setprofile(profile)
+
+
+def qualified_name(frame: FrameType) -> str:
+    """`Class.function`, also before Python 3.11."""
+    code = frame.f_code
+    if sys.version_info >= (3, 11):
+        return code.co_qualname
+    owner = frame.f_locals.get("self")
+    kinds = type(owner).__mro__ if owner is not None else ()
+    named = next((kind.__name__ for kind in kinds if code.co_name in vars(kind)), "")
+    return f"{named}.{code.co_name}" if named else code.co_name
+
+
+if "R3D_TRACE" in os.environ:
+    _note_calls(os.environ["R3D_TRACE"], f"{os.environ['R3D_ROOT']}/")
