@@ -20,6 +20,7 @@ REPO = Path(__file__).resolve().parent.parent
 Rule = Callable[[Path], list[str]]
 
 RULES: list[Rule] = [
+    duties.renames,
     duties.exit_codes,
     duties.machine,
     duties.imports_by_name,

@@ -35,7 +35,7 @@ _NUMBER = re.compile(r"\d+(?:[.:]\d+)*(?:e-?\d+)?")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its page by the path in the repository, the line of its fence, what the line before says of it."""
+    """A fenced block: its page by the path in the repository, the line of its fence, what is said before it."""
 
     page: str
     line: int
