@@ -55,29 +55,35 @@ def new_file(path: Path, hint: str = "") -> Iterator[BinaryIO]:
 
     Raises UsageError, which ends in `hint`, where `path` can't be written or is a folder.
     """
-    with write_errors(path, hint):
-        number = descriptor_of(path)
-        if number is not None or path == STDOUT:
-            with open_descriptor(number) as stream:
-                yield stream
-            return
-        place = _resolve(path)
-        if place is None:
-            with path.open("wb") as stream:
-                yield stream
-            return
-        building = _beside(place)
-        try:
-            with building.open("x+b") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            building.replace(place)
-            _sync(place.parent)
-        except BaseException:
-            with suppress(OSError):
-                building.unlink()
-            raise
+    with write_errors(path, hint), replaced_file(path) as file:
+        yield file
+
+
+@contextmanager
+def replaced_file(path: Path) -> Iterator[BinaryIO]:
+    """`new_file` that raises OSError."""
+    number = descriptor_of(path)
+    if number is not None or path == STDOUT:
+        with open_descriptor(number) as stream:
+            yield stream
+        return
+    place = _resolve(path)
+    if place is None:
+        with path.open("wb") as stream:
+            yield stream
+        return
+    building = _beside(place)
+    try:
+        with building.open("x+b") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        building.replace(place)
+        _sync(place.parent)
+    except BaseException:
+        with suppress(OSError):
+            building.unlink()
+        raise
 
 
 def write_file(path: Path, content: bytes, hint: str = "") -> None:

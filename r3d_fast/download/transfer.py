@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from pipelines.errors import DataError, EnvironmentProblem, UsageError
 from r3d_fast.download.unpacking import disk_is_full, out_of_room
-from r3d_fast.files import put_in_place
+from r3d_fast.files import put_in_place, replaced_file
 from r3d_fast.version import __version__
 
 OnBytes = Callable[[int, int], None]
@@ -206,7 +206,8 @@ class _Download:
         tag = response.headers.get("ETag", "")
         validator = tag if tag.startswith('"') else response.headers.get("Last-Modified", "")  # a weak tag won't do
         notes = {"url": self.wanted.url, "validator": validator, "total": total}
-        _notes(self.part).write_text(json.dumps(notes), encoding="utf-8")
+        with replaced_file(_notes(self.part)) as file:
+            file.write(json.dumps(notes).encode())
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
