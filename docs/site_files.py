@@ -9,8 +9,15 @@ from mkdocs.structure.files import File, Files
 
 # What the pages are, and what they link to.
 PATTERNS = (
-    "README.md", "CHANGELOG.md", "LICENSE", "docs/*.md", "docs/*.svg", "docs/*.css", "bench/results/*", "configs/*.yaml",
-)  # fmt: skip
+    "README.md",
+    "CHANGELOG.md",
+    "LICENSE",
+    "docs/*.md",
+    "docs/*.svg",
+    "docs/*.css",
+    "bench/results/*",
+    "configs/*",
+)
 
 
 def on_files(files: Files, config: Any) -> Files:
