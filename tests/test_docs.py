@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from configparser import ConfigParser
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -124,6 +125,14 @@ def test_what_the_text_names_is_there(page: str) -> None:
         except (AssertionError, KeyError, ValueError) as error:
             wrong.append(f"`{span}`: {error}")
     assert wrong == []
+
+
+def test_the_extras_that_are_to_be_installed_exist() -> None:
+    setup = ConfigParser()
+    setup.read(REPO / "setup.cfg", encoding="utf-8")
+    named = re.findall(r"(?:'\.|r3d-fast)\[([a-z0-9,]+)\]'", "".join(map(read, pages())))
+    assert len(named) > 8
+    assert set(",".join(named).split(",")) <= set(setup["options.extras_require"])
 
 
 @pytest.mark.parametrize("page", pages())
