@@ -21,7 +21,7 @@ _HEVC_TAKEN = {1, 2, 3, 4}
 _MPEG4_TAKEN = {0, 1, 17}  # simple and advanced simple; 0: XviD and others leave it out
 
 
-class Kind(NamedTuple):
+class VideoKind(NamedTuple):
     """What videos have in common that a decoder treats alike."""
 
     codec: str
@@ -29,7 +29,7 @@ class Kind(NamedTuple):
     note: str
 
     @classmethod
-    def of(cls, record: VideoRecord) -> Kind:
+    def of(cls, record: VideoRecord) -> VideoKind:
         """The kind of a video."""
         return cls(record.codec, record.pix_fmt, record.note)
 
@@ -47,14 +47,14 @@ class DaliLimits:
 
     codecs: frozenset[str] = frozenset()
     caps: tuple[DecoderCaps, ...] | None = None
-    exact: frozenset[Kind] | None = None
+    exact: frozenset[VideoKind] | None = None
     sizes: frozenset[tuple[str, int, int]] = frozenset()
 
     def refuses(self, record: VideoRecord) -> str:
         """Why a video is left to PyAV, in words; empty if DALI decodes it."""
         if record.codec not in self.codecs:
             return f"DALI has no decoder for {record.codec} here"
-        if self.exact is not None and Kind.of(record) not in self.exact:
+        if self.exact is not None and VideoKind.of(record) not in self.exact:
             return "other frames than PyAV's"
         if self.caps is None:
             return ""

@@ -10,11 +10,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.dali.routing import Routing, ShareFinder, settle
+from pipelines.dali.routing import Routing, ShareFinder, choose_decoder
 from pipelines.errors import UsageError
 from pipelines.index.video_index import VideoIndex
 from pipelines.machine.device import check_device
-from pipelines.prefetch import ClipEngine, LoaderStatistics, num_workers
+from pipelines.prefetch import ClipPrefetcher, LoaderStatistics, num_workers
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec, ShardSpec
 from pipelines.stream import ClipStream, Sample
 
@@ -98,7 +98,7 @@ class ClipLoader:
                 f"of split {split!r}: training drops incomplete batches; choose a smaller one"
             )
         self._epoch = 0
-        self._engine: ClipEngine | None = None
+        self._prefetcher: ClipPrefetcher | None = None
 
     def __len__(self) -> int:
         """Batches an epoch, the same on every shard."""
@@ -124,9 +124,9 @@ class ClipLoader:
 
     def start(self) -> None:
         """Start the processes on the first batches of epoch 0, without waiting for them: the first one comes sooner."""
-        if self._engine is None and len(self):
-            self._engine = self._new_engine()
-            self._engine.start((0, 0))
+        if self._prefetcher is None and len(self):
+            self._prefetcher = self._new_prefetcher()
+            self._prefetcher.start((0, 0))
 
     @property
     def split(self) -> str | None:
@@ -136,7 +136,7 @@ class ClipLoader:
     @property
     def worker_pids(self) -> list[int]:
         """The process numbers of the decoding workers; none before the first batch."""
-        return self._engine.pool.pids if self._engine else []
+        return self._prefetcher.pool.pids if self._prefetcher else []
 
     @property
     def routing(self) -> Routing | None:
@@ -145,9 +145,9 @@ class ClipLoader:
 
     def close(self) -> None:
         """End the worker processes. The loader can be used again: it starts new ones."""
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
+        if self._prefetcher is not None:
+            self._prefetcher.close()
+            self._prefetcher = None
 
     def __enter__(self) -> ClipLoader:
         return self
@@ -159,21 +159,21 @@ class ClipLoader:
 
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
         for number in range(start, len(self)):
-            if self._engine is None:
-                self._engine = self._new_engine()
+            if self._prefetcher is None:
+                self._prefetcher = self._new_prefetcher()
             try:
                 # Every epoch of an evaluation is the same one.
-                clips, samples = self._engine.run((epoch if self._stream.train else 0, number))
+                clips, samples = self._prefetcher.batch_at((epoch if self._stream.train else 0, number))
             except BaseException:
                 self.close()  # what is on its way is of no use any more
                 raise
             yield _batch(clips, samples, epoch, (number + 1) * self._per_batch)
 
-    def _new_engine(self) -> ClipEngine:
+    def _new_prefetcher(self) -> ClipPrefetcher:
         if self._finder is None:
-            self._stream, self._finder = settle(self._stream, self.index, num_workers(self.spec))
+            self._stream, self._finder = choose_decoder(self._stream, self.index, num_workers(self.spec))
         self._finder.forget_planned()
-        return ClipEngine(self._stream, self.index, self.spec, len(self), self._finder, self.statistics)
+        return ClipPrefetcher(self._stream, self.index, self.spec, len(self), self._finder, self.statistics)
 
 
 def _batch(clips: Any, samples: list[Sample], epoch: int, position: int) -> Batch:

@@ -15,7 +15,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from pipelines.dali.graph_runner import DaliStage, Row
+from pipelines.dali.graph_runner import DaliInput, GraphRunner
 from pipelines.dali.routing import ShareFinder, is_shared_out
 from pipelines.index.video_index import VideoIndex
 from pipelines.machine.cpus import usable_cpus
@@ -27,7 +27,7 @@ from pipelines.workers.pool import WorkerPool
 from pipelines.workers.worker import Reply, Task
 
 _log = logging.getLogger(__name__)
-Place = tuple[int, int]  # epoch, batch of this shard
+BatchPlace = tuple[int, int]  # epoch, batch of this shard
 
 
 @dataclass
@@ -58,7 +58,7 @@ class _Pending:
     `share` of its rows is left to DALI to decode; a `trial` is timed with nothing else in DALI.
     """
 
-    place: Place
+    place: BatchPlace
     slots: list[int]
     samples: list[Sample | None]
     missing: int
@@ -66,10 +66,10 @@ class _Pending:
     trial: bool
 
 
-_Row = tuple[_Pending, int]  # a batch and a row of it
+_RowOfBatch = tuple[_Pending, int]  # a batch and a row of it
 
 
-class ClipEngine:
+class ClipPrefetcher:
     """The workers, the shared memory and the DALI pipeline of one loader, and which batches are on their way."""
 
     def __init__(
@@ -89,20 +89,20 @@ class ClipEngine:
         rows = spec.prefetch + stream.repeats
         self._arena = Arena(rows * stream.batch_size, source.slot_bytes(index))
         self.pool = WorkerPool(source, self._arena, workers=num_workers(spec), timeout_seconds=spec.timeout_seconds)
-        self._stage = DaliStage(stream, threads=_num_threads(spec, stream))
+        self._runner = GraphRunner(stream, threads=_num_threads(spec, stream))
         self._max_pending = rows
         self._free = list(range(self._arena.slots))
         self._pending: deque[_Pending] = deque()
-        self._todo: deque[tuple[_Row, ...]] = deque()  # decode passes without slots yet
-        self._at: dict[int, tuple[_Row, ...]] = {}  # task -> the rows it makes
+        self._todo: deque[tuple[_RowOfBatch, ...]] = deque()  # decode passes without slots yet
+        self._at: dict[int, tuple[_RowOfBatch, ...]] = {}  # task -> the rows it makes
         self._tasks = 0
-        self._next: Place | None = None  # the batch that follows the pending ones; None: the end
+        self._next: BatchPlace | None = None  # the batch that follows the pending ones; None: the end
 
-    def start(self, place: Place) -> None:
+    def start(self, place: BatchPlace) -> None:
         """Set the workers to the batch at `place` and those that follow."""
         self._go_to(place)
 
-    def run(self, place: Place) -> tuple[Any, list[Sample]]:
+    def batch_at(self, place: BatchPlace) -> tuple[Any, list[Sample]]:
         """(clips, samples) of the batch at `place`: a DLPack object, and what is known of each row."""
         if not self._pending or self._pending[0].place != place:
             self._go_to(place)
@@ -111,9 +111,9 @@ class ClipEngine:
         while head.missing:
             self._collect(block=True)
         waited = perf_counter()
-        if not self._stage.busy:
+        if not self._runner.busy:
             self._augment(head)
-        clips = self._stage.finish(lambda row, reason: self._decode(head, row, reason))
+        clips = self._runner.finish(lambda row, reason: self._decode(head, row, reason))
         done = perf_counter()
         samples = [sample for sample in head.samples if sample is not None]
         encoded = sum(bool(sample.numbers) for sample in samples)
@@ -138,9 +138,9 @@ class ClipEngine:
         self.pool.close()
         self._arena.close()
 
-    def _go_to(self, place: Place) -> None:
+    def _go_to(self, place: BatchPlace) -> None:
         """Drop what is on its way and begin at `place`."""
-        self._stage.drop()
+        self._runner.drop()
         self._finder.forget_planned()
         self.pool.cancel()
         for batch in self._pending:
@@ -197,15 +197,15 @@ class ClipEngine:
     def _share_frames(self, batch: _Pending, one: int, other: int) -> bool:
         """Whether two rows are crops of the same frames, which PyAV then decodes once."""
         crops = self._sampler.crops
-        if crops == 1 or self._stage.decodes:
+        if crops == 1 or self._runner.decodes:
             return False
         return self._position(batch, one) // crops == self._position(batch, other) // crops
 
     def _is_encoded(self, batch: _Pending, row: int) -> bool:
         """Whether the clip of a row is left to DALI to decode, if it can."""
-        if not self._stage.decodes or not is_shared_out(row, batch.share):
+        if not self._runner.decodes or not is_shared_out(row, batch.share):
             return False
-        failed = self._stage.failed_videos
+        failed = self._runner.failed_videos
         return not failed or self._sampler.plan(batch.place[0], self._position(batch, row)).video_id not in failed
 
     def _collect(self, *, block: bool) -> None:
@@ -228,15 +228,15 @@ class ClipEngine:
         total.packets += cost.packets
 
     def _augment(self, batch: _Pending) -> None:
-        self._stage.start([self._row(batch, row) for row in range(len(batch.slots))])
+        self._runner.start([self._row(batch, row) for row in range(len(batch.slots))])
 
-    def _row(self, batch: _Pending, row: int) -> Row:
+    def _row(self, batch: _Pending, row: int) -> DaliInput:
         sample = batch.samples[row]
         assert sample is not None
         slot = self._arena.slot(batch.slots[row])
-        return Row(slot[: math.prod(sample.shape)].reshape(sample.shape), sample)
+        return DaliInput(slot[: math.prod(sample.shape)].reshape(sample.shape), sample)
 
-    def _decode(self, batch: _Pending, row: int, reason: str) -> Row:
+    def _decode(self, batch: _Pending, row: int, reason: str) -> DaliInput:
         """Decode the clip of a row here, by PyAV, as DALI can't; blank it, as any, where that fails too."""
         slot = self._arena.slot(batch.slots[row])
         (sample,) = self._source.load(batch.place[0], [self._position(batch, row)], [slot], encoded=False)

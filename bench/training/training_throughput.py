@@ -29,7 +29,7 @@ from bench.training.trainers import (
 from bench.videos.selection import VideoSelection, described, selected_videos
 from pipelines.errors import EnvironmentProblem, R3DFastError, UsageError
 from pipelines.machine.cpus import usable_cpus
-from r3d_fast.backend.precision import Name, choose_precision
+from r3d_fast.backend.precision import PrecisionName, choose_precision
 from r3d_fast.config.config import LAYOUT_OF, Config, load_config
 
 _CPU_BATCH = 8
@@ -37,7 +37,7 @@ _CHECKED_STEPS, _MOST_STEPS = 3, 12
 _LOADER_SECONDS = 1.0  # a turn of its own is as long at least
 _AHEAD = 1.5  # a loader that is so many times as fast as the model never lets its queue run empty
 Case = tuple[str, str]  # precision, layout
-PRECISIONS: tuple[Name, ...] = ("fp32", "bf16", "fp16")
+PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -171,8 +171,8 @@ def _run(settings: TrainingSettings, config: Config, clips: VideoSelection, case
     return MeasuredRun(config.clip.sampling, usable_cpus() if workers == "auto" else workers, figures, *case)
 
 
-def _named(precision: str) -> Name:
-    found: Name = next(name for name in PRECISIONS if name == precision)
+def _named(precision: str) -> PrecisionName:
+    found: PrecisionName = next(name for name in PRECISIONS if name == precision)
     return found
 
 

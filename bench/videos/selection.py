@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bench.videos.synthesis import make_clips
-from pipelines.datasets.recognition import recognise
+from pipelines.datasets.recognition import recognise_dataset
 from pipelines.errors import DataError, R3DFastError
 from pipelines.index.video_index import VideoIndex, write_index
 from pipelines.sampler import ClipSampler
@@ -75,7 +75,7 @@ def select_videos(root: Path, folder: Path, videos: int | None = None) -> VideoS
     A video that can't be indexed, or of which one clip of either sampling can't be read, is excluded. Raises DataError
     where nothing is left.
     """
-    data = recognise(root, val_fraction=0.0)
+    data = recognise_dataset(root, val_fraction=0.0)
     if videos is not None and videos < len(data.entries):
         entries = sorted(data.entries, key=lambda entry: entry.path)
         data = replace(data, entries=tuple(entries[k * len(entries) // videos] for k in range(videos)))

@@ -31,7 +31,7 @@ def wrong_frames(record: VideoRecord, root: str, device: str) -> str:
 
     `device`: "cpu" or "gpu:N". Raises VideoError, or FrameError, where the video can't be read or cut.
     """
-    frames = np.array(_probes(record.num_frames), np.int32)
+    frames = np.array(_telling_frames(record.num_frames), np.int32)
     beside = sorted({int(k) for n in frames for k in (n - 1, n, n + 1) if 0 <= k < record.num_frames})
     video = remux(record, frames, root=root)
     shown = dict(zip(beside, read_frames(record, beside, root=root), strict=True))
@@ -74,7 +74,7 @@ def telling_line(error: Exception) -> str:
     return (telling or lines or [type(error).__name__])[-1][:300]
 
 
-def _probes(num_frames: int) -> list[int]:
+def _telling_frames(num_frames: int) -> list[int]:
     """Frames that tell: the first and last two, and pairs between."""
     starts = np.linspace(0, max(0, num_frames - 2), _GROUPS).astype(int)
     return sorted({int(number) for start in starts for number in (start, min(start + 1, num_frames - 1))})

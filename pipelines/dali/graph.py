@@ -76,7 +76,7 @@ class ClipPipeline:
     def __init__(self, stream: ClipStream, *, threads: int) -> None:
         """Build the graph. Raises one of DALI_ERRORS where DALI can't, as on a GPU that is out of memory."""
         self._stream = stream
-        self._pipeline = define(stream, threads=threads)
+        self._pipeline = define_pipeline(stream, threads=threads)
         self._pipeline.build()
 
     def feed(self, data: Sequence[NDArray[np.uint8]], samples: Sequence[Sample]) -> None:
@@ -113,7 +113,7 @@ class ClipPipeline:
         return clips.as_tensor()
 
 
-def define(stream: ClipStream, *, threads: int) -> Any:
+def define_pipeline(stream: ClipStream, *, threads: int) -> Any:
     """The DALI pipeline for `stream`, not built yet: what can be known of its graph without a GPU."""
     pipeline_def, Pipeline = import_pipeline()
     # Conditionals: each sample of a batch takes the branch that its flag says.

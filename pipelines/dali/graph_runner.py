@@ -26,23 +26,23 @@ _OUT_OF_MEMORY = ("Can't allocate", "CUDA allocation failed", "out of memory", "
 _TELLING = 3  # videos of which DALI decodes none: it is the decoder that fails, not they
 
 
-class Row(NamedTuple):
+class DaliInput(NamedTuple):
     """A row of a batch as DALI gets it: `data` is frames uint8 [T, h, w, 3], or encoded bytes uint8 [B]."""
 
     data: NDArray[np.uint8]
     sample: Sample
 
 
-Redo = Callable[[int, str], Row]  # (row, why DALI failed on it) -> the same row, decoded by PyAV
+Redo = Callable[[int, str], DaliInput]  # (row, why DALI failed on it) -> the same row, decoded by PyAV
 
 
-class DaliStage:
+class GraphRunner:
     """The graph of a stream, at work on a batch; `failed_videos` are those that DALI could not decode."""
 
     def __init__(self, stream: ClipStream, *, threads: int) -> None:
         """Build the graph. Raises EnvironmentProblem where DALI can't."""
         self._stream, self._threads = stream, threads
-        self._rows: list[Row] | None = None
+        self._rows: list[DaliInput] | None = None
         self.failed_videos: set[int] = set()
         self.decodes = stream.limits is not None
         self._pipeline = self._new_pipeline()
@@ -52,7 +52,7 @@ class DaliStage:
         """Whether a batch was started and not finished."""
         return self._rows is not None
 
-    def start(self, rows: Sequence[Row]) -> None:
+    def start(self, rows: Sequence[DaliInput]) -> None:
         """Set DALI to work on a batch; its arrays are read in place until `finish` has returned."""
         self._rows = list(rows)
         self._feed(self._rows)
@@ -67,7 +67,7 @@ class DaliStage:
         try:
             return self._pipeline.clips()
         except DALI_ERRORS as error:
-            if is_out_of_memory(error):
+            if says_out_of_memory(error):
                 raise self._too_large(rows) from error
             if not any(row.sample.numbers for row in rows):
                 raise EnvironmentProblem(f"DALI failed: {telling_line(error)}") from error
@@ -85,7 +85,7 @@ class DaliStage:
             except DALI_ERRORS:  # it failed on clips that nobody wants any more
                 self._restart()
 
-    def _redo_failing(self, rows: list[Row], redo: Redo) -> None:
+    def _redo_failing(self, rows: list[DaliInput], redo: Redo) -> None:
         """Put what PyAV decodes in place of the encoded rows that DALI fails on."""
         encoded = [number for number, row in enumerate(rows) if row.sample.numbers]
         good, bad = set(), set()
@@ -106,7 +106,7 @@ class DaliStage:
             self.decodes = False
             _log.warning("DALI decodes none of %d videos (%s): PyAV decodes from here on", len(bad), reason)
 
-    def _feed(self, rows: Sequence[Row]) -> None:
+    def _feed(self, rows: Sequence[DaliInput]) -> None:
         self._pipeline.feed([row.data for row in rows], [row.sample for row in rows])
 
     def _restart(self) -> None:
@@ -116,7 +116,7 @@ class DaliStage:
         try:
             return ClipPipeline(self._stream, threads=self._threads)
         except DALI_ERRORS as error:
-            if is_out_of_memory(error):
+            if says_out_of_memory(error):
                 raise EnvironmentProblem(
                     f"{self._stream.device}: no memory left to start DALI; end what else uses the GPU"
                 ) from error
@@ -125,7 +125,7 @@ class DaliStage:
             )
             raise EnvironmentProblem(f"DALI can't be started: {telling_line(error)}{on_gpu}") from error
 
-    def _too_large(self, rows: Sequence[Row]) -> EnvironmentProblem:
+    def _too_large(self, rows: Sequence[DaliInput]) -> EnvironmentProblem:
         """The error that says how many clips fit, found by trying."""
 
         def attempt(count: int) -> None:
@@ -139,6 +139,6 @@ class DaliStage:
         return EnvironmentProblem(f"{device}: out of memory for a batch of {len(rows)} clips; {remedy}")
 
 
-def is_out_of_memory(error: Exception) -> bool:
+def says_out_of_memory(error: Exception) -> bool:
     """Whether DALI failed for want of memory."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)

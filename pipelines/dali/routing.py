@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pipelines.dali.decoder_check import wrong_frames
 from pipelines.dali.versions import cpu_video_codecs
-from pipelines.dali_limits import DaliLimits, Kind
+from pipelines.dali_limits import DaliLimits, VideoKind
 from pipelines.errors import R3DFastError
 from pipelines.machine.device import device_number
 from pipelines.machine.nvdec import DALI_CODECS, probe_decoder
@@ -37,7 +37,7 @@ def dali_limits(device: str) -> DaliLimits:
     return DaliLimits(frozenset({caps.codec for caps in decoder.caps} & set(DALI_CODECS)), decoder.caps)
 
 
-def settle(stream: ClipStream, index: VideoIndex, workers: int) -> tuple[ClipStream, ShareFinder]:
+def choose_decoder(stream: ClipStream, index: VideoIndex, workers: int) -> tuple[ClipStream, ShareFinder]:
     """(stream, finder): who decodes its clips stands in `finder.routing`, or is found out from the first batches.
 
     Whatever DALI is left with, it has decoded exactly before: see `pipelines/dali/decoder_check.py`.
@@ -54,9 +54,9 @@ def settle(stream: ClipStream, index: VideoIndex, workers: int) -> tuple[ClipStr
     for examples, count in index.kinds(stream.split):
         reason = _why_not(examples, limits, str(index.root), stream.device)
         if reason:
-            refused.append(f"{count} videos ({Kind.of(examples[0])}): {reason}")
+            refused.append(f"{count} videos ({VideoKind.of(examples[0])}): {reason}")
         else:
-            exact.add(Kind.of(examples[0]))
+            exact.add(VideoKind.of(examples[0]))
     if refused and limits.codecs:
         _tell_once(f"PyAV decodes what DALI does not: {'; '.join(refused)}")
     if not exact:
@@ -164,10 +164,10 @@ class ShareFinder:
         """
         self._trials.append((encoded, seconds))
         if len(self._trials) == len(_TRIALS):
-            self.routing = self._settle()
+            self.routing = self._choose()
         return self.routing
 
-    def _settle(self) -> Routing:
+    def _choose(self) -> Routing:
         most = max(encoded for encoded, _ in self._trials)
         whole = min(seconds for _, seconds in self._trials[1:3])
         base = min(seconds for _, seconds in self._trials[4:6])

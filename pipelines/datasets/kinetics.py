@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipelines.datasets.entries import Entry, Missing
-from pipelines.datasets.lists import csv_rows
+from pipelines.datasets.lists import read_csv_rows
 from pipelines.datasets.split_names import SPLIT_WORDS, split_named
-from pipelines.datasets.text_files import first_ten, read_text, shown
+from pipelines.datasets.text_files import first_ten, printable, read_text
 from pipelines.errors import DataError, ListError
 
 _COLUMNS = ("youtube_id", "time_start", "time_end")
@@ -24,7 +24,7 @@ _EXPECTED = "expected the columns label,youtube_id,time_start,time_end,split"
 _FILE = re.compile(rf"(?:kinetics[-_]?[0-9_-]*[-_])?({'|'.join(SPLIT_WORDS)})\.csv", re.IGNORECASE)
 
 
-class Clip(NamedTuple):
+class KineticsClip(NamedTuple):
     """One row: its label (0-based), the video's name at YouTube, seconds, split, and the line that says so."""
 
     label: int
@@ -44,9 +44,9 @@ class Clip(NamedTuple):
 class KineticsLists:
     """What the lists say: all their classes, sorted, so that labels don't depend on which videos are there."""
 
-    shown: str
+    files: str  # their names, to be shown
     classes: tuple[str, ...]
-    clips: tuple[Clip, ...]
+    clips: tuple[KineticsClip, ...]
     warnings: tuple[str, ...]
 
 
@@ -73,19 +73,19 @@ def read_kinetics(files: Sequence[Path]) -> KineticsLists:
 
     Raises ListError for a line that can't be used, DataError for a clip that two splits name.
     """
-    rows: list[tuple[str, Clip]] = []
+    rows: list[tuple[str, KineticsClip]] = []
     warnings: list[str] = []
     for file in files:
         found = _read(file)
         if found is None:
-            warnings.append(f"{shown(str(file))} has no labels and is left out")
+            warnings.append(f"{printable(str(file))} has no labels and is left out")
         else:
             rows += found
     if not rows:
         raise ListError(f"{first_ten([str(file) for file in files])}: no labelled rows; {_EXPECTED}")
     classes = tuple(sorted({name for name, _ in rows}))
     number = {name: label for label, name in enumerate(classes)}
-    clips, odd = _settle([clip._replace(label=number[name]) for name, clip in rows])
+    clips, odd = _each_once([clip._replace(label=number[name]) for name, clip in rows])
     return KineticsLists(first_ten([str(file) for file in files]), classes, tuple(clips), (*warnings, *odd))
 
 
@@ -131,19 +131,19 @@ def _is_kinetics(file: Path) -> bool:
     return columns >= set(_COLUMNS)
 
 
-def _read(file: Path) -> list[tuple[str, Clip]] | None:
+def _read(file: Path) -> list[tuple[str, KineticsClip]] | None:
     """(class name, clip without its label) of each row, or None for a file without labels."""
-    rows = csv_rows(read_text(file), shown(str(file)), ",")
+    rows = read_csv_rows(read_text(file), printable(str(file)), ",")
     _, header = next(rows)
     place = {cell.strip().lower(): i for i, cell in enumerate(header)}
     if "label" not in place:
         return None
     named = _FILE.fullmatch(file.name)
     default = split_named(named[1]) if named else ""
-    return [_clip(row, place, default, f"{shown(str(file))}:{number}") for number, row in rows]
+    return [_clip(row, place, default, f"{printable(str(file))}:{number}") for number, row in rows]
 
 
-def _clip(row: list[str], place: dict[str, int], default: str, where: str) -> tuple[str, Clip]:
+def _clip(row: list[str], place: dict[str, int], default: str, where: str) -> tuple[str, KineticsClip]:
     def cell(column: str) -> str:
         at = place.get(column, len(row))
         return row[at].strip() if at < len(row) else ""
@@ -164,12 +164,12 @@ def _clip(row: list[str], place: dict[str, int], default: str, where: str) -> tu
     split = split_named(said) if said else default
     if not split:
         raise ListError(f"{where}: split {said!r}; expected one of {', '.join(SPLIT_WORDS)}")
-    return name, Clip(-1, video, begin, end, split, where)
+    return name, KineticsClip(-1, video, begin, end, split, where)
 
 
-def _settle(rows: Sequence[Clip]) -> tuple[list[Clip], list[str]]:
+def _each_once(rows: Sequence[KineticsClip]) -> tuple[list[KineticsClip], list[str]]:
     """The clips, each once, and warnings. Raises DataError for a clip in two splits."""
-    first: dict[tuple[str, float, float], Clip] = {}
+    first: dict[tuple[str, float, float], KineticsClip] = {}
     splits: dict[str, str] = {}
     doubles: list[str] = []
     shared: set[str] = set()

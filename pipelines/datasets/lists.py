@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from pipelines.datasets.class_names import parse_class_ind
 from pipelines.datasets.split_names import SPLIT_WORDS, split_named
-from pipelines.datasets.text_files import first_ten, read_text, shown, text_lines
+from pipelines.datasets.text_files import first_ten, printable, read_text, text_lines
 from pipelines.errors import ListError, UsageError
 
 VIDEO_EXTENSIONS = frozenset(
@@ -35,7 +35,7 @@ _HMDB_LIST = re.compile(r"(.+)_test_split([0-9]{1,4})\.txt", re.DOTALL)
 _UCF_NAME = re.compile(r"v_(.+)_(g[0-9]+)_c[0-9]+\.[^.]+", re.DOTALL)
 
 
-class Row(NamedTuple):
+class ListedVideo(NamedTuple):
     """One line of a list: a video relative to the root, its 0-based label, its split ("" if the list has none)."""
 
     path: str
@@ -53,7 +53,7 @@ class Lists:
 
     kind: str
     classes: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ListedVideo, ...]
     unused: frozenset[str]
     split: int | None = None
 
@@ -86,7 +86,7 @@ def read_lists(lists: Path, *, split: int | None = None, root: Path | None = Non
         is_folder = lists.is_dir()
         names = sorted(p.name for p in lists.iterdir()) if is_folder else []
     except (OSError, ValueError) as problem:
-        raise ListError(f"lists {shown(lists)}: {problem}; {_FORMS}") from problem
+        raise ListError(f"lists {printable(lists)}: {problem}; {_FORMS}") from problem
     unused: frozenset[str] = frozenset()
     taken: int | None = None
     if any(_UCF_LIST.fullmatch(n) for n in names):
@@ -99,18 +99,20 @@ def read_lists(lists: Path, *, split: int | None = None, root: Path | None = Non
         classes, rows, unused = _read_hmdb(lists, names, taken)
     elif not is_folder and lists.suffix.lower() in (".csv", ".tsv"):
         if split is not None:
-            raise UsageError(f"split {split} with {shown(lists)}: a CSV names its splits in column 3; leave split out")
+            raise UsageError(
+                f"split {split} with {printable(lists)}: a CSV names its splits in column 3; leave split out"
+            )
         kind = "csv"
         classes, rows = _read_csv(lists, roots)
     else:
         came = "holds no list of a known form" if is_folder else "is neither a folder nor a .csv/.tsv file"
-        raise ListError(f"lists {shown(lists)} {came}; {_FORMS}")
+        raise ListError(f"lists {printable(lists)} {came}; {_FORMS}")
     return Lists(kind, classes, tuple(rows), unused, taken)
 
 
 def parse_ucf(
     text: str, file: str, classes: Mapping[str, int], split: str, roots: tuple[str, ...] = ()
-) -> Iterator[Row]:
+) -> Iterator[ListedVideo]:
     """The rows of one UCF list: lines ``Class/video 1``, 1-based, checked against the folder; "test" needs none.
 
     `classes` maps a class name to its 0-based label. Raises ListError with the file and the line.
@@ -125,20 +127,20 @@ def parse_ucf(
         name = path.partition("/")[0]
         if name not in classes or name == path:
             raise ListError(
-                f"{where}: {shown(path)} is in no class folder named in classInd.txt ({len(classes)} classes)"
+                f"{where}: {printable(path)} is in no class folder named in classInd.txt ({len(classes)} classes)"
             )
         if label is None and split == "train":
-            raise ListError(f"{where}: no label after {shown(path)}; expected '<class>/<video> <label>'")
+            raise ListError(f"{where}: no label after {printable(path)}; expected '<class>/<video> <label>'")
         hint = f"UCF lists are 1-based: expected {classes[name] + 1} for {name} (1..{len(classes)})"
         if label is not None and not _INTEGER.fullmatch(label):
             raise ListError(f"{where}: label {label!r} is not an integer; {hint}")
         if label is not None and int(label) != classes[name] + 1:
             fault = f"not {name} in classInd.txt" if 1 <= int(label) <= len(classes) else "out of range"
             raise ListError(f"{where}: label {label} is {fault}; {hint}")
-        yield Row(path, classes[name], split, where)
+        yield ListedVideo(path, classes[name], split, where)
 
 
-def parse_hmdb(text: str, file: str, name: str, label: int) -> Iterator[Row]:
+def parse_hmdb(text: str, file: str, name: str, label: int) -> Iterator[ListedVideo]:
     """The rows of one HMDB list, of class `name`: lines ``video.avi 1``, mark 1 train, 2 test, 0 unused (split "").
 
     Raises ListError with the file and the line.
@@ -148,21 +150,21 @@ def parse_hmdb(text: str, file: str, name: str, label: int) -> Iterator[Row]:
         # Real HMDB names start with "#" ("#20_Rhythm_clap_u_nm_np1_fr_goo_0.avi"): a comment is what is no entry.
         path, mark = _last_token(line)
         if mark in _HMDB_MARKS and is_video_name(path) and "/" not in path:
-            yield Row(f"{name}/{path}", label, _HMDB_MARKS[mark], where)
+            yield ListedVideo(f"{name}/{path}", label, _HMDB_MARKS[mark], where)
         elif not line.startswith("#"):
             raise ListError(f"{where}: {line!r}; expected '<video> <mark>', mark 1 train, 2 test, 0 unused")
 
 
 def parse_csv(
     text: str, file: str, delimiter: str = ",", names: Sequence[str] = (), roots: tuple[str, ...] = ()
-) -> tuple[tuple[str, ...], list[Row]]:
+) -> tuple[tuple[str, ...], list[ListedVideo]]:
     """The classes and rows of a CSV of path,label[,split]; `names` are the classes where classes.txt gives them.
 
     Splits are "" in every row where no row has one. Raises ListError with the file and the line.
     """
     cells: list[tuple[str, str, str, str]] = []
     width, label_at, split_at = 3, 1, 2
-    for number, row in csv_rows(text, file, delimiter):
+    for number, row in read_csv_rows(text, file, delimiter):
         where = f"{file}:{number}"
         header = [c.strip().lower() for c in row]
         if not cells and header[0] in _HEADERS:
@@ -185,13 +187,13 @@ def parse_csv(
     present = {split for _, _, split, _ in cells}
     default = "train" if present - {""} else ""
     rows = [
-        Row(path, label, final_split(split or default, present), where)
+        ListedVideo(path, label, final_split(split or default, present), where)
         for (path, _, split, where), label in zip(cells, labels, strict=True)
     ]
     return classes, rows
 
 
-def csv_rows(text: str, file: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def read_csv_rows(text: str, file: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Each row that is neither blank nor a comment, with the number of its first line."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     number = 1
@@ -227,43 +229,47 @@ def _csv_labels(found: Sequence[tuple[str, str]], names: Sequence[str]) -> tuple
 
 def _read_ucf(
     folder: Path, names: Sequence[str], split: int, roots: tuple[str, ...]
-) -> tuple[tuple[str, ...], list[Row]]:
+) -> tuple[tuple[str, ...], list[ListedVideo]]:
     lists = _by_split(names, _UCF_LIST)
     if "classInd.txt" not in names:
-        raise ListError(f"lists {shown(folder)}: trainlists without classInd.txt; expected it beside them")
+        raise ListError(f"lists {printable(folder)}: trainlists without classInd.txt; expected it beside them")
     _check_split(folder, split, [n for n, pair in lists.items() if len(pair) == 2])
-    classes = parse_class_ind(read_text(folder / "classInd.txt"), shown(folder / "classInd.txt"))
+    classes = parse_class_ind(read_text(folder / "classInd.txt"), printable(folder / "classInd.txt"))
     labels = {name: i for i, name in enumerate(classes)}
-    rows: list[Row] = []
+    rows: list[ListedVideo] = []
     for side in ("train", "test"):
         file = folder / lists[split][side]
-        rows += _checked(parse_ucf(read_text(file), shown(file), labels, side, roots), file)
+        rows += _checked(parse_ucf(read_text(file), printable(file), labels, side, roots), file)
     return classes, rows
 
 
-def _read_hmdb(folder: Path, names: Sequence[str], split: int) -> tuple[tuple[str, ...], list[Row], frozenset[str]]:
+def _read_hmdb(
+    folder: Path, names: Sequence[str], split: int
+) -> tuple[tuple[str, ...], list[ListedVideo], frozenset[str]]:
     lists = _by_split(names, _HMDB_LIST)
     classes = tuple(sorted({name for files in lists.values() for name in files}))
     _check_split(folder, split, list(lists))
     if lacking := [name for name in classes if name not in lists[split]]:
-        raise ListError(f"lists {shown(folder)}: split {split} has no file for {first_ten(lacking)}; expected one each")
-    rows: list[Row] = []
+        raise ListError(
+            f"lists {printable(folder)}: split {split} has no file for {first_ten(lacking)}; expected one each"
+        )
+    rows: list[ListedVideo] = []
     for label, name in enumerate(classes):
         file = folder / lists[split][name]
-        rows += _checked(parse_hmdb(read_text(file), shown(file), name, label), file)
+        rows += _checked(parse_hmdb(read_text(file), printable(file), name, label), file)
     used = [row for row in rows if row.split]
     return classes, used, frozenset(row.path for row in rows if not row.split)
 
 
-def _read_csv(file: Path, roots: tuple[str, ...]) -> tuple[tuple[str, ...], list[Row]]:
+def _read_csv(file: Path, roots: tuple[str, ...]) -> tuple[tuple[str, ...], list[ListedVideo]]:
     beside = file.parent / "classes.txt"
     names: list[str] = []
     if beside.exists():
         names = [line.strip() for _, line in text_lines(read_text(beside)) if not line.lstrip().startswith("#")]
         if len(set(names)) != len(names):
-            raise ListError(f"{shown(beside)}: a class is named twice; expected each once, in the order of labels")
+            raise ListError(f"{printable(beside)}: a class is named twice; expected each once, in the order of labels")
     delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
-    return parse_csv(read_text(file), shown(file), delimiter, names, roots)
+    return parse_csv(read_text(file), printable(file), delimiter, names, roots)
 
 
 def _relative(path: str, where: str, roots: Sequence[str]) -> str:
@@ -274,7 +280,7 @@ def _relative(path: str, where: str, roots: Sequence[str]) -> str:
     for root in roots:
         normal = normal.removeprefix(root.rstrip("/") + "/")
     if normal.startswith(("/", "../")):
-        raise ListError(f"{where}: {shown(path)} is outside the root; expected a path relative to it")
+        raise ListError(f"{where}: {printable(path)} is outside the root; expected a path relative to it")
     return normal
 
 
@@ -284,11 +290,11 @@ def _last_token(line: str) -> tuple[str, str]:
     return path, last[0] if last else ""
 
 
-def _checked(found: Iterator[Row], file: Path) -> list[Row]:
+def _checked(found: Iterator[ListedVideo], file: Path) -> list[ListedVideo]:
     """The rows of one file, or ListError if there is none."""
     if rows := list(found):
         return rows
-    raise ListError(f"{shown(file)}: no entries; expected one video a line")
+    raise ListError(f"{printable(file)}: no entries; expected one video a line")
 
 
 def _by_split(names: Sequence[str], pattern: re.Pattern[str]) -> dict[int, dict[str, str]]:
@@ -303,4 +309,4 @@ def _by_split(names: Sequence[str], pattern: re.Pattern[str]) -> dict[int, dict[
 def _check_split(folder: Path, split: int, there: Collection[int]) -> None:
     if split not in there:
         known = ", ".join(str(n) for n in sorted(there)) or "none: a train or a test list lacks its twin"
-        raise ListError(f"lists {shown(folder)}: split {split} is not there; expected one of these: {known}")
+        raise ListError(f"lists {printable(folder)}: split {split} is not there; expected one of these: {known}")

@@ -17,13 +17,13 @@ from pipelines.video.record import Span, VideoRecord
 _CHUNK = 32
 _FEW = 64  # fewer files than this are done before a second process has started
 
-Result = VideoRecord | VideoError
-Job = tuple[str, Span | None]  # a path, and the part of the file that counts
+ProbeResult = VideoRecord | VideoError
+ProbeJob = tuple[str, Span | None]  # a path, and the part of the file that counts
 
 
 def probe_all(
-    paths: Sequence[str | Job], root: Path, *, workers: int | None = None, allow_partial: bool = False
-) -> Iterator[Result]:
+    paths: Sequence[str | ProbeJob], root: Path, *, workers: int | None = None, allow_partial: bool = False
+) -> Iterator[ProbeResult]:
     """The record of each of `paths` under `root`, in order, or the VideoError that says why there is none."""
     jobs = [(path, None) if isinstance(path, str) else path for path in paths]
     count = usable_cpus() if workers is None else workers
@@ -33,7 +33,7 @@ def probe_all(
         return
     chunks = [jobs[i : i + _CHUNK] for i in range(0, len(jobs), _CHUNK)]
     with _pool(count) as pool:
-        futures: list[Future[list[Result]]] = []
+        futures: list[Future[list[ProbeResult]]] = []
         with suppress(BrokenProcessPool):  # a process may die before all is handed out
             futures += (pool.submit(_probe_chunk, c, str(root), allow_partial) for c in chunks)
         for chunk, future in zip_longest(chunks, futures):
@@ -48,10 +48,10 @@ def _pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
 
 
-def _probe_chunk(jobs: list[Job], root: str, allow_partial: bool) -> list[Result]:
+def _probe_chunk(jobs: list[ProbeJob], root: str, allow_partial: bool) -> list[ProbeResult]:
     from pipelines.video.probe import probe_video
 
-    results: list[Result] = []
+    results: list[ProbeResult] = []
     for path, span in jobs:
         try:
             results.append(probe_video(path, root=root, allow_partial=allow_partial, span=span))
@@ -60,9 +60,9 @@ def _probe_chunk(jobs: list[Job], root: str, allow_partial: bool) -> list[Result
     return results
 
 
-def _one_by_one(jobs: list[Job], root: Path, allow_partial: bool) -> list[Result]:
+def _one_by_one(jobs: list[ProbeJob], root: Path, allow_partial: bool) -> list[ProbeResult]:
     """A chunk whose process died, or died beside another: each file in a process that only it can take down."""
-    results: list[Result] = []
+    results: list[ProbeResult] = []
     pool: ProcessPoolExecutor | None = None
     for job in jobs:
         pool = pool or _pool(1)

@@ -13,16 +13,16 @@ import numpy as np
 
 from pipelines.datasets.entries import Dataset
 from pipelines.errors import IndexFileError, UsageError, VideoError
-from pipelines.index.probe_pool import Job, probe_all
+from pipelines.index.probe_pool import ProbeJob, probe_all
 from pipelines.video.record import Span, VideoRecord
 
 SCHEMA = 2
 COLUMNS = ("rowid", "label", "split", "num_frames", "height", "width")
-FIELDS = (
+VIDEO_FIELDS = (
     "path, size, mtime_ns, num_frames, height, width, codec, decoder, pix_fmt, fps, container, extradata, packets, "
     "note, begin_seconds, end_seconds"
 )
-FIELD_COUNT = FIELDS.count(",") + 1
+FIELD_COUNT = VIDEO_FIELDS.count(",") + 1
 _KEY = "path, begin_seconds, end_seconds"
 _TABLES = ("meta", "videos", "quarantine", "missing", "columns")
 _CREATE = """
@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS quarantine (path TEXT PRIMARY KEY, reason TEXT NOT NU
 CREATE TABLE IF NOT EXISTS missing (name TEXT NOT NULL, split TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS columns (name TEXT PRIMARY KEY, data BLOB NOT NULL);
 """
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 
 def write_tables(
@@ -46,7 +46,7 @@ def write_tables(
     *,
     workers: int | None = None,
     allow_partial: bool = False,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> None:
     """Make the index at `path` that of the videos of `data`, or bring it up to date; see VideoIndex.build."""
     try:
@@ -79,7 +79,7 @@ def _update(
     data: Dataset,
     workers: int | None,
     allow_partial: bool,
-    progress: Progress | None,
+    progress: OnProgress | None,
 ) -> None:
     meta = dict(db.execute("SELECT key, value FROM meta"))
     if meta.get("partial") not in (None, str(allow_partial)):
@@ -134,7 +134,7 @@ def shown_key(path: str, span: Span | None) -> str:
     return path if span is None else f"{path}#t={span[0]:g},{span[1]:g}"
 
 
-def _insert(db: sqlite3.Connection, root: Path, job: Job, result: VideoRecord | VideoError) -> None:
+def _insert(db: sqlite3.Connection, root: Path, job: ProbeJob, result: VideoRecord | VideoError) -> None:
     if isinstance(result, VideoError):
         size, mtime_ns = _stamp(root / job[0]) or (-1, -1)
         db.execute(
@@ -146,7 +146,7 @@ def _insert(db: sqlite3.Connection, root: Path, job: Job, result: VideoRecord | 
     row = (r.path, r.size, r.mtime_ns, r.num_frames, r.height, r.width, r.codec, r.decoder, r.pix_fmt, r.fps)
     places = ", ".join("?" * FIELD_COUNT)
     db.execute(
-        f"INSERT INTO videos ({FIELDS}) VALUES ({places})",
+        f"INSERT INTO videos ({VIDEO_FIELDS}) VALUES ({places})",
         (*row, r.container, r.extradata, r.table, r.note, r.begin_seconds, r.end_seconds),
     )
 

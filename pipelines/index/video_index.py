@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.datasets.entries import Dataset, Missing
-from pipelines.datasets.recognition import recognise
+from pipelines.datasets.recognition import recognise_dataset
 from pipelines.datasets.split_names import split_named
 from pipelines.errors import DataError, IndexFileError
-from pipelines.index.tables import COLUMNS, FIELD_COUNT, FIELDS, SCHEMA, Progress, shown_key, write_tables
+from pipelines.index.tables import COLUMNS, FIELD_COUNT, SCHEMA, VIDEO_FIELDS, OnProgress, shown_key, write_tables
 from pipelines.sampler import VideoColumns
 from pipelines.video.record import VideoRecord
 
@@ -93,17 +93,17 @@ class VideoIndex:
         workers: int | None = None,
         follow_links: bool = False,
         allow_partial: bool = False,
-        progress: Progress | None = None,
+        progress: OnProgress | None = None,
     ) -> VideoIndex:
         """The index of the data set at `root`, made or brought up to date.
 
-        `lists`, `split`, `val_fraction`, `follow_links`: see datasets.recognise. It lies at `index`, else beside the
+        `lists`, `split`, `val_fraction`, `follow_links`: see `recognise_dataset`. It lies at `index`, else beside the
         data set, else, where that is not writable, in the current folder. `workers` processes look at the files
         (default: one a usable CPU); `allow_partial` takes truncated videos for what is left of them. Raises DataError
         where there is nothing to index, ListError for a bad list, UsageError where `index` can't be written.
         """
         root = Path(root)
-        data = recognise(
+        data = recognise_dataset(
             root,
             lists=Path(lists) if lists else None,
             split=split,
@@ -120,7 +120,7 @@ class VideoIndex:
         if not 0 <= i < len(self):
             raise IndexError(f"video {i} of {len(self)}")
         row = self._db.execute(
-            f"SELECT {FIELDS}, label, split FROM videos WHERE id = ?",
+            f"SELECT {VIDEO_FIELDS}, label, split FROM videos WHERE id = ?",
             (int(self._columns["rowid"][i]),),
         ).fetchone()
         if row is None:
@@ -174,7 +174,7 @@ class VideoIndex:
     def kinds(self, split: str | None = None, *, examples: int = 3) -> list[tuple[list[VideoRecord], int]]:
         """(first videos, number of videos) of each kind in `split` (None: all): one codec, pixel format and note."""
         query = (
-            f"SELECT {FIELDS}, place, count FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY codec, pix_fmt, note "
+            f"SELECT {VIDEO_FIELDS}, place, count FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY codec, pix_fmt, note "
             "ORDER BY id) AS place, COUNT(*) OVER (PARTITION BY codec, pix_fmt, note) AS count FROM videos "
             "WHERE ?1 IS NULL OR split = ?1) WHERE place <= ?2 ORDER BY codec, pix_fmt, note, place"
         )
@@ -233,7 +233,7 @@ def write_index(
     *,
     workers: int | None = None,
     allow_partial: bool = False,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> VideoIndex:
     """The index at `path` of the videos of `data`, made or brought up to date in one transaction."""
     write_tables(path, root, data, workers=workers, allow_partial=allow_partial, progress=progress)

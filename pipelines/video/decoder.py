@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from pipelines.errors import FrameError, R3DFastError, VideoError
 from pipelines.video.packet_reader import check_unchanged, read_packets
-from pipelines.video.packets import PacketTable, Run, select, whole
+from pipelines.video.packets import DecodeRun, PacketTable, select, whole
 from pipelines.video.record import VideoRecord
 from pipelines.video.scaler import Box, BoxScaler, rgb_pixels
 
@@ -122,7 +122,7 @@ class FrameReader:
                         break  # damage is concealed out of what the decoder saw before: show it everything
                     if wanted is None:
                         continue
-                    _check_size(path, wanted, frame, record)
+                    _check_same_size(path, wanted, frame, record)
                     self._write(frame, left.pop(wanted))
                 else:
                     if not left:
@@ -158,7 +158,7 @@ class FrameReader:
         self.statistics.convert_seconds += perf_counter() - begin
 
     def _frames(
-        self, path: str, record: VideoRecord, table: PacketTable, runs: list[Run]
+        self, path: str, record: VideoRecord, table: PacketTable, runs: list[DecodeRun]
     ) -> Iterator[tuple[int | None, av.VideoFrame]]:
         """(frame number, frame) of every wanted frame, and (None, frame) of those decoded on the way."""
         if table.ordinal:
@@ -175,7 +175,7 @@ class FrameReader:
                 yield wanted.pop(frame.pts, None), frame
             context.flush_buffers()
 
-    def _packets(self, path: str, table: PacketTable, run: Run) -> Iterator[av.Packet[Any]]:
+    def _packets(self, path: str, table: PacketTable, run: DecodeRun) -> Iterator[av.Packet[Any]]:
         """The run's packets, each with its number as timestamp."""
         begin = perf_counter()
         pairs = list(read_packets(path, table, run))
@@ -202,7 +202,7 @@ def read_frames(
     return FrameReader().read(record, frames, root=str(root))
 
 
-def _check_size(path: str, number: int, frame: av.VideoFrame, record: VideoRecord) -> None:
+def _check_same_size(path: str, number: int, frame: av.VideoFrame, record: VideoRecord) -> None:
     if frame.height != record.height or frame.width != record.width:
         raise FrameError(
             path,
@@ -223,7 +223,7 @@ def _open_context(record: VideoRecord) -> av.VideoCodecContext:
     return context
 
 
-def _counted(path: str, runs: list[Run]) -> Iterator[tuple[int, av.VideoFrame]]:
+def _counted(path: str, runs: list[DecodeRun]) -> Iterator[tuple[int, av.VideoFrame]]:
     wanted = {count: frame for run in runs for count, frame in run.wanted.items()}
     with av.open(path, metadata_errors="ignore") as container:
         for count, frame in enumerate(container.decode(container.streams.video[0])):

@@ -9,7 +9,7 @@ import av
 import av.error
 
 from pipelines.errors import VideoError
-from pipelines.video.packets import PacketTable, Run
+from pipelines.video.packets import DecodeRun, PacketTable
 from pipelines.video.record import VideoRecord
 
 
@@ -24,12 +24,12 @@ def check_unchanged(path: str, record: VideoRecord) -> None:
         )
 
 
-def read_packets(path: str, table: PacketTable, run: Run) -> Iterator[tuple[int, bytes | memoryview]]:
+def read_packets(path: str, table: PacketTable, run: DecodeRun) -> Iterator[tuple[int, bytes | memoryview]]:
     """(number, bytes) of the run's packets in decoding order, the cheapest way the container allows."""
     return read_ranges(path, table, run) if table.addressable else demux_packets(path, table, run)
 
 
-def read_ranges(path: str, table: PacketTable, run: Run) -> Iterator[tuple[int, bytes | memoryview]]:
+def read_ranges(path: str, table: PacketTable, run: DecodeRun) -> Iterator[tuple[int, bytes | memoryview]]:
     """(number, bytes) of the run's packets, out of one read of the byte range they span."""
     offset, size = table.offset[run.packets], table.size[run.packets]
     begin, end = int(offset.min()), int((offset + size).max())
@@ -46,7 +46,7 @@ def read_ranges(path: str, table: PacketTable, run: Run) -> Iterator[tuple[int, 
         yield number, data[at : at + length]
 
 
-def demux_packets(path: str, table: PacketTable, run: Run) -> Iterator[tuple[int, bytes]]:
+def demux_packets(path: str, table: PacketTable, run: DecodeRun) -> Iterator[tuple[int, bytes]]:
     """(number, bytes) of the run's packets, by seeking in the container; packets are known again by timestamp."""
     assert table.pts is not None
     number_of = {pts: number for number, pts in enumerate(table.pts.tolist())}

@@ -147,7 +147,7 @@ class PacketTable:
 
 
 @dataclass(frozen=True)
-class Run:
+class DecodeRun:
     """One pass of the decoder: feed `packets` (int64, decoding order), then drain; it yields the frames of `wanted`.
 
     `wanted` maps a packet to the frame it gives; with an ordinal table it maps the count of frames so far instead.
@@ -157,7 +157,7 @@ class Run:
     wanted: dict[int, int]
 
 
-def select(table: PacketTable, frames: Sequence[int] | NDArray[np.integer]) -> list[Run]:
+def select(table: PacketTable, frames: Sequence[int] | NDArray[np.integer]) -> list[DecodeRun]:
     """The runs that give `frames` (any order, repeats allowed) with as few packets as exactness allows.
 
     Each run begins at the last packet from which decoding gives its frames exactly, and leaves out pictures that no
@@ -168,7 +168,7 @@ def select(table: PacketTable, frames: Sequence[int] | NDArray[np.integer]) -> l
         return []
     needed = table.packets_of(wanted)
     if table.ordinal:
-        return [Run(np.arange(len(table.offset)), {int(k) + table.skip: int(k) for k in wanted})]
+        return [DecodeRun(np.arange(len(table.offset)), {int(k) + table.skip: int(k) for k in wanted})]
     shown_as = table.shown_as
     starts = np.flatnonzero(table.flags & START)
     start_frames = shown_as[starts]
@@ -180,24 +180,24 @@ def select(table: PacketTable, frames: Sequence[int] | NDArray[np.integer]) -> l
             j -= 1
         start = int(starts[j])
         last_of[start] = max(last_of.get(start, start), packet)
-    runs: list[Run] = []
+    runs: list[DecodeRun] = []
     skippable = (table.flags & DROPPABLE).astype(bool)
     skippable[needed] = False
     for start, last in _merged(last_of):
         packets = np.arange(start, last + 1)
         given = {int(p): int(shown_as[p]) - table.skip for p in needed[(needed >= start) & (needed <= last)]}
-        runs.append(Run(packets[~skippable[start : last + 1]], given))
+        runs.append(DecodeRun(packets[~skippable[start : last + 1]], given))
     return runs
 
 
-def whole(table: PacketTable, frames: Sequence[int] | NDArray[np.integer]) -> list[Run]:
+def whole(table: PacketTable, frames: Sequence[int] | NDArray[np.integer]) -> list[DecodeRun]:
     """One run over every packet that gives `frames`: for damaged streams, where less loses frames."""
     wanted = np.unique(np.asarray(frames, np.int64))
     if table.ordinal:
         return select(table, wanted)
     needed = table.packets_of(wanted)
     given = dict(zip(needed.tolist(), wanted.tolist(), strict=True))
-    return [Run(np.arange(len(table.offset)), given)] if given else []
+    return [DecodeRun(np.arange(len(table.offset)), given)] if given else []
 
 
 def _merged(last_of: dict[int, int]) -> list[tuple[int, int]]:

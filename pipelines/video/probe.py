@@ -54,7 +54,7 @@ def probe_video(
         raise VideoError(full, "can't be read", error.strerror or str(error)) from error
 
 
-class Clock(NamedTuple):
+class TimeStamps(NamedTuple):
     """What tells times: stamps of packets int64 [P] (None: no usable ones), seconds a tick, seconds at the start."""
 
     pts: NDArray[np.int64] | None
@@ -62,7 +62,7 @@ class Clock(NamedTuple):
     start: float
 
 
-def frame_times(record: VideoRecord, clock: Clock) -> Times:
+def frame_times(record: VideoRecord, clock: TimeStamps) -> Times:
     """When each frame of the file is shown, float64 [F], in seconds from its start.
 
     By the time stamps of its packets; where these are missing, repeated, not in the order of display or of other
@@ -93,7 +93,7 @@ def _part(path: str, record: VideoRecord, times: Times, span: Span) -> VideoReco
 
 def _probe(
     name: str, full: str, status: os.stat_result, data: NDArray[np.uint8], allow_partial: bool
-) -> tuple[VideoRecord, Clock]:
+) -> tuple[VideoRecord, TimeStamps]:
     """The record of the whole file, and its clock."""
     # The format named outright saves FFmpeg a third of the opening time.
     form = "avi" if is_avi(data[:AVI_HEAD].tobytes()) else None
@@ -116,7 +116,7 @@ def _probe(
         extradata = context.extradata or b""
         pix_fmt = context.pix_fmt or ""
         size = (context.height, context.width)
-        clock = Clock(packets.pts, float(stream.time_base or 0), (container.start_time or 0) / av.time_base)
+        clock = TimeStamps(packets.pts, float(stream.time_base or 0), (container.start_time or 0) / av.time_base)
     if base["codec"] == "mpeg4":
         record = _from_vops(full, base, data, packets, extradata, pix_fmt)
         if record is not None:

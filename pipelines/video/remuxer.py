@@ -21,10 +21,10 @@ from pipelines.errors import FrameError, R3DFastError, VideoError
 from pipelines.video.bitstream import DROPPABLE, SILENT, START, VOP, has_video_object_layer
 from pipelines.video.nal_units import is_slice, length_size, nal_units, unit_type
 from pipelines.video.packet_reader import check_unchanged, read_packets
-from pipelines.video.packets import PacketTable, Run, select
+from pipelines.video.packets import DecodeRun, PacketTable, select
 from pipelines.video.record import VideoRecord
 
-Data = bytes | bytearray | memoryview
+PacketBytes = bytes | bytearray | memoryview
 
 CODEC_IDS = {
     "mpeg4": b"V_MPEG4/ISO/ASP",
@@ -103,10 +103,10 @@ def _gather(
     table: PacketTable,
     frames: Sequence[int] | NDArray[np.integer],
     shown: NDArray[np.int64],
-) -> tuple[list[int], list[Data]]:
+) -> tuple[list[int], list[PacketBytes]]:
     """Numbers and bytes of the packets of the mini video, in decoding order."""
     numbers: list[int] = []
-    blocks: list[Data] = []
+    blocks: list[PacketBytes] = []
     for run in select(table, frames):
         packets = list(read_packets(path, table, run))
         if len(packets) < len(run.packets):
@@ -126,8 +126,12 @@ def _gather(
 
 
 def _one_frame_each(
-    path: str, record: VideoRecord, run: Run, packets: list[tuple[int, bytes | memoryview]], shown: NDArray[np.int64]
-) -> list[tuple[int, Data]]:
+    path: str,
+    record: VideoRecord,
+    run: DecodeRun,
+    packets: list[tuple[int, bytes | memoryview]],
+    shown: NDArray[np.int64],
+) -> list[tuple[int, PacketBytes]]:
     """The packets of a run, changed where need be so that each gives one frame. Raises FrameError if that can't be."""
     if record.codec == "vp8":
         return [(number, _shown_vp8(data)) for number, data in packets]
@@ -135,7 +139,9 @@ def _one_frame_each(
     silent = (flags & SILENT).astype(bool)
     if np.any((shown[run.packets] < 0) & ~silent):
         raise _inexact(path, "a packet that gives no frame is needed")
-    kept: list[tuple[int, Data]] = [packet for packet, drop in zip(packets, silent.tolist(), strict=True) if not drop]
+    kept: list[tuple[int, PacketBytes]] = [
+        packet for packet, drop in zip(packets, silent.tolist(), strict=True) if not drop
+    ]
     if record.codec == "mpeg4":
         if silent[0] or (silent.any() and np.any(flags[int(np.argmax(silent)) :] & DROPPABLE)):
             raise _inexact(path, "a VOP without a picture sets the clock that B-VOPs go by")
@@ -147,14 +153,14 @@ def _one_frame_each(
     return kept
 
 
-def _shown_vp8(data: Data) -> Data:
+def _shown_vp8(data: PacketBytes) -> PacketBytes:
     """A VP8 frame with its show_frame bit set (RFC 6386, 9.1): hidden ones become frames, decoding stays the same."""
     changed = bytearray(data)
     changed[0] |= 0x10
     return changed
 
 
-def _restarts(record: VideoRecord, data: Data) -> bool:
+def _restarts(record: VideoRecord, data: PacketBytes) -> bool:
     """Whether an H.264 or HEVC packet is a picture at which the order of display begins anew (IDR, BLA)."""
     codec = record.codec
     for unit in nal_units(bytes(data), length_size(codec, record.extradata)):
@@ -169,7 +175,7 @@ def _inexact(path: str, why: str) -> FrameError:
 
 
 def write_matroska(
-    packets: Iterable[tuple[int, Data]],
+    packets: Iterable[tuple[int, PacketBytes]],
     *,
     codec: str,
     width: int,
@@ -198,9 +204,9 @@ def write_matroska(
     return _element(b"\x1a\x45\xdf\xa3", _element(b"\x42\x82", b"matroska")) + segment
 
 
-def _clusters(packets: Iterable[tuple[int, Data]]) -> list[bytes]:
+def _clusters(packets: Iterable[tuple[int, PacketBytes]]) -> list[bytes]:
     clusters: list[bytes] = []
-    cluster: list[Data] = []
+    cluster: list[PacketBytes] = []
     start, key = 0, b"\x80"
     for tick, data in packets:
         if cluster and abs(tick - start) > _MOST_TICKS:

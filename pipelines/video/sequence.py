@@ -63,7 +63,7 @@ class FrameSequence:
 
     def __iter__(self) -> Iterator[ShownFrame]:
         """The frames. Raises VideoError in the end if the file is cut short, FrameError where it does not decode."""
-        clock = _Clock(self._container, self._stream, self.fps)
+        clock = _FrameTimes(self._container, self._stream, self.fps)
         packets, truncated = 0, self._lacks_bytes()
         size: tuple[int, int] | None = None
         try:
@@ -114,7 +114,7 @@ class FrameSequence:
             return is_cut_short(file.read(AVI_HEAD), self.size)
 
 
-class _Clock:
+class _FrameTimes:
     """When each frame is shown, in seconds after the first."""
 
     def __init__(self, container: InputContainer, stream: VideoStream, fps: Fraction) -> None:

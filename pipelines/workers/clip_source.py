@@ -26,7 +26,7 @@ _BLANK_PX = 8
 _MAX_REASON = 2000  # characters: reasons wait in a socket's buffer until they are read
 
 
-class Source(Protocol):
+class ClipSource(Protocol):
     """What workers hold: see DecodedSource."""
 
     stream: ClipStream
@@ -51,7 +51,7 @@ class Source(Protocol):
         """What loading has cost since this was asked last."""
 
 
-class _IndexedSource:
+class _IndexedClipSource:
     """What sources share: the index and the sampler of their stream, opened where they are used."""
 
     def __init__(self, stream: ClipStream) -> None:
@@ -59,7 +59,7 @@ class _IndexedSource:
         self._opened: tuple[VideoIndex, ClipSampler] | None = None
         self._statistics = ReadStatistics()
 
-    def __reduce__(self) -> tuple[type[_IndexedSource], tuple[ClipStream]]:
+    def __reduce__(self) -> tuple[type[_IndexedClipSource], tuple[ClipStream]]:
         """Pickle by the stream: each process opens the index itself."""
         return type(self), (self.stream,)
 
@@ -79,7 +79,7 @@ class _IndexedSource:
         return [sampler.plan(epoch, position) for position in positions]
 
 
-class DecodedSource(_IndexedSource):
+class DecodedSource(_IndexedClipSource):
     """Clips decoded by PyAV: frames uint8 [T, h, w, 3] of the plan's crop box, or scaled to [T, S, S, 3]."""
 
     def __init__(self, stream: ClipStream) -> None:

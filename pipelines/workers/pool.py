@@ -20,7 +20,7 @@ from time import monotonic
 
 from pipelines.errors import EnvironmentProblem
 from pipelines.workers.arena import Arena
-from pipelines.workers.clip_source import Source
+from pipelines.workers.clip_source import ClipSource
 from pipelines.workers.worker import Reply, Task, perform
 
 _MAX_CRASHES = 3
@@ -40,7 +40,7 @@ class _Worker:
 class WorkerPool:
     """`workers` processes that hold `source` and write into `arena`; with none, the caller does the work itself."""
 
-    def __init__(self, source: Source, arena: Arena, *, workers: int, timeout_seconds: float) -> None:
+    def __init__(self, source: ClipSource, arena: Arena, *, workers: int, timeout_seconds: float) -> None:
         """Start the processes. Raises EnvironmentProblem where the system allows no more of them."""
         self._source, self._arena, self._timeout = source, arena, timeout_seconds
         self._workers: list[_Worker] = []

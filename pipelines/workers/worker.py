@@ -19,7 +19,7 @@ from pipelines.errors import ExitCode
 from pipelines.stream import Sample
 from pipelines.video.decoder import ReadStatistics
 from pipelines.workers.arena import Arena
-from pipelines.workers.clip_source import Source
+from pipelines.workers.clip_source import ClipSource
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Reply:
     error: str = ""
 
 
-def perform(task: Task, source: Source, arena: Arena) -> Reply:
+def perform(task: Task, source: ClipSource, arena: Arena) -> Reply:
     """The reply to `task`, its clips written."""
     begin = perf_counter()
     samples: list[Sample] = []

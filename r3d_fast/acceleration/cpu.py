@@ -21,16 +21,16 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from r3d_fast.acceleration.tracing import Forward, twin_backbone, warn_plain
+from r3d_fast.acceleration.tracing import Forward, backbone_sharing_weights, warn_of_slower_path
 from r3d_fast.backend.layers import paddle
 from r3d_fast.backend.paddle import cpu_threads, new_parameter, older_graphs, restore_threads, use_onednn
 from r3d_fast.backend.precision import Precision
 from r3d_fast.models.classifier import evaluating
 
-Both = Callable[[Any], tuple[Any, Any]]  # clips -> logits float32 [N, C], features float32 [N, F]
+FullForward = Callable[[Any], tuple[Any, Any]]  # clips -> logits float32 [N, C], features float32 [N, F]
 
 _WORTH_TRACING = 16  # clips: for fewer, making a graph takes longer than it saves
-_graphs: WeakKeyDictionary[Any, tuple[int, dict[tuple[int, ...], Both]]] = WeakKeyDictionary()
+_graphs: WeakKeyDictionary[Any, tuple[int, dict[tuple[int, ...], FullForward]]] = WeakKeyDictionary()
 
 
 def accelerate_training(model: Any) -> Forward:
@@ -58,7 +58,7 @@ def traced(model: Any) -> Forward:
     return lambda clips: both(clips)[0]
 
 
-def traced_with_features(model: Any) -> Both:
+def traced_with_features(model: Any) -> FullForward:
     """Clips -> (logits, pooled features), as `traced` gives logits."""
     state = model.state_dict()
     digest = 0
@@ -74,8 +74,8 @@ def traced_with_features(model: Any) -> Both:
             try:
                 graphs[shape] = _compile(model, shape)
             except Exception as error:  # whatever a version of Paddle may raise: the model gives the same
-                warn_plain("evaluates", "CPU", error)
-                graphs[shape] = _eager(model)
+                warn_of_slower_path("evaluates", "CPU", error)
+                graphs[shape] = _untraced(model)
         return graphs[shape](clips)
 
     return forward
@@ -105,7 +105,7 @@ class _TrainingGraph:
                 self.graphs[key] = self._trace()
                 return self._logits(clips, self.graphs[key])
             except Exception as error:  # whatever a version of Paddle may raise: the model gives the same
-                warn_plain("trains", "CPU", error)
+                warn_of_slower_path("trains", "CPU", error)
                 self.graphs[key] = None
         features = self.graphs[key]
         return self.model(clips) if features is None else self._logits(clips, features)
@@ -119,7 +119,7 @@ class _TrainingGraph:
         for _, norm, mine in frozen:
             mine._mean = new_parameter(norm._mean.clone())
             mine._mean.stop_gradient = True
-        return _Features(_graph(backbone, self.model.architecture.data_format, copying), frozen)
+        return _Features(_training_graph(backbone, self.model.architecture.data_format, copying), frozen)
 
     def _logits(self, clips: Any, features: _Features | None) -> Any:
         assert features is not None
@@ -165,7 +165,7 @@ class _Layout(paddle.nn.Layer):  # type: ignore[misc]
         return paddle.transpose(x, [0, 2, 3, 4, 1]) if self.last else x
 
 
-def _graph(layer: Any, data_format: str, copying: bool) -> Forward:
+def _training_graph(layer: Any, data_format: str, copying: bool) -> Forward:
     """`layer`, channels first, as a graph that trains on clips of `data_format`, convolutions by oneDNN."""
 
     @paddle.jit.not_to_static  # type: ignore[untyped-decorator]
@@ -177,17 +177,17 @@ def _graph(layer: Any, data_format: str, copying: bool) -> Forward:
             op._set_attr(next(name for name in ("use_onednn", "use_mkldnn") if op.has_attr(name)), True)
             if copying:
                 weight = op.input("Filter")[0]
-                op._rename_input(weight, _copy(block, weight, position))
+                op._rename_input(weight, _copy_of(block, weight, position))
                 output = op.output("Output")[0]
                 for later, user in enumerate(block.ops):
                     if user.type == "concat" and output in user.input("X"):
-                        user._rename_input(output, _copy(block, output, later))
+                        user._rename_input(output, _copy_of(block, output, later))
                         break
 
     return paddle.jit.to_static(_Layout(layer, data_format, mark), full_graph=True)  # type: ignore[no-any-return]
 
 
-def _copy(block: Any, name: str, position: int) -> str:
+def _copy_of(block: Any, name: str, position: int) -> str:
     """The name of a copy of tensor `name`, made by a new operation at `position` of the block."""
     tensor = block.var(name)
     copy = block.create_var(name=f"{name}@COPY", shape=tensor.shape, dtype=tensor.dtype)
@@ -197,8 +197,8 @@ def _copy(block: Any, name: str, position: int) -> str:
 
 
 def _channels_first(model: Any, *, conv_bias: bool) -> Any:
-    """A twin of `model`'s backbone, channels first: all that oneDNN does right here."""
-    return twin_backbone(model, replace(model.architecture, data_format="NCDHW", conv_bias=conv_bias))
+    """A backbone with the weights of `model`'s, channels first: all that oneDNN does right here."""
+    return backbone_sharing_weights(model, replace(model.architecture, data_format="NCDHW", conv_bias=conv_bias))
 
 
 @cache
@@ -218,14 +218,14 @@ def _has_to_copy_weights() -> bool:
     for copying in (False, True):
         conv.clear_gradients()
         with older_graphs():
-            output = _graph(conv, "NCDHW", copying)(x)
+            output = _training_graph(conv, "NCDHW", copying)(x)
         (output**2).mean().backward()
         if np.abs(conv.weight.grad.numpy() - expected).max() < 1e-3 * np.abs(expected).max():
             return copying
     raise RuntimeError("oneDNN's gradients are wrong")
 
 
-class _Evaluated(paddle.nn.Layer):  # type: ignore[misc]
+class _EvaluationModel(paddle.nn.Layer):  # type: ignore[misc]
     """Backbone, channels first, and the head of a model: logits and pooled features."""
 
     def __init__(self, model: Any) -> None:
@@ -241,12 +241,12 @@ class _Evaluated(paddle.nn.Layer):  # type: ignore[misc]
         return self.head.logits_and_features(x)  # type: ignore[no-any-return]
 
 
-def _compile(model: Any, shape: tuple[int, ...]) -> Both:
+def _compile(model: Any, shape: tuple[int, ...]) -> FullForward:
     """`model`'s graph for clips of `shape`, through Paddle's inference engine."""
     with evaluating(model), tempfile.TemporaryDirectory(prefix="r3d-fast-") as folder, older_graphs():
         path = Path(folder) / "model"
         spec = paddle.static.InputSpec([None, *shape], "float32", "clips")
-        paddle.jit.save(_Evaluated(model), str(path), input_spec=[spec])
+        paddle.jit.save(_EvaluationModel(model), str(path), input_spec=[spec])
         config = paddle.inference.Config(f"{path}.pdmodel", f"{path}.pdiparams")
         config.disable_gpu()
         config.disable_glog_info()
@@ -267,7 +267,7 @@ def _compile(model: Any, shape: tuple[int, ...]) -> Both:
     return forward
 
 
-def _eager(model: Any) -> Both:
+def _untraced(model: Any) -> FullForward:
     def forward(clips: Any) -> tuple[Any, Any]:
         with evaluating(model):
             return model.logits_and_features(clips)  # type: ignore[no-any-return]

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from r3d_fast.acceleration.tracing import Forward, twin_backbone, warn_plain
+from r3d_fast.acceleration.tracing import Forward, backbone_sharing_weights, warn_of_slower_path
 from r3d_fast.backend.layers import F, paddle
 from r3d_fast.backend.memory import is_out_of_memory
 from r3d_fast.backend.paddle import without_autocast
@@ -81,11 +81,11 @@ class _TrainingGraph:
                     self.graphs.clear()  # with what they hold of this run: a smaller batch has to fit
                     self.tried.clear()
                     raise
-                warn_plain("trains", "GPU", error)
+                warn_of_slower_path("trains", "GPU", error)
                 self.failed = True
                 return self.model(clips)
             self.tried.add(key)
-        with _apart():
+        with _apart_from_autocast():
             features = self.graphs[frozen](clips)
         return self.model.head(features)
 
@@ -95,10 +95,10 @@ class _TrainingGraph:
             statistics = [tensor.clone() for tensor in self.statistics]
         gradients = [None if p.grad is None else p.grad.clone() for p in self.parameters]
         try:
-            with warnings.catch_warnings(), _apart():
+            with warnings.catch_warnings(), _apart_from_autocast():
                 warnings.simplefilter("ignore")  # Paddle's, of its own code: it is traced too
                 if frozen not in self.graphs:
-                    self.graphs[frozen] = _graph(self.model)
+                    self.graphs[frozen] = _trace_backbone(self.model)
                 features = self.graphs[frozen](clips)
                 if not features.stop_gradient:
                     # Not paddle.grad: after it, 2.6.2 frees what the next run of the graph still needs.
@@ -114,13 +114,13 @@ class _TrainingGraph:
 
 
 @contextmanager
-def _apart() -> Iterator[None]:
+def _apart_from_autocast() -> Iterator[None]:
     """Without autocast; with names of its own, as a graph that raises leaves Paddle naming tensors in its way."""
     with paddle.utils.unique_name.guard(), without_autocast():
         yield
 
 
-class _Graph(paddle.nn.Layer):  # type: ignore[misc]
+class _Traced(paddle.nn.Layer):  # type: ignore[misc]
     """A layer to trace, of which parts may be frozen: in evaluation mode itself, no graph would have gradients."""
 
     def __init__(self, layer: Any) -> None:
@@ -140,19 +140,19 @@ class _Convolution(paddle.nn.Layer):  # type: ignore[misc]
 
     def forward(self, x: Any) -> Any:
         conv = self.conv
-        weight, bias = _cast(conv.weight, x.dtype), _cast(conv.bias, x.dtype)
+        weight, bias = _as_type(conv.weight, x.dtype), _as_type(conv.bias, x.dtype)
         return F.conv3d(x, weight, bias, conv._stride, conv._padding, conv._dilation, conv._groups, conv._data_format)
 
 
-def _cast(tensor: Any, dtype: Any) -> Any:
+def _as_type(tensor: Any, dtype: Any) -> Any:
     return tensor if tensor is None or tensor.dtype == dtype else tensor.astype(dtype)
 
 
-def _graph(model: Any) -> Any:
+def _trace_backbone(model: Any) -> Any:
     """The backbone of `model` as a graph, frozen where it is frozen now."""
-    backbone = twin_backbone(model, model.architecture)
+    backbone = backbone_sharing_weights(model, model.architecture)
     for layer in backbone.sublayers():
         for name, child in list(layer.named_children()):
             if isinstance(child, paddle.nn.Conv3D):
                 setattr(layer, name, _Convolution(child))
-    return paddle.jit.to_static(_Graph(backbone), full_graph=True)
+    return paddle.jit.to_static(_Traced(backbone), full_graph=True)

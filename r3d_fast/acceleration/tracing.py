@@ -12,11 +12,11 @@ from r3d_fast.models.classifier import Architecture
 Forward = Callable[[Any], Any]
 
 
-def twin_backbone(model: Any, architecture: Architecture) -> Any:
-    """A new backbone of `architecture` with the very parameters and buffers of `model`'s, as far as it has them; frozen
-    where that is.
+def backbone_sharing_weights(model: Any, architecture: Architecture) -> Any:
+    """A new backbone of `architecture` with the very parameters and buffers of `model`'s own, frozen where that is.
 
-    Tracing a layer replaces methods of it and of all layers in it: so it is a twin that is traced.
+    It may lack some of them, such as biases. Tracing a layer replaces methods of it and of all layers in it, so it is
+    this backbone that is traced, and the model's stays as it is.
     """
     state = paddle.get_rng_state()  # what the first weights of the new layers draw is not to be missed elsewhere
     with paddle.LazyGuard():  # they are not kept, so they need not be drawn
@@ -32,7 +32,7 @@ def twin_backbone(model: Any, architecture: Architecture) -> Any:
     return backbone
 
 
-def warn_plain(what: str, device: str, error: Exception) -> None:
+def warn_of_slower_path(what: str, device: str, error: Exception) -> None:
     """Say on stderr that Paddle `what` ("trains", "evaluates") as it does by itself on `device`, because of `error`."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
     print(f"warning: this Paddle {what} without its faster {device} path ({reason})", file=sys.stderr)

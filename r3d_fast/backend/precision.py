@@ -20,8 +20,8 @@ from r3d_fast.backend.paddle import (
     new_parameter,
 )
 
-Name = Literal["fp32", "bf16", "fp16"]
-Level = Literal["O1", "O2"]
+PrecisionName = Literal["fp32", "bf16", "fp16"]
+AmpLevel = Literal["O1", "O2"]
 
 WHITE_LIST = frozenset({"conv3d", "elementwise_add"})  # the names by which autocast asks, in 2.6 and 3.x
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -38,8 +38,8 @@ class Precision:
     works on float32 copies, the master weights.
     """
 
-    name: Name = "fp32"
-    level: Level = "O1"
+    name: PrecisionName = "fp32"
+    level: AmpLevel = "O1"
 
     def __str__(self) -> str:
         return self.name if self.name == "fp32" else f"{self.name} {self.level}"
@@ -105,7 +105,7 @@ def float32_weights(model: Any) -> dict[str, Any]:
 def choose_precision(
     wanted: Literal["auto", "fp32", "bf16", "fp16"],
     device: str,
-    level: Level = "O1",
+    level: AmpLevel = "O1",
     *,
     capability: tuple[int, int] | None = None,
 ) -> Precision:
@@ -135,7 +135,7 @@ def choose_precision(
     return Precision(wanted, level)
 
 
-def available_precision(wanted: Literal["auto", "fp32", "bf16", "fp16"], device: str, level: Level) -> Precision:
+def available_precision(wanted: Literal["auto", "fp32", "bf16", "fp16"], device: str, level: AmpLevel) -> Precision:
     """The Precision that `wanted` means on `device`, or what `auto` means there where the device can't do it."""
     try:
         return choose_precision(wanted, device, level)

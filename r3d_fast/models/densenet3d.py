@@ -41,8 +41,8 @@ class DenseNet(Architecture):
         return self.outputs(3)
 
     def backbone(self) -> Any:
-        """A new Backbone."""
-        return Backbone(self)
+        """A new DenseNetBackbone."""
+        return DenseNetBackbone(self)
 
 
 class DenseLayer(nn.Layer):  # type: ignore[misc]
@@ -79,7 +79,7 @@ class Transition(nn.Layer):  # type: ignore[misc]
         return F.avg_pool3d(x, kernel, stride=kernel, data_format=self.data_format)
 
 
-class Backbone(nn.Layer):  # type: ignore[misc]
+class DenseNetBackbone(nn.Layer):  # type: ignore[misc]
     """Everything before the head."""
 
     def __init__(self, arch: DenseNet) -> None:

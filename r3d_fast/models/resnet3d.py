@@ -52,8 +52,8 @@ class ResNet(Architecture):
         return nn.Sequential(first, *(self.block(outputs, stage, 1) for _ in range(self.blocks[stage] - 1)))
 
     def backbone(self) -> Any:
-        """A new Backbone."""
-        return Backbone(self)
+        """A new ResNetBackbone."""
+        return ResNetBackbone(self)
 
     def way_around(self, inputs: int, outputs: int, stride: int) -> Any:
         """A projection in every block of the reference, else as everywhere."""
@@ -103,7 +103,7 @@ class Bottleneck(nn.Layer):  # type: ignore[misc]
         return F.relu(self.block(x) + self.downsample(x))
 
 
-class Backbone(nn.Layer):  # type: ignore[misc]
+class ResNetBackbone(nn.Layer):  # type: ignore[misc]
     """Everything before the head."""
 
     def __init__(self, arch: ResNet) -> None:

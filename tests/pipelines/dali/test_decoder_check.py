@@ -8,7 +8,7 @@ import pytest
 from clips import write_stamped_video
 from numpy.typing import NDArray
 
-from pipelines.dali.decoder_check import _probes, decode_by_dali, wrong_frames
+from pipelines.dali.decoder_check import _telling_frames, decode_by_dali, wrong_frames
 from pipelines.errors import VideoError
 from pipelines.index.video_index import VideoIndex
 from pipelines.video.decoder import read_frames
@@ -90,7 +90,7 @@ def test_over_real_clips_each_miscount_is_seen_and_nothing_else(
 
     def decoder(data: NDArray[np.uint8], numbers: NDArray[np.int32], device: str) -> NDArray[np.uint8]:
         video = state["video"]
-        frames = np.clip(np.array(_probes(video.num_frames)) + state["error"], 0, video.num_frames - 1)
+        frames = np.clip(np.array(_telling_frames(video.num_frames)) + state["error"], 0, video.num_frames - 1)
         shown = read_frames(video, frames, root=str(index.root)) * 0.97 + 4.0
         return (shown + np.random.default_rng(0).normal(0.0, 1.5, shown.shape)).clip(0, 255).astype(np.uint8)
 

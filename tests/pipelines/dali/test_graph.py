@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from loading import make, pixels
 
-from pipelines.dali.graph import augment, define
+from pipelines.dali.graph import augment, define_pipeline
 from pipelines.dali.routing import Routing, ShareFinder
 from pipelines.dali.versions import import_dali
 from pipelines.dali_limits import DaliLimits
@@ -21,7 +21,7 @@ DECODES = DaliLimits(frozenset({"mpeg4", "h264"}), ())
 
 def operators(stream: ClipStream) -> dict[str, str]:
     """Where the output of each operator of the graph lies, by name; building it takes a GPU, defining it does not."""
-    pipeline = define(stream, threads=1)
+    pipeline = define_pipeline(stream, threads=1)
     pipeline._build_graph()
     return {re.sub(r"^__|_\d+$", "", one.name): one.outputs[0].device for one in pipeline._ops}
 

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pipelines.dali.graph import ClipPipeline
-from pipelines.dali.graph_runner import DaliStage, Row
+from pipelines.dali.graph_runner import DaliInput, GraphRunner
 from pipelines.dali_limits import DaliLimits
 from pipelines.errors import EnvironmentProblem
 from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
@@ -31,17 +31,17 @@ def stream(**options: Any) -> ClipStream:
     return ClipStream("index", "root", None, ClipSpec(), SPEC, ShardSpec(), 8, 0, train=True, limits=limits, **options)
 
 
-def decoded(video: int) -> Row:
+def decoded(video: int) -> DaliInput:
     """Two frames of one colour, as PyAV gives them."""
     frames = np.full((2, 16, 16, 3), video, np.uint8)
-    return Row(frames, Sample(frames.shape, video, 0, True, (16, 16), (0, 0), False))
+    return DaliInput(frames, Sample(frames.shape, video, 0, True, (16, 16), (0, 0), False))
 
 
-def encoded(video: int) -> Row:
+def encoded(video: int) -> DaliInput:
     """A clip of which DALI can decode nothing."""
     data = np.frombuffer(b"no video at all" * 20, np.uint8)
     sample = Sample(data.shape, video, 0, True, (16, 16), (0, 0), False, "", (0, 1), (0, 1), (0, 0, 16, 16))
-    return Row(data, sample)
+    return DaliInput(data, sample)
 
 
 def values(clips: Any) -> list[int]:
@@ -51,49 +51,49 @@ def values(clips: Any) -> list[int]:
     return [int(value) for value in pixels[:, 0, 0, 0, 0]]
 
 
-def nothing_to_redo(row: int, reason: str) -> Row:
+def nothing_to_redo(row: int, reason: str) -> DaliInput:
     raise AssertionError(f"row {row} was decoded already")
 
 
 def test_what_dali_fails_on_is_redone_in_its_place() -> None:
-    stage = DaliStage(stream(), threads=1)
+    runner = GraphRunner(stream(), threads=1)
     redone: list[tuple[int, str]] = []
 
-    def redo(row: int, reason: str) -> Row:
+    def redo(row: int, reason: str) -> DaliInput:
         redone.append((row, reason))
         return decoded(100 + row)
 
-    assert not stage.busy
-    stage.start([decoded(1), encoded(2), decoded(3), encoded(4)])
-    assert stage.busy
-    assert values(stage.finish(redo)) == [1, 101, 3, 103]
-    assert not stage.busy
+    assert not runner.busy
+    runner.start([decoded(1), encoded(2), decoded(3), encoded(4)])
+    assert runner.busy
+    assert values(runner.finish(redo)) == [1, 101, 3, 103]
+    assert not runner.busy
     assert [row for row, _ in redone] == [1, 3]
     assert all(reason and "\n" not in reason for _, reason in redone)
-    assert stage.failed_videos == {2, 4}
-    assert stage.decodes  # two videos may be bad
+    assert runner.failed_videos == {2, 4}
+    assert runner.decodes  # two videos may be bad
 
 
 def test_a_decoder_that_decodes_nothing_is_given_up_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
-    stage = DaliStage(stream(), threads=1)
+    runner = GraphRunner(stream(), threads=1)
     with caplog.at_level(logging.WARNING, "pipelines"):
-        stage.start([encoded(2), encoded(3), decoded(1), encoded(4)])
-        assert values(stage.finish(lambda row, _: decoded(100 + row))) == [100, 101, 1, 103]
-    assert not stage.decodes
+        runner.start([encoded(2), encoded(3), decoded(1), encoded(4)])
+        assert values(runner.finish(lambda row, _: decoded(100 + row))) == [100, 101, 1, 103]
+    assert not runner.decodes
     (told,) = [record.getMessage() for record in caplog.records]
     assert told.startswith("DALI decodes none of 3 videos (")
     assert told.endswith("): PyAV decodes from here on")
 
 
 def test_a_dropped_batch_leaves_a_stage_that_works() -> None:
-    stage = DaliStage(stream(), threads=1)
+    runner = GraphRunner(stream(), threads=1)
     for row in (decoded(1), encoded(2)):
-        stage.start([row] * 8)
-        stage.drop()
-        assert not stage.busy
-        stage.drop()
-    stage.start([decoded(7)])
-    assert values(stage.finish(nothing_to_redo)) == [7]
+        runner.start([row] * 8)
+        runner.drop()
+        assert not runner.busy
+        runner.drop()
+    runner.start([decoded(7)])
+    assert values(runner.finish(nothing_to_redo)) == [7]
 
 
 class SmallPipeline(ClipPipeline):
@@ -119,10 +119,10 @@ class SmallPipeline(ClipPipeline):
 def test_a_gpu_out_of_memory_says_what_fits(monkeypatch: pytest.MonkeyPatch, most: int, remedy: str) -> None:
     monkeypatch.setattr("pipelines.dali.graph_runner.ClipPipeline", SmallPipeline)
     monkeypatch.setattr(SmallPipeline, "most", most)
-    stage = DaliStage(stream(), threads=1)
-    stage.start([decoded(row) for row in range(8)])
+    runner = GraphRunner(stream(), threads=1)
+    runner.start([decoded(row) for row in range(8)])
     with pytest.raises(EnvironmentProblem, match=f"^cpu: out of memory for a batch of 8 clips; {remedy}") as caught:
-        stage.finish(nothing_to_redo)
+        runner.finish(nothing_to_redo)
     assert caught.value.exit_code == 4
     assert "\n" not in str(caught.value)
 
@@ -134,15 +134,15 @@ def test_no_memory_to_start_with(monkeypatch: pytest.MonkeyPatch, error: Excepti
 
     monkeypatch.setattr("pipelines.dali.graph_runner.ClipPipeline", full)
     with pytest.raises(EnvironmentProblem, match=r"^cpu: no memory left to start DALI; end what else uses the GPU$"):
-        DaliStage(stream(), threads=1)
+        GraphRunner(stream(), threads=1)
 
 
 def test_dali_failing_on_frames_is_an_error() -> None:
-    stage = DaliStage(stream(), threads=1)
+    runner = GraphRunner(stream(), threads=1)
     longer = np.zeros((3, 16, 16, 3), np.uint8)
-    stage.start([decoded(1), Row(longer, decoded(2).sample._replace(shape=longer.shape))])
+    runner.start([decoded(1), DaliInput(longer, decoded(2).sample._replace(shape=longer.shape))])
     with pytest.raises(EnvironmentProblem, match=r"^DALI failed: "):
-        stage.finish(nothing_to_redo)
+        runner.finish(nothing_to_redo)
 
 
 def test_a_build_of_dali_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,5 +152,5 @@ def test_a_build_of_dali_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("pipelines.dali.graph_runner.ClipPipeline", misfit)
     for device, remedy in (("cpu", ""), ("gpu:0", "; does this build of DALI fit the GPU and its driver? r3d-fast")):
         with pytest.raises(EnvironmentProblem, match=r"^DALI can't be started: ") as caught:
-            DaliStage(stream(device=device), threads=1)
+            GraphRunner(stream(device=device), threads=1)
         assert remedy in str(caught.value)

@@ -12,7 +12,7 @@ from loading import content, make, pixels
 from stand_ins import cuda, python
 
 from pipelines.dali.routing import Routing
-from pipelines.dali_limits import DaliLimits, Kind, refused_profile
+from pipelines.dali_limits import DaliLimits, VideoKind, refused_profile
 from pipelines.errors import EnvironmentProblem, UsageError
 from pipelines.index.video_index import VideoIndex
 from pipelines.loader import ClipLoader
@@ -75,7 +75,7 @@ def test_what_nvdec_takes() -> None:
     assert limits.refuses(record("h264", "yuv444p")) == "DALI has no 4:4:4 on a GPU"
     assert limits.refuses(record("h264", "gray")) == "pixel format gray"
     assert limits.refuses(record("mpeg4", width=32)) == "mpeg4 of 32x240: NVDEC takes 48x48 or more"
-    known = replace(limits, exact=frozenset({Kind("mpeg4", "yuv420p", "")}))
+    known = replace(limits, exact=frozenset({VideoKind("mpeg4", "yuv420p", "")}))
     assert known.refuses(record("mpeg4")) == ""
     assert known.refuses(record("h264")) == "other frames than PyAV's"
 

@@ -12,7 +12,7 @@ from clips import read_stamp, write_stamped_video
 from layouts import lines, touch
 
 from pipelines.datasets.entries import Dataset
-from pipelines.datasets.recognition import recognise
+from pipelines.datasets.recognition import recognise_dataset
 from pipelines.errors import DataError, ListError, UsageError
 from pipelines.index.video_index import VideoIndex
 from pipelines.loader import ClipLoader
@@ -43,7 +43,7 @@ ROWS = ("riding a bike,-aB_1-cd,10,20,train", "abseiling,xyz00000000,0,10,train"
     ],
 )
 def test_cut_files_are_found_in_any_layout(tmp_path: Path, path: str) -> None:
-    data = recognise(touch(tmp_path / "r", path), lists=kinetics(tmp_path / "train.csv", *ROWS))
+    data = recognise_dataset(touch(tmp_path / "r", path), lists=kinetics(tmp_path / "train.csv", *ROWS))
     assert found(data) == {(path, None): ("riding a bike", "train")}
     assert data.classes == ("abseiling", "riding a bike"), "labels don't depend on which videos are there"
     assert [item.name for item in data.missing] == [
@@ -56,7 +56,7 @@ def test_cut_files_are_found_in_any_layout(tmp_path: Path, path: str) -> None:
 
 def test_uncut_files_count_from_start_to_end(tmp_path: Path) -> None:
     rows = (*ROWS, "abseiling,-aB_1-cd,30,40,train")
-    data = recognise(touch(tmp_path / "r", "videos/-aB_1-cd.mp4"), lists=kinetics(tmp_path / "l.csv", *rows))
+    data = recognise_dataset(touch(tmp_path / "r", "videos/-aB_1-cd.mp4"), lists=kinetics(tmp_path / "l.csv", *rows))
     assert found(data) == {
         ("videos/-aB_1-cd.mp4", (10.0, 20.0)): ("riding a bike", "train"),
         ("videos/-aB_1-cd.mp4", (30.0, 40.0)): ("abseiling", "train"),
@@ -65,12 +65,12 @@ def test_uncut_files_count_from_start_to_end(tmp_path: Path) -> None:
 
 def test_of_several_files_the_one_in_the_folder_of_the_class_is_taken(tmp_path: Path) -> None:
     names = ("a/xyz00000000_000000_000010.mp4", "Abseiling/xyz00000000_000000_000010.mp4", "xyz00000000.mp4")
-    data = recognise(touch(tmp_path / "r", *names), lists=kinetics(tmp_path / "l.csv", *ROWS))
+    data = recognise_dataset(touch(tmp_path / "r", *names), lists=kinetics(tmp_path / "l.csv", *ROWS))
     assert found(data) == {(names[1], None): ("abseiling", "train")}
     assert any("2 videos in ROOT are in no list" in text for text in data.warnings)
     (tmp_path / "r" / names[1]).unlink()
     touch(tmp_path / "r", "b/xyz00000000_000000_000010.mp4")
-    data = recognise(tmp_path / "r", lists=tmp_path / "l.csv")
+    data = recognise_dataset(tmp_path / "r", lists=tmp_path / "l.csv")
     assert found(data) == {(names[0], None): ("abseiling", "train")}
     assert any("1 clips have several files, one is taken: a/" in text for text in data.warnings)
 
@@ -84,7 +84,7 @@ def test_a_folder_of_lists(tmp_path: Path, names: tuple[str, str, str]) -> None:
     kinetics(tmp_path / "l" / val, '"a, b",v2,0,10,validate')
     kinetics(tmp_path / "l" / test, "v3,0,10,test", header="youtube_id,time_start,time_end,split")
     root = touch(tmp_path / "r", *(f"{name}_000000_000010.mp4" for name in ("v1", "v2", "v3")))
-    data = recognise(root, lists=tmp_path / "l")
+    data = recognise_dataset(root, lists=tmp_path / "l")
     assert {(path, side) for (path, _), (_, side) in found(data).items()} == {
         ("v1_000000_000010.mp4", "train"),
         ("v2_000000_000010.mp4", "val"),
@@ -95,14 +95,14 @@ def test_a_folder_of_lists(tmp_path: Path, names: tuple[str, str, str]) -> None:
 
 def test_the_file_name_says_the_split_where_no_column_does(tmp_path: Path) -> None:
     file = kinetics(tmp_path / "validate.csv", "b,v1,0,10", header="label,youtube_id,time_start,time_end")
-    data = recognise(touch(tmp_path / "r", "v1_000000_000010.mp4"), lists=file)
+    data = recognise_dataset(touch(tmp_path / "r", "v1_000000_000010.mp4"), lists=file)
     assert [entry.split for entry in data.entries] == ["val"]
 
 
 @pytest.mark.parametrize(("classes", "kind"), [(400, "kinetics400"), (700, "kinetics700"), (3, "kinetics")])
 def test_the_kind_is_named_by_its_classes(tmp_path: Path, classes: int, kind: str) -> None:
     file = kinetics(tmp_path / "train.csv", *(f"c{i:03},v{i},0,10,train" for i in range(classes)))
-    data = recognise(touch(tmp_path / "r", "v1_000000_000010.mp4"), lists=file)
+    data = recognise_dataset(touch(tmp_path / "r", "v1_000000_000010.mp4"), lists=file)
     assert (data.kind, len(data.classes), len(data.missing)) == (kind, classes, classes - 1)
 
 
@@ -111,9 +111,9 @@ def test_nothing_found_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"none of the 3 videos of .*train\.csv .* such as riding a bike/-aB_1-cd_000010_000020,"
     ):
-        recognise(root, lists=kinetics(tmp_path / "train.csv", *ROWS))
+        recognise_dataset(root, lists=kinetics(tmp_path / "train.csv", *ROWS))
     with pytest.raises(UsageError, match="the CSV files of Kinetics name their splits"):
-        recognise(root, lists=tmp_path / "train.csv", split=1)
+        recognise_dataset(root, lists=tmp_path / "train.csv", split=1)
 
 
 @pytest.mark.parametrize(
@@ -131,17 +131,19 @@ def test_nothing_found_is_an_error(tmp_path: Path) -> None:
 )
 def test_bad_rows_name_their_line(tmp_path: Path, row: str, text: str) -> None:
     with pytest.raises(ListError, match=text):
-        recognise(touch(tmp_path / "r", "v.mp4"), lists=kinetics(tmp_path / "l.csv", row))
+        recognise_dataset(touch(tmp_path / "r", "v.mp4"), lists=kinetics(tmp_path / "l.csv", row))
 
 
 def test_rows_named_twice(tmp_path: Path) -> None:
     root = touch(tmp_path / "r", "v1.mp4")
-    data = recognise(root, lists=kinetics(tmp_path / "l.csv", "a,v1,0,10,train", "b,v1,0,10,train", "a,v1,20,30,val"))
+    data = recognise_dataset(
+        root, lists=kinetics(tmp_path / "l.csv", "a,v1,0,10,train", "b,v1,0,10,train", "a,v1,20,30,val")
+    )
     assert found(data) == {("v1.mp4", (0.0, 10.0)): ("a", "train"), ("v1.mp4", (20.0, 30.0)): ("a", "val")}
     assert any("1 rows name a clip again and are ignored: v1_000000_000010" in text for text in data.warnings)
     assert any("1 videos have clips in two splits: v1" in text for text in data.warnings)
     with pytest.raises(DataError, match=r"leak: v1_000000_000010 is in val at .*:3 and in train at .*:2"):
-        recognise(root, lists=kinetics(tmp_path / "l.csv", "a,v1,0,10,train", "a,v1,0,10,val"))
+        recognise_dataset(root, lists=kinetics(tmp_path / "l.csv", "a,v1,0,10,train", "a,v1,0,10,val"))
 
 
 def stamps(index: VideoIndex, number: int) -> list[int]:

@@ -8,7 +8,7 @@ from layouts import labels, lines, touch, ucf
 
 from pipelines.datasets.entries import LeftOut
 from pipelines.datasets.lists import parse_hmdb, read_lists
-from pipelines.datasets.recognition import recognise
+from pipelines.datasets.recognition import recognise_dataset
 from pipelines.errors import DataError, ListError
 
 # ---- UCF-101 lists
@@ -20,7 +20,7 @@ def test_ucf_lists_with_crlf_mark_blanks_and_comments(tmp_path: Path) -> None:
     lines(folder / "classInd.txt", "\ufeff1 Lunges ", "", "# note", "2 Punch", end="\r\n")
     lines(folder / "trainlist01.txt", "\ufeffLunges/v_Lunges_g01_c01.avi 1  ", "", "#Punch/gone.avi 2", end="\r\n")
     lines(folder / "testlist01.txt", "./Punch/a b.avi", "Punch/v_Punch_g02_c01.avi 2 ", "  ", end="\r\n")
-    data = recognise(tmp_path / "r", lists=folder)
+    data = recognise_dataset(tmp_path / "r", lists=folder)
     assert (data.kind, data.classes) == ("ucf101", ("Lunges", "Punch"))
     assert labels(data) == {
         "Lunges/v_Lunges_g01_c01.avi": ("Lunges", "train"),
@@ -52,7 +52,7 @@ def test_ucf_lists_with_crlf_mark_blanks_and_comments(tmp_path: Path) -> None:
 def test_bad_ucf_line_names_file_line_and_value(tmp_path: Path, line: str, text: str) -> None:
     folder = ucf(tmp_path / "l", ["Lunges/ok.avi 1", "", line], ["Punch/x.avi"])
     with pytest.raises(ListError, match=rf"l/trainlist01\.txt:3: .*{text}"):
-        recognise(touch(tmp_path / "r", "Lunges/ok.avi"), lists=folder)
+        recognise_dataset(touch(tmp_path / "r", "Lunges/ok.avi"), lists=folder)
 
 
 def test_test_list_label_must_agree(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_list_that_is_a_fifo_is_not_opened(tmp_path: Path) -> None:
 def test_duplicate_lines_are_one_entry_and_one_warning(tmp_path: Path) -> None:
     touch(tmp_path / "r", "Lunges/a.avi", "Punch/b.avi")
     folder = ucf(tmp_path / "l", ["Lunges/a.avi 1"] * 3, ["Punch/b.avi", "./Punch/b.avi 2"])
-    data = recognise(tmp_path / "r", lists=folder)
+    data = recognise_dataset(tmp_path / "r", lists=folder)
     assert len(data.entries) == 2
     assert data.warnings[0] == "3 duplicate lines of the lists are ignored"
 
@@ -129,7 +129,7 @@ def test_same_video_in_train_and_test_is_a_leak(tmp_path: Path) -> None:
     rows = [f"Lunges/{i:02}.avi" for i in range(12)]
     folder = ucf(tmp_path / "l", [f"{row} 1" for row in rows], rows)
     with pytest.raises(DataError, match=r"leak: 12 listed videos are in train and test: .*09\.avi, \.\.\.; keep") as e:
-        recognise(touch(tmp_path / "r", *rows), lists=folder)
+        recognise_dataset(touch(tmp_path / "r", *rows), lists=folder)
     assert "10.avi" not in str(e.value)
 
 
@@ -137,20 +137,20 @@ def test_same_group_in_train_and_test_is_a_leak(tmp_path: Path) -> None:
     train, test = "Lunges/v_Lunges_g08_c01.avi", "Lunges/v_Lunges_g08_c02.avi"
     folder = ucf(tmp_path / "l", [f"{train} 1", "Punch/v_Punch_g08_c01.avi 2"], [test])
     with pytest.raises(DataError, match=rf"leak: 1 UCF groups .*: group g08 of .* \({train} and {test}\); clips"):
-        recognise(touch(tmp_path / "r", train, test, "Punch/v_Punch_g08_c01.avi"), lists=folder)
+        recognise_dataset(touch(tmp_path / "r", train, test, "Punch/v_Punch_g08_c01.avi"), lists=folder)
 
 
 def test_missing_files_are_one_error(tmp_path: Path) -> None:
     rows = [f"Lunges/{i:02}.avi" for i in range(12)]
     folder = ucf(tmp_path / "l", [f"{row} 1" for row in rows], ["Punch/x.avi"])
     with pytest.raises(DataError, match=r"12 of 13 listed videos are missing in .*: Lunges/00.avi, .*/09.avi, \.\.\.;"):
-        recognise(touch(tmp_path / "r", "Punch/x.avi"), lists=folder)
+        recognise_dataset(touch(tmp_path / "r", "Punch/x.avi"), lists=folder)
 
 
 def test_missing_files_one_folder_further_down(tmp_path: Path) -> None:
     folder = ucf(tmp_path / "l", ["Lunges/a.avi 1"], ["Punch/b.avi"])
     with pytest.raises(DataError, match=r"one folder further down: give .*/r/UCF-101 as ROOT"):
-        recognise(touch(tmp_path / "r", "UCF-101/Lunges/a.avi", "UCF-101/Punch/b.avi"), lists=folder)
+        recognise_dataset(touch(tmp_path / "r", "UCF-101/Lunges/a.avi", "UCF-101/Punch/b.avi"), lists=folder)
 
 
 def test_missing_files_under_a_folder_that_was_left_out(tmp_path: Path) -> None:
@@ -158,21 +158,21 @@ def test_missing_files_under_a_folder_that_was_left_out(tmp_path: Path) -> None:
     (tmp_path / "r/Lunges").symlink_to(tmp_path / "far")
     folder = ucf(tmp_path / "l", ["Lunges/a.avi 1"], ["Punch/b.avi"])
     with pytest.raises(DataError, match="Lunges is left out: symlink outside ROOT"):
-        recognise(tmp_path / "r", lists=folder)
-    assert len(recognise(tmp_path / "r", lists=folder, follow_links=True).entries) == 2
+        recognise_dataset(tmp_path / "r", lists=folder)
+    assert len(recognise_dataset(tmp_path / "r", lists=folder, follow_links=True).entries) == 2
 
 
 def test_hidden_file_in_a_list_says_so(tmp_path: Path) -> None:
     folder = ucf(tmp_path / "l", ["Lunges/.a.avi 1"], ["Punch/b.avi"])
     with pytest.raises(DataError, match=r"Lunges/\.a\.avi is hidden \(leading dot\)"):
-        recognise(touch(tmp_path / "r", "Lunges/.a.avi", "Punch/b.avi"), lists=folder)
+        recognise_dataset(touch(tmp_path / "r", "Lunges/.a.avi", "Punch/b.avi"), lists=folder)
 
 
 def test_listed_fifo_and_folder_are_left_out(tmp_path: Path) -> None:
     touch(tmp_path / "r", "Lunges/a.avi", "Lunges/dir.avi/inner.avi", "Punch/b.avi")
     os.mkfifo(tmp_path / "r/Lunges/f.avi")
     rows = ["Lunges/a.avi 1", "Lunges/dir.avi 1", "Lunges/f.avi 1"]
-    data = recognise(tmp_path / "r", lists=ucf(tmp_path / "l", rows, ["Punch/b.avi"]))
+    data = recognise_dataset(tmp_path / "r", lists=ucf(tmp_path / "l", rows, ["Punch/b.avi"]))
     assert [e.path for e in data.entries] == ["Lunges/a.avi", "Punch/b.avi"]
     assert data.left_out == (
         LeftOut("Lunges/dir.avi", "a folder, not a video"),
@@ -187,12 +187,12 @@ def test_listed_fifo_and_folder_are_left_out(tmp_path: Path) -> None:
 def test_no_listed_video_can_be_used(tmp_path: Path) -> None:
     touch(tmp_path / "r", "Lunges/dir.avi/inner.avi")
     with pytest.raises(DataError, match=r"none of 1 listed videos can be used: Lunges/dir\.avi: a folder, not a video"):
-        recognise(tmp_path / "r", lists=lines(tmp_path / "l.csv", "Lunges/dir.avi,x"))
+        recognise_dataset(tmp_path / "r", lists=lines(tmp_path / "l.csv", "Lunges/dir.avi,x"))
 
 
 def test_unused_class_and_unlisted_videos_warn(tmp_path: Path) -> None:
     touch(tmp_path / "r", "Lunges/a.avi", "Lunges/b.avi", "Punch/c.avi", "Punch/d.avi")
-    data = recognise(tmp_path / "r", lists=ucf(tmp_path / "l", ["Lunges/a.avi 1"], ["Lunges/b.avi"]))
+    data = recognise_dataset(tmp_path / "r", lists=ucf(tmp_path / "l", ["Lunges/a.avi 1"], ["Lunges/b.avi"]))
     assert data.warnings == ("2 videos in ROOT are in no list", "classes of the lists without a video (1): Punch")
 
 
@@ -204,7 +204,7 @@ def test_class_name_with_a_hash_is_no_comment(tmp_path: Path) -> None:
 def test_same_group_of_two_name_classes_in_one_folder_is_no_leak(tmp_path: Path) -> None:
     rows = "sport/v_Run_g01_c01.avi", "sport/v_Jump_g01_c01.avi"
     file = lines(tmp_path / "l.csv", f"{rows[0]},sport,train", f"{rows[1]},sport,test")
-    assert len(recognise(touch(tmp_path / "r", *rows), lists=file).entries) == 2
+    assert len(recognise_dataset(touch(tmp_path / "r", *rows), lists=file).entries) == 2
 
 
 # ---- HMDB-51 lists
@@ -216,7 +216,7 @@ def test_hmdb_lists(tmp_path: Path) -> None:
     )
     lines(tmp_path / "l/wave_test_split2.txt", "d e.avi 1 ", "f.avi 2 ", end="\r\n")
     lines(tmp_path / "l/brush_hair_test_split2.txt", "\ufeff#20_a_0.avi 1 ", "# note", "", "b.avi 2 ", "c.avi 0 ")
-    data = recognise(tmp_path / "r", lists=tmp_path / "l", split=2)
+    data = recognise_dataset(tmp_path / "r", lists=tmp_path / "l", split=2)
     assert (data.kind, data.classes, data.warnings) == ("hmdb51", ("brush_hair", "wave"), ())
     assert labels(data) == {
         "brush_hair/#20_a_0.avi": ("brush_hair", "train"),

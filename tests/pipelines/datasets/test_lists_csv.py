@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from layouts import labels, lines, split_of, touch
 
 from pipelines.datasets.lists import is_video_name, parse_csv, parse_hmdb, parse_ucf, read_lists, ucf_group
-from pipelines.datasets.recognition import recognise
+from pipelines.datasets.recognition import recognise_dataset
 from pipelines.errors import DataError, ListError, UsageError
 
 # ---- CSV
@@ -30,7 +30,7 @@ def test_csv_with_header_names_and_splits(tmp_path: Path) -> None:
         "3.avi, wave,",
     ]
     rows += ["4.avi,run,train", f"{tmp_path}/r/5.avi,run,test"]
-    data = recognise(tmp_path / "r", lists=lines(tmp_path / "l.csv", *rows, end="\r\n"))
+    data = recognise_dataset(tmp_path / "r", lists=lines(tmp_path / "l.csv", *rows, end="\r\n"))
     assert (data.kind, data.classes, data.warnings) == ("csv", ("run", "wave"), ())
     assert labels(data) == {
         "1.avi": ("wave", "train"),
@@ -43,24 +43,24 @@ def test_csv_with_header_names_and_splits(tmp_path: Path) -> None:
 
 def test_csv_val_is_test_where_there_is_no_other(tmp_path: Path) -> None:
     touch(tmp_path, "1.avi", "2.avi")
-    data = recognise(tmp_path, lists=lines(tmp_path / "l.csv", "1.avi,a,train", "2.avi,a,val"))
+    data = recognise_dataset(tmp_path, lists=lines(tmp_path / "l.csv", "1.avi,a,train", "2.avi,a,val"))
     assert split_of(data) == {"1.avi": "train", "2.avi": "test"}
 
 
 def test_csv_without_splits_holds_out_a_share(tmp_path: Path) -> None:
     names = [f"{i}.avi" for i in range(10)]
     file = lines(tmp_path / "l.tsv", *(f"{name}\trun" for name in names))
-    assert list(split_of(recognise(touch(tmp_path, *names), lists=file)).values()).count("test") == 2
+    assert list(split_of(recognise_dataset(touch(tmp_path, *names), lists=file)).values()).count("test") == 2
 
 
 def test_csv_integer_labels(tmp_path: Path) -> None:
     touch(tmp_path, "1.avi", "2.avi")
     file = lines(tmp_path / "l.csv", "1.avi,0", "2.avi,2")
-    data = recognise(tmp_path, lists=file, val_fraction=0)
+    data = recognise_dataset(tmp_path, lists=file, val_fraction=0)
     assert data.classes == ("0", "1", "2")
     assert "classes of the lists without a video (1): 1" in data.warnings
     lines(tmp_path / "classes.txt", "# by label", "run", "sit down", "wave", end="\r\n")
-    assert labels(recognise(tmp_path, lists=file)) == {"1.avi": ("run", "train"), "2.avi": ("wave", "train")}
+    assert labels(recognise_dataset(tmp_path, lists=file)) == {"1.avi": ("run", "train"), "2.avi": ("wave", "train")}
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_csv_integer_labels(tmp_path: Path) -> None:
 )
 def test_bad_csv_names_the_line(tmp_path: Path, rows: list[str], text: str) -> None:
     with pytest.raises(ListError, match=rf"l\.csv:{text}"):
-        recognise(touch(tmp_path, "a.avi"), lists=lines(tmp_path / "l.csv", *rows))
+        recognise_dataset(touch(tmp_path, "a.avi"), lists=lines(tmp_path / "l.csv", *rows))
 
 
 @pytest.mark.parametrize("rows", [[], ["path,label"], ["# only", ""]])
@@ -112,24 +112,24 @@ def test_csv_class_not_in_classes_txt(tmp_path: Path) -> None:
 def test_two_labels_name_both_lines(tmp_path: Path) -> None:
     file = lines(tmp_path / "l.csv", "a.avi,run", "b.avi,run", "./a.avi,sit")
     with pytest.raises(ListError, match=r"l\.csv:3: a.avi is 'sit' here and 'run' at .*l\.csv:1; expected one label"):
-        recognise(touch(tmp_path, "a.avi", "b.avi"), lists=file)
+        recognise_dataset(touch(tmp_path, "a.avi", "b.avi"), lists=file)
 
 
 def test_split_number_needs_numbered_lists(tmp_path: Path) -> None:
     touch(tmp_path, "A/a.avi")
     with pytest.raises(UsageError, match="a CSV names its splits in column 3"):
-        recognise(tmp_path, lists=lines(tmp_path / "l.csv", "A/a.avi,x"), split=1)
+        recognise_dataset(tmp_path, lists=lines(tmp_path / "l.csv", "A/a.avi,x"), split=1)
     with pytest.raises(UsageError, match="split 1 without lists"):
-        recognise(tmp_path, split=1)
+        recognise_dataset(tmp_path, split=1)
 
 
 def test_unknown_forms_of_lists(tmp_path: Path) -> None:
     touch(tmp_path, "r/A/a.avi", "l/readme.txt", "list.txt")
     for lists in ("l", "list.txt", "gone"):
         with pytest.raises(ListError, match=r"expected a folder with classInd\.txt .*HMDB-51.*\.csv/\.tsv file"):
-            recognise(tmp_path / "r", lists=tmp_path / lists)
+            recognise_dataset(tmp_path / "r", lists=tmp_path / lists)
     with pytest.raises(ListError, match=r"gone\.csv: missing"):
-        recognise(tmp_path / "r", lists=tmp_path / "gone.csv")
+        recognise_dataset(tmp_path / "r", lists=tmp_path / "gone.csv")
 
 
 # ---- properties, speed, real lists
@@ -192,14 +192,14 @@ def test_large_lists_are_checked_without_a_stat_each(tmp_path: Path, monkeypatch
     monkeypatch.setattr(Path, "stat", counted)
     start = time.perf_counter()
     with pytest.raises(DataError, match="99999 of 100000 listed videos are missing"):
-        recognise(tmp_path / "r", lists=file)
+        recognise_dataset(tmp_path / "r", lists=file)
     assert len(calls) < 50
     assert time.perf_counter() - start < 30  # about 1 s; a limit for a busy machine
 
 
 @pytest.mark.real
 def test_real_clips_with_their_lists(real_clips: Path) -> None:
-    data = recognise(real_clips / "UCF-101", lists=real_clips / "ucfTrainTestlist", split=1)
+    data = recognise_dataset(real_clips / "UCF-101", lists=real_clips / "ucfTrainTestlist", split=1)
     splits = [entry.split for entry in data.entries]
     assert (splits.count("train"), splits.count("test"), len(data.classes)) == (64, 32, 8)
     assert (data.left_out, data.warnings) == ((), ())
@@ -216,12 +216,12 @@ def test_official_lists(real_clips: Path, split: int, train: int, test: int) -> 
 @pytest.mark.real
 def test_official_lists_on_a_part_of_the_videos(real_clips: Path) -> None:
     with pytest.raises(DataError, match=r"13224 of 13320 listed videos are missing in .*_g01_c01\.avi, .*, \.\.\.;"):
-        recognise(real_clips / "UCF-101", lists=real_clips / "ucf101_official")
+        recognise_dataset(real_clips / "UCF-101", lists=real_clips / "ucf101_official")
 
 
 @pytest.mark.real
 def test_real_clips_by_their_folders(real_clips: Path) -> None:
-    data = recognise(real_clips / "UCF-101")
+    data = recognise_dataset(real_clips / "UCF-101")
     groups: dict[tuple[int, object], set[str]] = {}
     for entry in data.entries:
         groups.setdefault((entry.label, ucf_group(entry.path)), set()).add(entry.split)

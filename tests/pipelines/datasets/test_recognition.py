@@ -8,7 +8,7 @@ import pytest
 from layouts import labels, split_of, touch
 
 from pipelines.datasets.entries import LeftOut
-from pipelines.datasets.recognition import recognise
+from pipelines.datasets.recognition import recognise_dataset
 from pipelines.errors import DataError, UsageError
 
 ODD_NAMES = [
@@ -28,43 +28,43 @@ ODD_NAMES = [
 
 def test_missing_root_names_path_and_remedy(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"/gone: .*No such file.*; expected a folder of videos, check the path"):
-        recognise(tmp_path / "gone")
+        recognise_dataset(tmp_path / "gone")
 
 
 def test_root_that_is_a_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not a folder; expected the folder that holds the videos"):
-        recognise(touch(tmp_path, "x.avi") / "x.avi")
+        recognise_dataset(touch(tmp_path, "x.avi") / "x.avi")
 
 
 def test_no_video_names_extensions_looked_for_and_seen(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.JPG", "a/2.txt", "a/README")
     with pytest.raises(DataError, match=r"no video file; looked for .*\.avi .*found \.jpg, \.txt, no extension;"):
-        recognise(tmp_path)
+        recognise_dataset(tmp_path)
 
 
 def test_no_video_says_what_was_left_out(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     os.mkfifo(tmp_path / "a/x.avi")
     with pytest.raises(DataError, match=r"no video file.*left out: a/x.avi: not a regular file \(FIFO\)"):
-        recognise(tmp_path)
+        recognise_dataset(tmp_path)
 
 
 def test_every_extension_in_any_case(tmp_path: Path) -> None:
     ends = ["avi", "MP4", "mkv", "webm", "mov", "m4v", "mpg", "mpeg", "wmv", "flv", "ogv", "Ts", "m2ts", "3gp"]
     names = [f"A/{end}.{end}" for end in ends]
-    data = recognise(touch(tmp_path, *names, "A/avi", "A/x.avi.txt"), val_fraction=0)
+    data = recognise_dataset(touch(tmp_path, *names, "A/avi", "A/x.avi.txt"), val_fraction=0)
     assert [e.path for e in data.entries] == sorted(names)
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_odd_names_are_videos_and_classes(tmp_path: Path, name: str) -> None:
     folder = name.rpartition(".")[0]
-    data = recognise(touch(tmp_path, f"{folder}/{name}"))
+    data = recognise_dataset(touch(tmp_path, f"{folder}/{name}"))
     assert labels(data) == {f"{folder}/{name}": (folder, "train")}
 
 
 def test_hidden_names_are_passed_over_silently(tmp_path: Path) -> None:
-    data = recognise(touch(tmp_path, "A/x.avi", "A/._x.avi", ".cache/y.avi"))
+    data = recognise_dataset(touch(tmp_path, "A/x.avi", "A/._x.avi", ".cache/y.avi"))
     assert [e.path for e in data.entries] == ["A/x.avi"]
     assert data.left_out == ()
 
@@ -77,7 +77,7 @@ def test_special_files_are_left_out_without_being_opened(tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)  # a socket's path is at most 107 bytes
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("A/sock.avi")
-        data = recognise(tmp_path, follow_links=True)
+        data = recognise_dataset(tmp_path, follow_links=True)
     assert data.left_out == (
         LeftOut("A/fifo.avi", "not a regular file (FIFO)"),
         LeftOut("A/null.avi", "not a regular file (device)"),
@@ -87,7 +87,7 @@ def test_special_files_are_left_out_without_being_opened(tmp_path: Path, monkeyp
 
 
 def test_folder_with_a_video_name_is_walked(tmp_path: Path) -> None:
-    data = recognise(touch(tmp_path, "A/x.avi/inner.avi"))
+    data = recognise_dataset(touch(tmp_path, "A/x.avi/inner.avi"))
     assert [e.path for e in data.entries] == ["A/x.avi/inner.avi"]
 
 
@@ -95,7 +95,7 @@ def test_link_loop_ends(tmp_path: Path) -> None:
     touch(tmp_path, "A/x.avi")
     (tmp_path / "A/up").symlink_to("..")
     (tmp_path / "A/self.avi").symlink_to("self.avi")
-    data = recognise(tmp_path)
+    data = recognise_dataset(tmp_path)
     assert [e.path for e in data.entries] == ["A/x.avi"]
     assert data.left_out == (
         LeftOut("A/self.avi", "broken link"),
@@ -106,14 +106,14 @@ def test_link_loop_ends(tmp_path: Path) -> None:
 def test_real_folder_wins_over_a_link_that_sorts_first(tmp_path: Path) -> None:
     touch(tmp_path, "Zebra/x.avi", "Yak/y.avi")
     (tmp_path / "Aardvark").symlink_to("Zebra")
-    assert recognise(tmp_path).classes == ("Yak", "Zebra")
+    assert recognise_dataset(tmp_path).classes == ("Yak", "Zebra")
 
 
 def test_links_inside_root_are_followed(tmp_path: Path) -> None:
     touch(tmp_path, ".store/x.avi", ".files/y.avi", "B/z.avi")
     (tmp_path / "A").symlink_to(".store")
     (tmp_path / "B/y.avi").symlink_to("../.files/y.avi")
-    assert [e.path for e in recognise(tmp_path).entries] == ["A/x.avi", "B/y.avi", "B/z.avi"]
+    assert [e.path for e in recognise_dataset(tmp_path).entries] == ["A/x.avi", "B/y.avi", "B/z.avi"]
 
 
 def test_links_outside_root_need_the_flag(tmp_path: Path) -> None:
@@ -121,10 +121,10 @@ def test_links_outside_root_need_the_flag(tmp_path: Path) -> None:
     (tmp_path / "root/B").symlink_to(tmp_path / "far/F")
     (tmp_path / "root/A/g.avi").symlink_to(tmp_path / "far/g.avi")
     reason = "symlink outside ROOT (--follow-links takes it)"
-    data = recognise(tmp_path / "root")
+    data = recognise_dataset(tmp_path / "root")
     assert data.left_out == (LeftOut("A/g.avi", reason), LeftOut("B", reason))
     assert [e.path for e in data.entries] == ["A/x.avi"]
-    data = recognise(tmp_path / "root", follow_links=True)
+    data = recognise_dataset(tmp_path / "root", follow_links=True)
     assert [e.path for e in data.entries] == ["A/g.avi", "A/x.avi", "B/f.avi"]
     assert data.left_out == ()
 
@@ -133,13 +133,13 @@ def test_root_that_is_itself_a_link(tmp_path: Path) -> None:
     touch(tmp_path, "real/A/x.avi")
     (tmp_path / "real/A/y.avi").symlink_to("x.avi")
     (tmp_path / "link").symlink_to("real")
-    assert [e.path for e in recognise(tmp_path / "link").entries] == ["A/x.avi", "A/y.avi"]
+    assert [e.path for e in recognise_dataset(tmp_path / "link").entries] == ["A/x.avi", "A/y.avi"]
 
 
 def test_broken_link_to_a_class_folder_is_reported(tmp_path: Path) -> None:
     touch(tmp_path, "A/x.avi")
     (tmp_path / "B").symlink_to("unmounted")
-    assert recognise(tmp_path).left_out == (LeftOut("B", "broken link"),)
+    assert recognise_dataset(tmp_path).left_out == (LeftOut("B", "broken link"),)
 
 
 def test_name_that_is_no_utf8_is_left_out_in_printable_form(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_name_that_is_no_utf8_is_left_out_in_printable_form(tmp_path: Path) -> N
         os.close(os.open(os.fsencode(tmp_path) + b"/A/\xff.avi", os.O_CREAT))
     except OSError:
         pytest.skip("this file system takes only UTF-8 names")
-    assert recognise(tmp_path).left_out == (LeftOut("A/\\xff.avi", "file name is not valid UTF-8"),)
+    assert recognise_dataset(tmp_path).left_out == (LeftOut("A/\\xff.avi", "file name is not valid UTF-8"),)
 
 
 def test_folder_that_cannot_be_listed_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +159,7 @@ def test_folder_that_cannot_be_listed_is_left_out(tmp_path: Path, monkeypatch: p
     for _ in range(17):
         Path(step).mkdir()
         os.chdir(step)
-    data = recognise(tmp_path)
+    data = recognise_dataset(tmp_path)
     assert [(left.path[:10], left.reason) for left in data.left_out] == [("A/dddddddd", "unreadable folder")]
     assert [e.path for e in data.entries] == ["A/x.avi"]
 
@@ -169,7 +169,7 @@ def test_folder_without_permission_is_left_out(tmp_path: Path) -> None:
     touch(tmp_path, "A/x.avi", "B/y.avi")
     (tmp_path / "B").chmod(0)
     try:
-        assert recognise(tmp_path).left_out == (LeftOut("B", "unreadable folder"),)
+        assert recognise_dataset(tmp_path).left_out == (LeftOut("B", "unreadable folder"),)
     finally:
         (tmp_path / "B").chmod(0o700)
 
@@ -178,7 +178,7 @@ def test_folder_without_permission_is_left_out(tmp_path: Path) -> None:
 
 
 def test_folder_per_class(tmp_path: Path) -> None:
-    data = recognise(touch(tmp_path, "b/1.avi", "b/deep/2.avi", "A/3.avi", "stray.avi"), val_fraction=0)
+    data = recognise_dataset(touch(tmp_path, "b/1.avi", "b/deep/2.avi", "A/3.avi", "stray.avi"), val_fraction=0)
     assert (data.kind, data.classes) == ("folders", ("A", "b"))
     assert labels(data) == {"A/3.avi": ("A", "train"), "b/1.avi": ("b", "train"), "b/deep/2.avi": ("b", "train")}
     assert data.left_out == (LeftOut("stray.avi", "not in a class folder"),)
@@ -187,11 +187,11 @@ def test_folder_per_class(tmp_path: Path) -> None:
 
 def test_only_loose_videos_explains_the_layouts(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"2 videos, none in a class folder \(a.avi, b.avi\); expected ROOT/<class>/"):
-        recognise(touch(tmp_path, "a.avi", "b.avi"))
+        recognise_dataset(touch(tmp_path, "a.avi", "b.avi"))
 
 
 def test_one_class_asks_whether_root_is_right(tmp_path: Path) -> None:
-    data = recognise(touch(tmp_path, "UCF-101/Lunges/a.avi", "UCF-101/Punch/b.avi"))
+    data = recognise_dataset(touch(tmp_path, "UCF-101/Lunges/a.avi", "UCF-101/Punch/b.avi"))
     assert data.warnings == ("only one class, UCF-101: is ROOT the folder that holds the class folders?",)
 
 
@@ -206,7 +206,7 @@ def test_one_class_asks_whether_root_is_right(tmp_path: Path) -> None:
 def test_split_folders(tmp_path: Path, folders: tuple[str, ...], splits: tuple[str, ...]) -> None:
     for folder in folders:
         touch(tmp_path, f"{folder}/A/1.avi", f"{folder}/B/sub/2.avi", f"{folder}/loose.avi")
-    data = recognise(touch(tmp_path, "extra/3.avi"))
+    data = recognise_dataset(touch(tmp_path, "extra/3.avi"))
     assert (data.kind, data.classes) == ("folders", ("A", "B"))
     for folder, split in zip(folders, splits, strict=True):
         assert labels(data)[f"{folder}/A/1.avi"] == ("A", split)
@@ -217,27 +217,27 @@ def test_split_folders(tmp_path: Path, folders: tuple[str, ...], splits: tuple[s
 
 
 def test_val_is_the_test_split_where_test_has_no_classes(tmp_path: Path) -> None:
-    data = recognise(touch(tmp_path, "train/A/1.avi", "val/A/2.avi", "test/unlabelled.avi"))
+    data = recognise_dataset(touch(tmp_path, "train/A/1.avi", "val/A/2.avi", "test/unlabelled.avi"))
     assert split_of(data) == {"train/A/1.avi": "train", "val/A/2.avi": "test"}
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
-    data = recognise(touch(tmp_path, "train/1.avi", "car/2.avi"))
+    data = recognise_dataset(touch(tmp_path, "train/1.avi", "car/2.avi"))
     assert data.classes == ("car", "train")
 
 
 def test_only_a_train_folder_warns(tmp_path: Path) -> None:
-    data = recognise(touch(tmp_path, "train/A/1.avi", "train/B/2.avi"))
+    data = recognise_dataset(touch(tmp_path, "train/A/1.avi", "train/B/2.avi"))
     assert "no folder test or val beside train: there is nothing to evaluate on" in data.warnings
 
 
 def test_split_folders_without_class_folders(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="none in a class folder"):
-        recognise(touch(tmp_path, "train/1.avi", "test/2.avi"))
+        recognise_dataset(touch(tmp_path, "train/1.avi", "test/2.avi"))
 
 
 def test_class_without_a_train_video_warns(tmp_path: Path) -> None:
-    data = recognise(touch(tmp_path, "train/A/1.avi", "test/A/2.avi", "test/B/3.avi", "test/B/4.avi"))
+    data = recognise_dataset(touch(tmp_path, "train/A/1.avi", "test/A/2.avi", "test/B/3.avi", "test/B/4.avi"))
     assert data.warnings == ("classes without a train video (1): B",)
 
 
@@ -247,21 +247,21 @@ def test_class_without_a_train_video_warns(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, 1.5, float("nan"), float("inf")])
 def test_fraction_outside_its_range(tmp_path: Path, fraction: float) -> None:
     with pytest.raises(UsageError, match="expected a share of each class, 0 <= val_fraction < 1"):
-        recognise(touch(tmp_path, "A/1.avi"), val_fraction=fraction)
+        recognise_dataset(touch(tmp_path, "A/1.avi"), val_fraction=fraction)
 
 
 @pytest.mark.parametrize(
     ("size", "fraction", "held"), [(10, 0.2, 2), (2, 0.01, 1), (1, 0.5, 0), (10, 0.0, 0), (3, 0.99, 2), (8, 0.3, 2)]
 )
 def test_share_held_out_of_single_videos(tmp_path: Path, size: int, fraction: float, held: int) -> None:
-    data = recognise(touch(tmp_path, *(f"A/{i}.avi" for i in range(size))), val_fraction=fraction)
+    data = recognise_dataset(touch(tmp_path, *(f"A/{i}.avi" for i in range(size))), val_fraction=fraction)
     assert list(split_of(data).values()).count("test") == held
     assert len(data.entries) == size
 
 
 def test_held_out_videos_stay_where_others_come_and_go(tmp_path: Path) -> None:
-    few = split_of(recognise(touch(tmp_path, *(f"A/{i}.avi" for i in range(10)))))
-    more = split_of(recognise(touch(tmp_path, *(f"B/{i}.avi" for i in range(10)))))
+    few = split_of(recognise_dataset(touch(tmp_path, *(f"A/{i}.avi" for i in range(10)))))
+    more = split_of(recognise_dataset(touch(tmp_path, *(f"B/{i}.avi" for i in range(10)))))
     assert {path: more[path] for path in few} == few
     # Written down: another machine or version must hold out the same videos.
     assert [path for path, split in few.items() if split == "test"] == ["A/0.avi", "A/6.avi"]
@@ -270,12 +270,12 @@ def test_held_out_videos_stay_where_others_come_and_go(tmp_path: Path) -> None:
 def test_ucf_groups_are_held_out_whole(tmp_path: Path) -> None:
     paths = [f"Punch/v_Punch_g{g:02}_c{c:02}.avi" for g in range(1, 8) for c in range(1, 4)]
     sides: dict[str, set[str]] = {}
-    for path, split in split_of(recognise(touch(tmp_path, *paths))).items():
+    for path, split in split_of(recognise_dataset(touch(tmp_path, *paths))).items():
         sides.setdefault(path[:17], set()).add(split)
     assert all(len(side) == 1 for side in sides.values())
     assert sum(side == {"test"} for side in sides.values()) == 2  # round(0.2 * 21) = 4 videos: two groups of three
 
 
 def test_class_of_one_group_is_not_held_out(tmp_path: Path) -> None:
-    data = recognise(touch(tmp_path, "P/v_P_g01_c01.avi", "P/v_P_g01_c02.avi", "Q/1.avi", "Q/2.avi"))
+    data = recognise_dataset(touch(tmp_path, "P/v_P_g01_c01.avi", "P/v_P_g01_c02.avi", "Q/1.avi", "Q/2.avi"))
     assert {s for p, s in split_of(data).items() if p.startswith("P/")} == {"train"}

@@ -6,7 +6,7 @@ import pytest
 from layouts import touch
 
 from pipelines.datasets.entries import Dataset
-from pipelines.datasets.recognition import recognise
+from pipelines.datasets.recognition import recognise_dataset
 from pipelines.datasets.split_names import SPLIT_WORDS, SPLITS, split_named
 
 WORDS = {
@@ -35,15 +35,15 @@ def test_in_folders_csvs_and_kinetics_lists_alike(tmp_path: Path, word: str) -> 
     del others[split]
     paths = {split: f"{word.title()}/x/v.avi"} | {side: f"{side}/x/{name}.avi" for side, name in others.items()}
     root = touch(tmp_path / "folders", *paths.values())
-    assert splits(recognise(root)) == {path: side for side, path in paths.items()}
+    assert splits(recognise_dataset(root)) == {path: side for side, path in paths.items()}
 
     csv = tmp_path / "list.csv"
     rows = [f"{paths[side]},x,{word if side == split else side}" for side in SPLITS]
     csv.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    assert splits(recognise(root, lists=csv)) == {path: side for side, path in paths.items()}
+    assert splits(recognise_dataset(root, lists=csv)) == {path: side for side, path in paths.items()}
 
     header = "label,youtube_id,time_start,time_end"
     videos = touch(tmp_path / "k", "v_000000_000010.mp4")
     for name, columns, row in (("other.csv", f"{header},split", f",{word}"), (f"{word}.csv", header, "")):
         (tmp_path / name).write_text(f"{columns}\nx,v,0,10{row}\n", encoding="utf-8")
-        assert list(splits(recognise(videos, lists=tmp_path / name)).values()) == [split]
+        assert list(splits(recognise_dataset(videos, lists=tmp_path / name)).values()) == [split]

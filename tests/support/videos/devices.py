@@ -12,7 +12,7 @@ from clips import has_encoder, write_open_gop_h264, write_packed_mpeg4, write_st
 from numpy.typing import NDArray
 
 from pipelines.dali.routing import dali_limits
-from pipelines.dali_limits import Kind
+from pipelines.dali_limits import VideoKind
 from pipelines.index.video_index import VideoIndex
 from pipelines.loader import Batch, ClipLoader
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec
@@ -60,7 +60,7 @@ def skip_unless_decoded(record: VideoRecord, device: str) -> None:
     """Skip where the decoder of this device says that it does not take such a video."""
     reason = dali_limits(device).refuses(record)
     if reason:
-        pytest.skip(f"{Kind.of(record)}: {reason}")
+        pytest.skip(f"{VideoKind.of(record)}: {reason}")
 
 
 def on_host(clips: Any) -> NDArray[np.float32]:
