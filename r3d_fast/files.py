@@ -135,6 +135,8 @@ def check_outputs(*paths: Path | None) -> bool:
 
 def make_folder(path: Path, hint: str = "") -> None:
     """Make `path` a folder that files can be written to. Raises UsageError, which ends in `hint`, where it can't be."""
+    if path == STDOUT:
+        raise UsageError(f"{path}: means stdout; expected a folder")
     with write_errors(path, hint):
         path.mkdir(parents=True, exist_ok=True)
         _probe(_beside(path / "probe"))

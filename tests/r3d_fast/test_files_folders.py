@@ -163,3 +163,5 @@ def test_a_folder_is_made_and_tried(tmp_path: Path) -> None:
     for name in ("file", "file/in"):
         with pytest.raises(UsageError, match=f"{name}: can't be written: a part of the path is a file; do this$"):
             make_folder(tmp_path / name, "do this")
+    with pytest.raises(UsageError, match="-: means stdout; expected a folder"):
+        make_folder(Path("-"))

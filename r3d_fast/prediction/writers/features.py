@@ -44,7 +44,10 @@ def feature_file(path: Path) -> Iterator[Add]:
 @contextmanager
 def _npy(path: Path) -> Iterator[Add]:
     with ExitStack() as stack:
-        array = _Array(stack.enter_context(new_file(path)))
+        file = stack.enter_context(new_file(path))
+        if not file.seekable():
+            raise UsageError(f"--features {path}: a pipe can't take .npy, which begins with its length; use .parquet")
+        array = _Array(file)
         described = stack.enter_context(new_file(path.with_suffix(".csv")))
         table = stack.enter_context(csv_rows(described, _COLUMNS))
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import sys
 from pathlib import Path
 
 import clips
 import numpy as np
 import pytest
+from written import Reader
 
 from pipelines.errors import EnvironmentProblem, UsageError
 from r3d_fast.cli import cli, run_cli
@@ -132,6 +134,24 @@ def test_other_endings_and_a_missing_pyarrow_are_said(tmp_path: Path, monkeypatc
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(EnvironmentProblem, match=r"pip install 'r3d-fast\[parquet\]'"):
         feature_file(tmp_path / "f.parquet").__enter__()
+
+
+def test_a_pipe_takes_parquet_and_is_refused_for_npy(tmp_path: Path) -> None:
+    refused = Reader(tmp_path / "f.npy")
+    with pytest.raises(UsageError, match=r"f\.npy: a pipe can't take \.npy"), feature_file(refused.path):
+        raise AssertionError
+    assert refused.content() == b""
+    assert [path.name for path in tmp_path.iterdir()] == ["f.npy"]
+
+
+@needs_pyarrow
+def test_parquet_goes_through_a_pipe(tmp_path: Path) -> None:
+    reader = Reader(tmp_path / "f.parquet")
+    answer = Answer("v.avi", 0, np.arange(3, dtype=np.int32), None, np.ones(FEATURES, np.float32), "", True)
+    with feature_file(reader.path) as add:
+        add(answer)
+    found = parquet.read_table(io.BytesIO(reader.content()))
+    assert found.column("features").to_pylist() == [[1.0] * FEATURES]
 
 
 def test_names_stay_in_their_folder(tmp_path: Path) -> None:
