@@ -27,6 +27,7 @@ RULES: list[Rule] = [
     duties.whole_config,
     layout.crowded_folders,
     layout.shared_names,
+    layout.unshared_names,
     layout.long_files,
     layout.long_functions,
     layout.homeless_tests,
@@ -57,7 +58,7 @@ BREACHES: list[tuple[Rule, str, dict[str, str]]] = [
             "r3d_fast/files.py": "import os\nbuilding.replace(target)\nos.replace(a, b)",
             "r3d_fast/runs/folder.py": "text.replace('a', 'b')\nreplace(spec, size=2)\nhalf.rename(whole)  # here",
             "r3d_fast/metrics.py": "(a / b).replace(a / c)  # here\nnow.replace(hour=1)\nc.replace(target=d)  # here",
-            "pipelines/index/tables.py": "os.rename(a, b)  # here\nf = os.replace  # here\nshutil.move(a, b)  # here",
+            "pipelines/index/database.py": "os.rename(a, b)  # here\nf = os.replace  # here\nshutil.move(a, b)  # here",
             "bench/cli.py": "from os import path, replace  # here",
         },
     ),
@@ -110,6 +111,7 @@ BREACHES: list[tuple[Rule, str, dict[str, str]]] = [
             "r3d_fast/ranks/routing.py": "# here",
             "r3d_fast/cli.py": "",
             "bench/cli.py": "",
+            "pipelines/cli.py": "# here",
             "bench/__init__.py": "",
             "r3d_fast/__init__.py": "",
         },
@@ -176,6 +178,14 @@ def test_a_crowded_folder_is_named(tmp_path: Path) -> None:
     write_tree(tmp_path, {f"tests/r3d_fast/models/test_{name}.py": "" for name in "abcdefghijkl"})
     says = "r3d_fast/prediction/: 13 files, at most 12: put those of one subject into a folder"
     assert layout.crowded_folders(tmp_path) == [says]
+
+
+def test_a_name_that_is_shared_no_more_is_named(tmp_path: Path) -> None:
+    shared = layout.SHARED_NAMES.items()
+    write_tree(tmp_path, {f"{folder}/{name}.py": "" for name, (folders, _) in shared for folder in folders})
+    assert layout.unshared_names(tmp_path) == []
+    (tmp_path / "bench" / "cli.py").unlink()
+    assert layout.unshared_names(tmp_path) == ["SHARED_NAMES: cli: no bench/cli.py any more: take it out"]
 
 
 def test_what_setup_cfg_leaves_out_of_the_packages_is_named(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from pipelines.datasets.entries import Dataset, Missing
 from pipelines.datasets.recognition import recognise_dataset
 from pipelines.datasets.split_names import split_named
 from pipelines.errors import DataError, IndexFileError
-from pipelines.index.tables import COLUMNS, FIELD_COUNT, SCHEMA, VIDEO_FIELDS, OnProgress, shown_key, write_tables
+from pipelines.index.database import COLUMNS, FIELD_COUNT, SCHEMA, VIDEO_FIELDS, OnProgress, shown_key, write_tables
 from pipelines.sampler import VideoColumns
 from pipelines.video.record import VideoRecord
 

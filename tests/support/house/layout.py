@@ -14,21 +14,24 @@ MOST_LINES = 400  # of a file
 # Of a function of training/, whose code is to read from top to bottom.
 MOST_FUNCTION_LINES, MOST_DEPTH = 60, 4
 
-# The names that several modules have, and why they mean the same.
+# The names that modules of several folders have: these folders, and why the name means the same in them.
 SHARED_NAMES = {
-    "class_names": "the names of classes: out of a text, and out of the file that goes with foreign weights",
-    "cli": "the command line of its package",
-    "cpu": "of the CPU: where models are accelerated on it, and what that is measured by",
-    "doctor": "the command and what it runs",
-    "errors": "the errors of its package, those of r3d_fast above those of pipelines",
-    "export": "the command and what it runs",
-    "loader": "the clip loader, and the commands that measure it",
-    "memory": "a machine's memory, and what fits into a GPU's",
-    "models": "the command that lists models, and the measurement of all of them",
-    "options": "the options that several commands of the package take",
-    "predict": "the command, and the measurement of it",
-    "tables": "results as tables, on the terminal and in bench's pages",
-    "train": "the command and what it runs",
+    "class_names": (
+        ("pipelines/datasets", "r3d_fast/weights/foreign"),
+        "the names of classes: out of a text, and out of the file that goes with foreign weights",
+    ),
+    "cli": (("bench", "r3d_fast"), "the command line of its package"),
+    "cpu": (("bench/studies", "r3d_fast/acceleration"), "models on the CPU: their graphs, and how fast these are"),
+    "doctor": (("r3d_fast/commands", "r3d_fast/doctor"), "the command, and what it runs"),
+    "errors": (("pipelines", "r3d_fast"), "the errors of its package, those of r3d_fast above those of pipelines"),
+    "export": (("r3d_fast/commands", "r3d_fast/export"), "the command, and what it runs"),
+    "loader": (("bench/commands", "pipelines"), "the loader, and the commands that measure it"),
+    "memory": (("pipelines/machine", "r3d_fast/backend"), "the memory of a machine, and what of a batch fits into it"),
+    "models": (("bench/studies", "r3d_fast/commands"), "all models: the list of them, and their speed"),
+    "options": (("bench/commands", "r3d_fast/commands"), "the options that commands share"),
+    "predict": (("bench/studies", "r3d_fast/commands"), "the command, and the measurement of it"),
+    "tables": (("bench/reporting", "r3d_fast/commands"), "results as tables"),
+    "train": (("bench/commands", "r3d_fast/commands", "r3d_fast/training"), "the command, what it runs, its speed"),
 }
 # The tests of the whole house, which have no module.
 HOUSE_TESTS = {"test_house", "test_packaging", "test_imports", "test_docs", "test_docs_tour"}
@@ -51,17 +54,36 @@ def crowded_folders(root: Path) -> list[str]:
 
 def shared_names(root: Path) -> list[str]:
     """A module's name means one thing in the house."""
-    modules = defaultdict(list)
+    found = []
+    for name, modules in _by_name(root).items():
+        known, _ = SHARED_NAMES.get(name, ((), ""))
+        folders = {Path(module.path).parent.as_posix(): module for module in modules}
+        new = [module for folder, module in folders.items() if folder not in known]
+        if len(modules) > 1 and new:
+            other = next(module for module in modules if module != new[-1])
+            what = f"{other.path} has this name too: rename one, or say in SHARED_NAMES why they mean the same"
+            found.append(new[-1].breach(1, what))
+    return found
+
+
+def unshared_names(root: Path) -> list[str]:
+    """SHARED_NAMES holds nothing that is no longer there."""
+    modules = _by_name(root)
+    return [
+        f"SHARED_NAMES: {name}: no {folder}/{name}.py any more: take it out"
+        for name, (folders, _) in SHARED_NAMES.items()
+        for folder in folders
+        if folder not in {Path(module.path).parent.as_posix() for module in modules[name]}
+    ]
+
+
+def _by_name(root: Path) -> dict[str, list[Source]]:
+    modules: dict[str, list[Source]] = defaultdict(list)
     for source in sources(root):
         name = Path(source.path).stem
         if not name.startswith("__"):
             modules[name].append(source)
-    return [
-        twin.breach(1, f"{those[0].path} has this name too: rename one, or say in SHARED_NAMES why they mean the same")
-        for name, those in modules.items()
-        if name not in SHARED_NAMES
-        for twin in those[1:]
-    ]
+    return modules
 
 
 def long_files(root: Path) -> list[str]:

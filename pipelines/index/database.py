@@ -1,4 +1,4 @@
-"""Writes an index: the tables of a data set's videos, in one transaction; see index.py, which reads them."""
+"""Writes an index: the tables of a data set's videos, in one transaction. `VideoIndex` reads them."""
 
 from __future__ import annotations
 
