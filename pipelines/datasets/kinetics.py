@@ -16,7 +16,7 @@ from typing import NamedTuple
 from pipelines.datasets.entries import Entry, Missing
 from pipelines.datasets.lists import read_csv_rows
 from pipelines.datasets.split_names import SPLIT_WORDS, split_named
-from pipelines.datasets.text_files import first_ten, printable, read_text
+from pipelines.datasets.text_files import escaped, first_ten, read_text
 from pipelines.errors import DataError, ListError
 
 _COLUMNS = ("youtube_id", "time_start", "time_end")
@@ -78,7 +78,7 @@ def read_kinetics(files: Sequence[Path]) -> KineticsLists:
     for file in files:
         found = _read(file)
         if found is None:
-            warnings.append(f"{printable(str(file))} has no labels and is left out")
+            warnings.append(f"{escaped(str(file))} has no labels and is left out")
         else:
             rows += found
     if not rows:
@@ -133,14 +133,14 @@ def _is_kinetics(file: Path) -> bool:
 
 def _read(file: Path) -> list[tuple[str, KineticsClip]] | None:
     """(class name, clip without its label) of each row, or None for a file without labels."""
-    rows = read_csv_rows(read_text(file), printable(str(file)), ",")
+    rows = read_csv_rows(read_text(file), escaped(str(file)), ",")
     _, header = next(rows)
     place = {cell.strip().lower(): i for i, cell in enumerate(header)}
     if "label" not in place:
         return None
     named = _FILE.fullmatch(file.name)
     default = split_named(named[1]) if named else ""
-    return [_clip(row, place, default, f"{printable(str(file))}:{number}") for number, row in rows]
+    return [_clip(row, place, default, f"{escaped(str(file))}:{number}") for number, row in rows]
 
 
 def _clip(row: list[str], place: dict[str, int], default: str, where: str) -> tuple[str, KineticsClip]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from pipelines.datasets.class_names import parse_class_ind
 from pipelines.datasets.split_names import SPLIT_WORDS, split_named
-from pipelines.datasets.text_files import first_ten, printable, read_text, text_lines
+from pipelines.datasets.text_files import escaped, first_ten, read_text, text_lines
 from pipelines.errors import ListError, UsageError
 
 VIDEO_EXTENSIONS = frozenset(
@@ -86,7 +86,7 @@ def read_lists(lists: Path, *, split: int | None = None, root: Path | None = Non
         is_folder = lists.is_dir()
         names = sorted(p.name for p in lists.iterdir()) if is_folder else []
     except (OSError, ValueError) as problem:
-        raise ListError(f"lists {printable(lists)}: {problem}; {_FORMS}") from problem
+        raise ListError(f"lists {escaped(lists)}: {problem}; {_FORMS}") from problem
     unused: frozenset[str] = frozenset()
     taken: int | None = None
     if any(_UCF_LIST.fullmatch(n) for n in names):
@@ -100,13 +100,13 @@ def read_lists(lists: Path, *, split: int | None = None, root: Path | None = Non
     elif not is_folder and lists.suffix.lower() in (".csv", ".tsv"):
         if split is not None:
             raise UsageError(
-                f"split {split} with {printable(lists)}: a CSV names its splits in column 3; leave split out"
+                f"split {split} with {escaped(lists)}: a CSV names its splits in column 3; leave split out"
             )
         kind = "csv"
         classes, rows = _read_csv(lists, roots)
     else:
         came = "holds no list of a known form" if is_folder else "is neither a folder nor a .csv/.tsv file"
-        raise ListError(f"lists {printable(lists)} {came}; {_FORMS}")
+        raise ListError(f"lists {escaped(lists)} {came}; {_FORMS}")
     return Lists(kind, classes, tuple(rows), unused, taken)
 
 
@@ -127,10 +127,10 @@ def parse_ucf(
         name = path.partition("/")[0]
         if name not in classes or name == path:
             raise ListError(
-                f"{where}: {printable(path)} is in no class folder named in classInd.txt ({len(classes)} classes)"
+                f"{where}: {escaped(path)} is in no class folder named in classInd.txt ({len(classes)} classes)"
             )
         if label is None and split == "train":
-            raise ListError(f"{where}: no label after {printable(path)}; expected '<class>/<video> <label>'")
+            raise ListError(f"{where}: no label after {escaped(path)}; expected '<class>/<video> <label>'")
         hint = f"UCF lists are 1-based: expected {classes[name] + 1} for {name} (1..{len(classes)})"
         if label is not None and not _INTEGER.fullmatch(label):
             raise ListError(f"{where}: label {label!r} is not an integer; {hint}")
@@ -232,14 +232,14 @@ def _read_ucf(
 ) -> tuple[tuple[str, ...], list[ListedVideo]]:
     lists = _by_split(names, _UCF_LIST)
     if "classInd.txt" not in names:
-        raise ListError(f"lists {printable(folder)}: trainlists without classInd.txt; expected it beside them")
+        raise ListError(f"lists {escaped(folder)}: trainlists without classInd.txt; expected it beside them")
     _check_split(folder, split, [n for n, pair in lists.items() if len(pair) == 2])
-    classes = parse_class_ind(read_text(folder / "classInd.txt"), printable(folder / "classInd.txt"))
+    classes = parse_class_ind(read_text(folder / "classInd.txt"), escaped(folder / "classInd.txt"))
     labels = {name: i for i, name in enumerate(classes)}
     rows: list[ListedVideo] = []
     for side in ("train", "test"):
         file = folder / lists[split][side]
-        rows += _checked(parse_ucf(read_text(file), printable(file), labels, side, roots), file)
+        rows += _checked(parse_ucf(read_text(file), escaped(file), labels, side, roots), file)
     return classes, rows
 
 
@@ -251,12 +251,12 @@ def _read_hmdb(
     _check_split(folder, split, list(lists))
     if lacking := [name for name in classes if name not in lists[split]]:
         raise ListError(
-            f"lists {printable(folder)}: split {split} has no file for {first_ten(lacking)}; expected one each"
+            f"lists {escaped(folder)}: split {split} has no file for {first_ten(lacking)}; expected one each"
         )
     rows: list[ListedVideo] = []
     for label, name in enumerate(classes):
         file = folder / lists[split][name]
-        rows += _checked(parse_hmdb(read_text(file), printable(file), name, label), file)
+        rows += _checked(parse_hmdb(read_text(file), escaped(file), name, label), file)
     used = [row for row in rows if row.split]
     return classes, used, frozenset(row.path for row in rows if not row.split)
 
@@ -267,9 +267,9 @@ def _read_csv(file: Path, roots: tuple[str, ...]) -> tuple[tuple[str, ...], list
     if beside.exists():
         names = [line.strip() for _, line in text_lines(read_text(beside)) if not line.lstrip().startswith("#")]
         if len(set(names)) != len(names):
-            raise ListError(f"{printable(beside)}: a class is named twice; expected each once, in the order of labels")
+            raise ListError(f"{escaped(beside)}: a class is named twice; expected each once, in the order of labels")
     delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
-    return parse_csv(read_text(file), printable(file), delimiter, names, roots)
+    return parse_csv(read_text(file), escaped(file), delimiter, names, roots)
 
 
 def _relative(path: str, where: str, roots: Sequence[str]) -> str:
@@ -280,7 +280,7 @@ def _relative(path: str, where: str, roots: Sequence[str]) -> str:
     for root in roots:
         normal = normal.removeprefix(root.rstrip("/") + "/")
     if normal.startswith(("/", "../")):
-        raise ListError(f"{where}: {printable(path)} is outside the root; expected a path relative to it")
+        raise ListError(f"{where}: {escaped(path)} is outside the root; expected a path relative to it")
     return normal
 
 
@@ -294,7 +294,7 @@ def _checked(found: Iterator[ListedVideo], file: Path) -> list[ListedVideo]:
     """The rows of one file, or ListError if there is none."""
     if rows := list(found):
         return rows
-    raise ListError(f"{printable(file)}: no entries; expected one video a line")
+    raise ListError(f"{escaped(file)}: no entries; expected one video a line")
 
 
 def _by_split(names: Sequence[str], pattern: re.Pattern[str]) -> dict[int, dict[str, str]]:
@@ -309,4 +309,4 @@ def _by_split(names: Sequence[str], pattern: re.Pattern[str]) -> dict[int, dict[
 def _check_split(folder: Path, split: int, there: Collection[int]) -> None:
     if split not in there:
         known = ", ".join(str(n) for n in sorted(there)) or "none: a train or a test list lacks its twin"
-        raise ListError(f"lists {printable(folder)}: split {split} is not there; expected one of these: {known}")
+        raise ListError(f"lists {escaped(folder)}: split {split} is not there; expected one of these: {known}")

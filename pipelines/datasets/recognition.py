@@ -23,7 +23,7 @@ from pipelines.datasets.lists import (
     ucf_group,
 )
 from pipelines.datasets.split_names import SPLITS, split_named
-from pipelines.datasets.text_files import first_ten, printable
+from pipelines.datasets.text_files import escaped, first_ten
 from pipelines.errors import DataError, ListError, UsageError
 
 _LAYOUTS = (
@@ -59,13 +59,13 @@ def recognise_dataset(
     try:
         is_folder = stat.S_ISDIR(root.stat().st_mode)
     except (OSError, ValueError) as problem:
-        raise DataError(f"{printable(root)}: {problem}; expected a folder of videos, check the path") from problem
+        raise DataError(f"{escaped(root)}: {problem}; expected a folder of videos, check the path") from problem
     if not is_folder:
-        raise DataError(f"{printable(root)}: is not a folder; expected the folder that holds the videos")
+        raise DataError(f"{escaped(root)}: is not a folder; expected the folder that holds the videos")
     kinetics = [] if lists is None else find_kinetics(lists)
     if kinetics and split is not None:
         raise UsageError(
-            f"split {split} with {printable(str(lists))}: the CSV files of Kinetics name their splits; leave it out"
+            f"split {split} with {escaped(str(lists))}: the CSV files of Kinetics name their splits; leave it out"
         )
     clips = read_kinetics(kinetics) if kinetics else None
     listed = None if lists is None or kinetics else read_lists(lists, split=split, root=root)
@@ -114,7 +114,7 @@ class _Walk:
             except OSError as problem:
                 if not folder:
                     raise DataError(
-                        f"{printable(self.root)}: {problem.strerror}; expected a readable folder"
+                        f"{escaped(self.root)}: {problem.strerror}; expected a readable folder"
                     ) from problem
                 self.left_out[folder] = "unreadable folder"
                 continue
@@ -177,7 +177,7 @@ def _from_folders(found: _Walk, val_fraction: float) -> Dataset:
             labelled[path] = (folders[depth], sides[folders[0]] if has_splits else "")
     if not labelled:
         raise DataError(
-            f"{printable(found.root)}: {len(videos)} videos, none in a class folder ({first_ten(videos)}); {_LAYOUTS}"
+            f"{escaped(found.root)}: {len(videos)} videos, none in a class folder ({first_ten(videos)}); {_LAYOUTS}"
         )
     classes = tuple(sorted({name for name, _ in labelled.values()}))
     label = {name: i for i, name in enumerate(classes)}
@@ -185,7 +185,7 @@ def _from_folders(found: _Walk, val_fraction: float) -> Dataset:
     entries = [Entry(path, label[name], final_split(side, present)) for path, (name, side) in labelled.items()]
     warnings = ["no folder test or val beside train: there is nothing to evaluate on"] if present == {"train"} else []
     if len(classes) == 1:
-        warnings.append(f"only one class, {printable(classes[0])}: is ROOT the folder that holds the class folders?")
+        warnings.append(f"only one class, {escaped(classes[0])}: is ROOT the folder that holds the class folders?")
     return _dataset("folders", classes, entries, found, warnings, val_fraction)
 
 
@@ -203,7 +203,7 @@ def _from_lists(listed: Lists, found: _Walk, val_fraction: float) -> Dataset:
             missing.append(row.path)
     if missing:
         raise DataError(
-            f"{len(missing)} of {len(rows)} listed videos are missing in {printable(found.root)}: "
+            f"{len(missing)} of {len(rows)} listed videos are missing in {escaped(found.root)}: "
             f"{first_ten(sorted(missing))}; {_advice(sorted(missing), found)}"
         )
     if not entries:
@@ -221,7 +221,7 @@ def _from_kinetics(listed: KineticsLists, found: _Walk) -> Dataset:
     clips = find_clips(listed, found.videos)
     if not clips.entries:
         raise DataError(
-            f"none of the {len(listed.clips)} videos of {listed.files} is in {printable(found.root)}: looked for names "
+            f"none of the {len(listed.clips)} videos of {listed.files} is in {escaped(found.root)}: looked for names "
             f"such as {first_ten([item.name for item in clips.missing[:3]])}; give the folder that they lie in as ROOT"
         )
     warnings = [*listed.warnings, *clips.warnings]
@@ -243,7 +243,7 @@ def _each_once(rows: Sequence[ListedVideo], classes: Sequence[str]) -> tuple[lis
             kept.append(row)
         elif earlier.label != row.label:
             raise ListError(
-                f"{row.where}: {printable(row.path)} is {classes[row.label]!r} here and {classes[earlier.label]!r} at "
+                f"{row.where}: {escaped(row.path)} is {classes[row.label]!r} here and {classes[earlier.label]!r} at "
                 f"{earlier.where}; expected one label a video: remove one line"
             )
         elif earlier.split != row.split:
@@ -266,7 +266,7 @@ def _check_groups(rows: Sequence[ListedVideo], classes: Sequence[str]) -> None:
             sides[row.label, group].setdefault(row.split, row.path)
     leaks = [
         f"group {group} of {classes[label]} in {_both(files)} "
-        f"({' and '.join(printable(files[side]) for side in _ordered(files))})"
+        f"({' and '.join(escaped(files[side]) for side in _ordered(files))})"
         for (label, (_, group)), files in sorted(sides.items())
         if len(files) > 1
     ]
@@ -330,13 +330,11 @@ def _hold_out(entries: Iterable[Entry], classes: Sequence[str], fraction: float)
 def _nothing(found: _Walk) -> str:
     others = ", ".join(sorted(found.others)[:5]) or "no other file"
     left_out = f"; left out: {_some_left_out(found)}" if found.left_out else ""
-    return (
-        f"{printable(found.root)}: no video file; looked for {EXTENSIONS_SHOWN}, found {others}{left_out}; {_LAYOUTS}"
-    )
+    return f"{escaped(found.root)}: no video file; looked for {EXTENSIONS_SHOWN}, found {others}{left_out}; {_LAYOUTS}"
 
 
 def _some_left_out(found: _Walk) -> str:
-    return first_ten([f"{printable(path)}: {reason}" for path, reason in sorted(found.left_out.items())])
+    return first_ten([f"{escaped(path)}: {reason}" for path, reason in sorted(found.left_out.items())])
 
 
 def _advice(missing: Sequence[str], found: _Walk) -> str:
@@ -344,12 +342,12 @@ def _advice(missing: Sequence[str], found: _Walk) -> str:
     for path in missing:
         parts = path.split("/")
         if any(part.startswith(".") for part in parts):
-            return f"{printable(path)} is hidden (leading dot) and passed over: rename it"
+            return f"{escaped(path)} is hidden (leading dot) and passed over: rename it"
         for depth in range(1, len(parts)):
             if reason := found.left_out.get("/".join(parts[:depth])):
-                return f"{printable('/'.join(parts[:depth]))} is left out: {reason}"
+                return f"{escaped('/'.join(parts[:depth]))} is left out: {reason}"
     deeper = next((path for path in sorted(found.videos) if path.endswith("/" + missing[0])), None)
     if deeper:
         root = found.root / deeper[: -len(missing[0]) - 1]
-        return f"they may be one folder further down: give {printable(root)} as ROOT"
+        return f"they may be one folder further down: give {escaped(root)} as ROOT"
     return "check that ROOT is the folder that holds the class folders and that it is complete"

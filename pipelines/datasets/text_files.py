@@ -14,14 +14,14 @@ def read_text(file: Path) -> str:
         # Opening a FIFO waits for ever.
         data = file.read_bytes() if file.is_file() else None
     except OSError as problem:
-        raise ListError(f"{printable(file)}: {problem.strerror}; expected a readable text file") from problem
+        raise ListError(f"{escaped(file)}: {problem.strerror}; expected a readable text file") from problem
     if data is None:
-        raise ListError(f"{printable(file)}: missing or not a regular file; expected a text file")
+        raise ListError(f"{escaped(file)}: missing or not a regular file; expected a text file")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as problem:
         line = data.count(b"\n", 0, problem.start) + 1
-        raise ListError(f"{printable(file)}:{line}: not UTF-8; expected text in UTF-8") from problem
+        raise ListError(f"{escaped(file)}:{line}: not UTF-8; expected text in UTF-8") from problem
 
 
 def text_lines(text: str) -> Iterator[tuple[int, str]]:
@@ -31,7 +31,7 @@ def text_lines(text: str) -> Iterator[tuple[int, str]]:
             yield number, stripped
 
 
-def printable(path: str | Path) -> str:
+def escaped(path: str | Path) -> str:
     """The path as part of a one-line message: quoted and escaped where it holds line ends or bytes that don't print."""
     text = str(path)
     return text if text.isprintable() else repr(text)
@@ -39,4 +39,4 @@ def printable(path: str | Path) -> str:
 
 def first_ten(names: Sequence[str]) -> str:
     """The first ten names, joined, with an ellipsis where there are more."""
-    return ", ".join(printable(n) for n in names[:10]) + (", ..." if len(names) > 10 else "")
+    return ", ".join(escaped(n) for n in names[:10]) + (", ..." if len(names) > 10 else "")

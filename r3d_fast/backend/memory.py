@@ -12,13 +12,13 @@ from pipelines.machine.memory import fitting_size
 from r3d_fast.backend.paddle import import_paddle
 
 _EXHAUSTED = re.compile(r"Out of memory error|ResourceExhausted|_ALLOC_FAILED|cudaErrorMemoryAllocation")
-Result = TypeVar("Result")
+Computed = TypeVar("Computed")
 
 
 def run_batch(
-    run: Callable[[], Result], attempt: Callable[[int], object], size: int, device: str, key: str, *,
+    run: Callable[[], Computed], attempt: Callable[[int], object], size: int, device: str, key: str, *,
     free: Callable[[], None] | None = None, ranks: int = 1, accumulate: int | None = None,
-) -> Result:  # fmt: skip
+) -> Computed:  # fmt: skip
     """What `run` gives, which computes a batch of `size` clips on `device`.
 
     Where its memory runs out, `attempt(rows)` is called for ever smaller batches, and the EnvironmentProblem that is

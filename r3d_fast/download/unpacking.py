@@ -17,7 +17,7 @@ from typing import Any
 
 import rarfile
 
-from pipelines.datasets.text_files import first_ten, printable
+from pipelines.datasets.text_files import escaped, first_ten
 from pipelines.errors import DataError, EnvironmentProblem, R3DFastError
 from r3d_fast.download.rar import Member, is_rar, open_rar, read_members
 from r3d_fast.download.rar_readers import LIBRARY, TO_DO, rar_readers, unpack_with
@@ -216,7 +216,7 @@ def _check_result(folder: Path, members: Sequence[Member]) -> None:
             if stat.S_ISREG(status.st_mode):
                 found.append((status.st_size, _checksum(path) if has_checksums else 0))
             elif not stat.S_ISDIR(status.st_mode):
-                raise DataError(f"refused: {printable(path.name)} is neither a file nor a folder")
+                raise DataError(f"refused: {escaped(path.name)} is neither a file nor a folder")
     wanted = [(member.size, (member.crc or 0) if has_checksums else 0) for member in files]
     if sorted(found) != sorted(wanted):
         wrong = sum((Counter(wanted) - Counter(found)).values())

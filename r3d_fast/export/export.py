@@ -18,7 +18,7 @@ from r3d_fast.backend.paddle import choose_device, import_paddle
 from r3d_fast.backend.precision import available_precision
 from r3d_fast.config.sections import TrainSpec
 from r3d_fast.errors import CheckpointError, ParityError
-from r3d_fast.export.inference_engine import Engine
+from r3d_fast.export.inference_engine import InferenceEngine
 from r3d_fast.export.manifest import (
     ABOUT,
     FEATURES,
@@ -111,7 +111,7 @@ def _write(
     (folder / ABOUT).write_text(as_text(about), encoding="utf-8")
     say(f"comparing {program} with the model as trained, on the {device.upper()}")
     try:
-        engine = Engine(folder, device)
+        engine = InferenceEngine(folder, device)
     except CheckpointError as error:
         raise ParityError(f"what was written can't be run: {error}. Nothing was left") from error
     name = "paddle.inference" + (" with TensorRT" if engine.tensorrt else "")

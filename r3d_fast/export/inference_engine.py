@@ -35,7 +35,7 @@ _TENSORRT_LEAST_OPS = 3  # fewer in a row are not worth handing over
 _PRECISIONS = {"fp32": "Float32", "fp16": "Half", "bf16": "Bfloat16"}
 
 
-class Engine:
+class InferenceEngine:
     """The Network of a folder that `r3d-fast export` wrote; see r3d_fast/prediction/network.py."""
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:

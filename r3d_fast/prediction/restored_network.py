@@ -75,9 +75,9 @@ def open_network(model: str | Path, device: str = "auto") -> Network:
     """
     path = Path(model)
     if (path / EXPORTED).is_file():
-        from r3d_fast.export.inference_engine import Engine
+        from r3d_fast.export.inference_engine import InferenceEngine
 
-        return Engine(path, device)
+        return InferenceEngine(path, device)
     if path.is_dir() and any(next(path.glob(name), None) for name in _STATIC):
         raise CheckpointError(
             f"{path}: a static model without its {EXPORTED}, which says its classes and which clips it takes; "

@@ -24,7 +24,7 @@ from r3d_fast.backend.paddle import has_newer_graphs
 from r3d_fast.cli import cli, run_cli
 from r3d_fast.errors import CheckpointError, ParityError
 from r3d_fast.export.export import export
-from r3d_fast.export.inference_engine import Engine
+from r3d_fast.export.inference_engine import InferenceEngine
 from r3d_fast.export.static_graph import save_half
 from r3d_fast.prediction.predictor import Predictor
 from r3d_fast.prediction.restored_network import open_network
@@ -84,7 +84,7 @@ def test_every_number_of_clips_gives_what_the_model_gives(weights: Path, tmp_pat
     newer = form == "auto" and has_newer_graphs()
     program = "model.json" if newer else "model.pdmodel"
     assert_nothing_left(tmp_path / "out", program, "model.pdiparams", "r3d_fast.json")
-    engine, model = Engine(tmp_path / "out"), open_network(weights, "cpu")
+    engine, model = InferenceEngine(tmp_path / "out"), open_network(weights, "cpu")
     assert engine.classes == CLASSES
     for count in (3, 1, 7):
         for mine, yours in zip(engine(clips(count)), model(clips(count)), strict=True):
@@ -174,7 +174,7 @@ def test_only_a_new_or_empty_folder_or_an_earlier_export_is_written_to(weights: 
     assert_nothing_left(tmp_path / "out", "model.pdmodel", "model.pdiparams", "r3d_fast.json")
     (tmp_path / "out" / "r3d_fast.json").write_text("{")  # damaged: to be made anew
     export(weights, tmp_path / "out")
-    assert Engine(tmp_path / "out").classes == CLASSES
+    assert InferenceEngine(tmp_path / "out").classes == CLASSES
     (tmp_path / "out" / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match=r"an earlier export with other files in it \(notes\.txt\); move them away"):
         export(weights, tmp_path / "out")
@@ -252,7 +252,7 @@ def test_the_json_says_how_clips_are_made_and_what_was_found(tmp_path: Path) -> 
     assert said["inputs"][0]["shape"] == [-1, 3, 8, 32, 32]
     assert [output["shape"] for output in said["outputs"]] == [[-1, 5], [-1, 64]]
     assert said["eval"]["views"] == "all"
-    read = Engine(tmp_path / "out").config
+    read = InferenceEngine(tmp_path / "out").config
     for section in ("clip", "augment", "eval", "model"):
         assert getattr(read, section) == getattr(config, section)
     assert read.loader.batch_size == config.loader.batch_size

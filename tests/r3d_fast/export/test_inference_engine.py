@@ -21,7 +21,7 @@ from r3d_fast.backend.paddle import has_newer_graphs
 from r3d_fast.cli import cli, run_cli
 from r3d_fast.errors import CheckpointError
 from r3d_fast.export.export import export
-from r3d_fast.export.inference_engine import Engine, engine_config
+from r3d_fast.export.inference_engine import InferenceEngine, engine_config
 from r3d_fast.export.manifest import describe_file, read_exported
 from r3d_fast.prediction.network import Network
 from r3d_fast.prediction.restored_network import open_network
@@ -75,8 +75,8 @@ class Foreign:
 
 
 def test_an_engine_is_a_network_on_the_host(exported: Path) -> None:
-    network: Network = Engine(exported, "cpu")
-    assert isinstance(open_network(exported, "cpu"), Engine)
+    network: Network = InferenceEngine(exported, "cpu")
+    assert isinstance(open_network(exported, "cpu"), InferenceEngine)
     assert (network.device, network.clip_dtype, network.config.augment.size_px) == ("cpu", "float32", 32)
     batch = clips(3)
     logits, features = network(batch)
@@ -99,14 +99,14 @@ def test_an_engine_is_a_network_on_the_host(exported: Path) -> None:
 )
 def test_clips_of_another_shape_or_type_are_refused(exported: Path, wrong: np.ndarray) -> None:
     with pytest.raises(UsageError, match=r"expected float32 \['N', 3, 8, 32, 32\]"):
-        Engine(exported)(wrong)
+        InferenceEngine(exported)(wrong)
 
 
 def test_an_engine_leaves_the_threads_and_prints_nothing(exported: Path, capfd: pytest.CaptureFixture[str]) -> None:
     openmp = ctypes.CDLL(str(Path(paddle.__file__).parent / "libs" / "libiomp5.so"))
     before = openmp.omp_get_max_threads()
     openmp.omp_set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    Engine(exported)(clips(2))
+    InferenceEngine(exported)(clips(2))
     assert openmp.omp_get_max_threads() == int(os.environ["OMP_NUM_THREADS"])
     openmp.omp_set_num_threads(before)
     assert capfd.readouterr() == ("", "")
@@ -153,14 +153,14 @@ def test_a_damaged_file_is_refused_by_name(
 
 def test_a_damaged_onnx_file_is_nothing_that_predicting_needs(copied: Path) -> None:
     rewrite(copied, lambda values: values["files"].update({"model.onnx": {"bytes": 7, "sha256": "0" * 64}}))
-    assert Engine(copied)(clips(1))[0].shape == (1, 5)
+    assert InferenceEngine(copied)(clips(1))[0].shape == (1, 5)
 
 
 def test_a_model_without_its_json_is_refused(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (copied / "r3d_fast.json").unlink()
     assert "a static model without its r3d_fast.json" in refused(copied, capsys)
     with pytest.raises(CheckpointError, match=r"r3d_fast\.json: missing: without it nobody knows the classes"):
-        Engine(copied)
+        InferenceEngine(copied)
 
 
 @pytest.mark.parametrize(
@@ -275,15 +275,15 @@ def test_half_precision_is_not_run_on_a_cpu(copied: Path) -> None:
     with pytest.raises(
         EnvironmentProblem, match=r"exported in fp16, for which Paddle has no 3D convolution on the CPU"
     ):
-        Engine(copied, "cpu")
+        InferenceEngine(copied, "cpu")
 
 
 def test_a_gpu_that_is_not_there_is_said(exported: Path) -> None:
     if paddle.is_compiled_with_cuda():
         pytest.skip("this Paddle may have one")
-    assert Engine(exported, "auto").device == "cpu"
+    assert InferenceEngine(exported, "auto").device == "cpu"
     with pytest.raises(EnvironmentProblem, match="this is Paddle's CPU build"):
-        Engine(exported, "gpu")
+        InferenceEngine(exported, "gpu")
 
 
 class Recorded:
@@ -308,7 +308,7 @@ def test_a_gpu_is_given_the_range_of_shapes_and_the_precision(exported: Path, mo
     assert config.calls["set_trt_dynamic_shape_info"] == tuple(shapes)
 
 
-class OnGpu(Engine):
+class OnGpu(InferenceEngine):
     """An engine that is told that it has a GPU, and computes on the CPU all the same."""
 
     def _create(self) -> Any:
@@ -319,7 +319,7 @@ class OnGpu(Engine):
 def test_without_tensorrt_one_warning_says_why(
     exported: Path, copied: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    expected = Engine(exported)(clips(40))[0]
+    expected = InferenceEngine(exported)(clips(40))[0]
     make = engine_config
     monkeypatch.setattr(r3d_fast.export.inference_engine, "tensorrt_version", lambda: (0, 0, 0))
     monkeypatch.setattr(
@@ -354,8 +354,8 @@ def test_where_tensorrt_fails_paddles_own_kernels_go_on(
 
 
 def test_tensorrt_is_given_no_more_clips_than_it_planned_for(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = Engine(exported)(clips(70))
-    engine = Engine(exported)
+    expected = InferenceEngine(exported)(clips(70))
+    engine = InferenceEngine(exported)
     sizes = list[int]()
     run_piece = engine._run_piece
 
@@ -371,7 +371,7 @@ def test_tensorrt_is_given_no_more_clips_than_it_planned_for(exported: Path, mon
 
 
 def test_out_of_memory_says_which_batch_fits(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = Engine(exported)
+    engine = InferenceEngine(exported)
     run = engine._run
 
     def limited(values: Any) -> Any:

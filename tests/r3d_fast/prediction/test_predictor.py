@@ -16,7 +16,7 @@ import tiny
 import r3d_fast.prediction.clip_logits
 from pipelines.errors import EnvironmentProblem, UsageError
 from r3d_fast.export.export import export
-from r3d_fast.export.inference_engine import Engine
+from r3d_fast.export.inference_engine import InferenceEngine
 from r3d_fast.files import new_file
 from r3d_fast.prediction.clip_logits import NOT_FINITE, Answer
 from r3d_fast.prediction.predictor import Predictor
@@ -96,7 +96,7 @@ def test_left_early_it_leaves_nothing(
 def test_an_exported_model_says_the_same(model: Path, videos: list[Path], tmp_path: Path) -> None:
     export(model, tmp_path / "exported")
     ours, theirs = Predictor(model, device="cpu"), Predictor(tmp_path / "exported", device="cpu")
-    assert isinstance(theirs.network, Engine)
+    assert isinstance(theirs.network, InferenceEngine)
     named = [*videos, "none.avi"]
     assert_close(theirs(named, top=8), ours(named, top=8))
     features = [np.stack([a.features for a in predictor.clips(videos)]) for predictor in (ours, theirs)]
