@@ -62,7 +62,6 @@ def test_the_picture_shows_every_step_with_its_function() -> None:
     assert sorted(text for kind, text in texts if kind == "function") == functions
 
 
-@pytest.mark.slow
 def test_a_clip_takes_the_way_of_the_tour(tmp_path: Path) -> None:
     # So few videos to test on that the evaluation makes no graph of the network.
     make_demo_dataset(tmp_path / "data", videos_per_class=1, test_per_class=1, size=(32, 32), num_frames=12)
