@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes every figure of the README that needs a GPU, and those of the CPU beside them. What is run: --dry-run.
+# Makes every figure of docs/speed.md that needs a GPU, and those of the CPU beside them. What is run: --dry-run.
 set -euo pipefail
 
 usage() {

@@ -11,7 +11,7 @@ from bench.commands.options import FILE
 
 @click.command()
 @click.argument("folder", type=FILE, default=Path("bench/results"))
-@click.option("--brief", is_flag=True, help="Only clips per second, as in the README.")
+@click.option("--brief", is_flag=True, help="Only clips per second, as in docs/speed.md.")
 def report(folder: Path, brief: bool) -> None:
     """Print the tables of the results in FOLDER.
 

@@ -1,4 +1,4 @@
-"""The reports of a folder as Markdown: the tables of the README and of bench/results."""
+"""The reports of a folder as Markdown: the tables of docs/speed.md and of bench/results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`bench studies models`: how many clips a second each model evaluates on this CPU; the README's table of models."""
+"""`bench studies models`: how many clips a second each model evaluates on this CPU; the table of docs/models.md."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def measure_models(names: Sequence[str], *, rounds: int, threads: int, command: 
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """The README's table, Markdown: what each model costs, the published accuracies, clips/s where measured."""
+    """The table of docs/models.md: what each model costs, the published accuracies, clips/s where measured."""
     from r3d_fast.models.cost import summarise_all
 
     rows = [["`model.name`", "parameters (M)", "GMAC a clip", "memory (MiB)", "UCF-101", "HMDB-51", "CPU clips/s"]]

@@ -18,7 +18,3 @@ def config_reference() -> str:
             shown = "" if value is None else f"`{json.dumps(value)}`"
             rows.append(f"| `{section}.{key}` | {shown} | {meaning} |")
     return "\n".join(rows)
-
-
-if __name__ == "__main__":
-    print(config_reference())

@@ -177,4 +177,4 @@ def test_pages_show_the_committed_results_as_bench_report_prints_them(page: str,
     root = Path(__file__).resolve().parents[3]
     text = (root / page).read_text(encoding="utf-8")
     shown = text.split("<!-- bench report -->\n", 1)[1].split("<!-- end of bench report -->", 1)[0]
-    assert shown == tables(load_folder(root / "bench" / "results"), brief=brief), "put there what `bench report` prints"
+    assert shown == tables(load_folder(root / "bench" / "results"), brief=brief), "run `make docs`"

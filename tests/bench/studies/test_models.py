@@ -14,9 +14,7 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "models.md"
 
 
 def test_the_page_of_models_has_the_table_as_it_is_now() -> None:
-    assert table(stored_results()) in PAGE.read_text(encoding="utf-8"), (
-        "run: bench studies models --table, and put its table into docs/models.md"
-    )
+    assert table(stored_results()) in PAGE.read_text(encoding="utf-8"), "run `make docs`"
 
 
 def test_published_accuracies_are_of_models_that_are_here() -> None:

@@ -228,4 +228,4 @@ def test_the_page_of_the_config_lists_every_key_as_it_is() -> None:
     reference = config_reference()
     assert "see its class" not in reference
     page = (Path(__file__).resolve().parents[3] / "docs" / "config.md").read_text(encoding="utf-8")
-    assert reference in page, "run: python -m r3d_fast.config.reference, and put its table into docs/config.md"
+    assert reference in page, "run `make docs`"
