@@ -30,6 +30,5 @@ def import_weights(source: Path, out: Path, value_max: str | None, **options: An
     from r3d_fast.weights.foreign.importer import import_weights as run_import
 
     imported = run_import(source, out, value_max=int(value_max) if value_max else None, **options)
-    imported = run_import(source, out, value_max=int(value_max) if value_max else None, **options)
     for line in import_summary(imported, source):
         click.echo(line)

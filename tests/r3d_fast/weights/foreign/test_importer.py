@@ -24,6 +24,7 @@ from r3d_fast.errors import CheckpointError
 from r3d_fast.evaluation.evaluate import evaluate
 from r3d_fast.models.architectures import build_model
 from r3d_fast.weights.checkpoint import read_tensors
+from r3d_fast.weights.foreign import importer
 from r3d_fast.weights.foreign.class_names import read_class_names
 from r3d_fast.weights.foreign.importer import import_weights
 from r3d_fast.weights.normalisation import NORMALISATIONS
@@ -213,6 +214,19 @@ def test_weights_that_do_not_fit_end_with_5_and_leave_what_was_there(
     assert captured.out == ""
     assert out.read_bytes() == b"earlier"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.pdparams", "w.safetensors"]
+
+
+def test_the_command_imports_its_file_once(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources: list[Path] = []
+
+    def counted(source: Path, *arguments: Any, **options: Any) -> Any:
+        sources.append(source)
+        return import_weights(source, *arguments, **options)
+
+    monkeypatch.setattr(importer, "import_weights", counted)
+    out = tmp_path / "w.safetensors"
+    assert run_cli(cli, ["import-weights", str(file), "-o", str(out)], "r3d-fast") == 0
+    assert sources == [file]
 
 
 def test_any_tensor_missing_or_of_a_shape_that_is_none_ends_with_5(tmp_path: Path) -> None:
