@@ -7,6 +7,7 @@ stood there before stays until then. A link is followed. Devices, pipes and stdo
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -23,6 +24,7 @@ from r3d_fast.descriptors import STDOUT, descriptor_of, is_stdout, open_descript
 
 _LONGEST_NAME = 200  # bytes of NAME in the hidden name; file systems take 255
 _PROBE = bytes(4096)  # as much as any disk hands out at once
+_PIECE = 1 << 22  # bytes read at once
 
 
 @contextmanager
@@ -269,6 +271,15 @@ def delete_leftovers(folder: Path, pattern: str = ".*.tmp") -> None:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink()
+
+
+def file_digest(path: Path, algorithm: str = "sha256") -> str:
+    """The digest of a file's content in hexadecimal digits, by an algorithm of hashlib. Raises OSError."""
+    digest = hashlib.new(algorithm)
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _resolve(path: Path) -> Path | None:

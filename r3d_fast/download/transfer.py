@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import http.client
 import json
 import os
@@ -19,7 +18,7 @@ from urllib.parse import urlsplit
 
 from pipelines.errors import DataError, EnvironmentProblem, UsageError
 from r3d_fast.download.unpacking import disk_is_full, out_of_room
-from r3d_fast.files import put_in_place, replaced_file
+from r3d_fast.files import file_digest, put_in_place, replaced_file
 from r3d_fast.version import __version__
 
 OnBytes = Callable[[int, int], None]
@@ -231,8 +230,7 @@ def _check(wanted: Wanted, path: Path, target: Path) -> None:
     right = wanted.size in (None, size)
     if right and wanted.checksum:
         name, _, expected = wanted.checksum.partition(":")
-        with path.open("rb") as file:
-            came = _digest(file, name)
+        came = file_digest(path, name)
         right, came, expected = came == expected, f"{name} {came}", f"{name} {expected}"
     if right:
         return
@@ -244,13 +242,6 @@ def _check(wanted: Wanted, path: Path, target: Path) -> None:
         f"{wanted.url}: downloaded with {came}, expected {expected}; it was thrown away: run the command again, and if "
         "it stays so, name another address with --mirror URL"
     )
-
-
-def _digest(file: BinaryIO, name: str) -> str:
-    digest = hashlib.new(name)
-    while data := file.read(2**20):
-        digest.update(data)
-    return digest.hexdigest()
 
 
 def _content_range(value: str) -> tuple[int, int | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +12,7 @@ from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec, Positive, Spec
 from r3d_fast.config.config import Config
 from r3d_fast.config.sections import EvalSpec, ModelSpec
 from r3d_fast.errors import CheckpointError
+from r3d_fast.files import file_digest
 
 ABOUT = "r3d_fast.json"
 PARAMETERS = "model.pdiparams"
@@ -20,7 +20,6 @@ ONNX = "model.onnx"
 FORMAT = 1
 INPUT, LOGITS, FEATURES = "clips", "logits", "features"
 _LARGEST_ABOUT = 1 << 24  # bytes; the classes of Kinetics-700 take 20 kB
-_PIECE = 1 << 22  # bytes hashed at once
 
 # Plain names in one folder: a path can't leave it.
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=100)]
@@ -156,15 +155,10 @@ def check_files(folder: Path, about: ExportManifest, names: tuple[str, ...]) -> 
 
 def describe_file(path: Path) -> FileEntry:
     """Size and digest of a file. Raises CheckpointError where it can't be read."""
-    digest, size = hashlib.sha256(), 0
     try:
-        with path.open("rb") as file:
-            while piece := file.read(_PIECE):
-                digest.update(piece)
-                size += len(piece)
+        return FileEntry(bytes=path.stat().st_size, sha256=file_digest(path))
     except OSError as error:
         raise CheckpointError(f"{path}: can't be read: {error.strerror}") from error
-    return FileEntry(bytes=size, sha256=digest.hexdigest())
 
 
 def as_text(about: ExportManifest) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from pipelines.errors import UsageError
 from r3d_fast.files import (
     check_writable,
     delete_leftovers,
+    file_digest,
     new_file,
     new_folder,
     write_file,
@@ -214,3 +216,12 @@ def test_two_processes_at_once_leave_one_whole_file(tmp_path: Path) -> None:
     assert seen <= {(50_000, ord("a")), (50_000, ord("b"))}
     assert seen
     assert names(tmp_path) == ["p"]
+
+
+def test_the_digest_of_a_file_is_that_of_its_content(tmp_path: Path) -> None:
+    content = bytes(range(256)) * 20_000  # more than is read at once
+    (tmp_path / "f").write_bytes(content)
+    assert file_digest(tmp_path / "f") == hashlib.sha256(content).hexdigest()
+    assert file_digest(tmp_path / "f", "md5") == hashlib.md5(content).hexdigest()
+    with pytest.raises(FileNotFoundError):
+        file_digest(tmp_path / "none")

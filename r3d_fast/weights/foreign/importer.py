@@ -6,7 +6,6 @@ is guessed from whose they are.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from r3d_fast.backend.snapshot import Arrays
 from r3d_fast.config.config import Config
 from r3d_fast.config.sections import EvalSpec, ModelSpec
 from r3d_fast.errors import CheckpointError
-from r3d_fast.files import new_file
+from r3d_fast.files import file_digest, new_file
 from r3d_fast.models.architectures import MODELS
 from r3d_fast.weights.checkpoint import FORMAT, MANIFEST
 from r3d_fast.weights.foreign.class_names import read_class_names
@@ -95,7 +94,7 @@ def import_weights(
     about = {
         "format": FORMAT, "config": config.model_dump(mode="json"), "classes": list(names),
         "tensors_sha256": tensors_digest(weights),
-        "source": {"file": source.name, "sha256": _digest(source), "architecture": foreign.architecture},
+        "source": {"file": source.name, "sha256": file_digest(source), "architecture": foreign.architecture},
     }  # fmt: skip
     with new_file(out, "what was there is as it was") as file:
         write_tensors(file, weights, {"r3d_fast": json.dumps(about)})
@@ -200,11 +199,3 @@ def _config(found: Recognised, scale: Mapping[str, Any], num_frames: int) -> Con
         raise UsageError(
             f"{'; '.join(problems)}; expected --value-max 1 or 255, finite --mean, --std above 0"
         ) from error
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 22):
-            digest.update(piece)
-    return digest.hexdigest()
