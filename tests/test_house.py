@@ -270,3 +270,33 @@ def test_an_import_that_breaks_a_contract_is_named(
         assert re.search(rf"{importer} -> \S+ \((.*, )?l\.{line}\)", said)
     else:
         assert "newcomer" in said
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.mark.parametrize("module", ["r3d_fast", "bench"])
+def test_help_answers_without_the_heavy_imports(module: str) -> None:
+    done = python(
+        f"import sys; sys.argv = ['x', '--help']\n"
+        f"from {module}.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert not stop.code, stop.code\n"
+        "heavy = {'paddle', 'nvidia', 'av', 'numpy', 'pydantic', 'rich', 'yaml', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Usage:" in done.stdout
+
+
+def test_the_names_of_the_packages_are_what_they_say_whatever_was_imported_before() -> None:
+    done = python(
+        "import r3d_fast.training.train, r3d_fast.evaluation.evaluate\n"
+        "from r3d_fast import Predictor, build_model, evaluate, load_config, train\n"
+        "assert all(map(callable, (Predictor, build_model, evaluate, load_config, train)))\n"
+        "import pipelines\n"
+        "assert all(getattr(pipelines, name) for name in pipelines.__all__)\n"
+    )
+    assert done.returncode == 0, done.stderr

@@ -34,7 +34,7 @@ SHARED_NAMES = {
     "train": (("bench/commands", "r3d_fast/commands", "r3d_fast/training"), "the command, what it runs, its speed"),
 }
 # The tests of the whole house, which have no module.
-HOUSE_TESTS = {"test_house", "test_packaging", "test_imports", "test_docs", "test_docs_tour"}
+HOUSE_TESTS = {"test_house", "test_packaging", "test_docs", "test_docs_tour"}
 
 _NESTING = (ast.For, ast.AsyncFor, ast.While, ast.If, ast.With, ast.AsyncWith, ast.Try, ast.Match)
 
