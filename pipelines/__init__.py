@@ -1,4 +1,4 @@
-"""Clips out of video files, frame-exact and fast, for any framework that speaks DLPack."""
+"""Reads clips out of video files, fast and with exactly the frames asked for, for any framework that takes DLPack."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pipelines.video.decoder import read_frames
     from pipelines.video.probe import probe_video
 
-# Looked up on first use: `r3d-fast --help` must not wait for PyAV and DALI.
+# These names are imported on first use, so that `r3d-fast --help` does not wait for PyAV and DALI.
 _HOMES = {
     "AugmentSpec": "specs",
     "Batch": "loader",

@@ -1,4 +1,4 @@
-"""The errors of the clip side. Each names the exit code of the command line and also inherits the nearest builtin."""
+"""The errors that `pipelines` raises. Each has an exit code for the command line and inherits from a builtin error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class ExitCode(IntEnum):
-    """What a command ended with; `r3d_fast.errors.exit_code_table` says what each means and what to do."""
+    """The exit codes of the commands; `r3d_fast.errors.exit_code_table` says what each means and what to do."""
 
     OK = 0
     INTERNAL = 1
@@ -21,7 +21,7 @@ class ExitCode(IntEnum):
 
 
 class R3DFastError(Exception):
-    """Root of every error that r3d-fast raises on purpose: one line with what came, what was expected, what to do."""
+    """The base class of the errors of r3d-fast. The message is one line: what came, what was expected, what to do."""
 
     exit_code: int = ExitCode.INTERNAL
 
@@ -55,7 +55,8 @@ class EnvironmentProblem(R3DFastError, RuntimeError):
 class VideoError(DataError):
     """One video can't be read.
 
-    `path` is the file and `reason` a short phrase ("empty", "truncated", "no video stream") that groups like cases.
+    `path` is the file. `reason` is a short phrase that is the same for all videos with this problem, such as "empty",
+    "truncated" or "no video stream". `detail` says more about this video.
     """
 
     def __init__(self, path: str | Path, reason: str, detail: str = "") -> None:
@@ -65,9 +66,9 @@ class VideoError(DataError):
         super().__init__(f"{self.path}: {reason}" + (f": {detail}" if detail else ""))
 
     def __reduce__(self) -> tuple[type[VideoError], tuple[str, str, str]]:
-        """Pickle by the three parts: errors cross process borders."""
+        """Pickle the three parts, so that the error can be sent from one process to another."""
         return type(self), (self.path, self.reason, self.detail)
 
 
 class FrameError(VideoError):
-    """A wanted frame did not come out of the decoder as the index promised."""
+    """The decoder did not give a frame that the index lists, or gave it in another size."""
