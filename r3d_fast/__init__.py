@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Predictor", "build_model", "evaluate", "load_config", "train"]
 
-# Looked up on first use: `r3d-fast --help` must not wait for Paddle.
+# Imported on first use, so that `r3d-fast --help` does not wait for Paddle.
 _HOMES = {
     "Predictor": "prediction.predictor",
     "build_model": "models.architectures",

@@ -1,4 +1,4 @@
-"""`python -m r3d_fast` is `r3d-fast`."""
+"""Makes `python -m r3d_fast` the same as the command `r3d-fast`."""
 
 from r3d_fast.cli import main
 

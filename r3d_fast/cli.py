@@ -1,7 +1,7 @@
-"""The command line: its commands, and how an error becomes one line and an exit code.
+"""The command line `r3d-fast`: its commands, and how an error becomes one line on stderr and an exit code.
 
-Paddle, DALI and PyAV are imported inside commands, so that `--help` answers at once. Results go to stdout, everything
-else to stderr.
+Paddle, DALI and PyAV are imported inside the commands, so that `--help` answers at once. Results go to stdout,
+everything else to stderr.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ for command in (
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with its code."""
+    """Run `r3d-fast` with `arguments` (default: those of the process) and exit with its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     code = run_cli(cli, arguments, "r3d-fast")
     tell_exit_code(code)
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run_cli(command: Callable[..., Any], arguments: list[str], name: str) -> int:
-    """The exit code of a click command; an error is one line on stderr (with --debug its traceback too)."""
+    """Run a click command and return its exit code; an error is printed as one line (--debug: after its traceback)."""
     debug = "--debug" in arguments
     try:
         result = command(args=arguments, prog_name=name, standalone_mode=False)
@@ -64,7 +64,7 @@ def run_cli(command: Callable[..., Any], arguments: list[str], name: str) -> int
     except click.Abort:
         return ExitCode.INTERRUPTED
     except (BrokenPipeError, SystemExit):
-        # Whoever read us has gone (click makes a SystemExit of that): what is left to write goes nowhere, quietly.
+        # The program that reads our stdout has ended (click turns that into a SystemExit): drop the rest of the output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
     except R3DFastError as error:
@@ -78,8 +78,8 @@ def run_cli(command: Callable[..., Any], arguments: list[str], name: str) -> int
 
 
 def _say_usage(name: str, error: click.ClickException) -> None:
-    """Say in one line what is wrong with the arguments; a group that was given no command shows its help."""
-    if type(error).__name__ == "NoArgsIsHelpError":  # click 8.1 has none
+    """Print in one line what is wrong with the arguments; a command group without a command prints its help."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # by name, because click 8.1 has no such class
         error.show()
         return
     context = getattr(error, "ctx", None)
@@ -88,12 +88,13 @@ def _say_usage(name: str, error: click.ClickException) -> None:
 
 
 def _say(name: str, text: str, debug: bool) -> None:
+    """Print each line of `text` on stderr after the program's `name`; with `debug`, print the traceback first."""
     if debug:
         import traceback
 
         traceback.print_exc()
     for line in text.splitlines():
-        # Names from a disk may hold bytes that this terminal can't show.
+        # File names may contain characters that this terminal can't show.
         shown = line.encode(sys.stderr.encoding or "utf-8", "backslashreplace").decode(sys.stderr.encoding or "utf-8")
         print(f"{name}: {shown}", file=sys.stderr)
 

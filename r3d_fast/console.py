@@ -1,4 +1,4 @@
-"""What a command says on stderr while it works: lines, and a progress bar on a terminal."""
+"""What a command prints on stderr while it works: lines of text, and a progress bar if stderr is a terminal."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from typing import Any
 
 
 def as_time(seconds: float) -> str:
-    """`seconds` as 1:02:03 or 2:03."""
+    """`seconds` as hours, minutes and seconds: 1:02:03, or 2:03 below an hour."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
 
 
 def tell(line: str) -> None:
-    """Print `line` on stderr; where nobody reads that any more, or it is full, a run goes on without."""
+    """Print `line` on stderr. If stderr is closed or its disk is full, the line is dropped and the run goes on."""
     with suppress(OSError, ValueError):
         print(line, file=sys.stderr, flush=True)
 
 
 class Progress:
-    """A bar where stderr is a terminal, plain lines where it is not, for `total` steps of which some may be done."""
+    """Shows progress on stderr: a bar on a terminal, plain lines elsewhere. Use it as a context manager."""
 
     def __init__(self, title: str, total: int, done: int = 0, every: int = 1) -> None:
+        """Show progress over `total` steps of which `done` are done; plain lines come every `every` steps."""
         self._title, self._total, self._every = title, total, every
         self._first, self._start, self._done = done, time.monotonic(), done
         self._bar: Any = None
@@ -47,7 +48,7 @@ class Progress:
         return bar, bar.add_task(self._title, total=self._total, completed=self._done, text="")
 
     def step(self, text: str = "", done: int | None = None) -> None:
-        """One more step is done (or `done` in all); `text` says how it goes."""
+        """Count one more step (or set the number of finished steps to `done`); `text` is shown beside it."""
         self._done = self._done + 1 if done is None else done
         if self._bar is not None:
             self._bar.update(self._task, completed=self._done, text=text)
@@ -58,7 +59,7 @@ class Progress:
             tell(f"{say}  ETA {as_time(left)}")
 
     def say(self, line: str) -> None:
-        """A line of its own, above the bar."""
+        """Print `line` above the bar, or as it is where there is no bar."""
         if self._bar is not None:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:

@@ -1,6 +1,7 @@
-"""Paths that stand for a file that this process has open already: `-`, /dev/stdout, /dev/fd/3, and links to them.
+"""Paths that stand for a file which this process has already open: `-`, /dev/stdout, /dev/fd/3, and links to them.
 
-Opened by its path, a file that stdout was redirected to would lose what was printed so far; replaced, the link would.
+Such a path must not be opened again: that would erase what was already printed to a file behind stdout. It must not be
+replaced by a new file either: that would destroy the link.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import BinaryIO
 
 STDOUT = Path("-")
 _STDOUT_NUMBER = 1
-_MOST_LINKS = 40  # of a chain of links, as in Linux
+_MOST_LINKS = 40  # links in a chain; Linux follows as many
 
 
 def is_stdout(path: Path | None) -> bool:
@@ -39,15 +40,18 @@ def descriptor_of(path: Path) -> int | None:
 
 @contextmanager
 def open_descriptor(number: int | None) -> Iterator[BinaryIO]:
-    """A file that writes to a descriptor, after what was printed before; None: sys.stdout. Raises OSError."""
+    """A binary file that writes to the descriptor `number` (None: to sys.stdout), after what was printed before.
+
+    Raises OSError if the descriptor is not open.
+    """
     if sys.stdout is not None:
         sys.stdout.flush()
     if number is None:
         if sys.stdout is None:
-            raise OSError(errno.EBADF, "it is closed")
+            raise OSError(errno.EBADF, "stdout is closed")
         try:
             number = sys.stdout.fileno()
-        except io.UnsupportedOperation:  # it was replaced by something that is no file
+        except io.UnsupportedOperation:  # sys.stdout was replaced by an object in memory
             yield sys.stdout.buffer
             sys.stdout.flush()
             return

@@ -1,1 +1,1 @@
-"""The commands of `r3d-fast`, a file a subject. Thin: each says what it takes and calls one function."""
+"""The commands of `r3d-fast`, one file for each. A command declares its arguments and calls one function."""

@@ -1,4 +1,4 @@
-"""`r3d-fast data ...`: index, download, make-demo; and the demo."""
+"""The commands `r3d-fast data index`, `data download` and `data make-demo`, and `r3d-fast demo`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,15 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option(
-    "--dir", "folder", default="demo", show_default=True, type=click.Path(path_type=Path), help="Where it all goes."
-)
+    "--dir", "folder", default="demo", show_default=True, type=click.Path(path_type=Path),
+    help="Folder for everything that the demo makes.",
+)  # fmt: skip
 def demo(folder: Path) -> None:
-    """Make a small data set, train on it, evaluate, predict: minutes on a laptop, no GPU needed."""
+    """Try all steps on a small generated data set.
+
+    Makes the videos, indexes them, trains a model, evaluates it and predicts. This takes minutes on a laptop and needs
+    no GPU.
+    """
     from r3d_fast.demo.demo import run_demo
 
     run_demo(folder, click.echo)
@@ -31,30 +36,39 @@ def demo(folder: Path) -> None:
 
 @click.group()
 def data() -> None:
-    """Data sets: download, index, make."""
+    """Download, index or generate a data set."""
 
 
 @data.command("index")
 @click.argument("root", type=click.Path(path_type=Path))
 @click.option(
-    "--lists", type=click.Path(path_type=Path), help="Folder of UCF-101, HMDB-51 or Kinetics lists, or a CSV."
-)
-@click.option("--split", type=int, help="Which split of the lists (default 1).")
+    "--lists", type=click.Path(path_type=Path),
+    help="Folder with the official lists of UCF-101, HMDB-51 or Kinetics, or a CSV file with the columns "
+    "path,label[,split].",
+)  # fmt: skip
+@click.option("--split", type=int, help="Which of the official splits to use (default: 1).")
 @click.option(
-    "--val-fraction", type=float, default=0.2, show_default=True, help="Held out where nothing says what to test on."
+    "--val-fraction", type=float, default=0.2, show_default=True,
+    help="Share of the videos to hold out as test videos, if neither lists nor folders name a split.",
+)  # fmt: skip
+@click.option(
+    "--index", "index", type=click.Path(path_type=Path), help="Index file to write (default: beside the folder ROOT)."
 )
-@click.option("--index", "index", type=click.Path(path_type=Path), help="Where the index goes (default: beside ROOT).")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes (default: one a usable CPU).")
-@click.option("--follow-links", is_flag=True, help="Take symlinks that lead out of ROOT.")
-@click.option("--allow-partial", is_flag=True, help="Take truncated videos for what is left of them.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes that read videos (default: one per usable CPU).")
+@click.option("--follow-links", is_flag=True, help="Also index videos behind symlinks that lead out of ROOT.")
+@click.option("--allow-partial", is_flag=True, help="Also index truncated videos, up to where they end.")
 @file_option("json", "the summary")
 def data_index(root: Path, json_file: Path | None, **options: Any) -> None:
-    """Index the videos of ROOT: a folder a class, UCF-101, HMDB-51, Kinetics, or a CSV of path,label[,split]."""
+    """Index the videos in the folder ROOT.
+
+    Training and evaluation read the index. The classes and splits come from folders (ROOT/CLASS/VIDEO, or
+    ROOT/train/CLASS/VIDEO), or from --lists.
+    """
     _index(root, json_file, partial(click.echo, err=check_outputs(json_file)), **options)
 
 
 def _index(root: Path, json_file: Path | None, say: Callable[[str], None], **options: Any) -> None:
-    """Index `root`, say what is in it, and write that as JSON. Raises DataError where nothing is usable."""
+    """Index `root`, print what is in the index, and write the same as JSON. Raises DataError if no video is usable."""
     from pipelines.index.video_index import SUFFIX, VideoIndex
     from r3d_fast.commands.tables import index_summary, print_index
 
@@ -64,31 +78,31 @@ def _index(root: Path, json_file: Path | None, say: Callable[[str], None], **opt
         print(f"warning: {warning}", file=sys.stderr)
     if options.get("index") is None and index.path.parent != root.resolve().parent:
         print(
-            f"{root.resolve().parent} can't be written: the index ({root.name}{SUFFIX}) is in the current folder",
+            f"{root.resolve().parent}: can't be written; so the index ({root.name}{SUFFIX}) is in the current folder",
             file=sys.stderr,
         )
     summary = index_summary(index)
     print_index(summary, say)
     write_json(json_file, summary)
     if len(index) == 0:
-        raise DataError(f"{root}: no usable video among {len(index.quarantined)} files; the table says why")
+        raise DataError(f"{root}: no usable video among {len(index.quarantined)} files; see the reasons printed above")
 
 
 class _Bars:
-    """One bar at a time, by its title."""
+    """Shows one progress bar at a time; a new title starts a new bar."""
 
     def __init__(self) -> None:
         self._title = ""
         self._bar: Progress | None = None
 
     def show(self, title: str, done: int, total: int) -> None:
-        """Say how much of what is done; where it is told again, nothing is said."""
+        """Show that `done` of `total` steps of the task `title` are finished; ignores a repeated call."""
         from r3d_fast.console import Progress
 
         if self._bar is None or title != self._title:
             self.__exit__()
             self._title, self._done = title, -1
-            # What was there before took no time of this call.
+            # What an earlier call did took no time of this one, so it does not count for the estimate of the rest.
             self._bar = Progress(title, total, max(0, done - 1), max(1, total // 10))
         if done != self._done:
             self._done = done
@@ -106,16 +120,23 @@ class _Bars:
 @data.command("download")
 @click.argument("name", type=click.Choice(["ucf101", "hmdb51"]))
 @click.option("--root", required=True, type=click.Path(path_type=Path), help="Folder for the videos and the lists.")
-@click.option("--mirror", default="", metavar="URL", help="Folder to download from instead of the official one.")
-@click.option("--split", type=int, help="Which split of the lists to index (default 1).")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes that index (default: one a usable CPU).")
+@click.option(
+    "--mirror", default="", metavar="URL", help="Folder on the web to download from, instead of the official one."
+)
+@click.option("--split", type=int, help="Which of the official splits to index (default: 1).")
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Processes that index the videos (default: one per usable CPU)."
+)
 @click.option("--keep-archives", is_flag=True, help="Keep the archives after they are unpacked.")
-@file_option("json", "the index's summary")
+@file_option("json", "the summary of the index")
 def data_download(
     name: str, root: Path, mirror: str, split: int | None, workers: int | None, keep_archives: bool,
     json_file: Path | None,
 ) -> None:  # fmt: skip
-    """Download UCF-101 (6.9 GB) or HMDB-51 (2.1 GB), unpack and index it. Run again, it goes on where it was."""
+    """Download UCF-101 (6.9 GB) or HMDB-51 (2.1 GB).
+
+    The videos are unpacked and indexed. If the command was interrupted, run it again: it continues where it stopped.
+    """
     from r3d_fast.download.download import DOWNLOADS, download
 
     def log(line: str) -> None:
@@ -132,11 +153,15 @@ def data_download(
 
 @data.command("make-demo")
 @click.argument("root", type=click.Path(path_type=Path))
-@click.option("--videos-per-class", type=int, default=None, help="Training videos of each motion.")
-@click.option("--test-per-class", type=int, default=None, help="Test videos of each motion.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--videos-per-class", type=int, default=None, help="Training videos per class (default: 24).")
+@click.option("--test-per-class", type=int, default=None, help="Test videos per class (default: 6).")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random textures and speeds.")
 def data_make_demo(root: Path, **options: int | None) -> None:
-    """Write the demo's videos, in which only the motion tells the class, to ROOT."""
+    """Generate the demo's videos in the folder ROOT.
+
+    There are eight classes, each a motion of random textures, such as left or zoom_in. A single frame does not tell the
+    class.
+    """
     from r3d_fast.demo.videos import make_demo_dataset
 
     make_demo_dataset(root, **{key: value for key, value in options.items() if value is not None})  # type: ignore[arg-type]

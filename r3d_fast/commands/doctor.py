@@ -1,4 +1,4 @@
-"""`r3d-fast doctor`."""
+"""The command `r3d-fast doctor`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import click
 
 
 @click.command()
-@click.option("--json", "json_", is_flag=True, help="Print JSON.")
+@click.option("--json", "json_", is_flag=True, help="Print the result as JSON.")
 def doctor(json_: bool) -> int:
-    """Say what this machine can do and how to mend what is missing; exit code 4 if it can't train."""
+    """Check this machine and say how to fix what is missing.
+
+    The exit code is 0 if this machine can train, and 4 if it can't.
+    """
     from r3d_fast.doctor.doctor import as_json, as_text, examine
 
     diagnosis = examine()

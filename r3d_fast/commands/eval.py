@@ -1,4 +1,4 @@
-"""`r3d-fast eval`."""
+"""The command `r3d-fast eval`."""
 
 from __future__ import annotations
 
@@ -18,27 +18,38 @@ if TYPE_CHECKING:
 
 
 @click.command("eval")
-@click.option("--run", type=click.Path(path_type=Path), help="Run folder: its best weights, its config.")
-@config_option
-@click.option("--weights", type=click.Path(path_type=Path), help="Weights to evaluate with -c.")
-@override_option
-@click.option("--split", help="Split of the index (default: data.eval_split).")
-@click.option("--protocol", type=click.Choice(["clip", "video"]), help="clip: one clip a video; video: every window.")
-@click.option("--views", type=click.IntRange(min=1), help="Clips a video.")
-@click.option("--crops", type=click.Choice(["1", "3", "10"]), help="Crops a clip.")
-@click.option("--splits", metavar="1,2,3", help="Splits of the lists, and their mean; {split} stands for the number.")
 @click.option(
-    "--out", "folder", type=click.Path(path_type=Path), help="Folder of figures, tables, confusions, a line a video."
+    "--run", type=click.Path(path_type=Path), help="Run folder: evaluate its best weights with its own config."
 )
+@config_option
+@click.option("--weights", type=click.Path(path_type=Path), help="Weights to evaluate with the config of -c.")
+@override_option
+@click.option("--split", help="Split of the index to evaluate on (default: data.eval_split of the config).")
+@click.option(
+    "--protocol", type=click.Choice(["clip", "video"]),
+    help="clip: one clip per video; video: all windows of each video, averaged.",
+)  # fmt: skip
+@click.option("--views", type=click.IntRange(min=1), help="Clips per video.")
+@click.option("--crops", type=click.Choice(["1", "3", "10"]), help="Crops per clip.")
+@click.option(
+    "--splits", metavar="1,2,3",
+    help="Evaluate on several official splits and print their mean. {split} in --run, --weights, -c or -o stands for "
+    "the number of the split.",
+)  # fmt: skip
+@click.option(
+    "--out", "folder", type=click.Path(path_type=Path),
+    help="Folder to write figures, tables, the confusion matrix and the prediction of each video to.",
+)  # fmt: skip
 @file_option("json", "all figures")
 def evaluate(
     run: Path | None, config: str | None, weights: Path | None, overrides: tuple[str, ...], split: str | None,
     protocol: Literal["clip", "video"] | None, views: int | None, crops: str | None, splits: str | None,
     folder: Path | None, json_file: Path | None,
 ) -> None:  # fmt: skip
-    """Evaluate a run, or weights on the data of a config; says how many of how many videos it could read.
+    """Evaluate a run, or weights together with a config.
 
-    Several splits need a model each: --splits 1,2,3 --run runs/split{split}.
+    Prints the accuracy of clips and of videos, and how many of the videos could be read. Give either --run, or -c and
+    --weights. To evaluate on several splits, train a model on each: --splits 1,2,3 --run runs/split{split}.
     """
     from r3d_fast.commands.tables import print_evaluation, print_means
     from r3d_fast.evaluation.evaluate import evaluation_json
@@ -60,7 +71,7 @@ def evaluate(
             evaluations.append(evaluation)
             if not group.is_first:
                 continue
-            # Files first: whoever reads stdout may close it.
+            # Files come first, because printing fails if the program that reads stdout has ended.
             reports[str(part.number)] = {"model": str(part.model), **evaluation_json(evaluation, classes)}
             if folder is not None:
                 target = folder if part.number is None else folder / f"split{part.number}"
@@ -76,11 +87,13 @@ def evaluate(
         print_means(means, ", ".join(reports), say)
     bad = [clip for evaluation in evaluations for clip in evaluation.bad]
     if bad:
-        raise DataError(f"{len(bad)} clips could not be read; the figures are of the others; first: {bad[0].reason}")
+        raise DataError(
+            f"{len(bad)} clips could not be read; the figures are of the others; first reason: {bad[0].reason}"
+        )
 
 
 def _load(parts: list[SplitModel]) -> list[Any]:
-    """The config of each part: all are good, and all models and data there, before the first is evaluated."""
+    """The config of each part. Checks all configs, models and indexes before the first part is evaluated."""
     from r3d_fast.config.config import load_config
     from r3d_fast.evaluation.protocols import check_splits
     from r3d_fast.loaders import open_index
@@ -96,7 +109,7 @@ def _load(parts: list[SplitModel]) -> list[Any]:
 
 
 def _evaluate(model: Path, config: Any, split: str | None, group: Any) -> tuple[Evaluation, tuple[str, ...]]:
-    """The evaluation of one model, with a bar of its progress."""
+    """(evaluation of one model, its class names); shows a progress bar meanwhile."""
     from r3d_fast.console import Progress
     from r3d_fast.evaluation.evaluate import evaluate
 

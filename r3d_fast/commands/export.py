@@ -1,4 +1,4 @@
-"""`r3d-fast export`."""
+"""The command `r3d-fast export`."""
 
 from __future__ import annotations
 
@@ -10,20 +10,25 @@ import click
 
 @click.command("export")
 @click.argument("model", metavar="RUN", type=click.Path(path_type=Path))
-@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder to write.")
-@click.option("--onnx", is_flag=True, help="Write model.onnx too (needs the extra onnx).")
-@click.option("--precision", type=click.Choice(["fp16", "bf16"]), help="Compute in it; for a GPU, on the GPU.")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="Folder to write the model to.")
+@click.option("--onnx", is_flag=True, help="Write model.onnx too (needs pip install 'r3d-fast[onnx]').")
+@click.option(
+    "--precision", type=click.Choice(["fp16", "bf16"]),
+    help="Half precision that the exported model computes in (default: float32). Needs a GPU, here and where the model "
+    "is used.",
+)  # fmt: skip
 @click.option(
     "--form", type=click.Choice(["auto", "2.6"]), default="auto", show_default=True,
-    help="2.6: files that Paddle 2.6 reads, and 3.x too; auto: what this Paddle writes by itself.",
+    help="File format. auto: the format of the installed Paddle; 2.6: one that both Paddle 2.6 and 3.x can read.",
 )  # fmt: skip
 def export(
     model: Path, out: Path, onnx: bool, precision: Literal["fp16", "bf16"] | None, form: Literal["auto", "2.6"]
 ) -> None:
-    """Write a model that predicts without its run: a static Paddle model, and how to prepare its clips.
+    """Export a model for deployment, without its run folder.
 
-    RUN is a run folder, a checkpoint or a .safetensors file. What was written is compared with the model as trained
-    first; where they differ nothing is written.
+    Writes a static Paddle model and a description of how to prepare its clips. RUN is a run folder, a checkpoint or a
+    .safetensors file. The exported model is first compared with the trained one; if their outputs differ, nothing is
+    written.
     """
     from r3d_fast.export.export import export as run_export
 

@@ -1,4 +1,4 @@
-"""`r3d-fast import-weights`."""
+"""The command `r3d-fast import-weights`."""
 
 from __future__ import annotations
 
@@ -12,20 +12,32 @@ _THREE = (float, float, float)
 
 @click.command("import-weights")
 @click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
-@click.option("-o", "out", required=True, metavar="OUT.safetensors", type=click.Path(path_type=Path), help="Result.")
-@click.option("--model", metavar="NAME", help="Which network it is (default: read off the file).")
-@click.option("--classes", type=click.Path(path_type=Path), help="Class names: one a line, classInd.txt, or a CSV.")
+@click.option(
+    "-o", "out", required=True, metavar="OUT.safetensors", type=click.Path(path_type=Path), help="File to write."
+)
+@click.option("--model", metavar="NAME", help="Name of the network (default: recognised from the file).")
+@click.option(
+    "--classes", type=click.Path(path_type=Path),
+    help="File of class names: one name per line, a classInd.txt, or a CSV.",
+)  # fmt: skip
 @click.option(
     "--normalize", type=click.Choice(["hara", "kinetics", "imagenet"]),
-    help="How its pixels are scaled. hara: 0..255 less a mean; kinetics, imagenet: 0..1 with their mean and std "
-    "(default: guessed from the file).",
+    help="How the network expects its pixels. hara: 0..255 minus a mean; kinetics, imagenet: 0..1, normalised with the "
+    "mean and std of that data set (default: guessed from the file).",
 )  # fmt: skip
-@click.option("--mean", type=_THREE, help="R G B, in place of that scale's own.")
-@click.option("--std", type=_THREE, help="R G B, likewise.")
-@click.option("--value-max", type=click.Choice(["1", "255"]), help="Pixels are 0..1 or 0..255, likewise.")
-@click.option("--num-frames", type=click.IntRange(min=1), default=16, show_default=True, help="Frames a clip.")
+@click.option("--mean", type=_THREE, help="Mean of R, G and B to use instead of the one of --normalize.")
+@click.option("--std", type=_THREE, help="Std of R, G and B to use instead of the one of --normalize.")
+@click.option(
+    "--value-max", type=click.Choice(["1", "255"]),
+    help="Largest pixel value, to use instead of the one of --normalize.",
+)  # fmt: skip
+@click.option("--num-frames", type=click.IntRange(min=1), default=16, show_default=True, help="Frames per clip.")
 def import_weights(source: Path, out: Path, value_max: str | None, **options: Any) -> None:
-    """Make a .safetensors of SRC: a .pth of 3D-ResNets-PyTorch, or a .pdparams. No code of SRC is run."""
+    """Convert a .pth or .pdparams file to .safetensors.
+
+    SRC is a .pth file of 3D-ResNets-PyTorch or a .pdparams file of Paddle. No code in SRC is executed. The result can
+    be used by predict, eval and train.
+    """
     from r3d_fast.weights.foreign.importer import import_summary
     from r3d_fast.weights.foreign.importer import import_weights as run_import
 

@@ -1,4 +1,4 @@
-"""`r3d-fast models`."""
+"""The command `r3d-fast models`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,17 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--classes", type=click.IntRange(min=1), default=101, show_default=True, help="Classes of the data set.")
-@click.option("--frames", type=click.IntRange(min=1), default=16, show_default=True, help="Frames a clip.")
-@click.option("--size", type=click.IntRange(min=1), default=112, show_default=True, help="Side of a clip in pixels.")
+@click.option("--classes", type=click.IntRange(min=1), default=101, show_default=True, help="Classes in the data set.")
+@click.option("--frames", type=click.IntRange(min=1), default=16, show_default=True, help="Frames per clip.")
+@click.option(
+    "--size", type=click.IntRange(min=1), default=112, show_default=True, help="Height and width of a clip, in pixels."
+)
 @file_option("json", "the table")
 def models(classes: int, frames: int, size: int, json_file: Path | None) -> None:
-    """List the models that model.name may name, and what each costs."""
+    """List the models, with their size, cost and memory.
+
+    The names are those that the config key model.name takes.
+    """
     from r3d_fast.models.cost import summarise_all, table_lines
 
     summaries = []

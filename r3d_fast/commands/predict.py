@@ -1,4 +1,4 @@
-"""`r3d-fast predict`."""
+"""The command `r3d-fast predict`."""
 
 from __future__ import annotations
 
@@ -26,33 +26,52 @@ _file = click.Path(path_type=Path)
 @click.command()
 @click.argument("model", type=_file)
 @click.argument("videos", nargs=-1, required=True, type=click.Path())
-@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Classes to name.")
-@click.option("--views", metavar="N|all", help="Clips a video (default: as in the model's evaluation).")
+@click.option(
+    "--top", type=click.IntRange(min=1), default=5, show_default=True, help="How many classes to print per video."
+)
+@click.option("--views", metavar="N|all", help="Clips per video (default: as in the model's evaluation).")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Clips computed at once (default: 8 on a CPU).")
-@click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True)
-@click.option("--timeline", is_flag=True, help="Say second by second what happens: for videos of any length.")
-@click.option("--hop", type=float, default=1.0, show_default=True, help="Of a timeline: its step, in seconds.")
-@click.option("--window", type=float, help="Of a timeline: seconds that it looks at at once.")
-@click.option("--annotate", "annotate_to", type=_file, metavar="DIR", help="Write DIR/NAME.mp4 with the label on it.")
-@click.option("--font", type=_file, metavar="FILE", help="Of --annotate: a TrueType font that has the labels' letters.")
-@click.option("--features", type=_file, metavar="FILE", help="Write features: FILE.npy, FILE.parquet or a folder.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True,
+    help="auto: the GPU if there is one that works, else the CPU.",
+)  # fmt: skip
+@click.option("--timeline", is_flag=True, help="Predict second by second; for videos of any length.")
+@click.option(
+    "--hop", type=float, default=1.0, show_default=True,
+    help="With --timeline or --annotate: seconds from one prediction to the next.",
+)  # fmt: skip
+@click.option(
+    "--window", type=float, help="With --timeline or --annotate: seconds of video that each prediction looks at."
+)
+@click.option(
+    "--annotate", "annotate_to", type=_file, metavar="DIR",
+    help="Write each video to DIR/NAME.mp4 with the predicted label drawn on it.",
+)  # fmt: skip
+@click.option(
+    "--font", type=_file, metavar="FILE", help="With --annotate: a TrueType font that has the letters of the labels."
+)
+@click.option(
+    "--features", type=_file, metavar="FILE",
+    help="Write the features of each clip: FILE.npy, FILE.parquet or a folder.",
+)  # fmt: skip
 @file_option("json", "the predictions")
 @file_option("csv", "the predictions")
 def predict(
     model: Path, videos: tuple[str, ...], views: str | None, device: str, timeline: bool, **options: Any
 ) -> None:
-    """Name what happens in VIDEOS: files, folders, quoted globs, or - for a list on stdin.
+    """Predict the classes of videos.
 
-    MODEL is a run folder, a checkpoint, a .safetensors file or a folder that `r3d-fast export` wrote.
+    MODEL is a run folder, a checkpoint, a .safetensors file or a folder that `r3d-fast export` wrote. VIDEOS are files,
+    folders or quoted globs; - reads a list of files from stdin.
     """
     from r3d_fast.prediction.predictor import Predictor
     from r3d_fast.prediction.video_paths import find_videos
 
     timeline = timeline or options["annotate_to"] is not None
     if timeline and (views is not None or options["features"] is not None):
-        raise UsageError("--views and --features are of clips, --timeline and --annotate of windows; give one kind")
+        raise UsageError("--views and --features can't be combined with --timeline or --annotate; use one or the other")
     if options["font"] is not None and options["annotate_to"] is None:
-        raise UsageError("--font is of --annotate; give both")
+        raise UsageError("--font is used only with --annotate; give both or none")
     out = sys.stderr if check_outputs(options["json_file"], options["csv_file"]) else sys.stdout
     predictor = Predictor(model, device=device)
     found = find_videos(videos, _stdin() if "-" in videos else None)
@@ -65,10 +84,10 @@ def predict(
 
 
 def _stdin() -> BinaryIO:
-    """Stdin without a buffer: a thread that waits for more of it holds no lock that ending would wait for."""
+    """Stdin without a buffer: a buffer has a lock, and a thread that waits for input would hold it when we exit."""
     try:
         return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
-    except OSError:  # it was replaced by something that is no file
+    except OSError:  # sys.stdin was replaced by an object in memory
         return sys.stdin.buffer
 
 
@@ -76,7 +95,7 @@ def _predictions(
     predictor: Predictor, videos: Iterator[str], out: TextIO, views: int | str | None, *, top: int,
     batch_size: int | None, features: Path | None, json_file: Path | None, csv_file: Path | None, **_: Any,
 ) -> tuple[int, int]:  # fmt: skip
-    """(videos, those that failed)."""
+    """Predict each video as a whole; returns (number of videos, number of those that could not be read)."""
     from r3d_fast.prediction.writers.features import feature_file
     from r3d_fast.prediction.writers.json_csv import predictions_csv, predictions_json
 
@@ -101,7 +120,7 @@ def _moments(
     window: float | None, annotate_to: Path | None, font: Path | None, json_file: Path | None, csv_file: Path | None,
     **_: Any,
 ) -> tuple[int, int]:  # fmt: skip
-    """(videos, those that failed)."""
+    """Predict each video second by second; returns (number of videos, number of those that could not be read)."""
     from r3d_fast.prediction.writers.annotated_video import Annotator
     from r3d_fast.prediction.writers.json_csv import timeline_csv, timeline_json
 
@@ -132,7 +151,7 @@ def _say(out: TextIO, video: str, when: str, classes: Named, error: str | None) 
 
 
 def _print(text: str, stream: TextIO) -> None:
-    """A line; names of files and classes may hold what a terminal can't show, or would obey."""
+    """Print a line. Escapes characters in file and class names that the terminal can't show or takes as commands."""
     plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     encoding = stream.encoding or "utf-8"
     print(plain.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)

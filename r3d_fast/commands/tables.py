@@ -1,4 +1,4 @@
-"""Tables for the terminal: what an index holds, what an evaluation found."""
+"""Tables for the terminal: the content of an index, the figures of an evaluation."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from pipelines.index.video_index import VideoIndex
     from r3d_fast.evaluation.evaluate import Evaluation
 
-_SHOWN = 10  # files named for each reason
+_SHOWN = 10  # files named under each reason, and of those that are missing
 
 
 def index_summary(index: VideoIndex) -> dict[str, Any]:
-    """What the index holds, as JSON values."""
+    """The content of the index, as JSON values."""
     frames = index.columns().num_frames
     left_out: dict[str, list[str]] = {}
     for item in index.quarantined:
@@ -45,7 +45,7 @@ def index_summary(index: VideoIndex) -> dict[str, Any]:
 
 
 def print_index(summary: dict[str, Any], say: Callable[[str], None]) -> None:
-    """Say `index_summary` as a table."""
+    """Pass the lines of a table of `summary`, which `index_summary` gave, to `say`."""
 
     def listed(counts: dict[str, int]) -> str:
         first = [f"{name} ({count})" for name, count in list(counts.items())[:6]]
@@ -88,7 +88,7 @@ def _print_missing(missing: dict[str, list[str]], videos: int, say: Callable[[st
 
 
 def print_evaluation(evaluation: Evaluation, classes: tuple[str, ...], say: Callable[[str], None]) -> None:
-    """Say an evaluation: what was evaluated, figures by name, then each class."""
+    """Pass the lines of a table to `say`: the protocol, the accuracy of clips and videos, then that of each class."""
     say(f"protocol: {evaluation.source.protocol()}")
     for name, result in (("clip", evaluation.clip), ("video", evaluation.video)):
         if result["top1"] is None or result["top5"] is None:
@@ -104,10 +104,10 @@ def print_evaluation(evaluation: Evaluation, classes: tuple[str, ...], say: Call
 
 
 def print_means(figures: dict[str, dict[str, dict[str, float]]], splits: str, say: Callable[[str], None]) -> None:
-    """Say `mean_of_splits` of the splits that are named."""
+    """Pass a line for clips and one for videos to `say`: the `figures` of mean_of_splits over the splits `splits`."""
     for kind, values in figures.items():
-        told = (
+        shown = (
             f"{name} {100 * spread['mean']:6.2f} % ({100 * spread['low']:.2f} to {100 * spread['high']:.2f})"
             for name, spread in values.items()
         )
-        say(f"mean of splits {splits}: {kind:6} {'   '.join(told)}")
+        say(f"mean of splits {splits}: {kind:6} {'   '.join(shown)}")

@@ -72,7 +72,7 @@ def test_the_index_goes_to_the_current_folder_where_the_data_set_is_read_only(
     code, out, err = tiny.said(capsys, "data", "index", tmp_path / "ro" / "data")
     (tmp_path / "ro").chmod(0o755)
     assert code == 0
-    assert "can't be written: the index (data.r3dindex) is in the current folder" in err
+    assert "can't be written; so the index (data.r3dindex) is in the current folder" in err
     assert f"index    {tmp_path / 'data.r3dindex'}" in out
 
 

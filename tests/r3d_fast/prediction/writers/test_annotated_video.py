@@ -196,7 +196,7 @@ def test_a_font_that_can_not_be_used_is_said_before_anything_is_written(
         assert f"--font {tmp_path / name}: {said}" in line
         assert line.endswith("expected a TrueType or OpenType font")
     assert run_cli(cli, ["predict", str(model), str(video), "--font", str(DEJAVU)], "r3d-fast") == 2
-    assert "--font is of --annotate; give both" in capsys.readouterr().err
+    assert "--font is used only with --annotate; give both or none" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == there
 
 
