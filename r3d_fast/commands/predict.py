@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from r3d_fast.prediction.predictor import Predictor
-    from r3d_fast.prediction.top_classes import Named
+    from r3d_fast.prediction.top_classes import TopClasses
 
 _file = click.Path(path_type=Path)
 
@@ -142,7 +142,7 @@ def _moments(
     return len(seen), sum(seen.values())
 
 
-def _say(out: TextIO, video: str, when: str, classes: Named, error: str | None) -> None:
+def _say(out: TextIO, video: str, when: str, classes: TopClasses, error: str | None) -> None:
     if classes:
         named = ", ".join(f"{label} {100 * probability:.1f} %" for label, probability in classes)
         _print(f"{video}:{when} {named}", out)

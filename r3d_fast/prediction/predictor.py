@@ -12,7 +12,7 @@ import numpy as np
 from r3d_fast.metrics import softmax
 from r3d_fast.prediction.clip_logits import Answer, answers, check_batch
 from r3d_fast.prediction.restored_network import open_network
-from r3d_fast.prediction.top_classes import Named, check_top, likeliest, named_json
+from r3d_fast.prediction.top_classes import TopClasses, check_top, likeliest, top_classes_json
 from r3d_fast.prediction.windows import Hops
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ class Prediction:
     """
 
     video: str
-    classes: Named = ()
+    classes: TopClasses = ()
     error: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The prediction as JSON values."""
-        return {**asdict(self), "classes": named_json(self.classes)}
+        return {**asdict(self), "classes": top_classes_json(self.classes)}
 
 
 class Predictor:

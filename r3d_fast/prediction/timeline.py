@@ -23,7 +23,7 @@ from r3d_fast.metrics import softmax
 from r3d_fast.prediction.clip_logits import NOT_FINITE, clip_spec, default_batch
 from r3d_fast.prediction.network import Network
 from r3d_fast.prediction.read_ahead import ahead
-from r3d_fast.prediction.top_classes import Named, likeliest, named_json
+from r3d_fast.prediction.top_classes import TopClasses, likeliest, top_classes_json
 from r3d_fast.prediction.windows import Hops, Kept, Window, windows
 
 _GROUP = 64  # frames that DALI gets at once
@@ -42,12 +42,12 @@ class Moment:
     video: str
     start: float
     end: float
-    classes: Named = ()
+    classes: TopClasses = ()
     error: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The moment as JSON values, without the video."""
-        values: dict[str, Any] = {"start": self.start, "end": self.end, "classes": named_json(self.classes)}
+        values: dict[str, Any] = {"start": self.start, "end": self.end, "classes": top_classes_json(self.classes)}
         return values if self.error is None else {**values, "error": self.error}
 
 

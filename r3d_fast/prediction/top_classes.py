@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 from pipelines.errors import UsageError
 
-Named = tuple[tuple[str, float], ...]
+TopClasses = tuple[tuple[str, float], ...]
 
 
-def likeliest(classes: Sequence[str], probabilities: NDArray[np.float64], top: int) -> Named:
+def likeliest(classes: Sequence[str], probabilities: NDArray[np.float64], top: int) -> TopClasses:
     """The `top` likeliest classes with their probabilities, most likely first."""
     best = np.argsort(-probabilities, kind="stable")[:top]
     return tuple((classes[i], float(probabilities[i])) for i in best)
 
 
-def named_json(classes: Named) -> list[dict[str, Any]]:
+def top_classes_json(classes: TopClasses) -> list[dict[str, Any]]:
     """Classes with probabilities as JSON values."""
     return [{"class": name, "probability": probability} for name, probability in classes]
 

@@ -1,4 +1,4 @@
-"""Reports steps: their records in metrics.jsonl, the progress, and the end of a run whose loss is no number any more.
+"""Reports steps and evaluations: records of metrics.jsonl, the progress, and a loss that is not a number any more.
 
 On a CPU each step is reported as soon as it is taken. On a GPU the host runs ahead: it reads what the steps gave only
 once in `train.log_every_steps` steps, because reading waits for the GPU.
@@ -12,6 +12,7 @@ from pipelines.index.video_index import VideoIndex
 from r3d_fast.backend.paddle import record_event
 from r3d_fast.config.sections import TrainSpec
 from r3d_fast.errors import DivergedError
+from r3d_fast.evaluation.evaluate import Evaluation
 from r3d_fast.metrics import ClassificationMetrics
 from r3d_fast.ranks.group import Group
 from r3d_fast.runs.writer import RunWriter
@@ -23,7 +24,7 @@ _MAX_BAD_STEPS = 20  # losses in a row that are no numbers, after which nothing 
 
 
 class StepLog:
-    """Reports the steps of an epoch: `begin` one, `add` each step, and `read` what was added once it is due."""
+    """Reports an epoch: `begin` it, `add` each step, `read` those that were added when it is due; then `evaluated`."""
 
     def __init__(self, spec: TrainSpec, index: VideoIndex, device: str, group: Group) -> None:
         self._spec, self._index, self._classes = spec, index, len(index.classes)
@@ -33,7 +34,7 @@ class StepLog:
 
     def begin(self) -> None:
         """Begin an epoch, or the rest of one."""
-        self.seconds_waited = 0.0
+        self._epoch_wait = 0.0
         self._seen = ClassificationMetrics(self._classes)
         self._epoch_start = self._interval_start = self._read_at = time.monotonic()
         self._interval_clips, self._interval_wait = 0, 0.0
@@ -47,7 +48,7 @@ class StepLog:
     def add(self, number: int, step: TakenStep) -> None:
         """Take `step`, which is the run's step `number` (from 1)."""
         self._pending.append((number, step))
-        self.seconds_waited += step.seconds_waited
+        self._epoch_wait += step.seconds_waited
         self._interval_wait += step.seconds_waited
         self._interval_clips += sum(len(batch.labels) for batch in step.batches) * self._group.count
 
@@ -95,6 +96,23 @@ class StepLog:
             if number % self._spec.log_every_steps == 0:
                 self._interval_start, self._interval_clips, self._interval_wait = now, 0, 0.0
             self._check(number, result, names.get("videos", []))
+
+    def evaluated(
+        self, evaluation: Evaluation, state: RunState, writer: RunWriter, train_seconds: float, eval_seconds: float
+    ) -> None:
+        """Report an evaluation, which took `eval_seconds`, after an epoch that was trained for `train_seconds`."""
+        figures = evaluation.video
+        writer.log({
+            "kind": "eval", "epoch": state.epoch + 1, "step": state.step, "loss": figures["loss"],
+            "top1": figures["top1"], "top5": figures["top5"], "count": figures["count"], "seconds": eval_seconds,
+        })  # fmt: skip
+        missing = evaluation.num_videos - evaluation.num_evaluated
+        waited = 100 * self._epoch_wait / max(train_seconds, 1e-9)
+        writer.say(
+            f"epoch {state.epoch + 1}: test top1 {100 * (figures['top1'] or 0):.2f} %  loss {figures['loss']:.4f}  "
+            f"({figures['count']} videos{f', {missing} unreadable' if missing else ''})  "
+            f"trained {train_seconds:.0f} s, waited for data {waited:.0f} %, evaluated {eval_seconds:.0f} s"
+        )
 
     def _names(self, step: TakenStep) -> list[str]:
         """The videos of a step on all ranks, by the paths in the index."""

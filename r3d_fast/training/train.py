@@ -1,9 +1,11 @@
 """Training: `train` opens what a run needs, and `_Trainer.train_to_end` is its loop. Read it from top to bottom.
 
-A run trains on the clips of `train_loader`. It writes a checkpoint every `train.checkpoint_every_steps` steps, every
-`train.checkpoint_every_minutes` minutes, around each evaluation, at the end of each epoch and before it stops. It ends
-after `train.epochs` epochs, after `train.early_stop_evals` evaluations without progress or `train.max_minutes` minutes;
-it stops, to go on later with `resume`, on a signal or an error.
+A run trains on the clips of `train_loader`. A checkpoint is written every `train.checkpoint_every_steps` steps, every
+`train.checkpoint_every_minutes` minutes, before an evaluation, after one that is the best, at the end of an epoch, and
+before the run stops.
+
+A run ends after `train.epochs` epochs, after `train.early_stop_evals` evaluations without progress, or after
+`train.max_minutes` minutes. It stops on a signal or an error, and can go on later with `resume`.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pipelines.errors import DataError, EnvironmentProblem, R3DFastError
 from pipelines.index.video_index import VideoIndex
@@ -25,7 +28,7 @@ from r3d_fast.backend.precision import Precision, choose_data_format, choose_pre
 from r3d_fast.config.config import Config
 from r3d_fast.console import tell
 from r3d_fast.errors import CheckpointError, RankFailed, RankLost, Stopped
-from r3d_fast.evaluation.evaluate import Evaluation, check_classes
+from r3d_fast.evaluation.evaluate import check_classes
 from r3d_fast.loaders import eval_loader, open_index, train_loader
 from r3d_fast.ranks.group import Group, News, join_group
 from r3d_fast.runs.folder import RunFolder
@@ -72,35 +75,18 @@ def _train(config: Config, run: Path, resume: bool, group: Group) -> TrainResult
     require_weights(config.init)
     device, precision, resolved = resolve_auto(config)
     index = open_index(config.data)
+    place: dict[str, Any] = {"device": device, "dtype": precision.clip_dtype, "group": group}
     with (
         RunFolder(run) if group.is_first else nullcontext() as folder,
         train_loader(
-            index,
-            config.data.train_split,
-            resolved.clip,
-            resolved.augment,
-            resolved.loader,
-            device=device,
-            dtype=precision.clip_dtype,
-            group=group,
+            index, config.data.train_split, resolved.clip, resolved.augment, resolved.loader, **place
         ) as clips,
-        eval_loader(
-            index,
-            config.data.eval_split,
-            *resolved.eval_specs(),
-            device=device,
-            dtype=precision.clip_dtype,
-            group=group,
-        ) as eval_clips,
+        eval_loader(index, config.data.eval_split, *resolved.eval_specs(), **place) as eval_clips,
     ):
         group.require_equal(data_set=index.digest, precision=str(precision))
         group.connect(device)
         state, records, checkpoint = _begin(config, run, folder, resume, index, precision, group)
-        model = model_to_train(resolved.model, len(index.classes), config.train.seed, config.init.freeze_until)
-        if checkpoint is None and config.init.weights is not None:
-            if group.is_first:
-                initialise(model, config.model.name, config.init, config.augment, index.classes)
-            group.exchange(None)  # where that failed, the others hear of it here
+        model = _first_model(resolved, index.classes, checkpoint is None, group)
         learner = Learner(model, config.optimizer, config.train, precision, device, checkpoint, group)
         if precision.name != "fp32" and group.is_first:
             tell(f"training in {precision}, {resolved.model.data_format}")
@@ -124,6 +110,17 @@ def resolve_auto(config: Config) -> tuple[str, Precision, Config]:
     device = choose_device(config.train.device)
     precision = choose_precision(config.train.precision, device, config.train.amp_level)
     return device, precision, config.in_data_format(choose_data_format(config.model.data_format, precision, device))
+
+
+def _first_model(config: Config, classes: tuple[str, ...], is_new_run: bool, group: Group) -> Any:
+    """The model before the first step: drawn under the seed, or in a new run with the weights that `init` names."""
+    init = config.init
+    model = model_to_train(config.model, len(classes), config.train.seed, init.freeze_until)
+    if is_new_run and init.weights is not None:
+        if group.is_first:
+            initialise(model, config.model.name, init, config.augment, classes)
+        group.exchange(None)  # where that failed, the others hear of it here
+    return model
 
 
 def _begin(
@@ -287,24 +284,9 @@ class _Trainer:
         state, start = self.state, time.monotonic()
         evaluation = self.learner.evaluate(self.eval_clips)
         is_best = state.note(evaluation, self.config.schedule, whole_epoch=is_whole)
-        self._report(evaluation, train_seconds, time.monotonic() - start)
+        self.log.evaluated(evaluation, state, self.writer, train_seconds, time.monotonic() - start)
         if is_best:
             self._save(best=True)
-
-    def _report(self, evaluation: Evaluation, train_seconds: float, eval_seconds: float) -> None:
-        """Add an evaluation to the metrics and show it."""
-        state, figures = self.state, evaluation.video
-        self.writer.log({
-            "kind": "eval", "epoch": state.epoch + 1, "step": state.step, "loss": figures["loss"],
-            "top1": figures["top1"], "top5": figures["top5"], "count": figures["count"], "seconds": eval_seconds,
-        })  # fmt: skip
-        missing = evaluation.num_videos - evaluation.num_evaluated
-        waited = 100 * self.log.seconds_waited / max(train_seconds, 1e-9)
-        self.writer.say(
-            f"epoch {state.epoch + 1}: test top1 {100 * (figures['top1'] or 0):.2f} %  loss {figures['loss']:.4f}  "
-            f"({figures['count']} videos{f', {missing} unreadable' if missing else ''})  "
-            f"trained {train_seconds:.0f} s, waited for data {waited:.0f} %, evaluated {eval_seconds:.0f} s"
-        )
 
     def _save(self, *, best: bool = False) -> None:
         """Start writing a checkpoint: that of this step, or the best one. All ranks call this, the first writes."""

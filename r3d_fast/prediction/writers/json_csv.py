@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from r3d_fast.files import new_file
 from r3d_fast.prediction.predictor import Prediction
-from r3d_fast.prediction.top_classes import Named
+from r3d_fast.prediction.top_classes import TopClasses
 from r3d_fast.prediction.writers.csv_table import csv_rows
 from r3d_fast.prediction.writers.video_names import plain_text
 
@@ -106,6 +106,6 @@ def _class_columns(top: int) -> list[str]:
     return [f"{name}{rank}" for rank in range(1, top + 1) for name in ("class", "probability")]
 
 
-def _class_cells(classes: Named, top: int) -> list[str]:
+def _class_cells(classes: TopClasses, top: int) -> list[str]:
     cells = [cell for name, probability in classes for cell in (name, f"{probability:.6f}")]
     return cells + [""] * (2 * top - len(cells))

@@ -24,8 +24,8 @@ from r3d_fast.files import file_digest, new_file
 from r3d_fast.models.architectures import MODELS
 from r3d_fast.weights.checkpoint import FORMAT, MANIFEST
 from r3d_fast.weights.foreign.class_names import read_class_names
-from r3d_fast.weights.foreign.state_dict import Foreign, read_foreign
-from r3d_fast.weights.foreign.tensor_names import Recognised, recognise, renamed
+from r3d_fast.weights.foreign.state_dict import ForeignWeights, read_foreign
+from r3d_fast.weights.foreign.tensor_names import RecognisedNetwork, recognise, renamed
 from r3d_fast.weights.normalisation import FIELDS, NORMALISATIONS, described
 from r3d_fast.weights.stored_model import load_weights, new_model, tensors_digest
 from r3d_fast.weights.tensor_file import write_tensors
@@ -124,12 +124,12 @@ def import_summary(imported: ImportedWeights, source: Path) -> list[str]:
     ]
 
 
-def _recognised(foreign: Foreign, model: str | None, source: Path) -> tuple[Recognised, Arrays]:
+def _recognised(foreign: ForeignWeights, model: str | None, source: Path) -> tuple[RecognisedNetwork, Arrays]:
     """(which network it is, its weights by our names); `model`: what the user says it is. Raises CheckpointError."""
     shapes = {name: array.shape for name, array in foreign.tensors.items()}
     try:
         if model is not None and _FC in shapes and _STEM in shapes:  # named as here: any of ours could be
-            found = Recognised(model, None, shapes[_FC][1], shapes[_STEM][0], "ours")
+            found = RecognisedNetwork(model, None, shapes[_FC][1], shapes[_STEM][0], "ours")
         else:
             found = recognise(shapes, foreign.architecture)
             found = replace(found, model=model or found.model)
@@ -152,7 +152,7 @@ def _network(spec: ModelSpec, num_classes: int, source: Path) -> Any:
         raise CheckpointError(f"{source}: {error}") from error
 
 
-def _guessed_scale(foreign: Foreign, found: Recognised) -> str:
+def _guessed_scale(foreign: ForeignWeights, found: RecognisedNetwork) -> str:
     """Whose pixels a network is used to, by whose names it has.
 
     The authors' first files were written before PyTorch had batch counters; their later ones have them.
@@ -184,7 +184,7 @@ def _classes(file: Path | None, count: int, source: Path) -> tuple[tuple[str, ..
     return names, True
 
 
-def _config(found: Recognised, scale: Mapping[str, Any], num_frames: int) -> Config:
+def _config(found: RecognisedNetwork, scale: Mapping[str, Any], num_frames: int) -> Config:
     """How the weights are to be used."""
     paper = found.names != "ours"
     try:

@@ -23,7 +23,7 @@ _COUNTERS = "num_batches_tracked"  # of PyTorch's batch norms since 0.4.1; nothi
 
 
 @dataclass(frozen=True)
-class Foreign:
+class ForeignWeights:
     """What a file holds: tensors float32 by name, PyTorch's or Paddle's, and what it calls its architecture."""
 
     tensors: Arrays
@@ -31,7 +31,7 @@ class Foreign:
     counts_batches: bool
 
 
-def read_foreign(path: Path) -> Foreign:
+def read_foreign(path: Path) -> ForeignWeights:
     """The weights in `path`, a .pth or .pdparams; told apart by what is in it. Nothing of it is run.
 
     Batch counters are left out, names keep a leading `module.`. Raises CheckpointError where it holds anything but
@@ -49,7 +49,7 @@ def read_foreign(path: Path) -> Foreign:
     if not weights:
         raise CheckpointError(f"{path}: holds no tensors; expected the state dict of a network")
     require_finite(weights, str(path))
-    return Foreign(weights, architecture, len(weights) < len(state))
+    return ForeignWeights(weights, architecture, len(weights) < len(state))
 
 
 def _state(content: Any, path: Path) -> tuple[Mapping[str, Any], str | None]:

@@ -44,7 +44,7 @@ _TENSORS = {"weight": "weight", "bias": "bias", "running_mean": "_mean", "runnin
 
 
 @dataclass(frozen=True)
-class Recognised:
+class RecognisedNetwork:
     """What a file holds, as `build_model` takes it.
 
     `num_classes` is None where it has no last layer. `names`: "torch" of the authors' files, "ours" where they need no
@@ -59,7 +59,7 @@ class Recognised:
     names: str = "torch"
 
 
-def recognise(shapes: Shapes, arch: str | None = None) -> Recognised:
+def recognise(shapes: Shapes, arch: str | None = None) -> RecognisedNetwork:
     """The model whose weights have these names and shapes.
 
     `arch` is what the file itself says, such as "resnet-18"; it has to agree. Raises CheckpointError, which says what
@@ -84,7 +84,7 @@ def recognise(shapes: Shapes, arch: str | None = None) -> Recognised:
     return found
 
 
-def renamed(state: Mapping[str, NDArray[Any]], found: Recognised) -> dict[str, NDArray[Any]]:
+def renamed(state: Mapping[str, NDArray[Any]], found: RecognisedNetwork) -> dict[str, NDArray[Any]]:
     """The tensors of `state` by our names, linear layers as Paddle has them: [inputs, outputs].
 
     Raises CheckpointError for a name that the model has no place for.
@@ -111,7 +111,7 @@ def _bare(state: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in bare.items() if not name.endswith("num_batches_tracked")}
 
 
-def _recognise_ours(shapes: Shapes) -> Recognised:
+def _recognise_ours(shapes: Shapes) -> RecognisedNetwork:
     stem, fc = shapes.get("backbone.stem.0.conv.weight"), shapes.get("head.fc.weight")
     blocks = _count(shapes, r"backbone\.layer(\d)\.(\d+)\.block\.0\.conv\.weight")
     is_reference = "backbone.layer1.0.downsample.0.bias" in shapes and blocks == (2, 2, 2, 2)
@@ -120,30 +120,30 @@ def _recognise_ours(shapes: Shapes) -> Recognised:
             f"names such as {_some(shapes)} are this project's own, or another's that look like them; of these only "
             "the reference's ResNet-18 (r3d18_reference) is told by its names"
         )
-    return Recognised("r3d18_reference", "B", fc[1] if fc else None, stem[0], "ours")
+    return RecognisedNetwork("r3d18_reference", "B", fc[1] if fc else None, stem[0], "ours")
 
 
-def _recognise_dense(shapes: Shapes) -> Recognised:
+def _recognise_dense(shapes: Shapes) -> RecognisedNetwork:
     first = "features.conv0" if "features.conv0.weight" in shapes else "features.conv1"
     width = _check_stem("DenseNet", _shape(shapes, f"{first}.weight"), (7, 7, 7))
     blocks = _count(shapes, r"features\.denseblock(\d)\.denselayer(\d+)\.conv\.?1\.weight", start=1)
     growth = next(shape[0] for name, shape in shapes.items() if re.search(r"denselayer1\.conv\.?2\.weight", name))
     if 2 * growth != width:
         raise CheckpointError(f"DenseNet of growth {growth} on a stem of {width}: expected growth {width / 2:g}")
-    return Recognised(_model("densenet", blocks, _DENSE), None, _classes(shapes, "classifier"), width)
+    return RecognisedNetwork(_model("densenet", blocks, _DENSE), None, _classes(shapes, "classifier"), width)
 
 
-def _recognise_factorised(shapes: Shapes) -> Recognised:
+def _recognise_factorised(shapes: Shapes) -> RecognisedNetwork:
     blocks = _count(shapes, r"layer(\d)\.(\d+)\.conv1(?:_s)?\.weight")
     model = _model("r2plus1d", blocks, _BOTTLENECK if "layer1.0.conv3.weight" in shapes else _BASIC)
     _check_stem(model, _shape(shapes, "conv1_s.weight"), (1, 7, 7))
     time = _shape(shapes, "conv1_t.weight")
     if time[2] != 7:
         raise CheckpointError(f"{model} with a stem of {time[2]} frames: expected 7 (conv1_t_size)")
-    return Recognised(model, _shortcut(shapes), _classes(shapes, "fc"), time[0])
+    return RecognisedNetwork(model, _shortcut(shapes), _classes(shapes, "fc"), time[0])
 
 
-def _recognise_residual(shapes: Shapes) -> Recognised:
+def _recognise_residual(shapes: Shapes) -> RecognisedNetwork:
     blocks = _count(shapes, r"layer(\d)\.(\d+)\.conv1\.weight")
     stem = _shape(shapes, "conv1.weight")
     if "layer1.0.conv3.weight" in shapes:
@@ -155,7 +155,7 @@ def _recognise_residual(shapes: Shapes) -> Recognised:
         model = _model("preact" if norms_first else "r3d", blocks, _BASIC)
     if _check_stem(model, stem, (7, 7, 7)) != width:
         raise CheckpointError(f"{model} with a stem of {stem[0]} channels, expected {width}: {_LATER}")
-    return Recognised(model, _shortcut(shapes), _classes(shapes, "fc"), width)
+    return RecognisedNetwork(model, _shortcut(shapes), _classes(shapes, "fc"), width)
 
 
 def _shortcut(shapes: Shapes) -> str:
@@ -224,7 +224,7 @@ def _shape(shapes: Shapes, name: str) -> tuple[int, ...]:
     return tuple(shapes[name])
 
 
-def _check_arch(found: Recognised, arch: str | None) -> None:
+def _check_arch(found: RecognisedNetwork, arch: str | None) -> None:
     family, _, depth = (arch or "").partition("-")
     if family in _ARCH and f"{_ARCH[family]}{depth}" != found.model:
         raise CheckpointError(f"the file says {arch}, its tensors are those of {found.model}; nothing is loaded")

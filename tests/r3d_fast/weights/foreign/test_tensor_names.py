@@ -15,7 +15,7 @@ from families import NAMES, clip, drawn, older, shapes, torch_logits
 
 from r3d_fast.errors import CheckpointError
 from r3d_fast.models.architectures import MODELS, build_model
-from r3d_fast.weights.foreign.tensor_names import Recognised, recognise, renamed
+from r3d_fast.weights.foreign.tensor_names import RecognisedNetwork, recognise, renamed
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "logits.json"
 # Model, shortcut: each kind of block of each family. Width 16, which a ResNeXt needs at least.
@@ -71,7 +71,7 @@ def test_every_model_is_recognised_by_names_and_shapes(name: str) -> None:
     family, depth = NAMES[name]
     for shortcut in "AB" if family != "densenet" else "B":
         wanted = shapes(name, shortcut=shortcut)
-        expected = Recognised(name, None if family == "densenet" else shortcut, 400)
+        expected = RecognisedNetwork(name, None if family == "densenet" else shortcut, 400)
         assert recognise(wanted) == expected
         assert recognise(older(wanted), f"{family}-{depth}") == expected
         counters = {key.replace("running_mean", "num_batches_tracked"): () for key in wanted if "_mean" in key}
@@ -101,7 +101,7 @@ def test_names_of_the_first_files_mean_the_same(name: str) -> None:
 
 def test_linear_layers_are_turned_and_contiguous() -> None:
     state = small("r3d10")
-    fc = renamed(state, Recognised("r3d10", "B", CLASSES, WIDTH))["head.fc.weight"]
+    fc = renamed(state, RecognisedNetwork("r3d10", "B", CLASSES, WIDTH))["head.fc.weight"]
     np.testing.assert_array_equal(fc, state["fc.weight"].T)
     assert fc.flags.c_contiguous
 
@@ -109,7 +109,7 @@ def test_linear_layers_are_turned_and_contiguous() -> None:
 def test_the_references_names_are_ours() -> None:
     own = {key: value.numpy() for key, value in build_model("r3d18_reference", num_classes=5).state_dict().items()}
     found = recognise({key: value.shape for key, value in own.items()})
-    assert found == Recognised("r3d18_reference", "B", 5, 64, "ours")
+    assert found == RecognisedNetwork("r3d18_reference", "B", 5, 64, "ours")
     same = renamed(own, found)
     assert list(same) == list(own)
     assert all(np.array_equal(same[key], own[key]) for key in own)
@@ -117,7 +117,7 @@ def test_the_references_names_are_ours() -> None:
 
 def test_a_file_without_a_last_layer_is_recognised_without_classes() -> None:
     wanted = {key: shape for key, shape in shapes("r3d18").items() if not key.startswith("fc.")}
-    assert recognise(wanted) == Recognised("r3d18", "B", None)
+    assert recognise(wanted) == RecognisedNetwork("r3d18", "B", None)
 
 
 def changed(name: str, *, shortcut: str = "B", **new: Any) -> Any:
@@ -171,7 +171,7 @@ def test_what_the_file_says_of_itself_has_to_agree() -> None:
 def test_tensors_without_a_place_are_named() -> None:
     state = {**small("r3d10"), "lstm.weight": np.zeros(3), "bn1.gamma": np.zeros(3)}
     with pytest.raises(CheckpointError, match=r"r3d10 has no place for lstm\.weight, bn1\.gamma"):
-        renamed(state, Recognised("r3d10", "B", CLASSES, WIDTH))
+        renamed(state, RecognisedNetwork("r3d10", "B", CLASSES, WIDTH))
 
 
 def test_the_map_needs_neither_paddle_nor_torch() -> None:
