@@ -1,4 +1,4 @@
-"""ClipLoader: batches of clips, ready for any framework that speaks DLPack."""
+"""ClipLoader: gives the clips of an index in batches, for any framework that takes DLPack."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipelines.stream import ClipStream, Sample
 
 @dataclass(frozen=True)
 class BadClip:
-    """A clip that could not be read: its video and why. Its row in the batch is blank and not real."""
+    """A clip that could not be read: its video and the reason. Its row in the batch is black and not real."""
 
     video_id: int
     reason: str
@@ -29,14 +29,16 @@ class BadClip:
 
 @dataclass(frozen=True)
 class Batch:
-    """N clips; N is the same for every batch.
+    """A batch of N clips; N is the same for every batch.
 
-    `clips`: a DLPack object on the loader's device, float32 or float16 [N, 3, T, S, S] or [N, T, S, S, 3]. It is
-    complete, for any stream, and stays as it is for as long as it is held. A tensor that was made of it by DLPack may
-    be let go of while work that reads it is still queued: DALI waits for the GPU before it uses that memory again.
-    `labels` int64 [N], `video_ids` int64 [N] (`index[video_id]`), `is_real` bool [N]: False for rows that pad an
-    evaluation's last batch and for `bad` clips. `epoch` and `position`: where the next batch starts, counted in clips
-    over all shards.
+    `clips` is a DLPack object on the device of the loader, float32 or float16 [N, 3, T, S, S] or [N, T, S, S, 3]. It is
+    complete, whatever CUDA stream reads it, and does not change while a reference to it is held. A tensor made from it
+    by DLPack may be deleted while work that reads it is still queued: DALI waits for the GPU before it reuses the
+    memory.
+
+    `labels` and `video_ids` are int64 [N]; `index[video_id]` is the video. `is_real` is bool [N]: False for the rows
+    that pad the last batch of an evaluation, and for the clips in `bad`. The next batch starts at `position` of
+    `epoch`, counted in clips over all shards.
     """
 
     clips: Any
@@ -49,11 +51,11 @@ class Batch:
 
 
 class ClipLoader:
-    """Batches of one split of an index, epoch after epoch.
+    """Gives the batches of one split of an index, epoch after epoch.
 
-    Iterating gives the next epoch; `epoch(n, position)` starts anywhere. Worker processes decode ahead into shared
-    memory, a DALI pipeline augments; a worker that dies or hangs is replaced and its clips made again, the same. Close
-    it, or use it in a `with`, to end its processes at once.
+    Each `for` loop over the loader gives the next epoch; `epoch(number, position)` starts anywhere. Worker processes
+    decode clips ahead into shared memory, and a DALI pipeline augments them. A worker that dies or hangs is replaced,
+    and the same clips are made again. `close`, or the end of a `with` block, ends the processes at once.
     """
 
     def __init__(
@@ -69,11 +71,13 @@ class ClipLoader:
         device: str = "cpu",
         dtype: Literal["float32", "float16"] = "float32",
     ) -> None:
-        """A loader of `split` (None: all); `train`: whether to shuffle and augment (default: if split is "train").
+        """A loader of the videos of `split` (None: of all splits).
 
-        `device`: where clips are augmented and handed over, "cpu", "gpu" or "gpu:N"; `dtype`: of the clips.
-        Raises DataError if the split is missing or empty, UsageError if it is smaller than one batch,
-        EnvironmentProblem if the device is a GPU that can't be used.
+        `train` says whether to shuffle and augment; by default it is true for the split "train". `device` is where
+        clips are augmented and where the batches lie: "cpu", "gpu" or "gpu:N". `dtype` is that of the clips.
+
+        Raises DataError if the index lacks the split or the split is empty, UsageError if it has fewer clips than a
+        batch, EnvironmentProblem if the device is a GPU that can't be used.
         """
         self.spec = loader or LoaderSpec()
         check_device(device)
@@ -95,13 +99,13 @@ class ClipLoader:
             shards = f" x {self._stream.shard.count} shards" if self._stream.shard.count > 1 else ""
             raise UsageError(
                 f"loader.batch_size {self.spec.batch_size}{shards} is more than the {len(self.sampler.videos)} clips "
-                f"of split {split!r}: training drops incomplete batches; choose a smaller one"
+                f"of split {split!r}: training drops incomplete batches; choose a smaller batch_size"
             )
         self._epoch = 0
         self._prefetcher: ClipPrefetcher | None = None
 
     def __len__(self) -> int:
-        """Batches an epoch, the same on every shard."""
+        """The number of batches in an epoch, the same on every shard."""
         return self.sampler.num_batches(self.spec.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -110,9 +114,10 @@ class ClipLoader:
         return self.epoch(number)
 
     def epoch(self, number: int, position: int = 0) -> Iterator[Batch]:
-        """The batches of epoch `number` (0-based) from `position` on, a `Batch.position` of the same epoch.
+        """The batches of epoch `number` (0-based) from `position` on.
 
-        Raises UsageError for a position between batches, EnvironmentProblem if workers keep dying.
+        `position` is counted in clips over all shards, as `Batch.position` gives it. Raises UsageError for a position
+        where no batch starts, EnvironmentProblem if workers keep dying.
         """
         start, rest = divmod(position, self._per_batch)
         if rest or not 0 <= start <= len(self):
@@ -123,28 +128,31 @@ class ClipLoader:
         return self._batches(number, start)
 
     def start(self) -> None:
-        """Start the processes on the first batches of epoch 0, without waiting for them: the first one comes sooner."""
+        """Start to make the first batches of epoch 0, without waiting for them, so that the first one comes sooner."""
         if self._prefetcher is None and len(self):
             self._prefetcher = self._new_prefetcher()
             self._prefetcher.start((0, 0))
 
     @property
     def split(self) -> str | None:
-        """The split of the index whose videos are loaded; None: all."""
+        """The split of the index whose videos are loaded; None: all splits."""
         return self._stream.split
 
     @property
     def worker_pids(self) -> list[int]:
-        """The process numbers of the decoding workers; none before the first batch."""
+        """The process ids of the decoding workers; empty before the first batch."""
         return self._prefetcher.pool.pids if self._prefetcher else []
 
     @property
     def routing(self) -> Routing | None:
-        """Who decodes the clips; None while that is not known: before the first batch, and while it is measured."""
+        """Which decoder decodes which share of the clips.
+
+        None while it is not decided: before the first batch, and while the decoders are measured.
+        """
         return self._finder.routing if self._finder else None
 
     def close(self) -> None:
-        """End the worker processes. The loader can be used again: it starts new ones."""
+        """End the worker processes. If the loader is used again, it starts new ones."""
         if self._prefetcher is not None:
             self._prefetcher.close()
             self._prefetcher = None
@@ -162,10 +170,10 @@ class ClipLoader:
             if self._prefetcher is None:
                 self._prefetcher = self._new_prefetcher()
             try:
-                # Every epoch of an evaluation is the same one.
+                # All epochs of an evaluation are the same.
                 clips, samples = self._prefetcher.batch_at((epoch if self._stream.train else 0, number))
             except BaseException:
-                self.close()  # what is on its way is of no use any more
+                self.close()  # the batches that are being made are of no use any more
                 raise
             yield _batch(clips, samples, epoch, (number + 1) * self._per_batch)
 

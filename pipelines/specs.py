@@ -42,7 +42,8 @@ class ClipSpec(Spec):
     )
     views: Positive | Literal["all"] = Field(
         1,
-        description="clips of each video in evaluation; all: as many consecutive clips as fit without overlap",
+        description="clips of each video in evaluation; all: as many consecutive clips as cover the video without "
+        "overlap",
     )
 
     @model_validator(mode="after")

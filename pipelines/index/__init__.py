@@ -1,1 +1,1 @@
-"""The index of a data set: one SQLite file with every video, its label, its split and its packets."""
+"""The index of a data set: one SQLite file that lists every video with its label, its split and its packets."""

@@ -1,4 +1,4 @@
-"""Writes an index: the tables of a data set's videos, in one transaction. `VideoIndex` reads them."""
+"""Writes the tables of an index, in one transaction. `VideoIndex` reads them."""
 
 from __future__ import annotations
 
@@ -48,12 +48,16 @@ def write_tables(
     allow_partial: bool = False,
     progress: OnProgress | None = None,
 ) -> None:
-    """Make the index at `path` that of the videos of `data`, or bring it up to date; see VideoIndex.build."""
+    """Write the index of the videos of `data` to `path`, or bring the index there up to date.
+
+    The arguments are those of VideoIndex.build. Raises UsageError where `path` can't be written, IndexFileError where
+    it is another file than an index.
+    """
     try:
         connection = sqlite3.connect(path, timeout=1.0, isolation_level=None)
     except sqlite3.OperationalError as error:
         raise UsageError(
-            f"{path}: the index can't be written there ({error}); name another place with --index"
+            f"{path}: the index can't be written there ({error}); choose another path with --index"
         ) from error
     with closing(connection):
         try:
@@ -65,11 +69,11 @@ def write_tables(
             connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
             locked = "locked" in str(error)
-            hint = "another process is building it; wait for it" if locked else "name another place with --index"
+            hint = "another process is building it; wait for it" if locked else "choose another path with --index"
             raise UsageError(f"{path}: the index can't be written ({error}); {hint}") from error
         except sqlite3.DatabaseError as error:
             raise IndexFileError(
-                f"{path}: not an r3d-fast index ({error}); delete it or name another with --index"
+                f"{path}: not an r3d-fast index ({error}); delete it or choose another path with --index"
             ) from error
 
 
@@ -85,7 +89,7 @@ def _update(
     if meta.get("partial") not in (None, str(allow_partial)):
         for table in _TABLES:
             db.execute(f"DELETE FROM {table}")
-    whole = (-1.0, -1.0)
+    whole = (-1.0, -1.0)  # the span in the tables of a video that is a whole file
     known = {(p, b, e): (s, m) for p, b, e, s, m in db.execute(f"SELECT {_KEY}, size, mtime_ns FROM videos")}
     bad = {p: (s, m) for p, s, m in db.execute("SELECT path, size, mtime_ns FROM quarantine WHERE size IS NOT NULL")}
     pending = []
@@ -120,7 +124,7 @@ def _update(
 
 
 def _drop_other_schema(db: sqlite3.Connection) -> None:
-    """Drop the tables of another version: they are made anew, and every file is looked at again."""
+    """Drop the tables of another schema version, so that they are made anew and every file is probed again."""
     if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
         return
     found = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
@@ -130,7 +134,10 @@ def _drop_other_schema(db: sqlite3.Connection) -> None:
 
 
 def shown_key(path: str, span: Span | None) -> str:
-    """How a video is named: its path, and its part as a media fragment (W3C, ``#t=10,20``)."""
+    """The name of a video in lists and messages: its path; for a part of a file also the times, ``PATH#t=10,20``.
+
+    The times are in seconds, in the form of a W3C media fragment.
+    """
     return path if span is None else f"{path}#t={span[0]:g},{span[1]:g}"
 
 
@@ -152,7 +159,7 @@ def _insert(db: sqlite3.Connection, root: Path, job: ProbeJob, result: VideoReco
 
 
 def _finish(db: sqlite3.Connection, root: Path, data: Dataset, allow_partial: bool) -> None:
-    """Write the columns that the sampler needs at once, and what tells two data sets apart."""
+    """Write the columns that the sampler loads as a whole, and the facts about the data set, among them its digest."""
     splits = sorted({entry.split for entry in data.entries})
     query = (
         "SELECT id, label, split, num_frames, height, width, path, size, begin_seconds, end_seconds FROM videos "
@@ -184,6 +191,7 @@ def _finish(db: sqlite3.Connection, root: Path, data: Dataset, allow_partial: bo
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
+    """(size in bytes, time of the last change in ns) of a file; None where it can't be read."""
     try:
         status = path.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""Many files probed side by side; a file that kills its process is found out and blamed alone."""
+"""Probes many video files in parallel processes. If a file crashes its process, only that file is reported as bad."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from pipelines.machine.cpus import usable_cpus
 from pipelines.video.record import Span, VideoRecord
 
 _CHUNK = 32
-_FEW = 64  # fewer files than this are done before a second process has started
+_FEW = 64  # fewer files than this are probed sooner than a second process starts
 
 ProbeResult = VideoRecord | VideoError
-ProbeJob = tuple[str, Span | None]  # a path, and the part of the file that counts
+ProbeJob = tuple[str, Span | None]  # a path, and the part of the file that is the video; None: the whole file
 
 
 def probe_all(
     paths: Sequence[str | ProbeJob], root: Path, *, workers: int | None = None, allow_partial: bool = False
 ) -> Iterator[ProbeResult]:
-    """The record of each of `paths` under `root`, in order, or the VideoError that says why there is none."""
+    """For each of `paths` under `root`, in order, its record, or the VideoError that says why it has none.
+
+    `workers`: how many processes probe; None: one for each usable CPU.
+    """
     jobs = [(path, None) if isinstance(path, str) else path for path in paths]
     count = usable_cpus() if workers is None else workers
     if count <= 1 or len(jobs) < _FEW:
@@ -34,7 +37,7 @@ def probe_all(
     chunks = [jobs[i : i + _CHUNK] for i in range(0, len(jobs), _CHUNK)]
     with _pool(count) as pool:
         futures: list[Future[list[ProbeResult]]] = []
-        with suppress(BrokenProcessPool):  # a process may die before all is handed out
+        with suppress(BrokenProcessPool):  # a process may die before all chunks are submitted
             futures += (pool.submit(_probe_chunk, c, str(root), allow_partial) for c in chunks)
         for chunk, future in zip_longest(chunks, futures):
             try:
@@ -61,7 +64,10 @@ def _probe_chunk(jobs: list[ProbeJob], root: str, allow_partial: bool) -> list[P
 
 
 def _one_by_one(jobs: list[ProbeJob], root: Path, allow_partial: bool) -> list[ProbeResult]:
-    """A chunk whose process died, or died beside another: each file in a process that only it can take down."""
+    """The results of a chunk that was lost when a process died: each file is probed alone.
+
+    So if the process dies again, it is known which file did it.
+    """
     results: list[ProbeResult] = []
     pool: ProcessPoolExecutor | None = None
     for job in jobs:
@@ -69,7 +75,7 @@ def _one_by_one(jobs: list[ProbeJob], root: Path, allow_partial: bool) -> list[P
         try:
             results += pool.submit(_probe_chunk, [job], str(root), allow_partial).result()
         except BrokenProcessPool:
-            results.append(VideoError(str(root / job[0]), "crashes the decoder", "its process died"))
+            results.append(VideoError(str(root / job[0]), "crashes the decoder", "the process that probed it died"))
             pool = None
     if pool is not None:
         pool.shutdown()

@@ -1,7 +1,7 @@
-"""VideoIndex: the SQLite index of a data set. Videos, labels, splits and packet tables; built by demuxing, once.
+"""VideoIndex: the index of a data set, with the videos, labels, splits and packet tables. It is an SQLite file.
 
-A build is one transaction: a kill leaves the old index or the new one. A later build looks only at files whose size or
-time changed.
+The index is built once, by demuxing every video. A build is one transaction: if it is killed, the old index remains. A
+later build probes only files whose size or time of change differs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SUFFIX = ".r3dindex"
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A file that is left out: its path relative to the root, a short reason, details."""
+    """A file that the index leaves out: its path relative to the root, a short reason, and details."""
 
     path: str
     reason: str
@@ -39,16 +39,18 @@ class Quarantined:
 
 
 class VideoIndex:
-    """The videos of a data set. `len(index)` videos, `index[i]` the VideoRecord of video i (sorted by path and part).
+    """The videos of a data set, read from its index file.
 
-    `kind` says what was recognised, `lists` where its lists lay ("" without), `lists_split` which of their numbered
-    splits was taken (None where they have none).
+    `len(index)` is the number of videos, and `index[i]` is the VideoRecord of video i; they are sorted by path and
+    part. `classes` are the names of the classes by label, `splits` the names of the splits. `kind` is the form of data
+    set that was recognised, `lists` the path of its list files ("" if it has none), `lists_split` the number of the
+    split that was taken from the lists (None if they have no numbered splits).
     """
 
     def __init__(self, path: str | Path, root: str | Path | None = None) -> None:
-        """Open the index at `path`; `root` overrides the data set's folder, as after a move.
+        """Open the index at `path`. `root` is the folder of the data set, if it was moved since it was indexed.
 
-        Raises IndexFileError if there is none, it is damaged or of another version.
+        Raises IndexFileError if there is no index, or it is damaged or of another version.
         """
         self.path = Path(path)
         self._root = root
@@ -97,10 +99,11 @@ class VideoIndex:
     ) -> VideoIndex:
         """The index of the data set at `root`, made or brought up to date.
 
-        `lists`, `split`, `val_fraction`, `follow_links`: see `recognise_dataset`. It lies at `index`, else beside the
-        data set, else, where that is not writable, in the current folder. `workers` processes look at the files
-        (default: one a usable CPU); `allow_partial` takes truncated videos for what is left of them. Raises DataError
-        where there is nothing to index, ListError for a bad list, UsageError where `index` can't be written.
+        `lists`, `split`, `val_fraction` and `follow_links` are those of `recognise_dataset`. `index` is the path of the
+        index file; by default it is beside the data set, or in the current folder where that is not writable.
+        `workers` processes probe the files (default: one for each usable CPU). With `allow_partial` a truncated video
+        is used as far as it goes. `progress` is called with (files done, all files). Raises DataError if there is
+        nothing to index, ListError for a bad list, UsageError if the index can't be written.
         """
         root = Path(root)
         data = recognise_dataset(
@@ -128,19 +131,19 @@ class VideoIndex:
         return replace(_record(row), video_id=i, label=row[FIELD_COUNT], split=row[FIELD_COUNT + 1])
 
     def __reduce__(self) -> tuple[type[VideoIndex], tuple[str, str]]:
-        """Pickle by path: each process opens the file itself."""
+        """Pickle the path only: each process opens the file itself."""
         return type(self), (str(self.path), str(self.root))
 
     def names(self) -> tuple[str, ...]:
-        """The name of each video, by its number: its path as the index has it; of a part of a file ``PATH#t=10,20``."""
+        """The name of each video, by number: its path relative to the root; for a part of a file ``PATH#t=10,20``."""
         rows = self._db.execute("SELECT id, path, begin_seconds, end_seconds FROM videos")
         found = {rowid: shown_key(path, None if end < 0 else (begin, end)) for rowid, path, begin, end in rows}
         return tuple(found[rowid] for rowid in self._columns["rowid"].tolist())
 
     def own_split(self, split: str) -> str:
-        """The split of this index that `split` names, as it has it: "validation" is "val".
+        """The name in this index of the split that is meant by `split`: "val" for "validation".
 
-        Raises DataError if the index has no such split.
+        Raises DataError if the index does not have that split.
         """
         for name in (split, split_named(split)):
             if name in self.splits:
@@ -148,7 +151,10 @@ class VideoIndex:
         raise DataError(f"{self.path}: no split {split!r}; it has {', '.join(self.splits) or 'none'}")
 
     def columns(self, split: str | None = None) -> VideoColumns:
-        """The sampler's view of the videos of `split` (None: all). Raises DataError if the index has no such split."""
+        """What the sampler needs of the videos of `split` (None: of all videos), as arrays.
+
+        Raises DataError if the index does not have that split.
+        """
         rows: NDArray[np.int64] = np.arange(len(self))
         if split is not None:
             rows = np.flatnonzero(self._columns["split"] == self.splits.index(self.own_split(split)))
@@ -157,22 +163,25 @@ class VideoIndex:
 
     @property
     def quarantined(self) -> list[Quarantined]:
-        """What was left out, and why, sorted by path."""
+        """The files that were left out, and why, sorted by path."""
         rows = self._db.execute("SELECT path, reason, detail FROM quarantine ORDER BY path")
         return [Quarantined(*row) for row in rows]
 
     @property
     def missing(self) -> list[Missing]:
-        """What the lists name and was not there when the index was built, in the order of the lists."""
+        """The videos in the lists that were not there when the index was built, in the order of the lists."""
         return [Missing(*row) for row in self._db.execute("SELECT name, split FROM missing ORDER BY rowid")]
 
     def largest_file(self, split: str | None = None) -> int:
-        """Bytes of the largest file of `split` (None: all)."""
+        """The size in bytes of the largest file of `split` (None: of all splits); 0 if there is none."""
         query = "SELECT MAX(size) FROM videos WHERE ?1 IS NULL OR split = ?1"
         return int(self._db.execute(query, (split,)).fetchone()[0] or 0)
 
     def kinds(self, split: str | None = None, *, examples: int = 3) -> list[tuple[list[VideoRecord], int]]:
-        """(first videos, number of videos) of each kind in `split` (None: all): one codec, pixel format and note."""
+        """The kinds of video in `split` (None: in all splits), each as (its first `examples` videos, number of videos).
+
+        Videos are of one kind if they have the same codec, pixel format and note.
+        """
         query = (
             f"SELECT {VIDEO_FIELDS}, place, count FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY codec, pix_fmt, note "
             "ORDER BY id) AS place, COUNT(*) OVER (PARTITION BY codec, pix_fmt, note) AS count FROM videos "
@@ -186,18 +195,21 @@ class VideoIndex:
         return found
 
     def sizes(self) -> list[tuple[str, int, int]]:
-        """(codec, width, height) in px of the videos, each once."""
+        """The (codec, width, height) that occur in the index, each once, sizes in px."""
         return list(self._db.execute("SELECT DISTINCT codec, width, height FROM videos ORDER BY 1, 2, 3"))
 
     def counts(self, field: str) -> list[tuple[str, int]]:
-        """(value, videos) of `codec`, `size` ("320x240"), `note` or `split`, most frequent first."""
+        """How many videos have each value of `field`, as (value, videos), most frequent first.
+
+        `field` is codec, size ("320x240"), note or split.
+        """
         expression = {"codec": "codec", "size": "width || 'x' || height", "note": "note", "split": "split"}[field]
         query = f"SELECT {expression}, COUNT(*) FROM videos GROUP BY 1 ORDER BY 2 DESC, 1"
         return [(str(value), int(count)) for value, count in self._db.execute(query)]
 
     @property
     def _db(self) -> sqlite3.Connection:
-        """A connection of this process and thread: SQLite's must not cross a fork, and not be handed on."""
+        """The connection of this process and thread: SQLite allows none to be used in another one."""
         here = os.getpid(), get_ident()
         if self._connection is None or self._connection[0] != here:
             self._connection = here, _connect_to_read(self.path)
@@ -208,10 +220,11 @@ class VideoIndex:
 
 
 def default_path(root: Path) -> Path:
-    """Where the index of `root` is made: beside it, or in the current folder where that can't be written."""
+    """The path of a new index of `root`: beside it, or in the current folder if that place can't be written."""
     resolved = root.resolve()
     beside = resolved.parent / (resolved.name + SUFFIX)
-    # The mode bits are asked too, since they do not stop a superuser: a folder marked read-only is left alone.
+    # os.access says yes to a superuser. The mode bits are checked too, so that a folder marked read-only stays as it
+    # is.
     writable = os.access(resolved.parent, os.W_OK) and bool(resolved.parent.stat().st_mode & 0o222)
     return beside if writable else Path.cwd() / (resolved.name + SUFFIX)
 
@@ -235,7 +248,7 @@ def write_index(
     allow_partial: bool = False,
     progress: OnProgress | None = None,
 ) -> VideoIndex:
-    """The index at `path` of the videos of `data`, made or brought up to date in one transaction."""
+    """The index of the videos of `data` at `path`, made or brought up to date in one transaction."""
     write_tables(path, root, data, workers=workers, allow_partial=allow_partial, progress=progress)
     return VideoIndex(path, root)
 
@@ -245,7 +258,10 @@ def _record(row: Sequence[object]) -> VideoRecord:
 
 
 def _connect_to_read(path: Path) -> sqlite3.Connection:
-    """A connection that may finish the rollback of a killed build; read-only where the folder is."""
+    """A connection to read the index.
+
+    It is opened for writing if possible, since SQLite may have to undo a build that was killed; else read-only.
+    """
     address = "file:" + quote(str(path.resolve()))
     for mode in ("rw", "ro"):
         connection = sqlite3.connect(f"{address}?mode={mode}", uri=True)

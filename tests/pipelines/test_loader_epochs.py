@@ -224,7 +224,7 @@ def test_shards_of_an_evaluation_have_equal_batches(index: VideoIndex) -> None:
 
 
 def test_batch_larger_than_the_split_is_an_error(index: VideoIndex) -> None:
-    text = "is more than the {} clips of split {}: training drops incomplete batches; choose a smaller one$"
+    text = "is more than the {} clips of split {}: training drops incomplete batches; choose a smaller batch_size$"
     with pytest.raises(UsageError, match="^loader.batch_size 13 " + text.format(12, None)):
         make(index, batch_size=13)
     with pytest.raises(UsageError, match="^loader.batch_size 5 x 2 shards " + text.format(9, "'train'")):
