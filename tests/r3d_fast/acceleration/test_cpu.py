@@ -199,7 +199,7 @@ def test_where_paddle_can_not_do_it_the_model_goes_on_after_one_warning(
     def fail(*arguments: Any) -> Any:
         raise RuntimeError("first line\n\nno such graph")
 
-    monkeypatch.setattr(r3d_fast.acceleration.cpu, "_graph", fail)
+    monkeypatch.setattr(r3d_fast.acceleration.cpu, "_training_graph", fail)
     monkeypatch.setattr(r3d_fast.acceleration.cpu, "_has_to_copy_weights", lambda: False)
     monkeypatch.setattr(r3d_fast.acceleration.cpu, "_compile", fail)
     plain, model = small(), small()
@@ -259,7 +259,7 @@ def test_what_the_user_set_stays() -> None:
 def test_freed_memory_is_kept_unless_the_user_set_malloc_up(variables: dict[str, str], kept: bool) -> None:
     code = (
         "import ctypes\n"
-        "from r3d_fast.acceleration.cpu import is_worth_tracing, _keep_freed_memory; _keep_freed_memory()\n"
+        "from r3d_fast.acceleration.cpu import _keep_freed_memory; _keep_freed_memory()\n"
         "libc, size = ctypes.CDLL(None), ctypes.c_size_t(2**27)\n"
         "libc.malloc.restype = ctypes.c_void_p\n"
         "def allocate(): return ctypes.c_void_p(libc.malloc(size))\n"

@@ -159,7 +159,7 @@ def test_the_shape_of_clips_may_change() -> None:
     assert_same_state(plain, model)
 
 
-@pytest.mark.parametrize("broken", ["_graph", "backward"])
+@pytest.mark.parametrize("broken", ["_trace_backbone", "backward"])
 def test_where_paddle_can_not_do_it_the_model_goes_on_after_one_warning(
     broken: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -176,11 +176,11 @@ def test_where_paddle_can_not_do_it_the_model_goes_on_after_one_warning(
             return fail()
 
     plain, model = small(), small()
-    whole = r3d_fast.acceleration.gpu._graph(small())
+    whole = r3d_fast.acceleration.gpu._trace_backbone(small())
     monkeypatch.setattr(
         r3d_fast.acceleration.gpu,
-        "_graph",
-        fail if broken == "_graph" else lambda model: lambda x: Fails.apply(whole(x)),
+        "_trace_backbone",
+        fail if broken == "_trace_backbone" else lambda model: lambda x: Fails.apply(whole(x)),
     )
     assert_same(train(plain, plain), train(model, accelerate_training(model)))
     assert_same_state(plain, model)
@@ -200,7 +200,7 @@ def test_a_graph_that_raises_leaves_the_names_of_tensors_alone(capsys: pytest.Ca
 
 def test_memory_that_runs_out_is_no_reason_for_the_plain_path(monkeypatch: pytest.MonkeyPatch) -> None:
     full = True
-    real, built = r3d_fast.acceleration.gpu._graph, []
+    real, built = r3d_fast.acceleration.gpu._trace_backbone, []
 
     def graph(model: Any) -> Any:
         traced = real(model)
@@ -213,7 +213,7 @@ def test_memory_that_runs_out_is_no_reason_for_the_plain_path(monkeypatch: pytes
 
         return forward
 
-    monkeypatch.setattr(r3d_fast.acceleration.gpu, "_graph", graph)
+    monkeypatch.setattr(r3d_fast.acceleration.gpu, "_trace_backbone", graph)
     model = small()
     forward = accelerate_training(model)
     step = TrainStep(model, momentum(model), Precision(), LossScaler(enabled=False), "cpu", forward=forward)
@@ -257,9 +257,9 @@ def test_a_graph_computes_in_the_type_that_autocast_asks_for(
     model = small(name, data_format=data_format)
     model, _ = precision.decorate(model, momentum(model))
     claim_gpu(monkeypatch)
-    with precision.autocast(), r3d_fast.acceleration.gpu._apart(), older_graphs():
+    with precision.autocast(), r3d_fast.acceleration.gpu._apart_from_autocast(), older_graphs():
         sample = clips(data_format).astype(precision.dtype)
-        found = types(r3d_fast.acceleration.gpu._graph(model), sample)
+        found = types(r3d_fast.acceleration.gpu._trace_backbone(model), sample)
     assert_types(model, found, precision.dtype, len(convolution_weights(model)) if precision.level == "O1" else 0)
 
 
@@ -267,8 +267,8 @@ def test_a_graph_computes_in_the_type_that_autocast_asks_for(
 def test_weights_are_cast_in_the_form_that_this_paddle_trains_with(name: str) -> None:
     """In a type for which a CPU has kernels: clips float64, weights float32."""
     model = small(name)
-    with r3d_fast.acceleration.gpu._apart():
-        found = types(r3d_fast.acceleration.gpu._graph(model), clips().astype("float64"))
+    with r3d_fast.acceleration.gpu._apart_from_autocast():
+        found = types(r3d_fast.acceleration.gpu._trace_backbone(model), clips().astype("float64"))
     assert_types(model, found, "float64", len(convolution_weights(model)))
 
 

@@ -155,8 +155,8 @@ def test_a_graph_computes_in_half_precision(precision: Precision, name: str, mon
     model = small(name, data_format="NDHWC")
     model, _ = precision.decorate(model, momentum(model))
     claim_gpu(monkeypatch)
-    with precision.autocast(), r3d_fast.acceleration.gpu._apart(), older_graphs():
-        found = types(r3d_fast.acceleration.gpu._graph(model), clips("NDHWC").astype(precision.dtype))
+    with precision.autocast(), r3d_fast.acceleration.gpu._apart_from_autocast(), older_graphs():
+        found = types(r3d_fast.acceleration.gpu._trace_backbone(model), clips("NDHWC").astype(precision.dtype))
     assert_types(model, found, precision.dtype, len(convolution_weights(model)) if precision.level == "O1" else 0)
 
 
