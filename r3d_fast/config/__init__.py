@@ -1,1 +1,1 @@
-"""Configs: YAML files and overrides become checked, frozen settings."""
+"""Configs: turns YAML files and overrides into checked settings that can't be changed later."""

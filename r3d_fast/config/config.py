@@ -1,7 +1,8 @@
-"""YAML and overrides -> one frozen `Config`, checked once, with every problem of a file reported at once.
+"""Makes one frozen `Config` of a YAML file and overrides, and reports all problems in them at once.
 
-A config file has one mapping a section; each section is a spec, of sections.py or of `pipelines`.
-`base: other.yaml` starts from another file, one level deep; `-o section.key=value` has the last word.
+A config file has sections with keys. Each section is a spec, defined in sections.py or in `pipelines/specs.py`.
+`base: other.yaml` takes all values of another file first; that file may have no base itself. An override
+`-o section.key=value` replaces the value of the files.
 """
 
 from __future__ import annotations
@@ -38,23 +39,24 @@ REFERENCE_SCHEDULE = ScheduleSpec(kind="piecewise", milestones_epochs=(15, 20))
 
 
 class Config(Spec):
-    """Everything a run depends on; two equal configs describe the same run."""
+    """All settings of a run; two equal configs describe the same run."""
 
     data: DataSpec = Field(DataSpec(), description="which videos")
     clip: ClipSpec = Field(ClipSpec(), description="which frames make a clip")
     augment: AugmentSpec = Field(AugmentSpec(), description="how frames become the model's input")
     loader: LoaderSpec = Field(LoaderSpec(), description="how clips are loaded")
     model: ModelSpec = Field(ModelSpec(), description="which network")
-    init: InitSpec = Field(InitSpec(), description="what a new run starts from")
-    optimizer: OptimizerSpec = Field(OptimizerSpec(), description="how gradients become steps")
+    init: InitSpec = Field(InitSpec(), description="the weights that a new run starts with")
+    optimizer: OptimizerSpec = Field(OptimizerSpec(), description="how gradients change the weights")
     schedule: ScheduleSpec = Field(REFERENCE_SCHEDULE, description="how the learning rate falls")
-    train: TrainSpec = Field(TrainSpec(), description="how long, where, and what is kept")
+    train: TrainSpec = Field(TrainSpec(), description="how long and where to train, and what to keep")
     eval: EvalSpec = Field(EvalSpec(), description="how the model is evaluated")
 
     @field_validator("schedule", mode="before")
     @classmethod
     def _keep_kind(cls, value: Any) -> Any:
-        # `-o schedule.gamma=0.2` changes the default schedule, it doesn't replace it by ScheduleSpec's constant one.
+        # `-o schedule.gamma=0.2` has to change the default schedule. Without this, the section would get its other
+        # values from ScheduleSpec, whose default is a constant rate.
         if isinstance(value, dict) and "kind" not in value:
             return {"kind": "piecewise", "milestones_epochs": REFERENCE_SCHEDULE.milestones_epochs, **value}
         return value
@@ -62,7 +64,7 @@ class Config(Spec):
     @model_validator(mode="before")
     @classmethod
     def _drop_former_key(cls, values: Any) -> Any:
-        # Runs made before there was `init` name train.freeze_until in their config.yaml, nearly always unset.
+        # The config.yaml of runs from before the section `init` has train.freeze_until, nearly always unset.
         train = values.get("train") if isinstance(values, dict) else None
         if isinstance(train, dict) and train.get("freeze_until", 0) is None:
             return {**values, "train": {key: value for key, value in train.items() if key != "freeze_until"}}
@@ -73,12 +75,12 @@ class Config(Spec):
         chosen, layout = self.model.data_format, self.augment.layout
         given = "layout" in self.augment.model_fields_set
         if chosen == "auto":
-            if given:  # one of the two is said: the other is what goes with it
+            if given:  # only the layout was given, so the data format follows from it
                 formats = {layout: data_format for data_format, layout in LAYOUT_OF.items()}
                 self._replace(model=self.model.model_copy(update={"data_format": formats[layout]}))
         elif layout != (wanted := LAYOUT_OF[chosen]):
             if given:
-                raise ValueError(f"model.data_format {chosen} goes with augment.layout {wanted}, got {layout}")
+                raise ValueError(f"model.data_format {chosen} needs augment.layout {wanted}, got {layout}")
             self._replace(augment=self.augment.model_copy(update={"layout": wanted}))
         views = self.clip.views if self.eval.views is None else self.eval.views
         if views == "all" and self.clip.sampling == "segments":
@@ -90,10 +92,10 @@ class Config(Spec):
 
     def _replace(self, **sections: Spec) -> None:
         for name, section in sections.items():
-            object.__setattr__(self, name, section)  # frozen for everyone else
+            object.__setattr__(self, name, section)  # a plain assignment is forbidden: the config is frozen
 
     def eval_specs(self) -> tuple[ClipSpec, AugmentSpec, LoaderSpec]:
-        """The specs of evaluation and prediction: those of training, but for what `eval` sets."""
+        """The specs for evaluation and prediction: those for training, with the values that `eval` sets."""
         views, crops, batch_size = self.eval.views, self.eval.crops, self.eval.batch_size
         return (
             self.clip if views is None else self.clip.model_copy(update={"views": views}),
@@ -102,7 +104,7 @@ class Config(Spec):
         )
 
     def in_data_format(self, data_format: DataFormat) -> Config:
-        """The same config with `model.data_format` and `augment.layout` settled."""
+        """The same config with `model.data_format` set to `data_format`, and `augment.layout` to match."""
         return self.model_copy(
             update={
                 "model": self.model.model_copy(update={"data_format": data_format}),
@@ -112,7 +114,7 @@ class Config(Spec):
 
 
 class _Flag:
-    """A YAML true or false where no bool belongs: pydantic would take it for the number 1 or 0."""
+    """Wraps a YAML true or false in a field that takes no bool, because pydantic would read it as 1 or 0."""
 
     def __init__(self, value: bool) -> None:
         self.value = value
@@ -124,9 +126,9 @@ class _Flag:
 def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The config of `source` with `overrides` applied.
 
-    `source` is a file if it ends in .yaml or .yml or holds a path separator, otherwise the name of a shipped config.
-    Each override is `section.key=value`, the value in YAML; mappings are merged, everything else is replaced.
-    Raises ConfigError with a line for each problem: `file: section.key (line N): message`.
+    `source` is a file if it ends in .yaml or .yml or contains a path separator, otherwise the name of a shipped config.
+    Each override is `section.key=value`, with the value in YAML: a mapping is merged into its section, anything else
+    replaces the value. Raises ConfigError with a line for each problem: `file: section.key (line N): message`.
     """
     problems: list[str] = []
     sources = read_sources(str(source), problems)
@@ -148,19 +150,19 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def dump_config(config: Config) -> str:
-    """YAML text of `config`, defaults included; `load_config` reads it back to an equal Config.
+    """The YAML text of `config`, with all defaults; `load_config` makes an equal Config of it.
 
-    `augment.layout` is left out: it follows from model.data_format, and would contradict an override of that.
+    `augment.layout` is left out: it follows from `model.data_format`, and would contradict an override of that key.
     """
     values = _without_layout(config.model_dump(mode="json"))
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML's safe dumper, which but for this reads line breaks outside ASCII back as spaces."""
+    """PyYAML's safe dumper, changed so that line breaks outside ASCII are not read back as spaces."""
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
-        """Such text in double quotes, where they are escaped."""
+        """The node for a string; one with such line breaks gets double quotes, inside which YAML escapes them."""
         broken = any(mark in data for mark in "\x85\u2028\u2029")
         return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if broken else None)
 
@@ -169,21 +171,24 @@ _Dumper.add_representer(str, _Dumper.represent_str)
 
 
 def config_from_json(values: dict[str, Any]) -> Config:
-    """The Config that `model_dump(mode="json")` gave, now or before. Raises pydantic's ValidationError."""
+    """The Config whose `model_dump(mode="json")` gave `values`, in this or an earlier version.
+
+    Raises pydantic's ValidationError.
+    """
     train, init = dict(values["train"]), dict(values.get("init", {}))
-    if "freeze_until" in train:  # where it was before there was `init`
+    if "freeze_until" in train:  # versions without the section `init` kept it here
         init["freeze_until"] = train.pop("freeze_until")
     return Config.model_validate({**_without_layout(values), "train": train, "init": init})
 
 
 def _without_layout(values: dict[str, Any]) -> dict[str, Any]:
-    """`values` as if nobody had set augment.layout: a dump names it even where it only follows."""
+    """`values` without augment.layout. A dump contains the key even if it was not set but follows from the model."""
     augment = {key: value for key, value in values["augment"].items() if key != "layout"}
     return {**values, "augment": augment}
 
 
 def config_diff(a: Config, b: Config) -> list[str]:
-    """Lines `section.key: a -> b`, one for each value in which the two differ; empty where they are equal."""
+    """A line `section.key: a -> b` for each value in which the two configs differ; no lines if they are equal."""
     left, right = a.model_dump(mode="json"), b.model_dump(mode="json")
     return [
         f"{section}.{key}: {json.dumps(value)} -> {json.dumps(right[section][key])}"
@@ -194,7 +199,7 @@ def config_diff(a: Config, b: Config) -> list[str]:
 
 
 def _flagged(section: str, values: Any) -> Any:
-    """`values` with each bool that no bool field takes as a _Flag, which every field refuses at its own place."""
+    """`values` with a _Flag for each bool in a field that takes none, so that pydantic refuses it under its name."""
     if not isinstance(values, dict):
         return values
     fields = _fields(section)
@@ -210,17 +215,18 @@ def _flagged(section: str, values: Any) -> Any:
 
 
 def _fields(section: str) -> dict[str, FieldInfo]:
+    """The fields of a section by name; empty if there is no such section."""
     model = Config.model_fields[section].annotation if section in Config.model_fields else None
     return dict(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else {}
 
 
 def _explain(errors: ValidationError, sources: list[Source]) -> list[str]:
-    """One line for each key that pydantic objects to, under the name of the source that set it."""
+    """One line for each key that pydantic refuses; it begins with the file or override that set the key."""
     wrong: dict[Key, list[str]] = {}
     expected: dict[Key, list[str]] = {}
     for error in errors.errors(include_url=False):
         loc, text = error["loc"], error["msg"]
-        # What follows section and key are positions in a list and pydantic's names of alternatives.
+        # After section and key, `loc` has a position in a list, or pydantic's name for one of several allowed types.
         path = loc[:3] if len(loc) > 2 and isinstance(loc[2], int) else loc[:2]
         if error["type"] == "extra_forbidden":
             text = f"unknown key{_suggest(path)}"
@@ -231,22 +237,23 @@ def _explain(errors: ValidationError, sources: list[Source]) -> list[str]:
             expected.setdefault(path, []).append(text)
             text = f"expected {' or '.join(dict.fromkeys(expected[path]))}, got {shown(error['input'])}"
         wrong.setdefault(path, []).append(text.removeprefix("Value error, "))
-    parents = {path[:2] for path in wrong if len(path) > 2}  # a list whose items are wrong is also "too short"
+    parents = {path[:2] for path in wrong if len(path) > 2}  # pydantic also calls a list with wrong items too short
     return [f"{_place(path, sources)}: {texts[-1]}" for path, texts in wrong.items() if path not in parents]
 
 
 def _place(path: Key, sources: list[Source]) -> str:
-    """`file: section.key (line N)` or `-o section.key=value`: the last source that sets `path`."""
+    """`file: section.key (line N)` or `-o section.key=value`, of the last source that sets the key `path`."""
     for source in reversed(sources):
         if path[:2] in source.lines:
             line = source.lines[path[:2]]
             return f"{source.label}: {dotted(path)} (line {line})" if line else source.label
-    # A rule between sections: it belongs to the whole of the file.
+    # No source sets it: the problem is between sections, so name the file.
     files = [source.label for source in sources if not source.label.startswith("-o ")]
     return files[-1]
 
 
 def _suggest(path: Key) -> str:
+    """The end of the message about an unknown key: the key that was probably meant, or all that there are."""
     word = str(path[-1])
     fields = _fields(str(path[0])) if len(path) > 1 else dict(Config.model_fields)
     homes = [f"{section}.{word}" for section in Config.model_fields if word in _fields(section)]

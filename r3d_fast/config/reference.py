@@ -1,4 +1,4 @@
-"""The config reference: every key, its default and what it means, read off the models that hold them."""
+"""The table of all config keys in docs/config.md, made from the fields of the specs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from r3d_fast.config.config import Config
 
 
 def config_reference() -> str:
-    """A Markdown table of every key of a config."""
+    """A Markdown table with the name, default and meaning of every config key."""
     rows = ["| key | default | meaning |", "|---|---|---|"]
     config = Config.model_validate({})
     for section, values in config.model_dump(mode="json").items():

@@ -1,4 +1,7 @@
-"""The sections of a config as specs, but for those that `pipelines` has. Defaults are said here and nowhere else."""
+"""The sections of a config with their keys, defaults and limits, except clip, augment and loader.
+
+Those three are in `pipelines/specs.py`. No other place repeats a default.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,8 @@ from r3d_fast.errors import ConfigError
 
 def _expand_home(path: Path) -> Path:
     try:
-        return path.expanduser()  # no shell expands the ~ of `-o data.root=~/videos`
-    except RuntimeError:  # ~name of nobody
+        return path.expanduser()  # because no shell expands the ~ in `-o data.root=~/videos`
+    except RuntimeError:  # ~name, and there is no such user
         return path
 
 
@@ -26,14 +29,20 @@ Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 class DataSpec(Spec):
     """Which videos are used."""
 
-    root: UserPath | None = Field(None, description="folder of the videos; relative to where the command runs")
-    index: UserPath | None = Field(None, description="index file; not set: the one that belongs to root")
+    root: UserPath | None = Field(
+        None, description="folder of the videos; a relative path starts at the folder in which the command runs"
+    )
+    index: UserPath | None = Field(
+        None, description="index file; not set: the one that `r3d-fast data index` wrote for data.root"
+    )
     train_split: str = Field("train", description="split of the index to train on")
     eval_split: str = Field("test", description="split of the index to evaluate on")
-    max_bad_fraction: Fraction = Field(0.01, description="share of unreadable videos at which a run stops")
+    max_bad_fraction: Fraction = Field(
+        0.01, description="largest share of the training videos that may be unreadable; with more, the run stops"
+    )
 
     def require_source(self) -> None:
-        """Nothing; raises ConfigError where neither root nor index says which videos to use."""
+        """Raise ConfigError if neither root nor index is set."""
         if self.root is None and self.index is None:
             raise ConfigError(
                 "data.root and data.index are both unset: expected the folder of the videos; add -o data.root=FOLDER"
@@ -43,35 +52,37 @@ class DataSpec(Spec):
 class ModelSpec(Spec):
     """Which network is trained; the number of classes comes from the index."""
 
-    name: str = Field("r3d18_reference", description="a name that `r3d-fast models` lists")
+    name: str = Field("r3d18_reference", description="name of the model; `r3d-fast models` lists all names")
     shortcut: Literal["A", "B"] | None = Field(
-        None, description="where the shape changes, A: stride and zero-padded channels, B: 1x1x1 convolution and BN; "
-        "not set: the model's own"
+        None, description="shortcut of the residual blocks that change the shape. A: subsampling and zero-padded "
+        "channels; B: 1x1x1 convolution and batch norm; not set: the model's own"
     )  # fmt: skip
     data_format: Literal["auto", "NCDHW", "NDHWC"] = Field(
-        "auto", description="NDHWC: channels last, as tensor cores want it; auto: NDHWC for half precision on a GPU, "
-        "else NCDHW. augment.layout follows, and need not be set"
+        "auto", description="order of a tensor's axes. NCDHW: channels first; NDHWC: channels last, as tensor cores "
+        "take it; auto: NDHWC for half precision on a GPU, else NCDHW. augment.layout is set to match"
     )  # fmt: skip
     width: Annotated[int, Field(ge=1, le=512)] = Field(
-        64, description="channels of the stem, from which all others follow"
+        64, description="channels of the stem; those of all other layers are in proportion"
     )
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.0, description="before the last linear layer")
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.0, description="share of the features that are dropped before the last linear layer, in training"
+    )
 
 
 class InitSpec(Spec):
-    """What a new run starts from, and how much of it is trained."""
+    """The weights that a new run starts with, and which of them are trained."""
 
     weights: UserPath | None = Field(
-        None, description="weights that a new run starts from: a .safetensors file, a run or a checkpoint; a run that "
-        "goes on does not read them. Not set: drawn under train.seed"
+        None, description="weights that a new run starts with: a .safetensors file, a run or a checkpoint. A resumed "
+        "run does not read them. Not set: random weights, from train.seed"
     )  # fmt: skip
     num_classes_changed: Literal["error", "reinit_head"] = Field(
-        "error", description="where the weights are of other classes than the data. error: the run does not start; "
-        "reinit_head: the head is drawn anew"
+        "error", description="what happens if init.weights have other classes than the data. error: the run does not "
+        "start; reinit_head: the head gets new random weights"
     )  # fmt: skip
     freeze_until: str | None = Field(
-        None, description="the first part that is trained, such as layer4 or head; those before it keep their weights "
-        "and their batch norm statistics; not set: all are trained"
+        None, description="the first part of the network that is trained, such as layer4 or head. The parts before it "
+        "keep their weights and batch norm statistics. Not set: all parts are trained"
     )  # fmt: skip
 
 
@@ -79,38 +90,43 @@ class EvalSpec(Spec):
     """How a model is evaluated."""
 
     views: Positive | Literal["all"] | None = Field(
-        None, description="clips a video; all: every non-overlapping window; not set: clip.views"
+        None, description="clips per video; all: every non-overlapping window; not set: clip.views"
     )
-    crops: Literal[1, 3, 10] | None = Field(None, description="crops a clip; not set: augment.eval_crops")
+    crops: Literal[1, 3, 10] | None = Field(None, description="crops per clip; not set: augment.eval_crops")
     batch_size: Positive | None = Field(
-        None, description="clips a batch, of all processes together; not set: loader.batch_size"
+        None, description="clips per batch, counting all processes together; not set: loader.batch_size"
     )
 
 
 class OptimizerSpec(Spec):
-    """How gradients become steps."""
+    """How gradients change the weights."""
 
     name: Literal["momentum", "adamw"] = Field(
-        "momentum", description="momentum: SGD with momentum, undamped; adamw: Adam with decoupled decay"
+        "momentum", description="momentum: SGD with momentum, without dampening; adamw: Adam with decoupled decay"
     )
-    lr: Annotated[float, Field(gt=0.0)] = Field(0.01, description="learning rate that the schedule scales")
+    lr: Annotated[float, Field(gt=0.0)] = Field(0.01, description="base learning rate, which the schedule scales")
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
-        0.9, description="of momentum: share of the last step that is kept"
+        0.9, description="only for momentum: share of the last step that is kept"
     )
-    nesterov: bool = Field(False, description="of momentum: look ahead along the momentum")
+    nesterov: bool = Field(False, description="only for momentum: use Nesterov's form of it")
     betas: tuple[Beta, Beta] = Field(
-        (0.9, 0.999), description="of adamw: shares of the mean gradient and of its mean square that are kept"
+        (0.9, 0.999), description="only for adamw: share that is kept of the running mean of the gradient, and of its "
+        "square"
+    )  # fmt: skip
+    epsilon: Annotated[float, Field(gt=0.0)] = Field(
+        1e-8, description="only for adamw: added to the root of the mean square, against a division by 0"
     )
-    epsilon: Annotated[float, Field(gt=0.0)] = Field(1e-8, description="of adamw: added to the root of the mean square")
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(
-        1e-3, description="momentum: L2, added to the gradient; adamw: share of a weight that a step takes, times lr"
-    )
+        1e-3, description="momentum: L2, each gradient is increased by this times its weight; adamw: each step makes a "
+        "weight smaller by lr times this share"
+    )  # fmt: skip
     decay: Literal["all", "weights"] = Field(
-        "all", description="what weight_decay takes hold of; weights: not biases and not batch norm"
+        "all", description="which parameters weight_decay applies to; weights: all except biases and batch norm"
     )
     clip_norm: Annotated[float, Field(gt=0.0)] | None = Field(
-        None, description="gradients longer than this, all taken together, are shortened to it; not set: none are"
-    )
+        None, description="limit for the norm of all gradients together; larger ones are scaled down to it; not set: "
+        "no limit"
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _check(self) -> OptimizerSpec:
@@ -123,91 +139,109 @@ class OptimizerSpec(Spec):
 
 
 class TrainSpec(Spec):
-    """How long a run takes and what it leaves behind."""
+    """How long a run takes, where it runs, and what it writes."""
 
     epochs: Positive = Field(25, description="passes over the training split")
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="of the initial weights, dropout and mixing")
-    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: a GPU if there is one that works")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        0, description="seed of the initial weights, of dropout, and of mixup and cutmix"
+    )
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="auto: the GPU if there is one that works, else the CPU"
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="what convolutions run in; auto: bf16 on GPUs from Ampere on, fp16 on Volta and Turing, "
-        "fp32 on older ones and on the CPU"
+        "auto", description="number format of the convolutions; auto: bf16 on GPUs from Ampere on, fp16 on Volta and "
+        "Turing, fp32 on older GPUs and on the CPU"
     )  # fmt: skip
     amp_level: Literal["O1", "O2"] = Field(
-        "O1", description="of half precision. O1: float32 weights, cast for convolutions; O2: half weights too, with "
-        "float32 copies for the optimiser"
+        "O1", description="only for half precision. O1: weights stay float32 and are cast for each convolution; O2: "
+        "weights are in half precision too, with float32 copies for the optimiser"
     )  # fmt: skip
     accumulate: Positive = Field(
-        1, description="batches a step: their gradients are those of one batch so many times as large; batch norm "
-        "sees each batch alone. An epoch's last step takes what is left"
+        1, description="batches per optimiser step. Their gradients are averaged, as if they were one large batch; "
+        "batch norm still sees each batch alone. The last step of an epoch takes the batches that are left"
     )  # fmt: skip
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         0.0, description="share of a label's probability that is spread over all classes"
     )
     mixup_alpha: Annotated[float, Field(ge=0.0)] = Field(
-        0.0, description="clips of a batch are blended in pairs, by a share drawn from Beta(alpha, alpha); 0: not"
+        0.0, description="mixup: blends pairs of clips of a batch, with a share drawn from Beta(alpha, alpha); 0: off"
     )
     cutmix_alpha: Annotated[float, Field(ge=0.0)] = Field(
-        0.0, description="a box of each clip, the same in all its frames, comes from another one of the batch, its "
-        "size drawn from Beta(alpha, alpha); 0: not. Where both are set, each batch gets one of the two"
+        0.0, description="cutmix: replaces a box of each clip, the same in all its frames, by that of another clip of "
+        "the batch; its size is drawn from Beta(alpha, alpha); 0: off. If mixup is on too, each batch gets one of them"
     )  # fmt: skip
     ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
-        None, description="weights are averaged over steps, and the averages evaluated and stored: share of an average "
-        "that a step keeps, less in the first ones; not set: no average"
+        None, description="evaluate and store a running average of the weights, instead of the weights: the share of "
+        "the average that a step keeps (less in the first steps); not set: no average"
     )  # fmt: skip
     early_stop_evals: Positive | None = Field(
-        None, description="a run ends after so many evaluations in a row without a better top1; not set: it doesn't"
+        None, description="end the run after this many evaluations in a row without a better top1; not set: never"
     )
     max_minutes: Annotated[float, Field(gt=0.0)] | None = Field(
-        None, description="a run ends, evaluated, after so many minutes over all its parts; not set: it doesn't"
-    )
+        None, description="evaluate and end the run after this many minutes, counting all times it was resumed; not "
+        "set: never"
+    )  # fmt: skip
     log_to: Literal["auto"] | tuple[Backend, ...] = Field(
-        "auto", description="curves in the run folder, beside metrics.jsonl and metrics.csv: a list of visualdl and "
-        "tensorboard; auto: those that are installed"
+        "auto", description="programs to write curves for, in the run folder, beside metrics.jsonl and metrics.csv: a "
+        "list of visualdl and tensorboard; auto: those that are installed"
     )  # fmt: skip
     log_every_steps: Positive = Field(
         10, description="steps between two lines of progress, and between two points of a curve"
     )
-    checkpoint_every_steps: Positive | None = Field(None, description="steps between checkpoints; not set: by time")
-    checkpoint_every_minutes: Annotated[float, Field(gt=0.0)] | None = Field(
-        10.0, description="minutes between checkpoints; not set: by steps and at the end of an epoch"
+    checkpoint_every_steps: Positive | None = Field(
+        None, description="steps between two checkpoints; not set: checkpoint_every_minutes decides"
     )
-    keep_checkpoints: Positive = Field(2, description="the latest ones that are kept, beside the best")
-    eval_every_epochs: Positive = Field(1, description="epochs between evaluations")
+    checkpoint_every_minutes: Annotated[float, Field(gt=0.0)] | None = Field(
+        10.0, description="minutes between two checkpoints; not set: only checkpoint_every_steps and the end of an "
+        "epoch decide"
+    )  # fmt: skip
+    keep_checkpoints: Positive = Field(2, description="how many of the latest checkpoints to keep, besides the best")
+    eval_every_epochs: Positive = Field(1, description="epochs from one evaluation to the next")
     rank_timeout_seconds: Annotated[float, Field(ge=1.0)] = Field(
-        30.0, description="of several processes: one that gives no sign of life for so long ends the run; one that is "
-        "alive may be late by 20 times that"
+        30.0, description="when several processes train together: the run ends if one of them gives no sign of life "
+        "for this long; one that is alive may be late by 20 times as much"
     )  # fmt: skip
 
 
 class ScheduleSpec(Spec):
     """How the learning rate falls.
 
-    `piecewise`: times `gamma` at each milestone. `cosine`: half a cosine from the base rate at the end of the warmup to
-    `final` at the end of training (Loshchilov and Hutter 2017, arXiv:1608.03983, eq. 5, one cycle). `plateau`: times
-    `gamma`, down to `final`, whenever more than `patience_evals` evaluations in a row were no better than the best
-    before them (Hara et al. 2018, arXiv:1711.09577, section 3.2). `constant`: stays.
-    The warmup is a straight line on top of any of them.
+    `piecewise`: it is multiplied by `gamma` at each milestone. `cosine`: it follows half a cosine from the base rate at
+    the end of the warmup to `final` at the end of training (Loshchilov and Hutter 2017, arXiv:1608.03983, eq. 5, one
+    cycle). `plateau`: it is multiplied by `gamma`, down to `final`, whenever more than `patience_evals` evaluations in
+    a row were no better than the best one before them (Hara et al. 2018, arXiv:1711.09577, section 3.2). `constant`: it
+    stays. With each of them, the rate rises in a straight line during the warmup.
     """
 
-    kind: Literal["piecewise", "cosine", "plateau", "constant"] = Field("constant", description="how the rate falls")
+    kind: Literal["piecewise", "cosine", "plateau", "constant"] = Field(
+        "constant", description="how the learning rate falls. piecewise: at milestones; cosine: along half a cosine; "
+        "plateau: when the evaluations stop getting better; constant: not at all"
+    )  # fmt: skip
     milestones_epochs: tuple[float, ...] = Field(
-        (), description="epochs done when the rate falls; (15, 20): epochs 16 and 21 are the first at a lower rate"
-    )
+        (), description="only for piecewise: the rate falls after these epochs; with (15, 20), epochs 16 and 21 are "
+        "the first at a lower rate"
+    )  # fmt: skip
     gamma: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        0.1, description="factor at each milestone, or each time a plateau ends"
+        0.1, description="factor by which the rate falls at each milestone or plateau"
     )
-    warmup_epochs: Annotated[float, Field(ge=0.0)] = Field(0.0, description="length of the warmup, in epochs")
-    warmup_start: Fraction = Field(0.0, description="where the warmup begins, as a fraction of the base rate")
+    warmup_epochs: Annotated[float, Field(ge=0.0)] = Field(
+        0.0, description="length of the warmup in epochs, during which the rate rises in a straight line"
+    )
+    warmup_start: Fraction = Field(0.0, description="rate at which the warmup begins, as a fraction of the base rate")
     final: Fraction = Field(
-        0.0, description="where the cosine ends, or what a plateau never falls below, as a fraction of the base rate"
-    )
+        0.0, description="rate at which the cosine ends, or below which a plateau does not go, as a fraction of the "
+        "base rate"
+    )  # fmt: skip
     patience_evals: Annotated[int, Field(ge=0)] = Field(
-        10, description="of plateau: evaluations in a row that may be no better; one more, and the rate falls"
-    )
+        10, description="only for plateau: how many evaluations in a row may be no better; after one more, the rate "
+        "falls"
+    )  # fmt: skip
     threshold: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
-        1e-4, description="of plateau: a figure counts as better if it is by more than this share of the best one"
+        1e-4, description="only for plateau: an evaluation is better if it improves on the best by more than this share"
     )
-    watch: Literal["loss", "top1"] = Field("loss", description="of plateau: the figure of the evaluated videos")
+    watch: Literal["loss", "top1"] = Field(
+        "loss", description="only for plateau: which figure to compare, of the evaluated videos"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> ScheduleSpec:

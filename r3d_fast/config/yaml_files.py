@@ -1,7 +1,7 @@
-"""Config texts -> sources: what each file or override sets, and on which line, before anything is checked.
+"""Reads config files and overrides: which values each of them sets, and on which line.
 
-YAML is read with a safe loader that takes nothing but data; duplicate keys, endless aliases and broken files are
-ConfigErrors. Nothing here knows the fields of a config.
+The values are not checked here; config.py does that. YAML is read with a safe loader, which makes nothing but plain
+data. Duplicate keys, too many aliases and broken files are reported as ConfigErrors.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import yaml
 
 from r3d_fast.errors import ConfigError
 
-MAX_BYTES = 1 << 20
-MAX_ALIASES = 100
-# Where the shipped configs are: inside the package when installed, beside it in a checkout.
+MAX_BYTES = 1 << 20  # of a config file; the shipped ones have less than 6 kB
+MAX_ALIASES = 100  # nested aliases can make a huge value of a short text
+# The shipped configs are inside the package when it is installed, and beside it in a checkout.
 _PACKAGE = Path(__file__).parents[1]
 CONFIG_FOLDERS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
 
@@ -27,7 +27,7 @@ Key = tuple[int | str, ...]
 
 
 class Source(NamedTuple):
-    """One parsed text: what messages call it, its values, and the line of each key (0 in an override)."""
+    """A parsed config file or override: its name in messages, its values, and the line of each key (override: 0)."""
 
     label: str
     data: dict[str, Any]
@@ -35,12 +35,15 @@ class Source(NamedTuple):
 
 
 def shipped_configs() -> dict[str, Path]:
-    """Name -> file of each config that comes with r3d-fast."""
+    """The file of each config that comes with r3d-fast, by the config's name."""
     return {path.stem: path for folder in reversed(CONFIG_FOLDERS) for path in sorted(folder.glob("*.yaml"))}
 
 
 def read_sources(name: str, problems: list[str]) -> list[Source]:
-    """The sources of config `name`, its base first; keys given twice go to `problems`. Raises ConfigError."""
+    """The sources of config `name`: that of its base, if it has one, then its own.
+
+    Adds a message to `problems` for each key that is given twice. Raises ConfigError for a file that can't be read.
+    """
     path = _find(name, Path())
     source = _read(path, problems)
     base = source.data.pop("base", None)
@@ -53,12 +56,14 @@ def read_sources(name: str, problems: list[str]) -> list[Source]:
     except ConfigError as error:
         raise ConfigError(f"{path}: base: {error}") from None
     if "base" in below.data:
-        raise ConfigError(f"{path}: base: {below.label} has a base itself; expected one level, so copy its values")
+        raise ConfigError(
+            f"{path}: base: {below.label} has a base itself; expected a file without one: copy the values of its base"
+        )
     return [below, source]
 
 
 def parse_override(override: str) -> Source:
-    """The source of `section.key=value`, the value in YAML. Raises ConfigError."""
+    """The source of an override `section.key=value`, with the value in YAML. Raises ConfigError."""
     key, equals, value = override.partition("=")
     label = f"-o {override}"
     if not equals or not all(part.strip() for part in key.split(".")):
@@ -72,7 +77,7 @@ def parse_override(override: str) -> Source:
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """`below` with `above` on top: sections are merged key by key, what stands below a key is replaced."""
+    """The values of `below`, replaced by those of `above` where it has the same key of the same section."""
     merged = {**below, **above}
     for section, values in above.items():
         if isinstance(values, dict) and isinstance(below.get(section), dict):
@@ -81,12 +86,12 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 
 def dotted(path: Key) -> str:
-    """`path` as messages and overrides write it: section.key."""
+    """`path` written as section.key, as in messages and overrides."""
     return ".".join(str(key) for key in path)
 
 
 def shown(value: Any) -> str:
-    """`value` for a message, cut short."""
+    """`value` as text for a message, shortened if it is long."""
     try:
         return reprlib.repr(value)
     except ValueError:  # Python refuses to write an integer of thousands of digits
@@ -94,7 +99,7 @@ def shown(value: Any) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with keys as plain text (`on` and `1` stay names) and a limit on aliases."""
+    """PyYAML's safe loader with a limit on aliases. It reads all keys as text, so `on` and `1` stay names."""
 
     aliases = 0
 
@@ -114,7 +119,7 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from error
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        # No merge keys (<<): nested ones multiply without end, and `base:` does their job.
+        # Merge keys (<<) are not supported: nested ones can make a huge value of a short text. `base:` does their job.
         found: dict[Hashable, Any] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
@@ -124,25 +129,30 @@ class _Loader(yaml.SafeLoader):
 
 
 def _find(source: str, folder: Path) -> Path:
+    """The file of a config: `source` is a path relative to `folder`, or the name of a shipped config."""
     if source.endswith((".yaml", ".yml")) or "/" in source or os.sep in source:
         return folder / source
     shipped = shipped_configs()
     if source not in shipped:
-        close = "".join(f"; did you mean {name}?" for name in difflib.get_close_matches(source, shipped, n=1))
+        close = "".join(f" (did you mean {name}?)" for name in difflib.get_close_matches(source, shipped, n=1))
         names = ", ".join(sorted(shipped)) or "none found"
-        raise ConfigError(f"{source}: no such config{close}; shipped: {names}; the name of a file ends in .yaml")
+        raise ConfigError(
+            f"{source}: no such config{close}; expected a file that ends in .yaml or one of the shipped configs: "
+            f"{names}"
+        )
     return shipped[source]
 
 
 def _read(path: Path, problems: list[str]) -> Source:
+    """The source of a config file; a message for each key that it gives twice is added to `problems`."""
     try:
-        if not path.is_file():  # also keeps a pipe from blocking for ever
+        if not path.is_file():  # refuses pipes too, because reading one could wait for ever
             what, names = "not a file" if path.exists() else "no such file", ", ".join(sorted(shipped_configs()))
             raise ConfigError(f"{path}: {what}; expected a YAML file or one of the shipped configs: {names}")
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
         if len(raw) > MAX_BYTES:
-            raise ConfigError(f"{path}: larger than 1 MiB; expected a config of some lines")
+            raise ConfigError(f"{path}: larger than 1 MiB; expected a config file of a few kB: check the path")
         data, node = _parse(raw.decode("utf-8-sig"), str(path))
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
@@ -157,7 +167,7 @@ def _read(path: Path, problems: list[str]) -> Source:
 
 
 def _number_lines(node: yaml.Node | None, source: Source, above: Key = ()) -> Iterator[str]:
-    """Fills `source.lines` for sections and their keys; gives a problem for each key that stands there twice."""
+    """Fill `source.lines` with the lines of sections and keys; yields a message for each key that is given twice."""
     for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
         path = (*above, key.value)
         line = key.start_mark.line + 1
@@ -169,6 +179,7 @@ def _number_lines(node: yaml.Node | None, source: Source, above: Key = ()) -> It
 
 
 def _parse(text: str, label: str) -> tuple[Any, yaml.Node | None]:
+    """(value, root node with line numbers) of a YAML text. Raises ConfigError, which begins with `label`."""
     try:
         loader = _Loader(text)
         node = loader.get_single_node()

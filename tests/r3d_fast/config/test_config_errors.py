@@ -76,7 +76,7 @@ augment:
         ),
         (
             "model: {data_format: NDHWC}\naugment: {layout: NCTHW}",
-            "FILE: model.data_format NDHWC goes with augment.layout NTHWC, got NCTHW",
+            "FILE: model.data_format NDHWC needs augment.layout NTHWC, got NCTHW",
         ),
         ("eval: {views: all}", "FILE: eval.views 'all' needs clip.sampling consecutive, got segments"),
         ("<<: {a: 1}", "FILE: << (line 1): unknown key; expected one of data, clip, augment"),
@@ -126,7 +126,7 @@ def test_bombs_are_refused_quickly(tmp_path: Path) -> None:
     (found,) = problems(write(tmp_path, "augment: {scales: &s [*s]}"))
     assert "augment.scales.0" in found
     (found,) = problems(write(tmp_path, "# " + "x" * (1 << 20)))
-    assert found == "FILE: larger than 1 MiB; expected a config of some lines"
+    assert found == "FILE: larger than 1 MiB; expected a config file of a few kB: check the path"
 
 
 def test_files_that_are_no_text(tmp_path: Path) -> None:
@@ -146,7 +146,8 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
 def test_an_unknown_name_lists_the_shipped_ones() -> None:
     (found,) = problems("ucf101_r3d81")
     assert found.startswith(
-        "FILE: no such config; did you mean ucf101_r3d18?; shipped: demo, folder_r3d18, hmdb51_r3d18, "
+        "FILE: no such config (did you mean ucf101_r3d18?); expected a file that ends in .yaml or one of the shipped "
+        "configs: demo, folder_r3d18, hmdb51_r3d18, "
     )
 
 
