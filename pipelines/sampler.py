@@ -1,6 +1,7 @@
-"""(epoch, position) -> ClipPlan: a pure function of the seed, NumPy only, no I/O. Nothing is random after it.
+"""Decides what each clip of an epoch shows: ClipSampler gives the ClipPlan at a position of an epoch.
 
-Draws are raw Philox words, so that no version of NumPy's distributions can change them.
+The plan depends only on the seed, the epoch and the position, and all random choices are made here. Random numbers come
+straight from the Philox generator (see draws.py), because NumPy's distributions may change between versions. No I/O.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from pipelines.draws import below, between, random_words
 from pipelines.errors import DataError
 from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
 
-# Each kind of draw has a stream of its own, so that a new one never shifts the others.
+# Each kind of random choice has its own stream of numbers, so that a new kind does not change the others.
 _ORDER, _FRAMES, _CROP, _MIRROR, _JITTER = range(5)
-_TRIES = 10  # to draw a resized crop that lies inside its frame, as torchvision
+_TRIES = 10  # how often a crop that does not fit into its frame is drawn, as in torchvision
 
 
 @dataclass(frozen=True)
 class VideoColumns:
-    """What the sampler knows of the videos it draws from; all arrays are [V] and aligned."""
+    """What the sampler knows of the V videos that it draws from: arrays int64 [V], row i of each for the same video."""
 
     video_id: NDArray[np.int64]
     label: NDArray[np.int64]
@@ -37,9 +38,9 @@ class VideoColumns:
 
 
 class Jitter(NamedTuple):
-    """How the colours of a clip change: three factors, and the turn of the hue, 1.0 being once around.
+    """How the colours of a clip are changed: three factors, and the turn of the hue, where 1.0 is a full turn.
 
-    As it stands nothing changes. `pipelines.dali.graph.augment` says what becomes of a pixel.
+    The defaults change nothing. The formula is in `pipelines.dali.graph.augment`.
     """
 
     brightness: float = 1.0
@@ -53,11 +54,12 @@ NO_JITTER = Jitter()
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """One clip, decided: `frames` int32 [T] of video `video_id`, then `box`, `resized`, `window`, `mirror` in turn.
+    """What one clip shows, and how it is made out of its video.
 
-    `box` (y, x, height, width) in px of the decoded frame; it is resized to `resized` (height, width) px; the model
-    sees the S x S px at `window` (y, x) of that, their colours changed by `jitter`. `is_real` is False for the padding
-    of an evaluation's last batch.
+    The clip has the frames with the numbers `frames`, int32 [T], of video `video_id`. Of each frame `box` (y, x,
+    height, width) in px is cut out and resized to `resized` (height, width) px. The model sees the S x S px of that
+    whose corner is `window` (y, x), mirrored if `mirror` is true, their colours changed by `jitter`. `is_real` is False
+    for the clips that pad the last batch of an evaluation.
     """
 
     video_id: int
@@ -74,11 +76,11 @@ class ClipPlan:
 def segment_frames(
     num_frames: int, spec: ClipSpec, words: NDArray[np.uint64] | None, view: int = 0
 ) -> NDArray[np.int32]:
-    """Frames of a `segments` clip, int32 [T]: one out of each of T equal parts of the video.
+    """The frame numbers of a `segments` clip, int32 [T]: one frame out of each of T equal parts of the video.
 
-    With `words` (training) part i gives frame i*a + randint(0, a), a = F // T. Without, view v of V gives
-    int(F/T*(v+1)/(V+1) + F/T*i); a single view is the middle of each part. Source: the reference recipe of
-    justld/3D-ResNets_paddle.
+    In training, with random `words`, part i of a video of F frames gives frame i*a + randint(0, a), where a = F // T.
+    In evaluation `words` is None, and view v of V gives frame int(F/T*(v+1)/(V+1) + F/T*i) of part i; a single view
+    takes the middle of each part. Source: the reference recipe of justld/3D-ResNets_paddle.
     """
     count = spec.num_frames
     if num_frames < count:
@@ -94,11 +96,12 @@ def segment_frames(
 def consecutive_frames(
     num_frames: int, spec: ClipSpec, words: NDArray[np.uint64] | None, view: int = 0
 ) -> NDArray[np.int32]:
-    """Frames of a `consecutive` clip, int32 [T], `stride` apart.
+    """The frame numbers of a `consecutive` clip, int32 [T], `stride` apart.
 
-    With `words` (training) the start is uniform. Without, view v of V: V windows spread evenly, one view in the
-    middle; with views 'all' window v of the non-overlapping ones, a short last one looped
-    (Hara et al. 2018, arXiv:1711.09577, section 3.2).
+    In training, with random `words`, all starts are equally likely. In evaluation `words` is None: the V views are
+    spread evenly over the video, and a single view lies in its middle. With views 'all' the views follow one another
+    without overlap, and the last one repeats its frames if the video ends too early (Hara et al. 2018,
+    arXiv:1711.09577, section 3.2).
     """
     steps = np.arange(spec.num_frames) * spec.stride
     if spec.views == "all" and words is None:
@@ -117,7 +120,7 @@ def consecutive_frames(
 
 
 def _fill(num_frames: int, steps: NDArray[np.int64], spec: ClipSpec) -> NDArray[np.int32]:
-    """Frames of a video shorter than the clip, int32 [T], by the rule of `spec.short`."""
+    """The frame numbers of a clip of a video that is shorter than it, int32 [T], by the rule `spec.short`."""
     if spec.short == "loop":
         return (steps % num_frames).astype(np.int32)
     if spec.short == "edge":
@@ -126,7 +129,7 @@ def _fill(num_frames: int, steps: NDArray[np.int64], spec: ClipSpec) -> NDArray[
 
 
 def crop_sizes(height: int, width: int, spec: AugmentSpec) -> list[tuple[int, int]]:
-    """The (height, width) in px of the training crops of a frame, each equally likely."""
+    """The possible (height, width) in px of a training crop with crop `scales`; all are equally likely."""
     short = min(height, width)
     sides = [int(short * scale) for scale in spec.scales]
     sides = [
@@ -137,7 +140,7 @@ def crop_sizes(height: int, width: int, spec: AugmentSpec) -> list[tuple[int, in
 
 
 def crop_positions(positions: str) -> list[tuple[int, int]]:
-    """The (y, x) places of a training crop in quarters of the room that is left."""
+    """The possible (y, x) of a training crop, in quarters of the room between the crop and the frame."""
     corners = [(0, 0), (0, 4), (4, 0), (4, 4), (2, 2)]
     if positions == "corners5":
         return corners
@@ -145,7 +148,7 @@ def crop_positions(positions: str) -> list[tuple[int, int]]:
 
 
 def train_box(height: int, width: int, spec: AugmentSpec, words: NDArray[np.uint64]) -> tuple[int, int, int, int]:
-    """A training crop (y, x, height, width) in px: a size and a place, each uniform."""
+    """A training crop (y, x, height, width) in px with crop `scales`; `words` uint64 [2] choose size and position."""
     sizes = crop_sizes(height, width, spec)
     h, w = sizes[int(below(words[:1], len(sizes))[0])]
     places = crop_positions(spec.positions)
@@ -154,17 +157,18 @@ def train_box(height: int, width: int, spec: AugmentSpec, words: NDArray[np.uint
 
 
 def resized_box(height: int, width: int, spec: AugmentSpec, words: NDArray[np.uint64]) -> tuple[int, int, int, int]:
-    """A training crop (y, x, height, width) in px by torchvision's RandomResizedCrop; `words` uint64 [22].
+    """A training crop (y, x, height, width) in px, drawn from `words` uint64 [22] as torchvision's RandomResizedCrop.
 
-    Its share of the frame's area is uniform within `spec.area`, its width / height log-uniform within `spec.aspect`,
-    its place uniform. Of ten draws the first that fits into the frame is taken; if none does, the largest central box
-    whose aspect is as near to the frame's as `spec.aspect` allows.
+    Its share of the frame's area is drawn uniformly from `spec.area`, its width / height log-uniformly from
+    `spec.aspect`, and its position uniformly. Ten such crops are drawn, and the first that fits into the frame is
+    taken. If none fits, it is the largest central box whose aspect is as near to that of the frame as `spec.aspect`
+    allows.
     """
     low, high = spec.aspect
     areas = between(words[:_TRIES], *spec.area) * (height * width)
     logs = between(words[_TRIES : 2 * _TRIES], math.log(low), math.log(high))
     for area, log in zip(areas.tolist(), logs.tolist(), strict=True):
-        # math.exp, as NumPy's differs between CPUs. A last digit of the C library's is lost in rounding to whole px.
+        # math.exp because NumPy's differs between CPUs. Where C libraries differ in the last digit, rounding hides it.
         aspect = math.exp(log)
         h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
         if 0 < h <= height and 0 < w <= width:
@@ -177,9 +181,10 @@ def resized_box(height: int, width: int, spec: AugmentSpec, words: NDArray[np.ui
 
 
 def draw_jitter(spec: AugmentSpec, words: NDArray[np.uint64]) -> Jitter:
-    """The colours of a training clip, by torchvision's ColorJitter; `words` uint64 [4], one for each field.
+    """The change of colours of a training clip, drawn as by torchvision's ColorJitter from `words` uint64 [4].
 
-    A factor is uniform from max(0, 1 - v) to 1 + v, the hue from -v to v; v is the field of `spec` of that name.
+    A factor is drawn uniformly from max(0, 1 - v) to 1 + v, and the hue from -v to v, where v is the field of `spec`
+    with the same name.
     """
     shares = (spec.brightness, spec.contrast, spec.saturation)
     limits = [(max(0.0, 1.0 - share), 1.0 + share) for share in shares] + [(-spec.hue, spec.hue)]
@@ -189,11 +194,12 @@ def draw_jitter(spec: AugmentSpec, words: NDArray[np.uint64]) -> Jitter:
 def eval_geometry(
     height: int, width: int, spec: AugmentSpec, crop: int = 0
 ) -> tuple[tuple[int, int], tuple[int, int], bool]:
-    """(resized height, width), (window y, x), mirror: evaluation's crop 0 .. `spec.eval_crops` - 1 of a frame.
+    """How evaluation makes crop number `crop` of a frame: ((resized height, width), (window y, x), mirror), in px.
 
-    One crop: the short side becomes `size_px`, the window is the centre. Three: beginning, centre and end of the long
-    side (Feichtenhofer et al. 2019, arXiv:1812.03982, section 4.1). Ten: the short side becomes 8/7 of `size_px`, as
-    256 px are to 224 px; four corners and the centre, then the same mirrored (Wang et al. 2016, arXiv:1608.00859,
+    `crop` is 0 .. `spec.eval_crops` - 1. With one or three crops the short side of the frame is resized to `size_px`;
+    one crop is the centre, three are beginning, centre and end of the long side (Feichtenhofer et al. 2019,
+    arXiv:1812.03982, section 4.1). With ten crops the short side is resized to 8/7 of `size_px`, as 256 px for 224 px;
+    the crops are the four corners and the centre, and then the same mirrored (Wang et al. 2016, arXiv:1608.00859,
     section 3.3).
     """
     short, size = min(height, width), spec.size_px
@@ -210,13 +216,15 @@ def eval_geometry(
 
 
 class ClipSampler:
-    """Says which clip stands at each position of an epoch.
+    """Gives the plan of the clip at each position of an epoch.
 
-    Training: every video `repeats` times an epoch, in a new order each epoch; evaluation: every crop of every view of
-    every video, in order. Positions count clips over all shards; shard k of n takes positions k, k+n, ...
+    An epoch of training has every video `repeats` times, and each epoch has a new random order. An evaluation has every
+    crop of every view of every video, in the order of the index. Positions count clips over all shards: shard k of n
+    takes positions k, k+n, k+2n, ...
 
-    With `repeats` k > 1 an epoch goes in rounds: k batches (of `batch_size` on every shard) that show the same videos,
-    each time with other frames, crops and mirrors; videos that fill no batch are left out of the epoch.
+    With `repeats` > 1 an epoch consists of rounds of `repeats` batches (of `batch_size` on every shard). All batches of
+    a round show the same videos, each with other frames, crops and mirrors. Videos that are left at the end and do not
+    fill a batch are not used in that epoch.
     """
 
     def __init__(
@@ -228,7 +236,7 @@ class ClipSampler:
         self.videos, self.clip, self.augment = videos, clip, augment
         self.seed, self.train, self.shard = seed, train, shard
         self.repeats = repeats if train else 1
-        self._group = batch_size * shard.count  # videos of a round
+        self._group = batch_size * shard.count  # the number of videos in a round
         if train:
             self.views = np.ones(len(videos), np.int64)
         elif clip.views == "all":
@@ -242,18 +250,21 @@ class ClipSampler:
 
     @property
     def num_clips(self) -> int:
-        """Clips an epoch, over all shards."""
+        """The number of clips in an epoch, over all shards."""
         if self.repeats > 1:
             return len(self.videos) // self._group * self._group * self.repeats
         return int(self._ends[-1])
 
     def num_batches(self, batch_size: int) -> int:
-        """Batches an epoch, the same on every shard: training drops the remainder, evaluation pads it."""
+        """The number of batches in an epoch, the same on every shard.
+
+        Clips that do not fill the last batch are left out in training; evaluation pads the last batch.
+        """
         every = batch_size * self.shard.count
         return self.num_clips // every if self.train else -(-self.num_clips // every)
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """The videos of an epoch in their order, int64 [V], as rows of `videos`."""
+        """The order of the videos in an epoch, int64 [V]: their rows in `videos`."""
         if not self.train:
             return np.arange(len(self.videos))
         if self._order is None or self._order[0] != epoch:
@@ -262,7 +273,7 @@ class ClipSampler:
         return self._order[1]
 
     def plan(self, epoch: int, position: int) -> ClipPlan:
-        """The clip at `position` of `epoch` (both 0-based). Positions past the end are padding: not real."""
+        """The plan of the clip at `position` of `epoch`, both 0-based. Past the end of an evaluation it is not real."""
         real = position < self.num_clips
         if self.train:
             place = position
@@ -298,6 +309,6 @@ class ClipSampler:
         return train_box(height, width, self.augment, random_words(2, *key, _CROP))
 
     def batch(self, epoch: int, number: int, batch_size: int) -> Iterator[ClipPlan]:
-        """The plans of this shard's batch `number` of `epoch`."""
+        """The plans of the clips in batch `number` (0-based) of `epoch` on this shard."""
         for i in range(batch_size):
             yield self.plan(epoch, (number * batch_size + i) * self.shard.count + self.shard.index)

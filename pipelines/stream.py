@@ -1,4 +1,4 @@
-"""What clips a loader makes, as its worker processes are told, and what they answer for each clip."""
+"""ClipStream: the description of a loader's clips that its workers get. Sample: what a worker reports about a clip."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from pipelines.video.scaler import Box
 
 @dataclass(frozen=True)
 class ClipStream:
-    """Which clips a source makes: those of `split`, in the order and with the draws that the sampler gives them."""
+    """Everything that decides the clips of a loader: the index, the split, the specs, the seed, and who decodes.
+
+    It is sent to the worker processes, where a clip source makes the clips.
+    """
 
     index_path: str
     root: str
@@ -28,12 +31,12 @@ class ClipStream:
     repeats: int = 1
     decoder: Literal["auto", "pyav", "dali", "hybrid"] = "pyav"
     dali_share: float | Literal["auto"] = "auto"
-    device: str = "cpu"  # where DALI augments, and decodes what it gets: "cpu", "gpu" or "gpu:N"
+    device: str = "cpu"  # where DALI augments and, where it does, decodes: "cpu", "gpu" or "gpu:N"
     dtype: Literal["float32", "float16"] = "float32"
-    limits: DaliLimits | None = None  # what DALI decodes of these videos; None: nothing, PyAV decodes all
+    limits: DaliLimits | None = None  # which of the videos DALI can decode; None: PyAV decodes all
 
     def sampler(self, index: VideoIndex) -> ClipSampler:
-        """The sampler of this stream's videos."""
+        """The sampler that plans the clips of this stream."""
         return ClipSampler(
             index.columns(self.split), self.clip, self.augment, seed=self.seed, train=self.train, shard=self.shard,
             repeats=self.repeats, batch_size=self.batch_size,
@@ -41,15 +44,16 @@ class ClipStream:
 
     @property
     def scaled(self) -> bool:
-        """Whether clips that PyAV decodes are scaled by its scaler, so that the graph has nothing to resize of them."""
+        """Whether FFmpeg's scaler resizes the clips that PyAV decodes, so that the graph need not resize them."""
         return self.train and self.augment.resize == "decoder"
 
 
 class Sample(NamedTuple):
-    """What a source says of a clip that lies in its slot: `shape` of the uint8 array, and what its plan says.
+    """A clip in its slot: the `shape` of the uint8 array there, and what its ClipPlan says of it.
 
-    An encoded clip is bytes [B]; `numbers` says which frames of it to decode, none for a decoded one, `order` which of
-    those the clip shows, int [T], and `box` which part of each.
+    A decoded clip is frames [T, h, w, 3], and `numbers` is empty. An encoded clip is the bytes [B] of a small video:
+    `numbers` are the frames of it to decode, `order` int [T] says which of these the clip shows, and `box` (y, x,
+    height, width) in px which part of each.
     """
 
     shape: tuple[int, ...]
@@ -59,7 +63,7 @@ class Sample(NamedTuple):
     resized: tuple[int, int]
     window: tuple[int, int]
     mirror: bool
-    reason: str = ""  # why it is blank
+    reason: str = ""  # why the clip could not be read; its slot is then black
     numbers: tuple[int, ...] = ()
     order: tuple[int, ...] = ()
     box: Box = (0, 0, 0, 0)

@@ -1,7 +1,8 @@
-"""Packets to pixels. The only file that decodes.
+"""Decodes the wanted frames of a video out of the packets that they need.
 
-The law: the frames that come out are bit-identical to those of PyAV's full sequential decode, or an error is raised.
-Every packet carries its number as timestamp, so a frame says which packet it came from, whatever order it comes in.
+The rule: the frames are bit-identical to those that PyAV gives when it decodes the whole video from the start, or an
+error is raised. Every packet gets its number as its timestamp. The decoder hands timestamps on to the frames, so each
+frame says which packet it comes from, whatever the order in which frames come out.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from pipelines.video.scaler import Box, BoxScaler, rgb_pixels
 
 @dataclass(frozen=True)
 class ScannedFrame:
-    """One frame of a full sequential decode: the number of its packet (None: unknown), its size in px, its format."""
+    """One frame of a full sequential decode: the number of its packet (None: unknown), size in px, pixel format."""
 
     packet: int | None
     height: int
@@ -38,7 +39,10 @@ class ScannedFrame:
 
 
 def scan_frames(path: str) -> Iterator[ScannedFrame]:
-    """Every frame of a full sequential decode, pixels dropped. Raises av.error.FFmpegError where decoding fails."""
+    """Decode the whole video and give the facts of each frame, without pixels.
+
+    Raises av.error.FFmpegError where decoding fails.
+    """
     with av.open(path, metadata_errors="ignore") as container:
         stream = container.streams.video[0]
         for number, packet in enumerate(container.demux(stream)):
@@ -50,11 +54,12 @@ def scan_frames(path: str) -> Iterator[ScannedFrame]:
 
 @dataclass(frozen=True)
 class Cut:
-    """What one clip takes of a video's frames, and where it goes.
+    """The part of a video's frames that one clip needs, and the array to write it to.
 
-    `frames` int [T]: numbers in display order, in any order, repeats allowed. `box` (y, x, height, width) in px of
-    each frame is cut out; with `size_px` it is also scaled to a square of that side by the decoder's own scaler (see
-    scaling.py). `out` is written: uint8 [T, height, width, 3] or [T, size_px, size_px, 3], RGB.
+    `frames` int [T] are 0-based frame numbers in display order; they may come in any order and repeat. `box` is
+    (y, x, height, width) in px: this part of each frame is cut out. With a `size_px` the box is also scaled to a square
+    of that side by FFmpeg's scaler (see scaler.py). The result is written to `out`: uint8 [T, height, width, 3] or
+    [T, size_px, size_px, 3], RGB.
     """
 
     frames: Sequence[int] | NDArray[np.integer]
@@ -65,7 +70,7 @@ class Cut:
 
 @dataclass
 class ReadStatistics:
-    """What reading has cost so far: wall seconds by stage, bytes of file, packets decoded."""
+    """The cost of reading so far: wall seconds of each stage, bytes read from files, packets decoded."""
 
     read_seconds: float = 0.0
     decode_seconds: float = 0.0
@@ -75,7 +80,7 @@ class ReadStatistics:
 
 
 class FrameReader:
-    """Reads frames of indexed videos; keeps its colour converter and scalers. One per process or thread."""
+    """Reads frames of indexed videos. It keeps colour converter and scalers, so use one in each process or thread."""
 
     def __init__(self) -> None:
         self.statistics = ReadStatistics()
@@ -90,9 +95,10 @@ class FrameReader:
         root: str = "",
         box: Box | None = None,
     ) -> NDArray[np.uint8]:
-        """Frames `frames` of the video, uint8 [T, H, W, 3], RGB; with `box` only that part of each.
+        """The frames with the numbers `frames`, uint8 [T, H, W, 3], RGB; with a `box` only that part of each.
 
-        `frames` are 0-based numbers in display order, in any order, repeats allowed. Raises what `fill` raises.
+        `frames` are 0-based numbers in display order; they may come in any order and repeat. Raises the errors of
+        `fill`.
         """
         box = box or (0, 0, record.height, record.width)
         out = np.empty((len(frames), box[2], box[3], 3), np.uint8)
@@ -100,10 +106,11 @@ class FrameReader:
         return out
 
     def fill(self, record: VideoRecord, cuts: Sequence[Cut], *, root: str = "") -> None:
-        """Write the frames of all `cuts` where they go, out of one decode pass over what any of them needs.
+        """Write the frames of all `cuts` to their arrays. The packets that the cuts need are decoded once.
 
-        Raises VideoError if the file is gone or changed since it was indexed, FrameError if a frame can't be had
-        exactly, IndexError if it doesn't exist; what was written by then is to be thrown away.
+        Raises VideoError if the file is gone or has changed since it was indexed, FrameError if a frame can't be
+        decoded exactly, IndexError for a frame number that the video does not have. After an error the arrays hold
+        nothing of use.
         """
         path = os.path.join(root, record.path)  # noqa: PTH118 - in the hot path, and root may be empty
         table = record.packets
@@ -114,12 +121,13 @@ class FrameReader:
         begin, before = perf_counter(), self.statistics.read_seconds + self.statistics.convert_seconds
         try:
             check_unchanged(path, record)
-            # A part of a file has not all that a damaged one would need: it ends in an error instead.
+            # A damaged video is decoded again with all its packets. Where the table is that of a part of a file, some
+            # packets are not in it, so an error is raised instead.
             for choose in (select, whole) if not table.left_out else (select,):
                 left = dict(places)
                 for wanted, frame in self._frames(path, record, table, choose(table, list(places))):
                     if frame.is_corrupt and choose is select and not table.ordinal:
-                        break  # damage is concealed out of what the decoder saw before: show it everything
+                        break  # the decoder hides damage with earlier frames: it needs all packets for the same result
                     if wanted is None:
                         continue
                     _check_same_size(path, wanted, frame, record)
@@ -151,7 +159,7 @@ class FrameReader:
                 cut.out[place] = self._scaler.scale(frame, cut.box, cut.size_px)
                 continue
             if whole_frame is None:
-                # One thread: by default FFmpeg splits even small frames over all cores, which costs more than it saves.
+                # By default FFmpeg splits even small frames over all cores, which costs more than it saves.
                 whole_frame = rgb_pixels(self._reformatter.reformat(frame, format="rgb24", threads=1))
             y, x, height, width = cut.box
             cut.out[place] = whole_frame[y : y + height, x : x + width]
@@ -160,14 +168,14 @@ class FrameReader:
     def _frames(
         self, path: str, record: VideoRecord, table: PacketTable, runs: list[DecodeRun]
     ) -> Iterator[tuple[int | None, av.VideoFrame]]:
-        """(frame number, frame) of every wanted frame, and (None, frame) of those decoded on the way."""
+        """Each decoded frame as (frame number, frame), or as (None, frame) if it is not a wanted one."""
         if table.ordinal:
             self.statistics.bytes_read += record.size
             yield from _counted(path, runs)
             return
         context = _open_context(record)
         for run in runs:
-            wanted: dict[int | None, int] = dict(run.wanted)  # type: ignore[arg-type]  # None: no key of it
+            wanted: dict[int | None, int] = dict(run.wanted)  # type: ignore[arg-type]  # pts may be None, keys are not
             for packet in self._packets(path, table, run):
                 for frame in context.decode(packet):
                     yield wanted.pop(frame.pts, None), frame
@@ -176,15 +184,15 @@ class FrameReader:
             context.flush_buffers()
 
     def _packets(self, path: str, table: PacketTable, run: DecodeRun) -> Iterator[av.Packet[Any]]:
-        """The run's packets, each with its number as timestamp."""
+        """The packets of the run, each with its number as timestamp."""
         begin = perf_counter()
         pairs = list(read_packets(path, table, run))
         self.statistics.read_seconds += perf_counter() - begin
         self.statistics.packets += len(run.packets)
         self.statistics.bytes_read += int(table.size[run.packets].sum())
         for number, data in pairs:
-            # Not av.Packet(data): that lends the decoder our buffer, and it reads up to 64 bytes past the end,
-            # which must be zeros. A packet made by size has them.
+            # The decoder reads up to 64 bytes past the end of a packet, which must be zeros. A packet that is made by
+            # its size has them; av.Packet(data) would use our buffer, which has not.
             packet = av.Packet(len(data))
             packet.update(data)  # type: ignore[arg-type]  # any buffer will do
             packet.pts = number
@@ -194,10 +202,12 @@ class FrameReader:
 def read_frames(
     record: VideoRecord, frames: Sequence[int] | NDArray[np.integer], *, root: str | Path = ""
 ) -> NDArray[np.uint8]:
-    """Frames `frames` of a video, uint8 [T, H, W, 3], RGB: PyAV's `to_ndarray(format="rgb24")`, bit for bit.
+    """The frames of a video with the numbers `frames`, uint8 [T, H, W, 3], RGB.
 
-    `frames` are 0-based numbers in display order of a full sequential decode, in any order, repeats allowed;
-    `root` is the folder that `record.path` is relative to. Raises what FrameReader.read raises.
+    They are the same bit for bit as PyAV's `to_ndarray(format="rgb24")` after decoding the whole video. `frames` are
+    0-based numbers in display order; they may come in any order and repeat. `root` is the folder that `record.path` is
+    relative to. Raises VideoError if the file is gone or has changed since it was indexed, FrameError if a frame can't
+    be decoded exactly, IndexError for a frame number that the video does not have.
     """
     return FrameReader().read(record, frames, root=str(root))
 
@@ -216,14 +226,15 @@ def _open_context(record: VideoRecord) -> av.VideoCodecContext:
     assert isinstance(context, av.VideoCodecContext)
     context.extradata = record.extradata or None
     context.width, context.height = record.width, record.height
-    context.thread_count = 1  # workers are the parallelism; slices on threads would only fight them
+    context.thread_count = 1  # the worker processes use the other CPUs already
     if record.codec == "h264":
-        # Without it the decoder guesses the reordering depth and drops pictures that come later than it guessed.
+        # Without this the decoder guesses how far frames are reordered, and drops those that come later than that.
         context.options = {"strict": "1"}
     return context
 
 
 def _counted(path: str, runs: list[DecodeRun]) -> Iterator[tuple[int, av.VideoFrame]]:
+    """The wanted frames of an ordinal table as (frame number, frame), found by counting from the first frame."""
     wanted = {count: frame for run in runs for count, frame in run.wanted.items()}
     with av.open(path, metadata_errors="ignore") as container:
         for count, frame in enumerate(container.decode(container.streams.video[0])):
