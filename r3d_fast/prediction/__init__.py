@@ -1,1 +1,1 @@
-"""Prediction: videos become the names of classes, once a video or second by second."""
+"""Prediction: names the classes that a model sees in videos, once for each video or second by second."""

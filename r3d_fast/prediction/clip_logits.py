@@ -1,7 +1,7 @@
-"""Video files -> what a network says of their clips, one by one, in order.
+"""The logits and features that a network computes for every clip of some video files, in order.
 
-Clips of many videos share a batch. Files are taken in chunks, the next of which is looked at while the one before is
-computed: so neither the first answer nor the memory depends on how many there are.
+Clips of different videos share a batch. The files are taken in chunks, and the next chunk is indexed while the network
+computes the current one. So the time to the first answer and the memory don't grow with the number of files.
 """
 
 from __future__ import annotations
@@ -30,18 +30,19 @@ from r3d_fast.backend.paddle import from_dlpack
 from r3d_fast.loaders import clip_loader
 from r3d_fast.prediction.network import Network
 
-# Fewer clips than this are decoded sooner than a worker process has started.
+# Decoding fewer clips than this takes less time than starting a worker process.
 _FEW_CLIPS = 32
-_CPU_BATCH = 8  # clips; larger ones are no faster there and take more memory
+_CPU_BATCH = 8  # clips; larger batches are no faster on a CPU and take more memory
 _SECOND_CHUNK, _LARGEST_CHUNK, _GROWTH = 128, 8192, 4  # videos
-NOT_FINITE = "the model answers with numbers that are none (NaN or infinite): its weights are damaged or it diverged"
+NOT_FINITE = "the model computes NaN or infinite numbers: its weights are damaged, or its training diverged"
 
 
 class Answer(NamedTuple):
-    """What the network says of clip number `clip` of a video: `logits` float32 [C] and `features` float32 [F].
+    """What the network computes for clip number `clip` of a video: `logits` float32 [C] and `features` float32 [F].
 
-    `frames` int32 [T] are the clip's. Where there is an `error`, logits and features are None; a file that can't be
-    read has one clip, without frames. `is_last`: no more clips of this video.
+    `frames` int32 [T] are the numbers of the clip's frames. Where `error` is not empty, logits and features are None.
+    A file that can't be read gives one Answer, with an error and without frames. `is_last`: whether this is the last
+    clip of the video.
     """
 
     video: str
@@ -56,10 +57,11 @@ class Answer(NamedTuple):
 def answers(
     network: Network, videos: Iterable[str | Path], *, views: int | str | None = None, batch_size: int | None = None
 ) -> Iterator[Answer]:
-    """The answers to all clips of `videos`, in order; `views` clips a video, None: those of the model's evaluation.
+    """An Answer for each clip of `videos`, in order.
 
-    `batch_size`: clips computed at once, None: 8 on a CPU, the config's on a GPU. Raises UsageError for views that the
-    model's clips can't have.
+    `views`: clips of each video (None: as many as the model's evaluation takes). `batch_size`: clips computed at once
+    (None: 8 on a CPU, the config's on a GPU). Raises UsageError for a number of views that the model's config does not
+    allow.
     """
     clip = clip_spec(network, views)
     check_batch(batch_size)
@@ -68,29 +70,29 @@ def answers(
 
 
 def clip_spec(network: Network, views: int | str | None = None) -> ClipSpec:
-    """Which clips the network gets of a video. Raises UsageError for views that they can't have."""
+    """Which clips of a video the network gets; `views` as in `answers`, which says what is raised."""
     config = network.config
     wanted = views if views is not None else config.eval.views or config.clip.views
     try:
         return ClipSpec.model_validate({**config.clip.model_dump(), "views": wanted})
     except ValidationError as error:
-        said = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
-        raise UsageError(f"views {wanted}: {said}") from error
+        reason = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        raise UsageError(f"views {wanted}: {reason}") from error
 
 
 def check_batch(batch_size: int | None) -> None:
-    """Raise UsageError unless at least one clip is to be computed at once."""
+    """Raise UsageError if `batch_size` is given and below 1."""
     if batch_size is not None and batch_size < 1:
         raise UsageError(f"batch_size {batch_size}: expected at least 1")
 
 
 def default_batch(network: Network) -> int:
-    """Clips that are computed at once where nobody says how many."""
+    """The number of clips computed at once where the caller gives none."""
     return _CPU_BATCH if network.device == "cpu" else network.config.loader.batch_size
 
 
 def _chunks(videos: Iterator[str], first: int) -> Iterator[list[str]]:
-    """A small one first, for an early answer; then larger ones, as each starts decoders of its own."""
+    """The videos in chunks: a small one first, for an early answer, then larger ones, as each starts new decoders."""
     size = first
     while chunk := list(islice(videos, size)):
         yield chunk
@@ -100,17 +102,17 @@ def _chunks(videos: Iterator[str], first: int) -> Iterator[list[str]]:
 def _answers(chunks: Iterator[list[str]], make: Callable[[list[str]], _Chunk]) -> Iterator[Answer]:
     with ThreadPoolExecutor(1) as thread:
 
-        def following() -> Future[_Chunk] | None:
-            # Names are read here, not in the thread: a list on stdin that goes silent can be interrupted.
+        def start_next() -> Future[_Chunk] | None:
+            # The names are read in this thread: so Ctrl-C works while a list on stdin is waited for.
             names = next(chunks, None)
             return thread.submit(make, names) if names else None
 
-        coming = following()
+        coming = start_next()
         try:
             while coming is not None:
                 chunk, coming = coming.result(), None
                 with closing(chunk):
-                    coming = following()
+                    coming = start_next()
                     yield from chunk.answers()
         finally:
             if coming is not None and not coming.cancel() and coming.exception() is None:
@@ -118,10 +120,13 @@ def _answers(chunks: Iterator[list[str]], make: Callable[[list[str]], _Chunk]) -
 
 
 class _Chunk:
-    """Some videos, indexed in a folder of their own, under links whose names are their numbers: in order, and plain."""
+    """Some videos with an index of their own, in a temporary folder that holds a numbered link to each video.
+
+    The numbers keep the order of the videos in the index, and they are valid names whatever the videos are called.
+    """
 
     def __init__(self, videos: list[str], network: Network, clip: ClipSpec, batch_size: int) -> None:
-        """Look at the files and set decoders to them; where there are many on a CPU, in other processes."""
+        """Index the files and, for the CPU, start decoding them: in worker processes where there are many clips."""
         self.videos, self.network = videos, network
         self.errors: dict[int, str] = {}
         self._folder = TemporaryDirectory(prefix="r3d-fast-")
@@ -137,40 +142,42 @@ class _Chunk:
             raise
 
     def close(self) -> None:
-        """End the decoders and remove the folder."""
+        """Stop the decoders and remove the temporary folder."""
         if self._loader is not None:
             self._loader.close()
         self._folder.cleanup()
 
     def answers(self) -> Iterator[Answer]:
-        """The answers to all clips of all videos, in order."""
-        told = 0
+        """The answers for all clips of all videos, in order."""
+        done = 0
         for number, answer in self._readable(self._loader) if self._loader is not None else ():
-            yield from self._unreadable(told, number)
-            told = number + 1
+            yield from self._unreadable(done, number)
+            done = number + 1
             yield answer
-        yield from self._unreadable(told, len(self.videos))
+        yield from self._unreadable(done, len(self.videos))
 
     def _build(self) -> VideoIndex:
+        """The index of the videos that can be read; `errors` gets the reasons for the others."""
         entries = []
         for number, video in enumerate(self.videos):
             if "\0" in video:
-                self.errors[number] = "not a file name: it holds a NUL"
+                self.errors[number] = "not a file name: it contains a NUL byte"
             elif os.path.isdir(video):  # noqa: PTH112 - "" is no folder
                 self.errors[number] = "a folder, not a video file"
             else:
                 name = _link_name(number)
-                # The absolute path of the name as it is given: what it may link to in turn is its own affair.
+                # The path is made absolute but not resolved: a video may itself be a link.
                 os.symlink(os.path.abspath(video), self.root / name)  # noqa: PTH100, PTH211
                 entries.append(Entry(name, 0, ""))
         data = Dataset("files", self.network.classes, tuple(entries), (), ())
-        # In this process: those that multiprocessing starts would run the user's script again.
+        # Indexed in this process: processes that multiprocessing starts would run the user's script again.
         index = write_index(self.root / "videos.r3dindex", self.root, data, workers=1)
         for item in index.quarantined:
             self.errors[_number(item.path)] = item.reason + (f": {item.detail}" if item.detail else "")
         return index
 
     def _load(self, index: VideoIndex, clip: ClipSpec, batch_size: int) -> ClipLoader:
+        """The loader of the clips, with as many workers as suit their number."""
         config, on_cpu = self.network.config, self.network.device == "cpu"
         update: dict[str, Any] = {"batch_size": batch_size}
         _, augment, _ = config.eval_specs()
@@ -178,9 +185,8 @@ class _Chunk:
         if clips is not None and clips < _FEW_CLIPS:
             update = {"batch_size": min(batch_size, clips), "workers": 0, "prefetch": 1}
         elif on_cpu and len(index) <= _SECOND_CHUNK and config.loader.workers == "auto":
-            update["workers"] = max(
-                1, usable_cpus() // 2
-            )  # the model needs the CPUs, and each start takes 0.4 s of one
+            # The model needs CPUs too, and starting a worker takes 0.4 s of one.
+            update["workers"] = max(1, usable_cpus() // 2)
         loader = clip_loader(
             index, self.network.device, self.network.clip_dtype, clip=clip, augment=augment,
             loader=config.loader.model_copy(update=update), split=None, train=False,
@@ -190,11 +196,13 @@ class _Chunk:
         return loader
 
     def _unreadable(self, start: int, end: int) -> Iterator[Answer]:
+        """An Answer with the error for each video from `start` to `end` that could not be indexed."""
         for number in range(start, end):
             if number in self.errors:
                 yield Answer(self.videos[number], 0, np.zeros(0, np.int32), None, None, self.errors[number], True)
 
     def _readable(self, loader: ClipLoader) -> Iterator[tuple[int, Answer]]:
+        """(number of the video, Answer) of each clip of the indexed videos."""
         sampler, network = loader.sampler, self.network
         network.expect(sampler.num_clips)
         row = view = 0
@@ -205,7 +213,7 @@ class _Chunk:
             reasons = iter(batch.bad)
             for i in range(count):
                 number = self._numbers[row]
-                error = "" if batch.is_real[i] else self._told(number, next(reasons).reason)
+                error = "" if batch.is_real[i] else self._without_link(number, next(reasons).reason)
                 if not error and not np.isfinite(logits[i]).all():
                     error = NOT_FINITE
                 is_last = view + 1 == sampler.views[row] * sampler.crops
@@ -215,13 +223,13 @@ class _Chunk:
                 )  # fmt: skip
                 row, view = (row + 1, 0) if is_last else (row, view + 1)
 
-    def _told(self, number: int, reason: str) -> str:
-        """`reason` without the path of the link: whoever reads it knows the file."""
+    def _without_link(self, number: int, reason: str) -> str:
+        """`reason` without the path of the temporary link; the Answer names the video itself."""
         return reason.removeprefix(f"{self.root / _link_name(number)}: ")
 
 
 def _leading(batch: Batch, count: int, device: str) -> Any:
-    """The first `count` clips of a batch: what pads it is not computed, where that costs anything."""
+    """The first `count` clips of a batch. On a CPU the rows that only fill the batch are left out, to save time."""
     if device != "cpu" or count == len(batch.is_real):
         return batch.clips
     return from_dlpack(batch.clips).numpy()[:count]

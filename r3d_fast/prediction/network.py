@@ -1,7 +1,7 @@
-"""What predicts, whatever it came from: clips in, logits and pooled features out.
+"""The interface of a model that predicts: clips in, logits and pooled features out.
 
-A run, a checkpoint or a .safetensors file is built by Paddle and runs as it is; a folder that `r3d-fast export` wrote
-runs in Paddle Inference.
+There are two implementations: RestoredNetwork runs the model of a run, a checkpoint or a .safetensors file in Paddle;
+InferenceEngine runs a folder that `r3d-fast export` wrote in Paddle Inference.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LogitsAndFeatures = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 class Network(Protocol):
-    """A model ready to predict. `config` says which clips it wants (clip, augment, eval, loader)."""
+    """A model ready to predict. Its `config` says which clips it takes (sections clip, augment, eval, loader)."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -25,23 +25,23 @@ class Network(Protocol):
 
     @property
     def config(self) -> Config:
-        """The config it was trained with; `augment.layout` is the one it takes."""
+        """The config that the model was trained with; `augment.layout` is the layout of the clips it takes."""
 
     @property
     def device(self) -> str:
-        """Where it computes: "cpu" or "gpu"."""
+        """The device that the model computes on: "cpu" or "gpu"."""
 
     @property
     def clip_dtype(self) -> Literal["float32", "float16"]:
-        """What the clips that it takes are made of."""
+        """The dtype of the clips that the model takes."""
 
     def expect(self, clips: int) -> None:
-        """Make ready for that many clips more."""
+        """Prepare for that many more clips: for many it pays to trace the model first."""
 
     def __call__(self, clips: Any) -> LogitsAndFeatures:
-        """(logits float32 [N, C], features float32 [N, F]) of a batch, on the host; any N.
+        """(logits float32 [N, C], features float32 [N, F]) of a batch of any size N, in host memory.
 
         `clips`: a DLPack object on `device`, such as `Batch.clips` or a NumPy array, of `clip_dtype` in the layout of
-        `config.augment`. It may be let go of or written again when this has returned. Raises EnvironmentProblem, with
-        the batch size that fits, out of memory.
+        `config.augment`. Its memory may be reused or freed after this has returned. Raises EnvironmentProblem, with
+        the batch size that would fit, where the memory runs out.
         """

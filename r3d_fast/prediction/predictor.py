@@ -1,4 +1,7 @@
-"""Video files -> class names with probabilities. A file that can't be read is an item with an error, not the end."""
+"""The Predictor: gives the most likely classes of video files, with probabilities.
+
+A file that can't be read gives a prediction with an error, and the others are predicted all the same.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one video: (class, probability) pairs, most likely first, or why it says nothing.
+    """The most likely classes of one video as (class, probability) pairs, most likely first, or an error.
 
-    Where only some of a video's clips could be read, `classes` are of those, and `error` says how many are missing.
+    Where only some clips of the video could be read, `classes` come from those clips, and `error` says how many are
+    missing.
     """
 
     video: str
@@ -36,19 +40,19 @@ class Prediction:
 
 
 class Predictor:
-    """A model that names what happens in videos: `Predictor("runs/x")(["a.avi", "b.mp4"])`."""
+    """A model that names the action in videos: `Predictor("runs/x")(["a.avi", "b.mp4"])`."""
 
     def __init__(self, model: str | Path, *, device: str = "auto") -> None:
-        """The model of a run folder, a checkpoint, a .safetensors file of a run, or an exported folder.
+        """Load `model`: a run folder, a checkpoint, a .safetensors file, or a folder that `r3d-fast export` wrote.
 
         `device`: "auto", "cpu" or "gpu". Raises UsageError where there is no model, CheckpointError where it is
-        damaged, EnvironmentProblem without `device`.
+        damaged, EnvironmentProblem where this machine does not have `device`.
         """
         self.network = open_network(model, device)
 
     @property
     def device(self) -> str:
-        """Where the model computes: "cpu" or "gpu"."""
+        """The device that the model computes on: "cpu" or "gpu"."""
         return self.network.device
 
     @property
@@ -64,7 +68,7 @@ class Predictor:
         views: int | str | None = None,
         batch_size: int | None = None,
     ) -> list[Prediction]:
-        """A Prediction for each of `videos`, in order: see `stream`."""
+        """A Prediction for each of `videos`, in order; the arguments are those of `stream`."""
         return list(self.stream(videos, top=top, views=views, batch_size=batch_size))
 
     def stream(
@@ -76,10 +80,11 @@ class Predictor:
         batch_size: int | None = None,
         on_clip: Callable[[Answer], object] | None = None,
     ) -> Iterator[Prediction]:
-        """A Prediction for each of `videos`, in order, as they are made: the `top` likeliest classes over its clips.
+        """A Prediction for each of `videos`, in order, each as soon as it is computed.
 
-        `views`: clips a video, a number or "all"; None: those of the model's evaluation. `batch_size`: clips computed
-        at once, of one video or many. `on_clip` is called with each Answer of which they are made. Raises UsageError
+        A prediction has the `top` most likely classes; probabilities are averaged over the clips of the video. `views`:
+        clips of each video, a number or "all" (None: as many as the model's evaluation takes). `batch_size`: clips
+        computed at once, from one or more videos. `on_clip` is called with the Answer of each clip. Raises UsageError
         for a value out of its range.
         """
         check_top(top)
@@ -88,7 +93,7 @@ class Predictor:
     def clips(
         self, videos: Iterable[str | Path], *, views: int | str | None = None, batch_size: int | None = None
     ) -> Iterator[Answer]:
-        """What the model says of each clip of `videos`, in order, as it is computed: logits and pooled features."""
+        """An Answer for each clip of `videos`, in order, as soon as it is computed: logits and pooled features."""
         return answers(self.network, videos, views=views, batch_size=batch_size)
 
     def timeline(
@@ -100,11 +105,11 @@ class Predictor:
         top: int = 5,
         batch_size: int | None = None,
     ) -> Iterator[Moment]:
-        """A Moment for each `hop` seconds of each of `videos`, in order, as they are made; videos of any length.
+        """A Moment for each `hop` seconds of each of `videos`, in order, each as soon as it is computed.
 
-        `window`: seconds that a clip spans; None: T frames at the model's stride, or 7 s for a model of `segments`
-        clips. A video that can't be read to its end has a last Moment with an error. Raises UsageError for a value out
-        of its range.
+        The videos may have any length. `window`: seconds that a clip spans (None: T frames at the model's stride, or
+        7 s for a model trained on `segments` clips). A video that can't be read to its end has a last Moment with an
+        error. Raises UsageError for a value out of its range.
         """
         from r3d_fast.prediction.timeline import timeline
 
@@ -115,6 +120,7 @@ class Predictor:
     def _predictions(
         self, stream: Iterator[Answer], top: int, on_clip: Callable[[Answer], object] | None
     ) -> Iterator[Prediction]:
+        """The predictions of videos, from the answers for their clips."""
         total = np.zeros(len(self.classes))
         clips, problem = 0, ""
         for answer in stream:

@@ -1,4 +1,4 @@
-"""An iterator that a thread works ahead of."""
+"""An iterator whose items a thread prepares ahead of time."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from threading import Event, Thread
 from typing import TypeVar
 
 Item = TypeVar("Item")
-_PATIENCE = 0.1  # seconds between looks at whether anybody still wants more
-_LAST_ITEM_SECONDS = 3.0  # a thread that is not done by then waits for something that may never come
+_PATIENCE = 0.1  # seconds between checks whether the iterator was closed
+_LAST_ITEM_SECONDS = 3.0  # a thread that takes longer may wait for input that never comes
 
 
 def ahead(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
-    """What `items` gives, made by a thread up to `depth` items ahead; what it raises is raised here, in its place.
+    """The same items as `items`, prepared by a thread up to `depth` items ahead.
 
-    Closing this ends the thread after the item at which it is.
+    An error that `items` raises is raised here, after the items before it. Closing this iterator ends the thread after
+    the item that it is working on.
     """
     made: Queue[tuple[bool, Item | BaseException | None]] = Queue(depth)
     stop = Event()
@@ -34,7 +35,7 @@ def ahead(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
             for item in items:
                 if not put((True, item)):
                     return
-        except BaseException as error:  # it is the caller's to deal with
+        except BaseException as error:  # raised again in the caller's thread
             put((False, error))
         else:
             put((False, None))

@@ -1,4 +1,4 @@
-"""A run, a checkpoint or a .safetensors file as a network that predicts."""
+"""The network of a run, a checkpoint or a .safetensors file, and the function that opens a model of any form."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from r3d_fast.errors import CheckpointError
 from r3d_fast.prediction.network import LogitsAndFeatures, Network
 from r3d_fast.weights.stored_model import RestoredModel, restore
 
-EXPORTED = "r3d_fast.json"  # what makes a folder an exported model of ours
+EXPORTED = "r3d_fast.json"  # a folder with this file was written by `r3d-fast export`
 _STATIC = ("*.pdmodel", "*.pdiparams", "model.json", "*.onnx")
 
 
 class RestoredNetwork:
-    """The Network of a model that Paddle built: on a CPU in float32 by a graph, where enough clips are to come."""
+    """The Network of a model restored from its weights. On a CPU in float32 it is traced first if many clips follow."""
 
     def __init__(self, restored: RestoredModel, device: str) -> None:
         self.restored = restored
@@ -31,16 +31,16 @@ class RestoredNetwork:
 
     @property
     def config(self) -> Config:
-        """The config it was trained with."""
+        """The config that the model was trained with."""
         return self.restored.config
 
     @property
     def clip_dtype(self) -> Literal["float32", "float16"]:
-        """What the clips that it takes are made of."""
+        """The dtype of the clips that the model takes."""
         return self.restored.precision.clip_dtype
 
     def expect(self, clips: int) -> None:
-        """Make ready for that many clips more."""
+        """Prepare for that many more clips: trace the model if that saves time."""
         from r3d_fast.acceleration.cpu import is_worth_tracing, traced_with_features  # imports Paddle
 
         if self._graph is None and is_worth_tracing(clips, self.device, self.restored.precision):
@@ -68,10 +68,10 @@ class RestoredNetwork:
 
 
 def open_network(model: str | Path, device: str = "auto") -> Network:
-    """The network that `model` means, on `device` ("auto", "cpu" or "gpu").
+    """The network of `model`, on `device` ("auto", "cpu" or "gpu").
 
-    A folder that `r3d-fast export` wrote, a run, a checkpoint or a .safetensors file of a run. Raises UsageError where
-    there is none, CheckpointError where it is damaged, EnvironmentProblem without `device`.
+    `model`: a folder that `r3d-fast export` wrote, a run, a checkpoint or a .safetensors file. Raises UsageError where
+    there is no model, CheckpointError where it is damaged, EnvironmentProblem where this machine has no `device`.
     """
     path = Path(model)
     if (path / EXPORTED).is_file():
@@ -80,8 +80,8 @@ def open_network(model: str | Path, device: str = "auto") -> Network:
         return InferenceEngine(path, device)
     if path.is_dir() and any(next(path.glob(name), None) for name in _STATIC):
         raise CheckpointError(
-            f"{path}: a static model without its {EXPORTED}, which says its classes and which clips it takes; "
-            f"`r3d-fast export RUN -o DIR` writes both: export the run again"
+            f"{path}: a static model without its {EXPORTED}, which names the classes and describes the clips; "
+            "export the run again with: r3d-fast export RUN -o DIR"
         )
     chosen = choose_device(device)
     return RestoredNetwork(restore(path, chosen), chosen)

@@ -1,6 +1,7 @@
-"""Long videos -> what happens second by second. Frames are decoded, resized and normalised once, windows are batched.
+"""The timeline of a video: the most likely classes second by second, for videos of any length.
 
-A thread decodes and prepares the batches that follow while the network computes one.
+Each frame is decoded, resized and normalised once, also where several windows show it. Windows are computed in batches:
+a thread decodes and prepares the next batches while the network computes one.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ from r3d_fast.prediction.read_ahead import ahead
 from r3d_fast.prediction.top_classes import TopClasses, likeliest, top_classes_json
 from r3d_fast.prediction.windows import Hops, Kept, Window, windows
 
-_GROUP = 64  # frames that DALI gets at once
-_GROUP_BYTES = 1 << 28  # of RGB
-_AHEAD = 2  # batches
-_MOST_PARTS = 256  # of a batch: windows, and videos that can't be read
+_GROUP = 64  # frames that DALI prepares at once
+_GROUP_BYTES = 1 << 28  # bytes of RGB that DALI prepares at once
+_AHEAD = 2  # batches that are prepared ahead
+_MOST_PARTS = 256  # parts of a batch: windows, and videos that can't be read
 
 
 @dataclass(frozen=True)
 class Moment:
-    """What a model says of a hop of a video: from `start` to `end`, in seconds; (class, probability) pairs.
+    """The classes of one hop of a video, from `start` to `end` in seconds: (class, probability) pairs, likeliest first.
 
-    Where the video can't be read, or not to its end, there is an `error`, from where it is missing.
+    Where the video can't be read, or not to its end, a moment that starts there has an `error` and no classes.
     """
 
     video: str
@@ -53,7 +54,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class _Part:
-    """A window's place in a batch, or an error of its video after `first` hops."""
+    """A window of a batch, or an error, for `count` hops of `video`; the first of them has the number `first`."""
 
     video: str
     first: int
@@ -63,7 +64,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Work:
-    """A batch of windows: what is told of it in order; `clips` [N, ...] are those of the parts without error."""
+    """A batch: its parts in order, and `clips` [N, ...], one for each part without an error (None if there is none)."""
 
     parts: list[_Part]
     clips: NDArray[Any] | None
@@ -72,9 +73,9 @@ class _Work:
 def timeline(
     network: Network, videos: Iterable[str], hops: Hops, *, top: int = 5, batch_size: int | None = None
 ) -> Iterator[Moment]:
-    """The moments of each of `videos`, in order, as they are computed: one a hop, the `top` likeliest classes.
+    """The moments of each of `videos`, in order, as soon as they are computed: one for each hop, with `top` classes.
 
-    `batch_size`: windows computed at once, of one video or many.
+    `batch_size`: windows computed at once, from one or more videos (None: 8 on a CPU, the config's on a GPU).
     """
     clip = clip_spec(network)
     size = batch_size or default_batch(network)
@@ -85,7 +86,7 @@ def timeline(
             rows: Iterator[NDArray[np.float32]] = iter(())
             if work.clips is not None:
                 computed += len(work.clips)
-                network.expect(computed)  # a video that has gone on for so long may go on
+                network.expect(computed)  # the length is not known ahead: expect as many more windows as came so far
                 rows = iter(network(work.clips)[0])
             for part in work.parts:
                 start = part.first * hops.seconds
@@ -97,31 +98,32 @@ def timeline(
 
 
 def _named(moment: Moment, logits: NDArray[np.float32], classes: tuple[str, ...], top: int) -> Moment:
+    """`moment` with the `top` most likely classes by its logits, or with an error where these are not finite."""
     if not np.isfinite(logits).all():
         return replace(moment, error=NOT_FINITE)
     return replace(moment, classes=likeliest(classes, softmax(logits), top))
 
 
 def _batches(videos: Iterable[str], clip: ClipSpec, hops: Hops, size: int, preparer: _Preparer) -> Iterator[_Work]:
-    """The windows of `videos`, `size` a batch."""
+    """The windows of `videos` in batches of `size`."""
     parts: list[_Part] = []
     waiting: list[Window] = []
     for video in videos:
-        told = 0
+        hops_done = 0
         found = windows(video, clip, hops)
         while True:
             try:
                 window = next(found, None)
             except VideoError as error:
                 detail = f": {error.detail}" if error.detail else ""
-                parts.append(_Part(video, told, 1, f"{error.reason}{detail}"))
-                if len(parts) >= _MOST_PARTS:  # many bad files: they are told before a batch is full
+                parts.append(_Part(video, hops_done, 1, f"{error.reason}{detail}"))
+                if len(parts) >= _MOST_PARTS:  # many bad files: report them before the batch is full
                     yield _Work(parts, preparer.clips(waiting) if waiting else None)
                     parts, waiting = [], []
                 break
             if window is None:
                 break
-            told = window.first + window.hops
+            hops_done = window.first + window.hops
             parts.append(_Part(video, window.first, window.hops))
             waiting.append(window)
             if len(waiting) == size:
@@ -132,7 +134,7 @@ def _batches(videos: Iterable[str], clip: ClipSpec, hops: Hops, size: int, prepa
 
 
 class _Preparer:
-    """Frames -> the model's input, by the graph that evaluation uses; each frame once, in however many windows."""
+    """Prepares windows as the model's input, with the DALI graph that evaluation uses; each frame is prepared once."""
 
     def __init__(self, augment: AugmentSpec, dtype: str) -> None:
         self._augment = augment = augment.model_copy(update={"eval_crops": 1})
@@ -144,13 +146,14 @@ class _Preparer:
         self._pipeline = ClipPipeline(stream, threads=usable_cpus())
 
     def clips(self, found: list[Window]) -> NDArray[Any]:
-        """The clips of windows, [N, 3, T, S, S] or [N, T, S, S, 3]."""
+        """The windows as clips, [N, 3, T, S, S] or [N, T, S, S, 3] by the model's layout, in the model's dtype."""
         self._prepare([frame for window in found for frame in window.frames])
         return np.stack(
             [np.concatenate([_values(frame) for frame in window.frames], self._axis - 1) for window in found]
         )
 
     def _prepare(self, frames: list[Kept]) -> None:
+        """Give each of `frames` that has no values yet its values."""
         group: list[tuple[Kept, NDArray[np.uint8]]] = []
         taken: set[int] = set()
         total = 0
@@ -185,4 +188,4 @@ def _values(frame: Kept) -> NDArray[Any]:
 
 
 def _gone() -> NDArray[np.uint8]:
-    raise AssertionError("prepared before: its pixels were let go of")
+    raise AssertionError("this frame is prepared already; its pixels were freed")

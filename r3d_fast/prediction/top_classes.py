@@ -1,4 +1,4 @@
-"""The likeliest classes of a clip or a video, with their probabilities."""
+"""The most likely classes of a clip or a video, with their probabilities."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ TopClasses = tuple[tuple[str, float], ...]
 
 
 def likeliest(classes: Sequence[str], probabilities: NDArray[np.float64], top: int) -> TopClasses:
-    """The `top` likeliest classes with their probabilities, most likely first."""
+    """The `top` most likely classes as (class, probability) pairs, most likely first; `probabilities` float64 [C]."""
     best = np.argsort(-probabilities, kind="stable")[:top]
     return tuple((classes[i], float(probabilities[i])) for i in best)
 
 
 def top_classes_json(classes: TopClasses) -> list[dict[str, Any]]:
-    """Classes with probabilities as JSON values."""
+    """(class, probability) pairs as JSON values."""
     return [{"class": name, "probability": probability} for name, probability in classes]
 
 
 def check_top(top: int) -> None:
-    """Raise UsageError unless at least one class is asked for."""
+    """Raise UsageError if `top` is below 1."""
     if top < 1:
         raise UsageError(f"top {top}: expected at least 1")

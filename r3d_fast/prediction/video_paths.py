@@ -1,4 +1,4 @@
-"""What the user names as videos -> files: files, folders, globs, `-` for a list on stdin. Nothing is opened here."""
+"""Finds the video files that the user names: as files, folders, globs, or `-` for a list on stdin. Opens no video."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ _BOM = b"\xef\xbb\xbf"
 
 
 def find_videos(named: Iterable[str], stdin: BinaryIO | None = None) -> Iterator[str]:
-    """The video files that `named` means, each once, in order, as they are found.
+    """The video files that `named` stands for, each once, in order, as soon as they are found.
 
-    A folder gives the files under it that have a video's extension, sorted, hidden names and linked folders left out,
-    or itself where there are none; a glob those of the files it matches, and folders it matches likewise; `-` what the
-    list on `stdin` names, one path a line, or separated by NUL. Anything else is taken as a file, also one that is not
-    there: reading it says why. So is a glob that matches no video. Raises DataError where there is nothing at all.
+    A folder stands for all files under it with the extension of a video, sorted, without hidden names and linked
+    folders. A glob stands for the videos among the files that it matches, and for those in the folders that it matches.
+    `-` stands for the list on `stdin`: one path a line, or paths separated by NUL. Anything else is taken as the path
+    of a file. A missing file, a folder without videos and a glob without a match are given as they are: reading
+    them fails with the reason. Raises DataError where nothing is named at all.
     """
     seen: set[str] = set()
     for path in _found(named, stdin):
@@ -46,6 +47,7 @@ def _found(named: Iterable[str], stdin: BinaryIO | None) -> Iterator[str]:
 
 
 def _expand(name: str) -> Iterator[str]:
+    """The files that one name stands for: a file, a folder or a glob."""
     if "\0" in name or os.path.lexists(name) or not glob.has_magic(name):
         yield from _under(name) if "\0" not in name and os.path.isdir(name) else [name]  # noqa: PTH112 - "" is no path
         return
@@ -64,20 +66,23 @@ def _expand(name: str) -> Iterator[str]:
 
 
 def _under(folder: str) -> Iterator[str]:
-    """The videos under `folder`, sorted; itself, where there are none, and folders that can't be read: to be missed."""
+    """The videos under `folder`, sorted, then the folders that can't be read; `folder` itself where there is neither.
+
+    Reading a folder as a video fails, so the user hears of these folders.
+    """
     unreadable: list[str] = []
     any_video = False
-    for place, folders, files in os.walk(folder, onerror=lambda error: unreadable.append(str(error.filename))):
+    for parent, folders, files in os.walk(folder, onerror=lambda error: unreadable.append(str(error.filename))):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if is_video_name(name) and not name.startswith("."):
                 any_video = True
-                yield str(Path(place) / name)
+                yield str(Path(parent) / name)
     yield from unreadable if any_video or unreadable else [folder]
 
 
 def read_list(stream: BinaryIO) -> Iterator[str]:
-    """The paths of a list, as they come: one a line, or, where a NUL is among the first bytes, separated by NUL."""
+    """The paths of a list, as soon as they are read: separated by NUL if the first bytes have one, else one a line."""
     rest = b""
     separator = b""
     for piece in iter(lambda: stream.read1(_PIECE) if hasattr(stream, "read1") else stream.read(_PIECE), b""):

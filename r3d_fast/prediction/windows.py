@@ -1,7 +1,8 @@
-"""A long video -> the windows of frames that its timeline is made of, in one pass, few frames kept.
+"""The windows of frames that the timeline of a long video is made of, found in one pass that keeps few frames.
 
-One frame of every `stride` is kept; T of them in a row are a window. The timeline goes in hops of a second, say: for
-each speaks the window whose middle is the middle of the hop, at both ends of the video the first and the last one.
+One frame of every `stride` is kept, and T kept frames in a row are a window. The timeline is cut into hops of equal
+length, one second by default. Each hop gets the window whose middle is the middle of the hop; hops near the start of
+the video get the first window, hops near its end the last one.
 """
 
 from __future__ import annotations
@@ -20,21 +21,22 @@ from pipelines.sampler import consecutive_frames, segment_frames
 from pipelines.specs import ClipSpec
 from pipelines.video.sequence import FrameSequence
 
-# What a `segments` model learnt from spans a video: those of UCF-101 have 187 frames on average, at 25 a second mostly.
+# A model of `segments` clips learnt from clips that span a whole video: in UCF-101 187 frames on average, mostly at 25
+# frames a second.
 SEGMENTS_SECONDS = 7.0
 _LEAST_SECONDS = 0.01
 
 
 @dataclass
 class Kept:
-    """A frame that windows may show: `pixels()` uint8 [H, W, 3], RGB; once prepared, `values` are the model's input."""
+    """A frame kept for windows: `pixels()` uint8 [H, W, 3], RGB; once it is prepared, `values` is the model's input."""
 
     pixels: Callable[[], NDArray[np.uint8]]
     values: NDArray[Any] | None = None
 
 
 class Window(NamedTuple):
-    """T frames, and the hops that they speak for: `first` and those that follow it, so many `hops` in all."""
+    """T frames, and the hops that get them: `hops` in a row, of which the first has the number `first`."""
 
     frames: list[Kept]
     first: int
@@ -43,9 +45,10 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Hops:
-    """How a timeline goes: hops of `seconds`, windows of about `window_seconds` (None: what suits the model's clips).
+    """How a timeline is cut: hops of `seconds`, windows of about `window_seconds`.
 
-    Raises UsageError for values below 0.01 s.
+    With None a window spans what the model's clips span: T frames at their stride, or SEGMENTS_SECONDS for a model of
+    `segments` clips. Raises UsageError for values below 0.01 s.
     """
 
     seconds: float = 1.0
@@ -54,10 +57,10 @@ class Hops:
     def __post_init__(self) -> None:
         for name, value in (("hop", self.seconds), ("window", self.window_seconds)):
             if value is not None and not _LEAST_SECONDS <= value < float("inf"):
-                raise UsageError(f"{name} {value}: expected seconds, at least {_LEAST_SECONDS}")
+                raise UsageError(f"{name} {value}: expected a number of seconds, at least {_LEAST_SECONDS}")
 
     def stride(self, clip: ClipSpec, fps: float) -> int:
-        """The distance of a window's frames, in frames of the video."""
+        """The distance between two frames of a window, in frames of a video with `fps` frames a second."""
         seconds = self.window_seconds
         if seconds is None:
             if clip.sampling == "consecutive":
@@ -67,10 +70,10 @@ class Hops:
 
 
 def windows(path: str, clip: ClipSpec, hops: Hops) -> Iterator[Window]:
-    """The windows of the video at `path`, in order, as they come; together they speak for every hop.
+    """The windows of the video at `path`, in order, each as soon as it is decoded; every hop gets one.
 
-    A video shorter than a window gives the clip that it gives as a whole. Raises VideoError where the video can't be
-    read; where it is cut short, after the windows of what is left.
+    A video shorter than a window gives one window: the clip that evaluation takes from the whole video. Raises
+    VideoError where the video can't be read; where it is cut short, only after the windows of the part that is left.
     """
     problem: VideoError | None = None
     with FrameSequence(path) as video:
@@ -91,23 +94,23 @@ def windows(path: str, clip: ClipSpec, hops: Hops) -> Iterator[Window]:
 
 
 class _Line:
-    """The latest frames, and the hops that wait for the frame that completes their window."""
+    """The latest frames of a video, and the hops whose window is not complete yet."""
 
     def __init__(self, num_frames: int, hop_seconds: float) -> None:
         self._size, self._hop = num_frames, hop_seconds
         self._latest: deque[Kept] = deque(maxlen=num_frames)
-        self._waiting: deque[int] = deque()  # of each hop, the number of frames that completes its window
+        self._waiting: deque[int] = deque()  # for each hop, how many frames there are when its window is complete
         self._count = 0
-        self._told = 0  # hops that have a window
+        self._done = 0  # hops that have a window
 
     @property
     def is_whole(self) -> bool:
-        """Whether the frames so far make a window."""
+        """Whether there were enough frames for a window."""
         return self._count >= self._size
 
     def add(self, seconds: float, frame: Kept) -> Iterator[Window]:
-        """Take the next frame; the window that it completes, if some hop wants that one."""
-        while (self._told + len(self._waiting) + 0.5) * self._hop <= seconds:
+        """Add the next frame; yields the window that it completes, if that is the window of a hop."""
+        while (self._done + len(self._waiting) + 0.5) * self._hop <= seconds:
             self._waiting.append(max(self._size, self._count + self._size - self._size // 2))
         self._latest.append(frame)
         self._count += 1
@@ -116,23 +119,23 @@ class _Line:
             self._waiting.popleft()
             hops += 1
         if hops:
-            yield Window(list(self._latest), self._told, hops)
-            self._told += hops
+            yield Window(list(self._latest), self._done, hops)
+            self._done += hops
 
     def rest(self, end_seconds: float) -> Iterator[Window]:
-        """The last window, for the hops until the end that have none yet."""
-        hops = _count(end_seconds, self._hop) - self._told
+        """The last window, for all hops up to the end of the video that have no window yet."""
+        hops = _count(end_seconds, self._hop) - self._done
         if hops > 0:
-            yield Window(list(self._latest), self._told, hops)
+            yield Window(list(self._latest), self._done, hops)
 
 
 def _count(seconds: float, hop_seconds: float) -> int:
-    """Hops that so many seconds take; a last one that is shorter counts, if by more than rounding."""
+    """The number of hops in `seconds`; a shorter last hop counts too, unless it is only a rounding error long."""
     return max(1, int(np.ceil(seconds / hop_seconds - 1e-6)))
 
 
 def _short(path: str, clip: ClipSpec, num_frames: int) -> list[Kept]:
-    """The frames of the clip of a video that is shorter than a window, out of a second pass."""
+    """The frames of the one clip of a video that is shorter than a window; the video is read a second time."""
     choose = segment_frames if clip.sampling == "segments" else consecutive_frames
     wanted = choose(num_frames, clip.model_copy(update={"views": 1}), None).tolist()
     with FrameSequence(path) as video:

@@ -1,1 +1,1 @@
-"""The files that predictions are written to: JSON, CSV, features and annotated videos."""
+"""Writers of prediction files: JSON, CSV, features and annotated videos."""

@@ -1,4 +1,4 @@
-"""A video and its timeline -> an mp4 that shows on every frame what the model says of that moment. No sound."""
+"""Annotated videos: an mp4 of a video that shows on every frame the most likely class of that moment. No sound."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ from r3d_fast.prediction.timeline import Moment
 from r3d_fast.prediction.writers.captions import Captions, load_font
 from r3d_fast.prediction.writers.video_names import FileNames
 
-# Divides by every usual rate, 30000/1001 among them, and is small enough for MPEG-4 part 2.
+# A multiple of the usual frame rates, 30000/1001 among them, and small enough for MPEG-4 part 2.
 _TIME_BASE = Fraction(1, 60000)
 _ENCODERS: tuple[tuple[str, dict[str, str]], ...] = (
     ("libx264", {"preset": "veryfast", "crf": "20"}),
     ("mpeg4", {"qscale": "3", "flags": "+qscale"}),
 )
-_SMPTE170M = 6  # AVCOL_SPC_SMPTE170M: the matrix by which FFmpeg makes YUV of RGB unless told otherwise
+_SMPTE170M = 6  # AVCOL_SPC_SMPTE170M: the matrix with which FFmpeg converts RGB to YUV by default
 
 
 def annotate(
     video: str, moments: Sequence[Moment], target: Path, classes: Sequence[str], font: Path | None = None
 ) -> None:
-    """Write `target`, an mp4 of the size and frame times of `video`, upright, its moments on its frames.
+    """Write `target`, an mp4 of `video` with the moments of its timeline drawn on its frames.
 
-    `moments` are its timeline. Odd sides lose a pixel, which mp4 can't have. Of a video that can't be read to its end,
-    what can be. `font`: a file, see load_font. Raises UsageError where `target` can't be written, VideoError where
-    nothing of the video can be read, and what load_font raises.
+    It has the size and frame times of the video and is upright. An odd side loses one pixel, as this mp4 needs even
+    sides. Where the video can't be read to its end, the part that can be read is written. `font`: a file, see
+    load_font. Raises UsageError where `target` can't be written, VideoError where nothing of the video can be read, and
+    what load_font raises.
     """
     with FrameSequence(video) as source, new_file(target) as file:
         output: _Output | None = None
@@ -60,16 +61,19 @@ def annotate(
 
 
 class Annotator:
-    """Writes an annotated video for each timeline that has ended; to be left by `with`."""
+    """Collects the moments of each video, and writes the annotated video once its timeline is complete.
+
+    Use it in a `with` block: leaving the block writes the last video.
+    """
 
     def __init__(self, folder: Path, classes: Sequence[str], font: Path | None = None) -> None:
-        """Make the folder. Raises UsageError where it can't be written, and what load_font raises."""
-        load_font(12, font)  # fails now rather than after the first video
+        """Create the folder. Raises UsageError where it can't be written, and what load_font raises."""
+        load_font(12, font)  # a font that can't be used fails here, not after the first video
         self._names, self._classes, self._font = FileNames(folder, ".mp4"), classes, font
         self._moments: list[Moment] = []
 
     def add(self, moment: Moment) -> None:
-        """Take the next moment; those of a video come together."""
+        """Add the next moment. All moments of a video come in a row."""
         if self._moments and self._moments[0].video != moment.video:
             self._write()
         self._moments.append(moment)
@@ -91,7 +95,7 @@ class Annotator:
 
 
 class _Output:
-    """An mp4 of frames like the first."""
+    """An mp4 in the making, for frames of the size of the first one."""
 
     def __init__(self, file: BinaryIO, pixels: NDArray[np.uint8], fps: Fraction) -> None:
         self._container = av.open(file, "w", format="mp4")
@@ -106,14 +110,14 @@ class _Output:
         self._last = -1
 
     def write(self, pixels: NDArray[np.uint8], seconds: float) -> None:
-        """Add a frame."""
+        """Add a frame, uint8 [H, W, 3], RGB, shown from `seconds` on."""
         frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
         self._last = max(self._last + 1, round(seconds / _TIME_BASE))
         frame.pts, frame.time_base = self._last, _TIME_BASE
         self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
-        """Write what is still on its way, and the end."""
+        """Write the frames that the encoder still holds, and the end of the file."""
         self._container.mux(self._stream.encode(None))
         self._container.close()
 
@@ -127,7 +131,7 @@ def _has_encoder(name: str) -> bool:
 
 
 def _at(moments: Sequence[Moment], seconds: float) -> Moment | None:
-    """The moment that `seconds` lies in; the last one from there on."""
+    """The moment at `seconds` of the video; the last one where the timeline is shorter; None where it is empty."""
     if not moments:
         return None
     hop = moments[0].end - moments[0].start
@@ -135,7 +139,7 @@ def _at(moments: Sequence[Moment], seconds: float) -> Moment | None:
 
 
 def _upright(pixels: NDArray[np.uint8], frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """`pixels` of `frame` turned as its file says, sides made even: a copy."""
+    """A copy of `pixels` of `frame`, turned upright as the file says, its sides made even."""
     turned: NDArray[np.uint8] = np.rot90(pixels, round(frame.rotation / 90) % 4)  # both count counterclockwise
     height, width = (max(2, side // 2 * 2) for side in turned.shape[:2])
     even: NDArray[np.uint8] = turned[:height, :width].copy()

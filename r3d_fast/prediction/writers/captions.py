@@ -1,4 +1,4 @@
-"""Captions for frames: what a model says, in the lower left corner, readable at any size. Needs Pillow."""
+"""Captions on frames: the class and its probability in the lower left corner, readable at any size. Needs Pillow."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from numpy.typing import NDArray
 from pipelines.errors import EnvironmentProblem, UsageError
 
 _ELLIPSIS = "…"
-_NO_GLYPH = "\uffff"  # no font has it: what it shows is what a font shows for what it lacks
-_LEAST_SHOWN = 5  # characters
+_NO_GLYPH = "\uffff"  # no font has this character: drawn, it shows the font's mark for missing characters
+_LEAST_SHOWN = 5  # characters of the label
 
 
 class Captions:
-    """Draws captions on frames of one size; keeps those that come again."""
+    """Draws captions on frames of one size. The latest captions are kept, as most frames repeat one."""
 
     def __init__(self, height: int, width: int, classes: Sequence[str], font_file: Path | None = None) -> None:
-        """For frames of `height` x `width` px, in the font of `font_file`. Raises what load_font raises."""
+        """Prepare for frames of `height` x `width` px, with the font of `font_file`. Raises what load_font raises."""
         self._height, self._width, self._classes = height, width, classes
         self._size = max(11, round(min(height, 0.75 * width) * 0.042) + 3)  # px: 13 of 240, 48 of 1080
         self._font = load_font(self._size, font_file)
         self._drawn = lru_cache(maxsize=16)(self._draw)
 
     def put(self, pixels: NDArray[np.uint8], label: str, probability: float | None) -> None:
-        """Draw on `pixels` uint8 [H, W, 3], in place: the label, and with a probability that and a bar."""
+        """Draw the label on `pixels` uint8 [H, W, 3], in place; with a probability also its percentage and a bar."""
         box = self._drawn(label, None if probability is None else round(100 * probability))
         height, width = box.shape[:2]
         margin = self._size // 2
@@ -49,7 +49,7 @@ class Captions:
         whole = self._shown(label)
         font, room = self._font, self._width - 2 * (size // 2) - 2 * pad
         text = self._fitting(whole, figure, room)
-        if len(text) < min(len(whole), _LEAST_SHOWN):  # too narrow for both: the label matters more
+        if len(text) < min(len(whole), _LEAST_SHOWN):  # too narrow for both: the label is more important
             figure, percent = "", None
             text = self._fitting(whole, figure, room)
         gap = round(size * 0.7) if figure else 0
@@ -72,7 +72,10 @@ class Captions:
         return np.asarray(image)
 
     def _shown(self, label: str) -> str:
-        """The label on one line; what the font lacks gives way to ? or, if that is all, to its number."""
+        """The label on one line. A character that the font lacks becomes its plain letter or a question mark.
+
+        Where only question marks would be left, it is the number of the class.
+        """
         line = " ".join("".join(c if c.isprintable() else " " for c in label).split())
         known = "".join(c if c == " " or _has(self._font, c) else _bare(self._font, c) for c in line)
         if line and not known.strip("? "):
@@ -80,7 +83,7 @@ class Captions:
         return known or "?"
 
     def _fitting(self, text: str, figure: str, room: int) -> str:
-        """The text, shortened where it is wider than `room` px beside the figure."""
+        """The text, shortened so that it and `figure` fit into `room` px."""
         font = self._font
         room -= round(font.getlength(figure)) + (round(self._size * 0.7) if figure else 0)
         dots = _ELLIPSIS if _has(font, _ELLIPSIS) else "..."
@@ -93,13 +96,13 @@ class Captions:
 
 
 def _bare(font: Any, character: str) -> str:
-    """What stands for a character that `font` lacks: its letter without the accent, or a question mark."""
+    """The replacement for a character that `font` lacks: its letter without the accent, or a question mark."""
     letters = [c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c)]
     return "".join(c if _has(font, c) else "?" for c in letters)
 
 
 def load_font(size: int, file: Path | None = None) -> Any:
-    """The font in `file`, or Pillow's own, at `size` px.
+    """The font in `file` (None: Pillow's own), at `size` px.
 
     Raises UsageError where `file` can't be used, EnvironmentProblem where Pillow is missing or can't draw.
     """
@@ -109,7 +112,7 @@ def load_font(size: int, file: Path | None = None) -> Any:
     if not file.is_file():
         raise UsageError(f"--font {file}: no such file; expected a TrueType or OpenType font")
     try:
-        # Opened here: given a path, Pillow would take another font of that name for one that it can't read.
+        # Opened here, because Pillow, given a path that it can't read, looks for another font of that name.
         with file.open("rb") as opened:
             return fonts.truetype(opened, size)
     except OSError as error:
@@ -119,7 +122,7 @@ def load_font(size: int, file: Path | None = None) -> Any:
 
 @lru_cache(maxsize=4096)
 def _has(font: Any, character: str) -> bool:
-    """Whether `font` shows `character` as anything but what it shows for those it lacks."""
+    """Whether `font` has `character`: whether it looks different from the font's mark for missing characters."""
     mask, lacking = font.getmask(character), font.getmask(_NO_GLYPH)
     return bool(mask.size != lacking.size or bytes(mask) != bytes(lacking))
 

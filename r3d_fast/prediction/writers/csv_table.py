@@ -1,4 +1,4 @@
-"""A table as CSV, written row by row."""
+"""CSV tables, written row by row."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any, BinaryIO
 
 @contextmanager
 def csv_rows(file: BinaryIO, columns: Sequence[str]) -> Iterator[Callable[[Sequence[Any]], object]]:
-    """A function that writes a row of a CSV to `file`; the first row, `columns`, is written already.
+    """A function that writes one row of a CSV table to `file`; the header row `columns` is written before.
 
-    Of names that are not valid Unicode the odd bytes are escaped.
+    Bytes of a file name that are not valid UTF-8 are written as escapes.
     """
     text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="", write_through=True)
     rows = csv.writer(text, lineterminator="\n")

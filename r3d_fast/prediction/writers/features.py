@@ -1,4 +1,4 @@
-"""Pooled features of clips as .npy or .parquet, written clip by clip; clips that could not be read have no row."""
+"""Files of pooled features, .npy or .parquet, written clip by clip. Clips that could not be read have no row."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ INDEX = "features.csv"
 
 @contextmanager
 def feature_file(path: Path) -> Iterator[Add]:
-    """A function that adds a clip's features to `path`: NAME.npy, NAME.parquet, or a folder with a .npy a video.
+    """A function that adds the features of a clip to `path`: NAME.npy, NAME.parquet, or a folder of .npy files.
 
-    NAME.npy is float32 [clips, F], and NAME.csv beside it says of which clip each row is. A folder has `features.csv`,
-    which says which file is of which video. Raises UsageError where they can't be written or `path` is none of these,
-    EnvironmentProblem where .parquet lacks pyarrow.
+    NAME.npy is float32 [clips, F], and NAME.csv beside it names the clip of each row. A folder gets one .npy for each
+    video, and `features.csv`, which names the video of each file. Raises UsageError where the files can't be written or
+    `path` is none of the three, EnvironmentProblem where pyarrow, which .parquet needs, is missing.
     """
     kinds = {".npy": _npy, ".parquet": _parquet}
     if path.is_dir() or not path.suffix:
@@ -117,7 +117,7 @@ def _parquet(path: Path) -> Iterator[Add]:
 
 
 class _Array:
-    """A .npy file that grows by rows; its header, which counts them, comes last."""
+    """A .npy file that grows row by row; its header, which holds the number of rows, is written again at the end."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -134,7 +134,7 @@ class _Array:
         self._write_header()
 
     def _write_header(self) -> None:
-        # Padded by NumPy to 128 bytes, whatever the shape.
+        # NumPy pads the header to 128 bytes for any shape, so the second header fits over the first.
         header = {"descr": "<f4", "fortran_order": False, "shape": (self.rows, self._size)}
         np.lib.format.write_array_header_1_0(self._file, header)
 

@@ -1,4 +1,4 @@
-"""What was predicted, as JSON and CSV: written as it comes, there once all of it is."""
+"""JSON and CSV files of predictions: written item by item, and put in place once they are complete."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def predictions_json(path: Path) -> Iterator[Callable[[Prediction], object]]:
-    """A function that adds a prediction to the list in `path`. Raises UsageError where that can't be written."""
+    """A function that adds a prediction to the JSON list in `path`. Raises UsageError where `path` can't be written."""
     with new_file(path) as file:
         items = _List(file, 0)
         yield lambda prediction: items.add(prediction.as_json())
@@ -29,14 +29,21 @@ def predictions_json(path: Path) -> Iterator[Callable[[Prediction], object]]:
 
 @contextmanager
 def predictions_csv(path: Path, top: int) -> Iterator[Callable[[Prediction], object]]:
-    """A function that adds a prediction to the table in `path`: video, error, then `top` classes and probabilities."""
+    """A function that adds a prediction to the CSV table in `path`.
+
+    The columns are video, error, then `top` classes and probabilities. Raises UsageError where `path` can't be written.
+    """
     with new_file(path) as file, csv_rows(file, ["video", "error", *_class_columns(top)]) as write:
         yield lambda item: write([plain_text(item.video), item.error or "", *_class_cells(item.classes, top)])
 
 
 @contextmanager
 def timeline_json(path: Path) -> Iterator[Callable[[Moment], object]]:
-    """A function that adds a moment to the list in `path`: an item a video, its moments under "timeline"."""
+    """A function that adds a moment to the JSON list in `path`.
+
+    The list has an item for each video, with its moments under "timeline". Raises UsageError where `path` can't be
+    written.
+    """
     with new_file(path) as file:
         items = _List(file, 0)
         video: str | None = None
@@ -67,7 +74,11 @@ def timeline_json(path: Path) -> Iterator[Callable[[Moment], object]]:
 
 @contextmanager
 def timeline_csv(path: Path, top: int) -> Iterator[Callable[[Moment], object]]:
-    """A function that adds a moment to the table in `path`: video, start, end, error, then classes."""
+    """A function that adds a moment to the CSV table in `path`.
+
+    The columns are video, start and end in seconds, error, then `top` classes and probabilities. Raises UsageError
+    where `path` can't be written.
+    """
     with new_file(path) as file, csv_rows(file, ["video", "start", "end", "error", *_class_columns(top)]) as write:
 
         def add(moment: Moment) -> None:
@@ -85,18 +96,18 @@ class _List:
         self._any = False
 
     def next(self) -> None:
-        """Write what stands before an item."""
+        """Write the bracket or comma that comes before an item."""
         self._file.write(f"{',' if self._any else '['}\n{self._indent} ".encode())
         self._any = True
 
     def add(self, value: Any) -> None:
-        """Write an item."""
+        """Write an item, a JSON value."""
         self.next()
         text = json.dumps(value, indent=1)
         self._file.write(text.replace("\n", f"\n{self._indent} ").encode())
 
     def end(self) -> None:
-        """Write the end."""
+        """Write the end of the list."""
         self._file.write(f"\n{self._indent}]".encode() if self._any else b"[]")
         if not self._indent:
             self._file.write(b"\n")

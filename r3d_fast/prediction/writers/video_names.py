@@ -1,4 +1,4 @@
-"""Names of videos, which may hold anything, as names of files and as text."""
+"""Valid file names and valid text made from the names of videos, which may hold any bytes."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from pathlib import Path
 
 from r3d_fast.files import make_folder
 
-_LONGEST_STEM = 180  # bytes; file systems take 255, and there come a suffix and a number
+_LONGEST_STEM = 180  # bytes; file systems allow 255, and a number and a suffix are added
 
 
 class FileNames:
-    """Names for files in one folder, made of names of videos; each is given once."""
+    """Gives files in one folder the names of videos, and never the same name twice."""
 
     def __init__(self, folder: Path, suffix: str) -> None:
-        """Make the folder. Raises UsageError where it can't be."""
+        """Create the folder. Raises UsageError where that fails."""
         self._folder, self._suffix = folder, suffix
         self._taken: set[str] = set()
         make_folder(folder)
 
     def of(self, video: str) -> Path:
-        """The file for a video: `FOLDER/NAMEsuffix`, of a second one of that name `FOLDER/NAME-2suffix`."""
+        """The path of the file for `video`: FOLDER/NAME.mp4, or FOLDER/NAME-2.mp4 for a second video of that name."""
         name = os.path.splitext(os.path.basename(video))[0]  # noqa: PTH119, PTH122 - a name may hold anything
         plain = "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "_" for c in name).strip().lstrip(".-")
         stem = plain.encode("utf-8", "replace")[:_LONGEST_STEM].decode("utf-8", "ignore") or "video"
@@ -33,5 +33,5 @@ class FileNames:
 
 
 def plain_text(name: str) -> str:
-    """`name` as valid UTF-8: bytes of a file's name that are none become `\\xNN`."""
+    """`name` as valid UTF-8: bytes that are not valid become `\\xNN`."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

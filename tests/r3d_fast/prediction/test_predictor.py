@@ -54,7 +54,7 @@ def test_results_come_in_the_order_of_the_videos_whatever_shares_a_batch(model: 
     reasons = [
         "can't be read: No such file or directory",
         "a folder, not a video file",
-        "not a file name: it holds a NUL",
+        "not a file name: it contains a NUL byte",
     ]
     assert [item.error for item in found if item.error] == reasons
     alone = [prediction for video in mixed for prediction in predictor([video], top=8)]
