@@ -1,1 +1,1 @@
-"""Other people's weights: .pth and .pdparams files, read without running any code of theirs."""
+"""Weights of other projects: .pth and .pdparams files, read without running any code in them."""

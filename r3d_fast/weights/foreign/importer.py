@@ -1,7 +1,7 @@
-"""Other people's weights -> one .safetensors for `predict`, `eval` and `init.weights`, with all that belongs to it.
+"""Imports weights of other projects: one .safetensors with all that `predict`, `eval` and `init.weights` need.
 
-Whose they are and which network they fit is read off their names and shapes; how pixels have to be scaled can't be, and
-is guessed from whose they are.
+The project and the network are recognised by the names and shapes of the tensors. How the network expects its pixels
+to be scaled can't be seen there; it is guessed from the project.
 """
 
 from __future__ import annotations
@@ -36,15 +36,19 @@ _PAPER_AUGMENT = {
     "scales": (1.0, 0.84089641525, 0.7071067811803, 0.5946035574935, 0.4999999999912),
     "max_scale_step": 0, "positions": "corners5", "snap_px": 0,
 }  # fmt: skip
-_STATISTICS = ("._mean", "._variance")  # of batch norms; not learnt, so not counted
-# A small file must not make a huge network: r3d10, densenet121 and all others have more numbers than that.
-_NUMBERS_LEAST, _WIDEST = 1000, 512  # times the width squared; ModelSpec's limit
-_STEM, _FC = "backbone.stem.0.conv.weight", "head.fc.weight"  # of a file that has our names
+_STATISTICS = ("._mean", "._variance")  # of batch norms: not learned, so not counted as parameters
+# A small file must not make a huge network. Every network here has more numbers than 1000 times its width squared.
+_NUMBERS_LEAST, _WIDEST = 1000, 512  # a factor of the width squared; the limit of ModelSpec
+_STEM, _FC = "backbone.stem.0.conv.weight", "head.fc.weight"  # in files with the tensor names of this project
 
 
 @dataclass(frozen=True)
 class ImportedWeights:
-    """What was imported, how it is to be used, and how that was decided."""
+    """What was imported, how it is to be used, and how that was decided.
+
+    `normalisation`: the name of the scale of the pixels, or "given"; `guessed`: whether it was guessed. `named`:
+    whether the user gave names of the classes.
+    """
 
     out: Path
     config: Config
@@ -67,22 +71,24 @@ def import_weights(
     value_max: int | None = None,
     num_frames: int = 16,
 ) -> ImportedWeights:
-    """What was written to `out`, a .safetensors: the weights in `source`, a .pth or .pdparams, and how to use them.
+    """Write the weights in `source`, a .pth or .pdparams, to `out`, a .safetensors; returns what it now holds.
 
-    `model` names the network (default: read off the file), `classes` a file of class names (default: class 0, ...),
-    `normalize` one of NORMALISATIONS, of which `mean`, `std` and `value_max` replace single values (default: guessed).
-    Nothing of `source` is run; `out` is replaced when all is well. Raises CheckpointError where the file is damaged,
-    hostile, not numbers, or does not fit the network key by key; UsageError for an argument out of its range;
-    EnvironmentProblem where a .pth needs PyTorch.
+    `model` names the network (default: recognised by the tensors), `classes` a file of class names (default: class 0,
+    class 1, ...), `normalize` one of NORMALISATIONS (default: guessed); `mean`, `std` and `value_max` replace single
+    values of it. No code of `source` is run, and `out` changes only if all goes well. Raises CheckpointError where the
+    file is damaged, would run code, has NaN or infinite numbers, or does not fit the network key by key; UsageError for
+    an argument out of its range; EnvironmentProblem where a .pth needs PyTorch.
     """
     _check_place(source, out)
     foreign = read_foreign(source)
     found, weights = _recognised(foreign, model, source)
     if found.num_classes is None:
-        raise CheckpointError(f"{source}: {found.model} without its last layer; expected a whole network")
+        raise CheckpointError(f"{source}: {found.model} without its last layer; expected the whole network")
     numbers = sum(array.size for array in weights.values())
     if not 1 <= found.width <= _WIDEST or numbers < _NUMBERS_LEAST * found.width**2:
-        raise CheckpointError(f"{source}: {numbers} numbers, too few for {found.model} of {found.width} channels")
+        raise CheckpointError(
+            f"{source}: {numbers} numbers, too few for {found.model} of {found.width} channels; expected all weights"
+        )
     names, named = _classes(classes, found.num_classes, source)
     scale = normalize or _guessed_scale(foreign, found)
     if scale not in NORMALISATIONS:
@@ -105,13 +111,13 @@ def import_weights(
 
 
 def import_summary(imported: ImportedWeights, source: Path) -> list[str]:
-    """Lines that say what was made of `source`, and what to do with it."""
+    """The lines that describe the import of `source`, and the commands that use the result."""
     config, count = imported.config, len(imported.classes)
     clip, shortcut = config.clip, config.model.shortcut
     frames = (
         f"{clip.num_frames} consecutive frames" if clip.sampling == "consecutive" else f"{clip.num_frames} segments"
     )
-    how = "guessed from the file; --normalize has the others" if imported.guessed else "as asked for"
+    how = "guessed from the file; choose another with --normalize" if imported.guessed else "as asked for"
     names = "named" if imported.named else "numbered; --classes FILE gives them names"
     return [
         f"{imported.out}: {config.model.name}{f', shortcut {shortcut}' if shortcut else ''}, "
@@ -125,10 +131,13 @@ def import_summary(imported: ImportedWeights, source: Path) -> list[str]:
 
 
 def _recognised(foreign: ForeignWeights, model: str | None, source: Path) -> tuple[RecognisedNetwork, Arrays]:
-    """(which network it is, its weights by our names); `model`: what the user says it is. Raises CheckpointError."""
+    """(the network, its weights by the names of this project); `model`: what the user calls it.
+
+    Raises CheckpointError where the tensors are not those of a known network.
+    """
     shapes = {name: array.shape for name, array in foreign.tensors.items()}
     try:
-        if model is not None and _FC in shapes and _STEM in shapes:  # named as here: any of ours could be
+        if model is not None and _FC in shapes and _STEM in shapes:  # names of this project: `model` may be any of its
             found = RecognisedNetwork(model, None, shapes[_FC][1], shapes[_STEM][0], "ours")
         else:
             found = recognise(shapes, foreign.architecture)
@@ -136,14 +145,17 @@ def _recognised(foreign: ForeignWeights, model: str | None, source: Path) -> tup
         return found, renamed(foreign.tensors, found)
     except CheckpointError as error:
         raise CheckpointError(f"{source}: {error}") from error
-    except (LookupError, ArithmeticError, StopIteration, TypeError, ValueError) as error:  # of shapes that are none
+    except (LookupError, ArithmeticError, StopIteration, TypeError, ValueError) as error:  # from impossible shapes
         raise CheckpointError(
-            f"{source}: names of a known network on tensors of shapes that are not its own ({error})"
+            f"{source}: the tensors have the names of a known network, but shapes that it can't have ({error})"
         ) from error
 
 
 def _network(spec: ModelSpec, num_classes: int, source: Path) -> Any:
-    """The network that the weights are for. Raises CheckpointError where it is none, UsageError for a --model."""
+    """The network of `spec`, untrained. Raises CheckpointError where the file leads to no valid network.
+
+    Raises UsageError where `spec` names no known network: that name came from --model.
+    """
     try:
         return new_model(spec, num_classes)
     except UsageError as error:
@@ -153,9 +165,9 @@ def _network(spec: ModelSpec, num_classes: int, source: Path) -> Any:
 
 
 def _guessed_scale(foreign: ForeignWeights, found: RecognisedNetwork) -> str:
-    """Whose pixels a network is used to, by whose names it has.
+    """The name of the scale that the network's pixels probably had, guessed from the names of its tensors.
 
-    The authors' first files were written before PyTorch had batch counters; their later ones have them.
+    The first files of Hara et al. were written before PyTorch had batch counters; their later files have them.
     """
     if found.names == "ours":
         return "imagenet"
@@ -163,29 +175,29 @@ def _guessed_scale(foreign: ForeignWeights, found: RecognisedNetwork) -> str:
 
 
 def _check_place(source: Path, out: Path) -> None:
-    """Raise UsageError where `out` is no place for the result."""
+    """Raise UsageError where the result can't or must not be written to `out`."""
     if out.suffix != ".safetensors":
         raise UsageError(f"-o {out}: expected a name that ends in .safetensors")
     if not out.parent.is_dir():
         raise UsageError(f"-o {out}: the folder {out.parent} does not exist; make it first")
     if (out.parent / MANIFEST).exists() or (out.exists() and not out.is_file()):
-        raise UsageError(f"-o {out}: belongs to a checkpoint of a run, or is no file; choose another name")
+        raise UsageError(f"-o {out}: belongs to a checkpoint of a run, or is not a file; choose another name")
     if out.resolve() == source.resolve():
-        raise UsageError(f"-o {out}: is the source itself; choose another name")
+        raise UsageError(f"-o {out}: is the source file itself; choose another name")
 
 
 def _classes(file: Path | None, count: int, source: Path) -> tuple[tuple[str, ...], bool]:
-    """(names of classes, whether they were given)."""
+    """(the names of the `count` classes, whether the user gave them in `file`)."""
     if file is None:
         return tuple(f"class {number}" for number in range(count)), False
     names = read_class_names(file)
     if len(names) != count:
-        raise CheckpointError(f"{file}: {len(names)} class names, {source} has {count} classes; expected as many")
+        raise CheckpointError(f"{file}: {len(names)} class names, but {source} has {count} classes; expected as many")
     return names, True
 
 
 def _config(found: RecognisedNetwork, scale: Mapping[str, Any], num_frames: int) -> Config:
-    """How the weights are to be used."""
+    """The config that goes with the weights: their network, the clips and the scale of the pixels."""
     paper = found.names != "ours"
     try:
         return Config(

@@ -1,8 +1,8 @@
-"""Files that `paddle.save` wrote, read without running anything of theirs: NumPy arrays in plain containers.
+"""Reads files that `paddle.save` wrote, as NumPy arrays in plain containers, without running any code in them.
 
-A .pdparams is a pickle, and unpickling a stranger's runs what it says. So nothing is unpickled here: the opcodes are
-read one by one (`pickletools` decodes them), those that build containers, numbers and texts are followed, and the few
-names by which NumPy describes its arrays are taken for descriptions. Everything else ends the reading.
+A .pdparams is a pickle, and unpickling a file from a stranger runs the code that it asks for. So nothing is unpickled
+here. `pickletools` decodes the opcodes one by one; those that build containers, numbers and texts are carried out, and
+the few names with which NumPy describes its arrays are read as descriptions. Any other opcode or name is an error.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from r3d_fast.config.yaml_files import shown
 from r3d_fast.errors import CheckpointError
 
-_MOST_OPCODES = 2_000_000  # a model of a thousand tensors takes some ten thousand
+_MOST_OPCODES = 2_000_000  # a model of a thousand tensors takes about ten thousand
 _DTYPES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"}
 _PUSHED = {
     "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
@@ -36,16 +36,16 @@ _CODES = {
     "READONLY_BUFFER",
 }  # fmt: skip
 
-# Paddle's keys beside tensors: the names inside its graph, and how tensors of 1 GiB were cut up.
+# Keys that Paddle adds to those of the tensors: names inside its graph, and how tensors above 1 GiB were split.
 _NAMES, _PARTS = "StructuredToParameterName@@", "UnpackBigParamInfor@@"
 
 
 class _Forbidden(Exception):
-    """What the file asks for is not data."""
+    """The file asks for something that is not data."""
 
 
 class _Dtype:
-    """A NumPy dtype as the file describes it."""
+    """A NumPy dtype, made from the description in the file."""
 
     def __init__(self, code: Any, *_: Any) -> None:
         if not isinstance(code, str) or code not in _DTYPES:
@@ -53,7 +53,7 @@ class _Dtype:
         self.dtype = np.dtype(code)
 
     def build(self, state: Any) -> None:
-        """Take the byte order, and refuse a dtype of parts."""
+        """Take the byte order. Refuses compound dtypes."""
         _, order, *parts = state
         if any(part is not None for part in parts[:3]):
             raise _Forbidden("an array of a compound dtype; expected numbers")
@@ -61,24 +61,24 @@ class _Dtype:
 
 
 class _Array:
-    """A NumPy array, which BUILD gives its content."""
+    """A NumPy array; the opcode BUILD gives it its content."""
 
     value: NDArray[Any] | None = None
 
     def build(self, state: Any) -> None:
-        """Take shape, dtype, order and bytes."""
+        """Make the array from its shape, dtype, order and bytes."""
         _, shape, dtype, fortran, content = state
         self.value = _array(content, dtype, shape, "F" if fortran else "C")
 
 
 class _Name:
-    """A global that may be named: called, it makes what it stands for here."""
+    """A global name that a file may use, with the function that is called here in its place."""
 
     def __init__(self, make: Callable[..., Any], *, bare: bool) -> None:
         self._make, self._bare = make, bare
 
     def call(self, arguments: tuple[Any, ...]) -> Any:
-        """What it makes of `arguments`; of none where that is the form that NumPy and Paddle write."""
+        """The result of the function. A `bare` name takes no arguments, as NumPy and Paddle write it without any."""
         if self._bare and arguments:
             raise _Forbidden(f"{self._make.__name__.lstrip('_')} with arguments; expected none")
         return self._make(*arguments)
@@ -95,17 +95,17 @@ def _array(content: Any, dtype: Any, shape: Any, order: str) -> NDArray[Any]:
 
 
 class _Reader:
-    """Follows the opcodes of one file."""
+    """Carries out the opcodes of one file."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
         self.names = self._known_names()
-        self.encodable = 0  # bytes
+        self.encodable = 0  # bytes that may still be made from texts: no more than the file has
 
     def _known_names(self) -> dict[str, _Name]:
-        """What a file may name, as protocols 2 to 5 of NumPy 1 and 2 do."""
+        """The names that a file may use: those in the pickles of NumPy 1 and 2, in protocols 2 to 5."""
         known: dict[str, Callable[..., Any]] = {
             "numpy.dtype": _Dtype,
             "numpy.ndarray": _Array,
@@ -123,10 +123,10 @@ class _Reader:
 
     def _encoded(self, text: str, encoding: str) -> bytes:
         if encoding != "latin1":
-            raise _Forbidden(f"text in {shown(encoding)}; expected latin1, by which bytes are stored")
+            raise _Forbidden(f"text in {shown(encoding)}; expected latin1, as bytes are stored")
         self.encodable -= len(text)
         if self.encodable < 0:
-            raise _Forbidden("the same text over and over; expected each array's bytes once")
+            raise _Forbidden("the same text many times; expected the bytes of each array once")
         return text.encode("latin1")
 
     def read(self, raw: bytes) -> Any:
@@ -153,7 +153,7 @@ class _Reader:
         raise ValueError("no STOP")
 
     def _follow(self, name: str, argument: Any) -> None:
-        """An opcode that works on the stack."""
+        """Carry out an opcode that works on the stack."""
         match name:
             case "GLOBAL":
                 self._global(*argument.split(" ", 1))
@@ -169,7 +169,7 @@ class _Reader:
                 state, target = self._pop(), self.stack[-1]
                 if isinstance(target, (_Dtype, _Array)):
                     target.build(state)
-                elif not isinstance(target, dict):  # an OrderedDict's own attributes say nothing of tensors
+                elif not isinstance(target, dict):  # the attributes of an OrderedDict hold no tensors: left out
                     raise _Forbidden("a state for something that has none")
             case "POP":
                 del self.stack[-1]
@@ -183,7 +183,7 @@ class _Reader:
                 self._contain(name)
 
     def _contain(self, name: str) -> None:
-        """An opcode that makes or fills a container."""
+        """Carry out an opcode that makes or fills a container."""
         match name:
             case "EMPTY_DICT" | "EMPTY_LIST" | "EMPTY_TUPLE" | "EMPTY_SET":
                 self.stack.append({"EMPTY_DICT": {}, "EMPTY_TUPLE": ()}.get(name, []))
@@ -217,7 +217,7 @@ class _Reader:
         self.stack.append(known)
 
     def _pop(self) -> Any:
-        """The top of the stack, an array as its values."""
+        """The value taken off the top of the stack; of an _Array its NumPy array."""
         value = self.stack.pop()
         if isinstance(value, _Array):
             value = value.value
@@ -236,7 +236,7 @@ class _Reader:
         if not isinstance(target, dict) or len(items) % 2:
             raise TypeError("keys for something that is no dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if not isinstance(key, (str, int)):  # others could be made to hash without end
+            if not isinstance(key, (str, int)):  # hashing a deeply nested tuple could take for ever
                 raise _Forbidden(f"a key of type {type(key).__name__}; expected a name")
             target[key] = value
 
@@ -248,10 +248,10 @@ class _Reader:
 
 
 def read_pdparams(path: Path) -> Any:
-    """What `path` holds: arrays, numbers and texts in dicts, lists and tuples (sets are lists here).
+    """The content of `path`: arrays, numbers and texts in dicts, lists and tuples (sets become lists).
 
-    A tensor is an array, or (its name inside Paddle, array). Tensors that Paddle had cut up are whole again. Nothing of
-    the file is run. Raises CheckpointError where it holds anything else, is cut short or is no pickle.
+    A tensor is an array, or a tuple (its name inside Paddle, array). Tensors that Paddle had split are joined again. No
+    code of the file is run. Raises CheckpointError where it holds anything else, is cut short or is not a pickle.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -266,21 +266,21 @@ def read_pdparams(path: Path) -> Any:
             f"{path}: refused, nothing of it was run: it holds {printable(error)}; expected NumPy arrays in plain "
             "containers, as paddle.save writes a state dict"
         ) from error
-    except Exception as error:  # whatever damaged bytes lead to
+    except Exception as error:  # damaged bytes may lead to any error
         raise CheckpointError(
-            f"{path}: not a whole .pdparams ({printable(error)}); it may be cut short or another kind of file: fetch "
-            "it again"
+            f"{path}: not a whole .pdparams ({printable(error)}); it may be cut short or another kind of file: "
+            "download it again"
         ) from error
 
 
 def printable(error: Exception) -> str:
-    """What `error` says, on one line that does nothing to a terminal: it may quote the file."""
+    """The text of `error` on one line, without control characters: it may quote bytes of the file."""
     text = str(error)[:300] or type(error).__name__
     return text if text.isprintable() else repr(text)
 
 
 def _joined(content: Any) -> Any:
-    """`content` without Paddle's own keys, tensors in parts put together."""
+    """`content` without Paddle's extra keys, and with tensors that were split joined again."""
     if not isinstance(content, dict):
         return content
     for key, about in content.get(_PARTS, {}).items():

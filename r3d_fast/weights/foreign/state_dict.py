@@ -1,4 +1,4 @@
-"""Weights files of other projects -> tensors float32 by the names they have there."""
+"""Reads weights files of other projects: float32 tensors by the names that they have there."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from r3d_fast.weights.foreign.torch_file import is_torch_file, read_torch
 from r3d_fast.weights.stored_model import require_finite
 
 _TORCH_NAMES = {".pth", ".pt", ".tar", ".ckpt", ".bin"}
-_STATES = ("state_dict", "model_state_dict", "model", "net")  # under which checkpoints keep their weights
-_COUNTERS = "num_batches_tracked"  # of PyTorch's batch norms since 0.4.1; nothing depends on it
+_STATES = ("state_dict", "model_state_dict", "model", "net")  # keys under which checkpoints keep their weights
+_COUNTERS = "num_batches_tracked"  # of batch norms since PyTorch 0.4.1; the outputs don't depend on it
 
 
 @dataclass(frozen=True)
 class ForeignWeights:
-    """What a file holds: tensors float32 by name, PyTorch's or Paddle's, and what it calls its architecture."""
+    """The content of a weights file: float32 tensors by the file's own names, and its architecture if it names one.
+
+    `counts_batches`: whether it has the batch counters that PyTorch's batch norms keep since 0.4.1.
+    """
 
     tensors: Arrays
     architecture: str | None
@@ -32,16 +35,16 @@ class ForeignWeights:
 
 
 def read_foreign(path: Path) -> ForeignWeights:
-    """The weights in `path`, a .pth or .pdparams; told apart by what is in it. Nothing of it is run.
+    """The weights in `path`, a .pth or .pdparams, which are told apart by their content. No code of the file is run.
 
-    Batch counters are left out, names keep a leading `module.`. Raises CheckpointError where it holds anything but
-    weights, or some that are no numbers; UsageError where there is no file; EnvironmentProblem where a .pth needs
+    Batch counters are left out; names keep a leading `module.`. Raises CheckpointError where the file holds anything
+    but weights, or NaN or infinite numbers; UsageError where there is no file; EnvironmentProblem where a .pth needs
     PyTorch.
     """
     if not path.exists():
         raise UsageError(f"{path}: no such file; expected a .pth or .pdparams")
     if path.suffix == ".safetensors":
-        raise UsageError(f"{path}: a .safetensors is what import-weights writes; expected a .pth or .pdparams")
+        raise UsageError(f"{path}: a .safetensors file is what import-weights writes; expected a .pth or .pdparams")
     is_torch = is_torch_file(path) or path.suffix.lower() in _TORCH_NAMES
     content = read_torch(path) if is_torch else read_pdparams(path)
     state, architecture = _state(content, path)
@@ -53,7 +56,7 @@ def read_foreign(path: Path) -> ForeignWeights:
 
 
 def _state(content: Any, path: Path) -> tuple[Mapping[str, Any], str | None]:
-    """(the state dict, the name of the architecture) in `content`: all of it, or a part beside epoch and optimiser."""
+    """(state dict, name of the architecture): the state dict is all of `content`, or a part of a checkpoint."""
     architecture = None
     if isinstance(content, dict):
         inner = next((content[key] for key in _STATES if isinstance(content.get(key), dict)), None)
@@ -68,13 +71,13 @@ def _state(content: Any, path: Path) -> tuple[Mapping[str, Any], str | None]:
 
 
 def _array(value: Any, name: str, path: Path) -> NDArray[np.float32]:
-    """`value` as float32."""
+    """`value`, the tensor called `name` in `path`, as float32. Raises CheckpointError unless it is a float tensor."""
     if isinstance(value, (tuple, list)) and len(value) == 2 and isinstance(value[0], str):
-        value = value[1]  # Paddle's (name inside the graph, array)
+        value = value[1]  # Paddle stores (name inside the graph, array)
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fu":
         what = f"of {value.dtype}" if isinstance(value, np.ndarray) else f"of type {type(value).__name__}"
         raise CheckpointError(f"{path}: {name[:100]!r} is {what}; expected a state dict of float tensors only")
-    if value.dtype == np.uint16:  # as Paddle stores bfloat16: the upper half of a float32
+    if value.dtype == np.uint16:  # Paddle stores bfloat16 like this: the upper half of a float32
         value = (value.astype(np.uint32) << 16).view(np.float32)
     array: NDArray[np.float32] = np.ascontiguousarray(value, dtype=np.float32)
     return array

@@ -1,7 +1,8 @@
-"""Other people's names of weights and ours: which model a file holds, by names and shapes alone, and what to call each.
+"""Recognises a model by the names and shapes of its tensors, and translates the names of other projects to ours.
 
-Known are the .pth files of Hara et al. 2018 (kenshohara/3D-ResNets-PyTorch) from their first branch (CVPR2018) and from
-the later one (master), and the .pdparams of the reference run (justld/3D-ResNets_paddle), whose names are ours.
+Two projects are known: the .pth files of Hara et al. 2018 (kenshohara/3D-ResNets-PyTorch), from their first branch
+(CVPR2018) and the later one (master), and the .pdparams of the reference run (justld/3D-ResNets_paddle), whose names
+are the same as ours.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from r3d_fast.errors import CheckpointError
 Shapes = Mapping[str, tuple[int, ...]]
 Blocks = tuple[int, ...]
 
-# Layers by blocks a stage: Hara et al. 2018, Table 1.
+# The number of layers by the number of blocks in each stage: Hara et al. 2018, Table 1.
 _BASIC: dict[Blocks, int] = {(1, 1, 1, 1): 10, (2, 2, 2, 2): 18, (3, 4, 6, 3): 34}
 _BOTTLENECK: dict[Blocks, int] = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152, (3, 24, 36, 3): 200}
 _DENSE: dict[Blocks, int] = {(6, 12, 24, 16): 121, (6, 12, 32, 32): 169, (6, 12, 48, 32): 201, (6, 12, 64, 48): 264}
@@ -31,7 +32,7 @@ _DEPTHS = {
     "densenet": (121, 169, 201, 264),
     "r2plus1d": (18,),
 }
-_ARCH = {  # what the authors' files call them
+_ARCH = {  # names of the families in the authors' files, and ours
     "resnet": "r3d",
     "preresnet": "preact",
     "wideresnet": "wide",
@@ -39,17 +40,17 @@ _ARCH = {  # what the authors' files call them
     "densenet": "densenet",
     "resnet2p1d": "r2plus1d",
 }
-_LATER = "as in the authors' later code (master branch), which is not here; take a file of their CVPR2018 branch"
+_LATER = "the authors' later code (master branch) builds it otherwise; take a file of their CVPR2018 branch"
 _TENSORS = {"weight": "weight", "bias": "bias", "running_mean": "_mean", "running_var": "_variance"}
 
 
 @dataclass(frozen=True)
 class RecognisedNetwork:
-    """What a file holds, as `build_model` takes it.
+    """The model in a file, as arguments of `build_model`.
 
-    `num_classes` is None where it has no last layer. `names`: "torch" of the authors' files, "ours" where they need no
-    map. The stride of the stem in time and whether a max pool follows leave no trace in weights: the models here have 1
-    and one.
+    `num_classes` is None where the file has no last layer. `names`: "torch" for the names in the authors' files, "ours"
+    for names that need no translation. Two things can't be seen in weights: the stride of the stem in time, and whether
+    a max pool follows it. The models here have stride 1 and a max pool.
     """
 
     model: str
@@ -60,10 +61,10 @@ class RecognisedNetwork:
 
 
 def recognise(shapes: Shapes, arch: str | None = None) -> RecognisedNetwork:
-    """The model whose weights have these names and shapes.
+    """The model whose tensors have these names and shapes.
 
-    `arch` is what the file itself says, such as "resnet-18"; it has to agree. Raises CheckpointError, which says what
-    came and what is known, for any model that is not here.
+    `arch` is the architecture that the file names, such as "resnet-18"; it has to agree. Raises CheckpointError for any
+    other model, with what came and what is known.
     """
     bare = {name: tuple(shape) for name, shape in _bare(shapes).items()}
     if any(name.startswith("backbone.") for name in bare):
@@ -76,37 +77,37 @@ def recognise(shapes: Shapes, arch: str | None = None) -> RecognisedNetwork:
         found = _recognise_residual(bare)
     else:
         raise CheckpointError(
-            f"{len(bare)} tensors ({_some(bare)}): not the names of a model that is known here; expected those of "
-            "kenshohara/3D-ResNets-PyTorch (conv1.weight, layer1.0.conv1.weight, ..) or of justld/3D-ResNets_paddle "
-            "(backbone.stem.0.conv.weight, ..)"
+            f"{len(bare)} tensors ({_some(bare)}): not the names of a known model; expected the names in files of "
+            "kenshohara/3D-ResNets-PyTorch (conv1.weight, layer1.0.conv1.weight, ...) or of justld/3D-ResNets_paddle "
+            "(backbone.stem.0.conv.weight, ...)"
         )
     _check_arch(found, arch)
     return found
 
 
 def renamed(state: Mapping[str, NDArray[Any]], found: RecognisedNetwork) -> dict[str, NDArray[Any]]:
-    """The tensors of `state` by our names, linear layers as Paddle has them: [inputs, outputs].
+    """The tensors of `state` by our names; weights of linear layers are transposed to Paddle's [inputs, outputs].
 
-    Raises CheckpointError for a name that the model has no place for.
+    Raises CheckpointError for a tensor that the model does not have.
     """
     if found.names == "ours":
         return {name: np.asarray(value) for name, value in _bare(state).items()}
     renamed, unknown = {}, []
     for name, value in _bare(state).items():
         layer, _, tensor = name.rpartition(".")
-        place = _place(layer, found.model)
-        if place is None or tensor not in _TENSORS:
+        own_layer = _own_layer(layer, found.model)
+        if own_layer is None or tensor not in _TENSORS:
             unknown.append(name)
             continue
-        is_linear = place == "head.fc" and tensor == "weight"
-        renamed[f"{place}.{_TENSORS[tensor]}"] = np.ascontiguousarray(value.T) if is_linear else np.asarray(value)
+        is_linear = own_layer == "head.fc" and tensor == "weight"
+        renamed[f"{own_layer}.{_TENSORS[tensor]}"] = np.ascontiguousarray(value.T) if is_linear else np.asarray(value)
     if unknown:
-        raise CheckpointError(f"{found.model} has no place for {_some(unknown)}")
+        raise CheckpointError(f"{found.model} has no tensors called {_some(unknown)}")
     return renamed
 
 
 def _bare(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what DataParallel puts before names, and without counters that only training in PyTorch looks at."""
+    """`state` without the prefix that DataParallel adds to names, and without the batch counters of PyTorch."""
     bare = {name.removeprefix("module."): value for name, value in state.items()}
     return {name: value for name, value in bare.items() if not name.endswith("num_batches_tracked")}
 
@@ -117,8 +118,8 @@ def _recognise_ours(shapes: Shapes) -> RecognisedNetwork:
     is_reference = "backbone.layer1.0.downsample.0.bias" in shapes and blocks == (2, 2, 2, 2)
     if stem is None or not is_reference:
         raise CheckpointError(
-            f"names such as {_some(shapes)} are this project's own, or another's that look like them; of these only "
-            "the reference's ResNet-18 (r3d18_reference) is told by its names"
+            f"names such as {_some(shapes)} look like this project's own, by which only r3d18_reference is recognised; "
+            "if it is another of its models, name it with --model"
         )
     return RecognisedNetwork("r3d18_reference", "B", fc[1] if fc else None, stem[0], "ours")
 
@@ -129,7 +130,7 @@ def _recognise_dense(shapes: Shapes) -> RecognisedNetwork:
     blocks = _count(shapes, r"features\.denseblock(\d)\.denselayer(\d+)\.conv\.?1\.weight", start=1)
     growth = next(shape[0] for name, shape in shapes.items() if re.search(r"denselayer1\.conv\.?2\.weight", name))
     if 2 * growth != width:
-        raise CheckpointError(f"DenseNet of growth {growth} on a stem of {width}: expected growth {width / 2:g}")
+        raise CheckpointError(f"DenseNet of growth {growth} on a stem of {width} channels: expected {width / 2:g}")
     return RecognisedNetwork(_model("densenet", blocks, _DENSE), None, _classes(shapes, "classifier"), width)
 
 
@@ -163,23 +164,28 @@ def _shortcut(shapes: Shapes) -> str:
 
 
 def _bottleneck_family(shapes: Shapes) -> tuple[str, int]:
-    """(family, width of its stem) of a network of bottlenecks, by its first one."""
+    """(family, width of the stem) of a network of bottleneck blocks, recognised by its first block."""
     middle, seen = _shape(shapes, "layer1.0.conv2.weight")[:2]
     outputs = _shape(shapes, "layer1.0.conv3.weight")[0]
     groups, growth = middle // max(seen, 1), outputs / middle
     if groups > 1:
         if groups != 32 or growth != 2:
-            raise CheckpointError(f"ResNeXt of cardinality {groups}, {growth:g} x outside: expected 32 and 2 x")
+            raise CheckpointError(
+                f"ResNeXt of cardinality {groups} whose blocks put out {growth:g} times their inner channels: expected "
+                "32 and 2 times"
+            )
         return "resnext", middle // 2
     if growth == 2:
         return "wide", middle // 2
     if growth != 4:
-        raise CheckpointError(f"bottlenecks of {middle} channels with {outputs} outside: expected 2 or 4 times as many")
+        raise CheckpointError(
+            f"bottlenecks of {middle} channels that put out {outputs}: expected 2 or 4 times as many as inside"
+        )
     return ("preact" if _shape(shapes, "layer1.0.bn3.weight")[0] == middle else "r3d"), middle
 
 
 def _check_stem(model: str, shape: tuple[int, ...], kernel: tuple[int, ...]) -> int:
-    """The channels that a stem's first convolution puts out. Raises CheckpointError."""
+    """The output channels of the stem's first convolution. Raises CheckpointError where it does not fit `model`."""
     if len(shape) != 5:
         raise CheckpointError(f"{model} with a first convolution of shape {list(shape)}: expected 3D convolutions")
     if shape[1] != 3:
@@ -197,12 +203,15 @@ def _model(family: str, blocks: Blocks, depths: dict[Blocks, int]) -> str:
         raise CheckpointError(f"{family} with {counts} blocks a stage: expected one of {_listed(depths)}")
     if depth not in _DEPTHS[family]:
         known = ", ".join(f"{family}{known}" for known in _DEPTHS[family])
-        raise CheckpointError(f"{family} of {depth} layers is not here; expected {known}")
+        raise CheckpointError(f"{family} of {depth} layers is not a known model; expected {known}")
     return f"{family}{depth}"
 
 
 def _count(shapes: Shapes, pattern: str, *, start: int = 0) -> Blocks:
-    """How many blocks the stages have, by the names of one layer of each. Raises CheckpointError where one misses."""
+    """The number of blocks in each stage, counted by the names of one layer of each block.
+
+    Raises CheckpointError where a block is missing.
+    """
     found: dict[int, set[int]] = {}
     for name in shapes:
         if match := re.fullmatch(pattern, name):
@@ -220,14 +229,14 @@ def _classes(shapes: Shapes, layer: str) -> int | None:
 
 def _shape(shapes: Shapes, name: str) -> tuple[int, ...]:
     if name not in shapes:
-        raise CheckpointError(f"{name} is missing, with {_some(shapes)} there")
+        raise CheckpointError(f"{name} is missing beside {_some(shapes)}")
     return tuple(shapes[name])
 
 
 def _check_arch(found: RecognisedNetwork, arch: str | None) -> None:
     family, _, depth = (arch or "").partition("-")
     if family in _ARCH and f"{_ARCH[family]}{depth}" != found.model:
-        raise CheckpointError(f"the file says {arch}, its tensors are those of {found.model}; nothing is loaded")
+        raise CheckpointError(f"the file says {arch}, but its tensors are those of {found.model}; expected the same")
 
 
 def _some(names: Iterable[str]) -> str:
@@ -240,12 +249,12 @@ def _listed(depths: Iterable[Blocks]) -> str:
     return "; ".join(", ".join(map(str, blocks)) for blocks in depths)
 
 
-def _place(layer: str, model: str) -> str | None:
-    """Our name of the authors' layer; None if they have none of that name."""
+def _own_layer(layer: str, model: str) -> str | None:
+    """Our name of a layer of the authors' `model`; None where they have no layer of that name."""
     if layer in ("fc", "classifier"):
         return "head.fc"
     if model.startswith("densenet"):
-        return _place_in_densenet(layer)
+        return _own_layer_of_densenet(layer)
     if match := re.fullmatch(r"(conv|bn)1(_s|_t)?", layer):
         return f"backbone.stem.{1 if match[2] == '_t' else 0}.{match[1]}"
     if match := re.fullmatch(r"(layer[1-4]\.\d+)\.(downsample\.[01])", layer):
@@ -254,19 +263,22 @@ def _place(layer: str, model: str) -> str | None:
         number = int(match[3]) - 1
         if match[4]:
             number = 2 * number + (match[4] == "_t")
-        return f"backbone.{match[1]}.block.{_place_in_block(model, number, match[2])}"
+        return f"backbone.{match[1]}.block.{_own_layer_in_block(model, number, match[2])}"
     return None
 
 
-def _place_in_block(model: str, number: int, kind: str) -> str:
-    """Of a block's convolution `number` and of its batch norm: the last pair stands apart, unless norms come first."""
+def _own_layer_in_block(model: str, number: int, kind: str) -> str:
+    """Our name, inside a block, of its convolution `number` or of the batch norm with that number.
+
+    A convolution and its batch norm are one layer here, but the last ones are two, unless batch norms come first.
+    """
     last = 3 if model.startswith("r2plus1d") else 1 if model in ("r3d10", "r3d18", "r3d34") else 2
     if model.startswith("preact") or number < last:
         return f"{number}.{kind}"
     return str(number if kind == "conv" else number + 1)
 
 
-def _place_in_densenet(layer: str) -> str | None:
+def _own_layer_of_densenet(layer: str) -> str | None:
     if match := re.fullmatch(r"features\.(conv|norm)[01]", layer):
         return f"backbone.stem.0.{_DENSE_KIND[match[1]]}"
     if match := re.fullmatch(r"features\.denseblock(\d)\.denselayer(\d+)\.(conv|norm)\.?([12])", layer):

@@ -83,7 +83,7 @@ def test_an_imported_file_predicts_evaluates_and_is_trained_on(
     assert said.splitlines() == [
         f"{out}: r3d18_reference, shortcut B, 136,252 parameters, out of {file}",
         "classes  8, named",
-        "pixels   imagenet (guessed from the file; --normalize has the others): value_max 1, mean [0.485, 0.456, "
+        "pixels   imagenet (guessed from the file; choose another with --normalize): value_max 1, mean [0.485, 0.456, "
         "0.406], std [0.229, 0.224, 0.225]",
         "clips    16 segments, 1 a video",
         f"predict: r3d-fast predict {out} VIDEO...",
@@ -284,7 +284,7 @@ def test_another_model_or_a_wrong_number_of_names_is_refused(file: Path, names: 
     with pytest.raises(UsageError, match="model 'r3d81' is unknown"):
         import_weights(file, out, model="r3d81")
     names.write_text("one\ntwo\n", encoding="utf-8")
-    with pytest.raises(CheckpointError, match=f"{names}: 2 class names, {file} has 8 classes; expected as many"):
+    with pytest.raises(CheckpointError, match=f"{names}: 2 class names, but {file} has 8 classes; expected as many"):
         import_weights(file, out, classes=names)
 
 

@@ -110,10 +110,10 @@ def test_a_pth_that_does_not_fit_ends_with_5_and_its_keys(
 
 def test_a_file_that_says_another_architecture_than_its_tensors_is_refused(tmp_path: Path) -> None:
     state = drawn(shapes("r3d10", classes=5, width=WIDTH))
-    with pytest.raises(CheckpointError, match=r"the file says resnet-18, its tensors are those of r3d10"):
+    with pytest.raises(CheckpointError, match=r"the file says resnet-18, but its tensors are those of r3d10"):
         import_weights(saved(tmp_path / "m.pth", state, arch="resnet-18"), tmp_path / "w.safetensors")
     with pytest.raises(CheckpointError, match="does not fit the model: missing"):
         import_weights(saved(tmp_path / "m.pth", state), tmp_path / "w.safetensors", model="r3d18")
     del state["fc.weight"], state["fc.bias"]
-    with pytest.raises(CheckpointError, match="r3d10 without its last layer; expected a whole network"):
+    with pytest.raises(CheckpointError, match="r3d10 without its last layer; expected the whole network"):
         import_weights(saved(tmp_path / "m.pth", state), tmp_path / "w.safetensors")

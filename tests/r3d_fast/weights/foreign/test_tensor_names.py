@@ -131,19 +131,19 @@ def changed(name: str, *, shortcut: str = "B", **new: Any) -> Any:
     ("wanted", "message"),
     [
         (changed("resnext101", conv1__weight=(128, 3, 7, 7, 7)), "resnext101 with a stem of 128 channels, expected 64"),
-        (changed("wide50", conv1__weight=(128, 3, 7, 7, 7)), "wide50 with a stem of 128 channels, expected 64: as in "),
+        (changed("wide50", conv1__weight=(128, 3, 7, 7, 7)), "wide50 with a stem of 128 channels, expected 64: the "),
         (changed("r3d18", conv1__weight=(64, 3, 3, 7, 7)), r"r3d18 with a stem of 3 x 7 x 7: expected 7 x 7 x 7"),
         (changed("r3d18", conv1__weight=(64, 2, 7, 7, 7)), "r3d18 for clips of 2 channels: expected 3, RGB"),
         (changed("r3d18", conv1__weight=(64, 3, 7, 7)), r"r3d18 with a first .* \[64, 3, 7, 7\]: expected 3D conv"),
         (changed("r2plus1d18", conv1_t__weight=(64, 110, 3, 1, 1)), "r2plus1d18 with a stem of 3 frames: expected 7"),
-        (changed("resnext50", layer1__0__conv2__weight=(128, 8, 3, 3, 3)), "ResNeXt of cardinality 16, 2 x outside"),
-        (changed("r3d50", layer1__0__conv3__weight=(192, 64, 1, 1, 1)), "bottlenecks of 64 channels with 192 outside"),
+        (changed("resnext50", layer1__0__conv2__weight=(128, 8, 3, 3, 3)), "ResNeXt of cardinality 16 whose .* 2 time"),
+        (changed("r3d50", layer1__0__conv3__weight=(192, 64, 1, 1, 1)), "bottlenecks of 64 channels that put out 192"),
         (changed("r3d18", layer4__1__conv1__weight=None), r"r3d with 2, 2, 2, 1 blocks a stage: expected one of 1, 1"),
         (changed("r3d34", layer3__2__conv1__weight=None), r"blocks \[0, 1, 3, 4, 5\] of stage 3: some are missing"),
         (changed("r3d50", layer1__0__bn3__weight=None), r"layer1\.0\.bn3\.weight is missing"),
         ({"encoder.weight": (3, 3), "encoder.bias": (3,)}, r"2 tensors \(encoder.weight, encoder.bias\): not "),
-        ({}, r"0 tensors \(\): not the names of a model"),
-        ({"backbone.stem.0.conv.weight": (64, 3, 7, 7, 7)}, "names such as .* are this project's own"),
+        ({}, r"0 tensors \(\): not the names of a known model"),
+        ({"backbone.stem.0.conv.weight": (64, 3, 7, 7, 7)}, "names such as .* look like this project's own"),
     ],
 )  # fmt: skip
 def test_what_is_not_here_is_refused_in_words(wanted: Any, message: str) -> None:
@@ -154,23 +154,23 @@ def test_what_is_not_here_is_refused_in_words(wanted: Any, message: str) -> None
 def test_depths_that_are_not_here_are_refused() -> None:
     wanted = {f"layer{i}.{j}.conv1_s.weight": (1,) for i, n in enumerate((3, 4, 6, 3), 1) for j in range(n)}
     wanted |= {"conv1_s.weight": (110, 3, 1, 7, 7), "conv1_t.weight": (64, 110, 7, 1, 1)}
-    with pytest.raises(CheckpointError, match="r2plus1d of 34 layers is not here; expected r2plus1d18"):
+    with pytest.raises(CheckpointError, match="r2plus1d of 34 layers is not a known model; expected r2plus1d18"):
         recognise(wanted)
     dense = changed("densenet121")
     dense = {key: (16, *shape[1:]) if ".conv2." in key else shape for key, shape in dense.items()}
-    with pytest.raises(CheckpointError, match="DenseNet of growth 16 on a stem of 64: expected growth 32"):
+    with pytest.raises(CheckpointError, match="DenseNet of growth 16 on a stem of 64 channels: expected 32"):
         recognise(dense)
 
 
 def test_what_the_file_says_of_itself_has_to_agree() -> None:
     assert recognise(shapes("r3d18"), "my-net").model == "r3d18"
-    with pytest.raises(CheckpointError, match="the file says resnet-34, its tensors are those of r3d18"):
+    with pytest.raises(CheckpointError, match="the file says resnet-34, but its tensors are those of r3d18"):
         recognise(shapes("r3d18"), "resnet-34")
 
 
 def test_tensors_without_a_place_are_named() -> None:
     state = {**small("r3d10"), "lstm.weight": np.zeros(3), "bn1.gamma": np.zeros(3)}
-    with pytest.raises(CheckpointError, match=r"r3d10 has no place for lstm\.weight, bn1\.gamma"):
+    with pytest.raises(CheckpointError, match=r"r3d10 has no tensors called lstm\.weight, bn1\.gamma"):
         renamed(state, RecognisedNetwork("r3d10", "B", CLASSES, WIDTH))
 
 

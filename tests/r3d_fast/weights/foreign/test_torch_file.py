@@ -99,7 +99,7 @@ def test_a_small_file_takes_no_more_memory_than_it_holds(torch: Any, tmp_path: P
         read_torch(expanded)
     with zipfile.ZipFile(tmp_path / "z.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(10**7))
-    with pytest.raises(CheckpointError, match=r"that unpack to 10000000; not what torch\.save"):
+    with pytest.raises(CheckpointError, match=r"that unpack to 10000000; expected a file of torch\.save"):
         read_torch(tmp_path / "z.pth")
 
 
@@ -112,7 +112,7 @@ def test_what_is_no_pth_is_said_with_pytorch_or_without(tmp_path: Path) -> None:
             read_torch(tmp_path / name)
     with tarfile.open(tmp_path / "old.pth", "w") as archive:
         archive.addfile(tarfile.TarInfo("storages"), io.BytesIO())
-    with pytest.raises(CheckpointError, match=r"the tar form of PyTorch before 0\.2"):
+    with pytest.raises(CheckpointError, match=r"the tar format of PyTorch before 0\.2"):
         read_torch(tmp_path / "old.pth")
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(CheckpointError, match=r"expected a \.pth that torch\.save"):
@@ -123,7 +123,7 @@ def test_what_is_no_pth_is_said_with_pytorch_or_without(tmp_path: Path) -> None:
     ("version", "said"),
     [
         (None, "reading a .pth needs PyTorch, which can't be imported (No module named 'torch'); "),
-        ("2.5.1", "PyTorch 2.5.1 may run code of a .pth file (CVE-2025-32434), 2.6 and later don't; "),
+        ("2.5.1", "PyTorch 2.5.1 may run code in a .pth file (CVE-2025-32434); expected 2.6 or later; "),
     ],
 )
 def test_pytorch_that_is_missing_or_too_old_ends_with_4(tmp_path: Path, version: str | None, said: str) -> None:
