@@ -319,11 +319,11 @@ def test_blocks_are_found_with_what_the_comment_before_them_says() -> None:
 def test_calls_are_found_wherever_they_stand_in_a_line() -> None:
     text = (
         "pip install x && r3d-fast train -c a -o 'b=c d' \\\n  --run e  # r3d-fast no\n"
-        "for k in 1; do bench report; done\nsrun bash -c 'exec r3d-fast eval --run $(f)'\nmake demo\n"
+        "for k in 1; do bench report $k; done\nsrun bash -c 'exec r3d-fast eval --run $(f)'\nmake demo\n"
     )
     assert list(called(text)) == [
         ["r3d-fast", "train", "-c", "a", "-o", "b=c d", "--run", "e"],
-        ["bench", "report"],
+        ["bench", "report", "1"],
         ["r3d-fast", "eval", "--run", "$"],
         ["make", "demo"],
     ]

@@ -94,7 +94,8 @@ def spans(text: str) -> list[str]:
 
 
 def called(text: str) -> Iterator[list[str]]:
-    """Each call of `r3d-fast`, `bench` or `make` in shell text: the words from the program's name on."""
+    """Each call of `r3d-fast`, `bench` or `make` in shell text, from that word on; a variable counts as 1."""
+    text = re.sub(r"\$\w+", "1", text)
     for line in text.replace("\\\n", " ").splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
         lexer.whitespace_split = True
