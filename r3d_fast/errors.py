@@ -1,4 +1,4 @@
-"""The errors of training and of what follows it, and the table of all errors by exit code."""
+"""The errors of training, evaluation, prediction and export, and the table of all errors by exit code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipelines.errors import EnvironmentProblem, ExitCode, R3DFastError, UsageEr
 
 
 class ConfigError(UsageError):
-    """A config or an override can't be used; the message has one line a problem."""
+    """A config or an override can't be used; the message has a line for each problem."""
 
 
 class CheckpointError(R3DFastError, ValueError):
@@ -19,27 +19,27 @@ class CheckpointError(R3DFastError, ValueError):
 
 
 class DivergedError(R3DFastError, ArithmeticError):
-    """The loss is not a number any more."""
+    """The loss or the gradients are no longer finite numbers."""
 
     exit_code = ExitCode.DIVERGED
 
 
 class Stopped(R3DFastError):
-    """A signal ended the run, after a checkpoint from which it can go on."""
+    """A signal ended the run; a checkpoint was written, from which it can be resumed."""
 
     exit_code = ExitCode.STOPPED
 
 
 class ParityError(R3DFastError):
-    """An exported model does not give what the model as trained gives; nothing was written."""
+    """The outputs of an exported model differ from those of the trained model; nothing was written."""
 
 
 class RankLost(EnvironmentProblem):
-    """One of several training processes is gone, or gives no sign of life."""
+    """One of several training processes (ranks) has died, or gives no sign of life."""
 
 
 class RankFailed(R3DFastError):
-    """Another rank ended with an error: its exit code, and its message unless another rank says that."""
+    """Another training process (rank) ended with an error; has its exit code and, in rank 0, its message."""
 
     def __init__(self, exit_code: int, message: str = "") -> None:
         super().__init__(message)
@@ -49,39 +49,39 @@ class RankFailed(R3DFastError):
 _MEANINGS = {
     ExitCode.OK: ("The command did what it was asked to.", ""),
     ExitCode.INTERNAL: (
-        "Something went wrong that r3d-fast did not expect, or an exported model gave other values than its run.",
-        "Run the command again with `--debug` for the traceback, and report it.",
+        "An unexpected error, or the outputs of an exported model differ from those of the trained model.",
+        "Run the command again as `r3d-fast --debug COMMAND` to see the traceback, and report it.",
     ),
     ExitCode.USAGE: (
         "An argument, an option or a config can't be used.",
         "Change what the message names. Nothing was written.",
     ),
     ExitCode.DATA: (
-        "A data set, a list, an index or a video can't be used, or some of several videos could not be read.",
-        "`r3d-fast data index ROOT` makes an index anew and lists the files that were left out, with the reason.",
+        "A data set, a list, an index or a video can't be used, or some of the videos could not be read.",
+        "Run `r3d-fast data index ROOT`: it makes the index again and lists the files that it leaves out, and why.",
     ),
     ExitCode.ENVIRONMENT: (
         "The machine or the installation lacks something: a library, a GPU, memory.",
-        "Do what the message says; `r3d-fast doctor` looks at everything at once.",
+        "Do what the message says. `r3d-fast doctor` checks the whole installation.",
     ),
     ExitCode.CHECKPOINT: (
-        "A checkpoint or a weights file is damaged, of another model, or could not be written.",
-        "Use another file, or make room on the disk. `--resume auto` goes back to the last good checkpoint by itself.",
+        "A checkpoint or a weights file is damaged, belongs to another model, or could not be written.",
+        "Use another file, or free space on the disk. `--resume auto` goes back to the last good checkpoint by itself.",
     ),
     ExitCode.DIVERGED: (
-        "Training diverged: loss or gradients were not numbers for 20 steps in a row.",
+        "Training diverged: the loss or the gradients were not finite for 20 steps in a row.",
         "Lower `optimizer.lr`, set `optimizer.clip_norm`, or train with `train.precision: fp32`.",
     ),
     ExitCode.STOPPED: (
-        "A signal stopped training, after a checkpoint.",
-        "The message has the command that goes on from there.",
+        "A signal stopped the training; a checkpoint was written.",
+        "Run the command in the message: it continues from the checkpoint.",
     ),
-    ExitCode.INTERRUPTED: ("Ctrl-C ended the command before it was done.", "Run it again."),
+    ExitCode.INTERRUPTED: ("Ctrl-C ended the command before it had finished.", "Run it again."),
 }
 
 
 def error_classes() -> list[type[R3DFastError]]:
-    """Every error class of `pipelines` and `r3d_fast`, by exit code, then by name."""
+    """All error classes of `pipelines` and `r3d_fast`, sorted by exit code, then by name."""
 
     def below(kind: type[R3DFastError]) -> Iterator[type[R3DFastError]]:
         for child in kind.__subclasses__():
@@ -92,10 +92,10 @@ def error_classes() -> list[type[R3DFastError]]:
 
 
 def exit_code_table() -> str:
-    """The exit codes and, below them, the error classes of Python, as Markdown."""
+    """Two Markdown tables: the exit codes of the command line, and the error classes in Python."""
     lines = ["| exit code | what happened | what to do |", "| ---: | --- | --- |"]
     lines += [f"| {code.value} | {' | '.join(_MEANINGS[code])} |" for code in ExitCode]
-    lines += ["", "| error class | exit code | also a | what it says |", "| --- | ---: | --- | --- |"]
+    lines += ["", "| error class | exit code | also a | meaning |", "| --- | ---: | --- | --- |"]
     for kind in error_classes():
         builtin = next(base.__name__ for base in kind.__mro__ if base.__module__ == "builtins")
         says = (inspect.getdoc(kind) or "").partition("\n")[0]

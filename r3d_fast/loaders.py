@@ -1,4 +1,4 @@
-"""The index and the loaders of a run: which videos it reads, and how."""
+"""Opens the index and makes the clip loaders for training and evaluation, from the sections of a config."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from r3d_fast.config.sections import DataSpec
 from r3d_fast.ranks.group import Group
 
 ClipDtype = Literal["float32", "float16"]
-_MOST_NVDEC_THREADS = 16  # two for each of as many engines as any card has
+_MOST_NVDEC_THREADS = 16  # two for each NVDEC engine, of which no GPU has more than 8
 
 
 def open_index(data: DataSpec) -> VideoIndex:
-    """The index that `data` names. Raises ConfigError where it names none, DataError where there is none yet."""
+    """The index that `data` names. Raises ConfigError if it names no videos, DataError if they are not indexed yet."""
     data.require_source()
     if data.index is not None:
         return VideoIndex.open(data.index, data.root)
@@ -27,7 +27,7 @@ def open_index(data: DataSpec) -> VideoIndex:
         raise DataError(f"{data.root}: no such folder; expected the videos there: set -o data.root=FOLDER")
     path = find_index(data.root)
     if path is None:
-        raise DataError(f"{data.root}: not indexed yet, run first: r3d-fast data index {data.root}")
+        raise DataError(f"{data.root}: not indexed yet; first run: r3d-fast data index {data.root}")
     return VideoIndex.open(path, data.root)
 
 
@@ -35,15 +35,16 @@ def train_loader(
     index: VideoIndex, split: str, clip: ClipSpec, augment: AugmentSpec, loader: LoaderSpec, *, device: str = "cpu",
     dtype: ClipDtype = "float32", group: Group | None = None,
 ) -> ClipLoader:  # fmt: skip
-    """Shuffled, augmented clips of the videos of `split`, on `device`, in `dtype`; those of this rank of `group`.
+    """A loader of shuffled, augmented clips of the videos of `split`, on `device`, in `dtype`.
 
-    Raises UsageError where the ranks can't share the batch size of `loader`, which is that of all of them together.
+    In a job of several ranks it gives the share of this one; the batch size of `loader` counts all ranks together.
+    Raises UsageError if that batch size is not a multiple of the number of ranks.
     """
     group, size = group or Group(), loader.batch_size
     if size % group.count:
         raise UsageError(
-            f"loader.batch_size {size} can't be shared by {group.count} ranks: it counts the clips of all of them "
-            f"together; expected a multiple of {group.count}, such as {-(-size // group.count) * group.count}"
+            f"loader.batch_size {size} can't be shared by {group.count} ranks (it counts the clips of all ranks "
+            f"together); expected a multiple of {group.count}, such as {-(-size // group.count) * group.count}"
         )
     own = _for_rank(loader, size // group.count, group, device)
     return clip_loader(index, device, dtype, group, clip=clip, augment=augment, loader=own, split=split, train=True)
@@ -53,9 +54,10 @@ def eval_loader(
     index: VideoIndex, split: str, clip: ClipSpec, augment: AugmentSpec, loader: LoaderSpec, *, device: str = "cpu",
     dtype: ClipDtype = "float32", group: Group | None = None,
 ) -> ClipLoader:  # fmt: skip
-    """Every crop of every view of the videos of `split`, in order, on `device`, in `dtype`.
+    """A loader of all views and crops of the videos of `split`, in order, on `device`, in `dtype`.
 
-    Of several ranks in `group` each gets a share of them, in batches of its share of the batch size, rounded up.
+    In a job of several ranks it gives the share of this one. Its batch size is that of `loader`, divided by the number
+    of ranks and rounded up.
     """
     group = group or Group()
     own = _for_rank(loader, -(-loader.batch_size // group.count), group, device)
@@ -65,17 +67,14 @@ def eval_loader(
 def clip_loader(
     index: VideoIndex, device: str, dtype: ClipDtype, group: Group | None = None, **options: Any
 ) -> ClipLoader:
-    """A ClipLoader whose batches lie on `device` ("cpu" or "gpu": Paddle's current one) in `dtype`, of a rank's clips.
-
-    `dtype`: "float32" or "float16".
-    """
+    """A ClipLoader for this rank, whose batches lie on `device`: "cpu", or "gpu" for the GPU of this process."""
     group = group or Group()
-    place = f"gpu:{gpu_number()}" if device == "gpu" else device
-    return ClipLoader(index, device=place, dtype=dtype, shard=group.shard, **options)
+    numbered = f"gpu:{gpu_number()}" if device == "gpu" else device
+    return ClipLoader(index, device=numbered, dtype=dtype, shard=group.shard, **options)
 
 
 def _for_rank(loader: LoaderSpec, batch_size: int, group: Group, device: str) -> LoaderSpec:
-    """`loader` with the batch of one rank, which shares this machine's CPUs with the others there."""
+    """`loader` for one rank: with its own `batch_size`, and workers and threads for its share of the CPUs."""
     update: dict[str, Any] = {"batch_size": batch_size}
     cpus = max(1, usable_cpus() // group.local_count)
     if group.local_count > 1 and loader.workers == "auto":

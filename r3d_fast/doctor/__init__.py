@@ -1,1 +1,1 @@
-"""`r3d-fast doctor`: what this machine can do, and the line that mends what it lacks."""
+"""Everything behind `r3d-fast doctor`: what this machine can do, and how to fix what is missing."""

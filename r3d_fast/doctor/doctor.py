@@ -1,6 +1,7 @@
-"""What this machine can do and, for each thing that is missing, the line that mends it.
+"""Examines this machine: what it can do and, for each thing that is missing, the command that fixes it.
 
-Libraries are tried in processes of their own, side by side: one that crashes or hangs is a finding like any other.
+Each library is tried in a process of its own, all at the same time, so that one that crashes or hangs is reported like
+any other finding.
 """
 
 from __future__ import annotations
@@ -29,15 +30,20 @@ from r3d_fast.download.rar_readers import TO_DO, describe_readers
 from r3d_fast.version import __version__
 
 State = Literal["ok", "warning", "missing"]
-_Finding = tuple[State, str, str]  # of a Check
+_Finding = tuple[State, str, str]  # (state, found, to_do) of a Check
 
-_OPEN_FILES = 32  # of a training process beyond one a worker of each of its two loaders; about 15 are in use
-_PADDLE_26 = (61, 70, 75, 80, 86)  # architectures in the wheels of paddlepaddle-gpu 2.6
+# Files that a training process may have open, beyond one per worker of each of its two loaders. About 15 are in use.
+_OPEN_FILES = 32
+_OVERWRITTEN = "these wheels overwrite each other's files: install only one of them"
+_PADDLE_26 = (61, 70, 75, 80, 86)  # GPU architectures in the wheels of paddlepaddle-gpu 2.6
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at. `to_do` mends or adds what is not there, empty where there is nothing to do."""
+    """One thing that was checked.
+
+    `name` is what was checked, `found` describes it, `to_do` says how to fix it, empty if there is nothing to fix.
+    """
 
     name: str
     state: State
@@ -47,7 +53,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All that was found. `device` is what `train.device: auto` takes, empty where nothing can train."""
+    """The result of all checks. `device` is the one that `train.device: auto` uses, empty if training is impossible."""
 
     checks: tuple[Check, ...]
     device: str
@@ -56,12 +62,12 @@ class Diagnosis:
 
     @property
     def exit_code(self) -> int:
-        """0 where what is there can train, 4 where something that it needs is missing."""
+        """0 if this machine can train, 4 if something that training needs is missing."""
         return ExitCode.OK if self.device else ExitCode.ENVIRONMENT
 
 
 def examine(*, patience_seconds: float = 60.0) -> Diagnosis:
-    """What this machine can do. A library that says nothing for `patience_seconds` counts as hanging."""
+    """Run all checks. A library that does not answer within `patience_seconds` counts as hanging."""
     with ThreadPoolExecutor(len(PROBES)) as pool:
         probes = dict(zip(PROBES, pool.map(lambda name: run_probe(name, patience_seconds), PROBES), strict=True))
     driver, decoder = _asked(probes["driver"])
@@ -95,7 +101,7 @@ def as_json(diagnosis: Diagnosis) -> Facts:
 
 
 def as_text(diagnosis: Diagnosis, encoding: str | None = "utf-8") -> str:
-    """The diagnosis as an aligned table and a verdict, in characters that `encoding` has."""
+    """The diagnosis as an aligned table with a conclusion below it, in characters that `encoding` has."""
     encoding = encoding or "ascii"
     arrow = "\u2192" if "\u2192".encode(encoding, "ignore") else "->"
     indent = " " * (11 + max(len(check.name) for check in diagnosis.checks))
@@ -103,7 +109,7 @@ def as_text(diagnosis: Diagnosis, encoding: str | None = "utf-8") -> str:
     for check in diagnosis.checks:
         text = f"{check.state:9}{check.name}".ljust(len(indent)) + check.found
         lines += textwrap.wrap(text, 118, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-        # Never wrapped: it may be a command that somebody copies.
+        # Not wrapped, because it may be a command that the user copies.
         lines += [f"{indent}{arrow} {line}" for line in check.to_do.splitlines()]
     missing = ", ".join(check.name for check in diagnosis.checks if check.state == "missing")
     device = diagnosis.device.upper()
@@ -112,22 +118,22 @@ def as_text(diagnosis: Diagnosis, encoding: str | None = "utf-8") -> str:
 
 
 def _shared_memory() -> str:
-    size, way = "not there, nor needed", "anonymous memory"
+    size, way = "not there", "anonymous memory"
     with suppress(OSError):
         about = os.statvfs("/dev/shm")
-        size = f"{about.f_frsize * about.f_blocks / 2**20:.0f} MiB, any size will do"
+        size = f"{about.f_frsize * about.f_blocks / 2**20:.0f} MiB"
     try:
         os.close(os.memfd_create("r3d-fast doctor"))
     except OSError:  # some sandboxes forbid it
         way = "a file in the temporary folder"
-    return f"{size}: clips are shared through {way}"
+    return f"{size}; not needed, because processes share clips through {way}"
 
 
 def _open_files(cpus: int) -> _Finding:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     soft, hard = (sys.maxsize if limit == resource.RLIM_INFINITY else limit for limit in limits)
     needed = 2 * cpus + _OPEN_FILES
-    found = f"limit {'none' if soft == sys.maxsize else soft}; training with {cpus} workers takes up to {needed}"
+    found = f"limit {'none' if soft == sys.maxsize else soft}; training with {cpus} workers needs up to {needed}"
     if soft >= needed:
         return "ok", found, ""
     fewer = f"train with -o loader.workers={max(0, (soft - _OPEN_FILES) // 2)}"
@@ -135,7 +141,7 @@ def _open_files(cpus: int) -> _Finding:
 
 
 def _needs() -> dict[str, str]:
-    """The least version of each package that r3d-fast always needs."""
+    """The lowest version of each package that r3d-fast always needs, by name."""
     try:
         lines = metadata.requires("r3d-fast") or []
     except metadata.PackageNotFoundError:  # run from its sources
@@ -145,7 +151,7 @@ def _needs() -> dict[str, str]:
 
 
 def _wrong(name: str) -> str:
-    """Why the installed version of a package won't do; empty where it will."""
+    """Why the package or its installed version can't be used; empty if it can."""
     version, least = installed_version(name), _needs().get(name, "0")
     if not version:
         return f"{name} is not installed"
@@ -153,11 +159,12 @@ def _wrong(name: str) -> str:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
+    """The first three numbers in `version`, for comparisons."""
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
 def _packages(probe: Probe, paddle: Probe) -> _Finding:
-    """What r3d-fast needs besides PyAV, DALI and Paddle."""
+    """Checks the packages that r3d-fast needs besides PyAV, DALI and Paddle."""
     needs = {name: least for name, least in _needs().items() if name != "av"}
     wrong = {name: problem for name in needs if (problem := _wrong(name))}
     if wrong:
@@ -182,7 +189,7 @@ def _pyav(probe: Probe) -> _Finding:
     decoders = probe.facts["decoders"]
     found = f"{probe.facts['version']}, decodes {', '.join(decoders)}"
     if lacking := [codec for codec in DECODERS if codec not in decoders]:
-        return "warning", f"{found}, not {', '.join(lacking)}", f"{install} --force-reinstall --only-binary av"
+        return "warning", f"{found}, but not {', '.join(lacking)}", f"{install} --force-reinstall --only-binary av"
     return "ok", found, ""
 
 
@@ -196,17 +203,18 @@ def _dali(probe: Probe, driver: Driver, *, without_pyav: bool) -> _Finding:
     if probe.error and not untried:
         return "missing", _trouble(named, bool(builds), probe.error), change
     codecs = "(not tried: no PyAV)" if untried else ", ".join(probe.facts["codecs"])
-    found = f"{named}, CPU decoder: {codecs}" if codecs else f"{named}, no decoder that takes frame numbers"
+    found = f"{named}, CPU decoder: {codecs}" if codecs else f"{named}, no decoder that can select single frames"
     if len(builds) > 1:
-        return "warning", f"{found}; these wheels write into one folder: only one can be whole", change
+        return "warning", f"{found}; {_OVERWRITTEN}", change
     if not codecs:
         return "warning", f"{found}: loader.decoder dali won't work", f"pip install --upgrade {' '.join(builds)}"
     if builds and (misfit := driver.misfit(int(builds[0][-3:-1]))):
-        return "warning", f"{found}; not for this GPU: {misfit}", change
+        return "warning", f"{found}; it can't use this GPU: {misfit}", change
     return "ok", found, ""
 
 
 def _trouble(named: str, installed: bool, error: str) -> str:
+    """What is wrong with a library that could not be imported or used."""
     return "not installed" if not installed and "ModuleNotFound" in error else f"{named} can't be used: {error}"
 
 
@@ -226,13 +234,14 @@ def _paddle(probe: Probe, driver: Driver) -> _Finding:
         spare = "\nor train on the CPU: -o train.device=cpu" if facts.get("gpus") else ""
         return "missing", f"{found}; a 3D convolution fails: {misfit or probe.error}", change + spare
     if len(wheels) > 1:
-        return "warning", f"{found}; these wheels write into one folder: only one can be whole", change
+        return "warning", f"{found}; {_OVERWRITTEN}", change
     if driver.gpus and not facts["gpus"]:
-        return "warning", f"{found}, does not use the GPU{misfit and ': ' + misfit}", change
+        return "warning", f"{found}, can't use the GPU{misfit and ': ' + misfit}", change
     return "ok", f"{found}, computes on the {'GPU' if facts['gpus'] else 'CPU'}", ""
 
 
 def _paddle_line(driver: Driver) -> str:
+    """How to install the Paddle that fits the GPUs, or the CPU if there are none."""
     if not driver.gpus:
         return "pip install 'r3d-fast[cpu]'"
     if driver.cuda >= (12, 0) and min(gpu.arch for gpu in driver.gpus) >= 75:
@@ -243,13 +252,14 @@ def _paddle_line(driver: Driver) -> str:
 
 
 def _paddle_misfit(facts: Facts, driver: Driver) -> str:
-    """Why a GPU build does not run on the GPUs, as far as figures tell it."""
+    """Why a GPU build can't run on the GPUs, judged by versions and architectures; empty if nothing is known."""
     archs = facts["archs"] or (_PADDLE_26 if facts["version"].startswith("2.6") else ())
     return driver.misfit(_numbers(facts["cuda"])[0], archs) if facts["cuda"] else ""
 
 
 def _asked(probe: Probe) -> tuple[Driver, Decoder]:
-    facts, problem, to_do = probe.facts, f"asking the driver failed: {probe.error}", "see whether nvidia-smi works"
+    """The driver and the decoder that the probe found; each has a problem if the probe failed before it."""
+    facts, problem, to_do = probe.facts, f"asking the driver failed: {probe.error}", "check whether nvidia-smi works"
     driver = Driver.from_json(facts["driver"]) if "driver" in facts else Driver("", (0, 0), (), problem, to_do)
     return driver, Decoder.from_json(facts["decoder"]) if "decoder" in facts else Decoder(0, (), problem, to_do)
 
@@ -277,14 +287,14 @@ def _nvdec(driver: Driver, decoder: Decoder) -> _Finding:
     engines = max(caps.engines for caps in decoder.caps)
     counted = f"{engines} engine{'s' * (engines > 1)}: " if engines else ""
     codecs = ", ".join(f"{codec} {depth} bit" for codec, depth in depths.items())
-    return "ok", f"{counted}{codecs or 'nothing that DALI can use'}; other videos are decoded on the CPU", ""
+    return "ok", f"{counted}{codecs or 'no codec that DALI can use'}; other videos are decoded on the CPU", ""
 
 
 def _archives() -> _Finding:
-    """What `data download` has to unpack archives with."""
+    """Checks which archives `r3d-fast data download` can unpack."""
     if readers := describe_readers():
-        return "ok", f"ZIP; RAR by {readers}", ""
-    return "ok", "ZIP; nothing for RAR, which `data download` needs", TO_DO
+        return "ok", f"ZIP; RAR with {readers}", ""
+    return "ok", "ZIP; no program that unpacks RAR, which `r3d-fast data download` needs", TO_DO
 
 
 def _plots() -> _Finding:

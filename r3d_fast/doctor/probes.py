@@ -1,4 +1,4 @@
-"""The probes of the doctor: each tries a library in a process of its own, so that it may crash, hang or be absent."""
+"""The probes of the doctor: each tries a library in a process of its own, because it may crash, hang or be missing."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from pipelines.machine.nvidia import probe_driver
 
 Facts = dict[str, Any]
 
-_MARK = "r3d-fast doctor: "  # before what a probe says, among whatever libraries print
-# What makes PyAV decode each codec; FFmpeg's own "av1" needs a GPU.
+_MARK = "r3d-fast doctor: "  # begins each line of a probe, because the libraries print lines too
+# By codec, the decoders of which PyAV needs one. FFmpeg's own "av1" is not among them, because it needs a GPU.
 DECODERS = {"mpeg4": {"mpeg4"}, "h264": {"h264"}, "hevc": {"hevc"}, "vp9": {"vp9"}, "av1": {"libdav1d", "libaom-av1"}}
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a probe found out before it ended, and why it ended early."""
+    """What a probe found out before it ended, and the error that ended it, empty if there was none."""
 
     facts: Facts
     error: str
 
 
 def run_probe(name: str, patience_seconds: float) -> Probe:
-    """What the probe `name` found in a Python of the same paths."""
+    """Run the probe `name` in a new Python process with the same import paths, and return what it found."""
     code = f"import sys; sys.path[:] = {sys.path!r}; from r3d_fast.doctor.probes import probe; probe({name!r})"
     command = [sys.executable, "-W", "ignore", "-c", code]
     try:
@@ -48,17 +48,19 @@ def run_probe(name: str, patience_seconds: float) -> Probe:
 
 
 def _said(output: bytes | None) -> Facts:
+    """The facts that a probe printed, among other lines of its output."""
     lines = (output or b"").decode(errors="replace").splitlines()
     said = (json.loads(line.removeprefix(_MARK)) for line in lines if line.startswith(_MARK))
     return {key: value for facts in said for key, value in facts.items()}
 
 
 def _say(**facts: Any) -> None:
+    """Print facts for `_said`, at once, because the process may crash in the next step."""
     print(f"\n{_MARK}{json.dumps(facts)}", flush=True)
 
 
 def probe(name: str) -> None:
-    """Nothing; says on stdout what is behind `name`, last the error or "". For a process that may die of it."""
+    """Run the probe `name` in this process, which it may crash, and print what it finds, at last the error or ""."""
     problem = ""
     try:
         PROBES[name]()
@@ -95,7 +97,7 @@ def _try_paddle() -> None:
     archs = [int(arch) for arch in getattr(paddle.version, "cuda_archs", list)() or ()]
     _say(version=paddle.__version__, cuda=cuda, cudnn=str(paddle.version.cudnn()), archs=archs)
     _say(gpus=paddle.device.cuda.device_count() if cuda else 0)
-    # Only computing shows whether Paddle has code for the GPU.
+    # Only a computation shows whether this build has code for the GPU.
     cube = paddle.ones([1, 1, 3, 3, 3])
     total = float(paddle.nn.functional.conv3d(cube, cube).numpy().sum())
     if total != 27.0:

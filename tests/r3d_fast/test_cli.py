@@ -226,7 +226,7 @@ def test_usage_is_explained(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
 def test_a_data_set_that_is_not_indexed_yet(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, _, err = tiny.said(capsys, "train", "-c", "demo", "-o", f"data.root={tmp_path}", "--run", tmp_path / "r")
     assert code == 3
-    assert f"not indexed yet, run first: r3d-fast data index {tmp_path}" in err
+    assert f"not indexed yet; first run: r3d-fast data index {tmp_path}" in err
 
 
 @pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="this machine has a GPU")  # noqa: PTH110

@@ -15,7 +15,7 @@ from r3d_fast.cli import run_cli
 from r3d_fast.doctor.doctor import Diagnosis, as_json, as_text, examine
 from r3d_fast.download.rar_readers import LIBRARY, TO_DO, rar_readers
 
-NO_RAR = "ZIP; nothing for RAR, which `data download` needs"
+NO_RAR = "ZIP; no program that unpacks RAR, which `r3d-fast data download` needs"
 EXAMINE = """
 import json, sys
 from r3d_fast.doctor.doctor import as_json, as_text, examine
@@ -150,7 +150,7 @@ def test_nothing_installed(bare: Path) -> None:
         assert REAL_DRIVER or checks[name]["to_do"] == "pip install 'r3d-fast[cpu]'"
     assert checks["plots"]["to_do"] == "pip install 'r3d-fast[plots]'"
     tools = [tool for tool in rar_readers() if tool != LIBRARY]  # the system's are there all the same
-    assert checks["archives"]["found"] == (f"ZIP; RAR by {', '.join(tools)}" if tools else NO_RAR)
+    assert checks["archives"]["found"] == (f"ZIP; RAR with {', '.join(tools)}" if tools else NO_RAR)
     assert checks["archives"]["to_do"] == ("" if tools else TO_DO)
 
 
