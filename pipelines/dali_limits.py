@@ -1,4 +1,4 @@
-"""What DALI's decoder takes on a device, by codec, profile, pixel format and size; what it refuses PyAV decodes."""
+"""Which videos DALI can decode on a device, by codec, profile, pixel format and size. PyAV decodes all others."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pipelines.video.record import VideoRecord
 _PIX_FMT = re.compile(r"yuvj?(420|422|444)p(9|10|12|14|16)?(?:le|be)?")
 
 
-# Profiles that NVDEC has no decoder for (NVDEC application note: baseline, main and high; main, main 10 and range
-# extensions). Of MPEG-4, global motion compensation is named nowhere.
+# Profiles by their numbers in the header. NVDEC decodes baseline, main and high of H.264, and main, main 10 and range
+# extensions of HEVC (NVDEC application note). For MPEG-4 nothing says that it decodes global motion compensation.
 _H264_REFUSED = {44: "CAVLC 4:4:4", 83: "scalable", 86: "scalable", 88: "extended", 118: "multiview", 128: "stereo"}
 _HEVC_TAKEN = {1, 2, 3, 4}
-_MPEG4_TAKEN = {0, 1, 17}  # simple and advanced simple; 0: XviD and others leave it out
+_MPEG4_TAKEN = {0, 1, 17}  # 1 simple, 17 advanced simple; XviD and others write 0
 
 
 class VideoKind(NamedTuple):
-    """What videos have in common that a decoder treats alike."""
+    """A kind of video: all videos with the same codec, pixel format and note are decoded alike."""
 
     codec: str
     pix_fmt: str
@@ -39,10 +39,10 @@ class VideoKind(NamedTuple):
 
 @dataclass(frozen=True)
 class DaliLimits:
-    """What DALI decodes on a device: `codecs`, on a GPU within the `caps` of its NVDEC.
+    """What DALI can decode on a device: the `codecs`, and on a GPU only within the `caps` of its NVDEC.
 
-    `exact`: the kinds whose frames were found to be the right ones, None where nobody has looked. `sizes`: (codec,
-    width, height) in px of the videos that share the GPU.
+    `exact` are the kinds of video whose frames were checked and are the right ones; None if nothing was checked.
+    `sizes` are the (codec, width, height) in px of all videos that are decoded on the GPU.
     """
 
     codecs: frozenset[str] = frozenset()
@@ -51,30 +51,30 @@ class DaliLimits:
     sizes: frozenset[tuple[str, int, int]] = frozenset()
 
     def refuses(self, record: VideoRecord) -> str:
-        """Why a video is left to PyAV, in words; empty if DALI decodes it."""
+        """Why PyAV has to decode a video, in words; empty if DALI can."""
         if record.codec not in self.codecs:
             return f"DALI has no decoder for {record.codec} here"
         if self.exact is not None and VideoKind.of(record) not in self.exact:
-            return "other frames than PyAV's"
+            return "DALI gives other frames than PyAV"
         if self.caps is None:
             return ""
         sampled = _PIX_FMT.fullmatch(record.pix_fmt)
         if not sampled:
-            return f"pixel format {record.pix_fmt}"
+            return f"DALI does not know the pixel format {record.pix_fmt}"
         chroma, bit_depth = ":".join(sampled[1]), int(sampled[2] or 8)
         if chroma != "4:2:0":
-            return f"DALI has no {chroma} on a GPU"
+            return f"DALI decodes no {chroma} video on a GPU"
         if self._takes_anothers_session(record):
-            return "its size and another video's are coded alike and shown otherwise"
+            return "DALI would confuse its size with that of another video, which is coded in the same size"
         return refused_profile(record) or can_decode(
             self.caps, record.codec, bit_depth, chroma, record.width, record.height
         )
 
     def _takes_anothers_session(self, record: VideoRecord) -> bool:
-        """Whether DALI would decode a cropped video in an NVDEC session that was made for an uncropped one.
+        """Whether DALI would decode this video, which is cropped, in the NVDEC session of one that is not.
 
-        It keeps sessions by the size that is shown and looks them up by the size that is coded, and a session's height
-        decides where the colours lie (DALI, frames_decoder_gpu.cc, NVDECCache).
+        DALI keeps its sessions by the shown size but looks them up by the coded size, and the height of a session
+        decides where in memory the colours are (DALI, frames_decoder_gpu.cc, NVDECCache).
         """
         unit = DALI_CODECS[record.codec]
         width, height = (-(-side // unit) * unit for side in (record.width, record.height))
@@ -82,7 +82,7 @@ class DaliLimits:
 
 
 def refused_profile(record: VideoRecord) -> str:
-    """The profile of a video that NVDEC does not take, in words; empty if it takes it or its headers don't say."""
+    """The profile of the video if NVDEC can't decode it, in words; empty if it can, or the headers don't say."""
     header = record.extradata
     if record.codec == "mpeg4":
         layer = parse_video_object_layer(header)
@@ -102,7 +102,7 @@ def refused_profile(record: VideoRecord) -> str:
 
 
 def _h264_profile(header: bytes) -> int:
-    """`profile_idc` of an avcC box or of the first sequence parameter set in a byte stream, 0 where there is none."""
+    """`profile_idc` of an avcC box, or of the first sequence parameter set in a byte stream; 0 if there is none."""
     if len(header) > 3 and header[0] == 1:
         return header[1]
     parameter_sets = (unit for unit in nal_units(header, 0) if unit_type("h264", unit) == 7 and len(unit) > 1)

@@ -1,1 +1,1 @@
-"""The DALI graph that augments clips and, where it can, decodes them; and who decodes which video."""
+"""The DALI graph, which augments clips and can decode them, and the choice of which videos DALI decodes."""

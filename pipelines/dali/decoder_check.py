@@ -1,7 +1,8 @@
-"""Whether DALI's decoder gives the frames it is asked for: a look at one video, before the others are left to it.
+"""Checks on one video whether DALI decodes the right frames, before DALI is used for others of the same kind.
 
-A decoder that miscounts gives wrong frames without an error: hidden frames of VP9 and AV1, B-frames, drivers of another
-year. So the frames of a video are compared with PyAV's of the same numbers, and with those beside them.
+Decoders that count frames wrongly give wrong frames without an error, for instance with hidden frames of VP9 and AV1,
+with B-frames, or with other versions of the driver. So some frames of the video are compared with the frames that PyAV
+gives for the same numbers, and with their neighbours.
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ from pipelines.video.decoder import read_frames
 from pipelines.video.record import VideoRecord
 from pipelines.video.remuxer import remux
 
-# Mean absolute differences, of 255. Two colour converters differ by up to 2.5
-# (`tests/pipelines/video/test_remuxer.py`); frames of a
-# video at rest differ by less than 0.5 from one to the next.
+# Mean absolute differences, of 255. Two colour converters differ by up to 2.5 (tests/pipelines/video/test_remuxer.py).
+# Where nothing moves, a frame differs by less than 0.5 from the next.
 _MAX_COLOUR = 10.0
 _REST = 0.5
 _GROUPS = 4
@@ -27,9 +27,10 @@ _GROUPS = 4
 
 @cache
 def wrong_frames(record: VideoRecord, root: str, device: str) -> str:
-    """Why DALI's frames of a video are not PyAV's, in words; empty if they are the same. Asked once a process.
+    """How the frames that DALI decodes differ from PyAV's, in words; empty if they are the same.
 
-    `device`: "cpu" or "gpu:N". Raises VideoError, or FrameError, where the video can't be read or cut.
+    The result is kept, so each video is checked once in a process. `device` is "cpu" or "gpu:N". Raises VideoError or
+    FrameError if the video can't be read or remuxed.
     """
     frames = np.array(_telling_frames(record.num_frames), np.int32)
     beside = sorted({int(k) for n in frames for k in (n - 1, n, n + 1) if 0 <= k < record.num_frames})
@@ -47,9 +48,10 @@ def wrong_frames(record: VideoRecord, root: str, device: str) -> str:
 
 
 def decode_by_dali(data: NDArray[np.uint8], numbers: NDArray[np.int32], device: str) -> NDArray[np.uint8]:
-    """Frames uint8 [T, H, W, 3], RGB, of an encoded video uint8 [bytes], at `numbers` int32 [T], decoded on `device`.
+    """The frames of an encoded video, decoded by DALI on `device`: uint8 [T, H, W, 3], RGB.
 
-    Raises one of DALI_ERRORS where DALI fails.
+    `data` is the video, uint8 [bytes]; `numbers` int32 [T] are the 0-based numbers of the frames. Raises one of
+    DALI_ERRORS where DALI fails.
     """
     fn, types, Pipeline = import_dali()
     number = device_number(device)
@@ -68,23 +70,24 @@ def decode_by_dali(data: NDArray[np.uint8], numbers: NDArray[np.int32], device: 
 
 
 def telling_line(error: Exception) -> str:
-    """The line that tells of DALI's page-long message."""
+    """The line of DALI's message, which is a page long, that says what went wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if "rror" in line or "ssert" in line]
     return (telling or lines or [type(error).__name__])[-1][:300]
 
 
 def _telling_frames(num_frames: int) -> list[int]:
-    """Frames that tell: the first and last two, and pairs between."""
+    """The numbers of the frames to compare: the first two, the last two, and pairs between."""
     starts = np.linspace(0, max(0, num_frames - 2), _GROUPS).astype(int)
     return sorted({int(number) for start in starts for number in (start, min(start + 1, num_frames - 1))})
 
 
 def _compare(found: NDArray[np.uint8], frame: int, shown: dict[int, NDArray[np.uint8]]) -> str:
+    """What is wrong with DALI's frame `found`, in words; empty if nothing is. `shown` are PyAV's frames by number."""
     right = shown[frame]
     if found.shape != right.shape:
-        return f"frame {frame} is {found.shape}, not {right.shape}"
-    # Without each frame's own mean: two converters may differ in brightness, and so do the frames of a fade.
+        return f"frame {frame} has shape {found.shape}, expected {right.shape}"
+    # Frames are compared without their mean, since colour converters, and the frames of a fade, differ in brightness.
     own = _distance(found, right)
     for other in (frame - 1, frame + 1):
         if other in shown:
@@ -98,5 +101,6 @@ def _compare(found: NDArray[np.uint8], frame: int, shown: dict[int, NDArray[np.u
 
 
 def _distance(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    """The mean absolute difference of two frames, of 255, apart from a difference of their means."""
     difference = one.astype(np.float32) - other
     return float(np.abs(difference - difference.mean(axis=(0, 1))).mean())

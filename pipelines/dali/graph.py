@@ -1,13 +1,14 @@
-"""The DALI graph: samples in, model input out.
+"""The DALI graph, which turns the samples that the workers made into the input of the model.
 
-One clip on its way from disk:
-1. A worker reads the packets the clip needs (`source.py`) and puts into its slot either frames uint8 [T, h, w, 3] that
-   PyAV decoded, cut to the plan's crop box or scaled to S x S px, or encoded bytes: a small video of those packets.
-2. `_frames`: a batch mixes both; each sample takes its branch. Frames are copied to the device; bytes are decoded there
-   (NVDEC on a GPU), the box cut, the frames put in the clip's order.
-3. `augment`: antialiased bilinear resize, of which only the window of S x S px is computed -> colours -> mirror, scale,
-   normalise, transpose -> float32 or float16 [3, T, S, S] or [T, S, S, 3]. No resize where every box is S x S px
-   already, no change of colours unless training jitters them.
+The way of one clip:
+1. A worker reads the packets that the clip needs (`workers/clip_source.py`). It writes to the slot of the clip either
+   the frames that PyAV decoded, uint8 [T, h, w, 3], cut to the crop box or scaled to S x S px; or encoded bytes, which
+   are a small video of these packets.
+2. `_frames`: a batch may hold both. Frames are copied to the device. Bytes are decoded there (on a GPU by NVDEC), the
+   box is cut out, and the frames are put into the order of the clip.
+3. `augment`: antialiased bilinear resize of the window that becomes S x S px, then change of colours, then mirror,
+   scale, normalise and transpose, to float32 or float16 [3, T, S, S] or [T, S, S, 3]. The resize is left out if every
+   box is S x S px already, the change of colours unless training changes them.
 4. `ClipPipeline.clips` gives the batch as one DLPack object that lies on the device.
 The graph is the same for every device.
 """
@@ -26,7 +27,7 @@ from pipelines.sampler import Jitter
 from pipelines.specs import AugmentSpec
 from pipelines.stream import ClipStream, Sample
 
-# What stands where a sample of the other kind has its data.
+# DALI wants frames and bytes of every sample: these stand in for the one that a sample does not have.
 _NO_FRAMES = np.zeros((1, 1, 1, 3), np.uint8)
 _NO_BYTES = np.zeros(1, np.uint8)
 
@@ -35,15 +36,16 @@ def augment(
     frames: Any, region: tuple[Any, Any] | None, mirror: Any, spec: AugmentSpec, dtype: str = "float32",
     jitter: Mapping[str, Any] | None = None,
 ) -> Any:  # fmt: skip
-    """Clips of `dtype`, laid out as `spec.layout`, of `frames` uint8 [T, h, w, 3] (layout FHWC), where those are.
+    """The part of the graph that makes clips of `dtype` in `spec.layout` out of frames uint8 [T, h, w, 3] (FHWC).
 
-    `region`: (y, x) in px of the frames where it begins and where it ends, float32 [2] each; it becomes S x S px. None:
-    frames are S x S px as they come.
+    The clips are on the device where the frames are. `region` is (start, end), each (y, x) in px of the frames, float32
+    [2]: this region is resized to S x S px. It is None if the frames are S x S px already.
 
-    `jitter`: the fields of a Jitter by name, a number a clip each, hue in degrees. None: colours stay. A pixel p, R G B
-    of 0..255, becomes b (c J p + (1 - c) 128), rounded to whole numbers of 0..255 once, at the end. J turns the plane
-    of I and Q by the hue and scales it by the saturation, in YIQ of luma .299 .587 .114: what DALI's color_twist does
-    (dali/operators/image/color/color_twist.h). Luma stays as it is, so this is near a turn of HSV's hue, not the same.
+    `jitter` has the fields of a Jitter by name, one number for each clip, hue in degrees; None leaves the colours as
+    they are. A pixel p, R G B of 0..255, becomes b (c J p + (1 - c) 128) with brightness b and contrast c, rounded to a
+    whole number of 0..255 once, at the end. J works in YIQ (luma .299 .587 .114): it turns the plane of I and Q by the
+    hue and scales it by the saturation, as DALI's color_twist does (dali/operators/image/color/color_twist.h). Luma
+    does not change, so the result is close to a turn of the hue in HSV, but not the same.
     """
     fn, types, _ = import_dali()
     clips = frames
@@ -55,7 +57,7 @@ def augment(
         )  # fmt: skip
     if jitter is not None:
         clips = fn.color_twist(clips, **jitter)
-    to_pixels = 255.0 / spec.value_max  # DALI normalises pixels of 0..255
+    to_pixels = 255.0 / spec.value_max  # DALI wants mean and std for pixels of 0..255
     return fn.crop_mirror_normalize(
         clips,
         mirror=mirror,
@@ -67,20 +69,20 @@ def augment(
 
 
 class ClipPipeline:
-    """A DALI pipeline that turns a batch's samples into clips; one batch is at work at a time.
+    """A DALI pipeline that turns the samples of a batch into clips, one batch at a time.
 
-    `feed` starts and returns at once, `clips` waits for what was fed. The arrays that are fed are read in place: they
-    must stay as they are until `clips` has returned.
+    `feed` starts the work and returns at once; `clips` waits for the result. DALI reads the arrays in place, so they
+    must not be changed until `clips` has returned.
     """
 
     def __init__(self, stream: ClipStream, *, threads: int) -> None:
-        """Build the graph. Raises one of DALI_ERRORS where DALI can't, as on a GPU that is out of memory."""
+        """Build the graph. Raises one of DALI_ERRORS where DALI can't, for instance on a GPU without free memory."""
         self._stream = stream
         self._pipeline = define_pipeline(stream, threads=threads)
         self._pipeline.build()
 
     def feed(self, data: Sequence[NDArray[np.uint8]], samples: Sequence[Sample]) -> None:
-        """Start on a batch: `data` of each sample is its frames uint8 [T, h, w, 3], or its encoded bytes."""
+        """Start on a batch; `data` has the frames, uint8 [T, h, w, 3], or the encoded bytes of each sample."""
         feed = self._pipeline.feed_input
         if self._stream.limits is not None:
             encoded = [bool(sample.numbers) for sample in samples]
@@ -104,19 +106,19 @@ class ClipPipeline:
         self._pipeline.schedule_run()
 
     def clips(self) -> Any:
-        """The clips of the batch that was fed: a DLPack object [N, ...] on the device.
+        """The clips of the batch that was fed, a DLPack object [N, ...] on the device.
 
-        It is complete when this returns, whatever stream reads it, and its memory is never written again while it, or
-        what was made of it by DLPack, is held: the executor does not reuse what has left it.
+        It is complete when this returns, whatever CUDA stream reads it. Its memory is not written again while it, or an
+        array made from it by DLPack, is held, since DALI's executor does not reuse outputs that are in use.
         """
         (clips,) = self._pipeline.outputs()
         return clips.as_tensor()
 
 
 def define_pipeline(stream: ClipStream, *, threads: int) -> Any:
-    """The DALI pipeline for `stream`, not built yet: what can be known of its graph without a GPU."""
+    """The DALI pipeline for `stream`, not built yet. Up to here no GPU is needed, so tests can look at the graph."""
     pipeline_def, Pipeline = import_pipeline()
-    # Conditionals: each sample of a batch takes the branch that its flag says.
+    # With conditionals, each sample of a batch is decoded or copied, as its flag says.
     mixes = stream.limits is not None
     make = pipeline_def(enable_conditionals=True)(_clips_of) if mixes else pipeline_def(_clips_of)
     return make(
@@ -126,24 +128,24 @@ def define_pipeline(stream: ClipStream, *, threads: int) -> Any:
 
 
 def _resizes(stream: ClipStream) -> bool:
-    """Whether a clip may come in another size than S x S px: encoded, or not scaled by PyAV."""
+    """Whether clips may come in another size than S x S px: if they are encoded, or not scaled by FFmpeg's scaler."""
     return stream.limits is not None or not stream.scaled
 
 
 def _jitters(stream: ClipStream) -> bool:
-    """Whether the colours of clips change."""
+    """Whether the colours of the clips are changed."""
     return stream.train and stream.augment.jitters
 
 
 def _jitter_inputs(samples: Sequence[Sample]) -> dict[str, NDArray[np.float32]]:
-    """The jitter of each sample as DALI takes it, by field, float32 [N, 1]; hue in degrees."""
+    """The jitter of the samples as DALI takes it: for each field float32 [N, 1], hue in degrees."""
     values = {name: [[getattr(sample.jitter, name)] for sample in samples] for name in Jitter._fields}
     inputs = {name: np.array(value, np.float32) for name, value in values.items()}
     return {**inputs, "hue": inputs["hue"] * np.float32(360.0)}
 
 
 def _regions(samples: Sequence[Sample], size_px: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Where the window of each sample begins and ends in its frames before the resize, (y, x) in px, float32 [N, 2]."""
+    """(starts, ends) of the windows in the frames before the resize: (y, x) in px of each sample, float32 [N, 2]."""
     frames = np.array([sample.box[2:] if sample.numbers else sample.shape[1:3] for sample in samples], np.float64)
     scale = frames / np.array([sample.resized for sample in samples])
     window = np.array([sample.window for sample in samples])
@@ -163,14 +165,14 @@ def _clips_of(stream: ClipStream) -> Any:
 
 
 def _frames(stream: ClipStream) -> Any:
-    """Frames uint8 [T, h, w, 3] of each sample on the stream's device, decoded here or by PyAV."""
+    """The frames of each sample, uint8 [T, h, w, 3], on the device of the stream, decoded here or by PyAV."""
     fn, types, _ = import_dali()
     on_gpu = device_number(stream.device) is not None
     frames = fn.external_source(name="frames", layout="FHWC", dtype=types.UINT8, ndim=4, no_copy=True)
     if stream.limits is None:
         return frames.gpu() if on_gpu else frames
     is_encoded = fn.external_source(name="is_encoded", dtype=types.BOOL, ndim=0)
-    if is_encoded:  # noqa: SIM108 - DALI takes such a statement apart, not an expression
+    if is_encoded:  # noqa: SIM108 - DALI turns an `if` statement into branches, but no conditional expression
         chosen = _decode("mixed" if on_gpu else "cpu")
     else:
         chosen = frames.gpu() if on_gpu else fn.copy(frames)
@@ -178,13 +180,13 @@ def _frames(stream: ClipStream) -> Any:
 
 
 def _decode(device: str) -> Any:
-    """Frames uint8 [T, h, w, 3] out of encoded clips: decoded, the box cut, shown in the clip's order."""
+    """The frames of encoded clips, uint8 [T, h, w, 3]: decoded, cut to the box, in the order of the clip."""
     fn, types, _ = import_dali()
     encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1, no_copy=True)
     frames = video_decoder()(encoded, frames=_input("numbers", types.INT32), device=device)
     frames = fn.slice(frames, _input("box_start", types.INT32), _input("box_shape", types.INT32), axes=[1, 2])
     frames = fn.sequence_rearrange(frames, new_order=_input("order", types.INT32))
-    return fn.reshape(frames, layout="FHWC")  # DALI 1.53 has lost it by then
+    return fn.reshape(frames, layout="FHWC")  # DALI 1.53 loses the layout on the way
 
 
 def _input(name: str, dtype: Any) -> Any:

@@ -1,7 +1,7 @@
-"""DALI at work on one batch at a time, and what is done when it fails on one.
+"""Runs the DALI graph on one batch at a time, and finds the clips that DALI can't decode.
 
-A DALI pipeline that has failed is of no use any more and does not say which sample it failed on. So a new one is tried
-on each encoded clip alone; those it fails on are decoded by PyAV instead.
+A DALI pipeline that has failed can't be used again, and does not say which clip it failed on. So a new pipeline tries
+each encoded clip alone, and PyAV decodes those that fail.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from pipelines.machine.memory import fitting_size
 from pipelines.stream import ClipStream, Sample
 
 _log = logging.getLogger(__name__)
-# What DALI says where there was no memory (dali/core/cuda_error.h).
+# Parts of DALI's messages when it is out of memory (dali/core/cuda_error.h).
 _OUT_OF_MEMORY = ("Can't allocate", "CUDA allocation failed", "out of memory", "bad_alloc")
-_TELLING = 3  # videos of which DALI decodes none: it is the decoder that fails, not they
+_TELLING = 3  # if DALI decodes none of this many videos, the fault is with the decoder and not with the videos
 
 
 class DaliInput(NamedTuple):
-    """A row of a batch as DALI gets it: `data` is frames uint8 [T, h, w, 3], or encoded bytes uint8 [B]."""
+    """A row of a batch as DALI gets it; `data` is frames uint8 [T, h, w, 3], or encoded bytes uint8 [B]."""
 
     data: NDArray[np.uint8]
     sample: Sample
@@ -37,7 +37,11 @@ Redo = Callable[[int, str], DaliInput]  # (row, why DALI failed on it) -> the sa
 
 
 class GraphRunner:
-    """The graph of a stream, at work on a batch; `failed_videos` are those that DALI could not decode."""
+    """Runs the graph of a stream, one batch at a time.
+
+    `failed_videos` are the numbers of the videos that DALI could not decode. `decodes` says whether DALI is given
+    encoded clips.
+    """
 
     def __init__(self, stream: ClipStream, *, threads: int) -> None:
         """Build the graph. Raises EnvironmentProblem where DALI can't."""
@@ -49,18 +53,19 @@ class GraphRunner:
 
     @property
     def busy(self) -> bool:
-        """Whether a batch was started and not finished."""
+        """Whether a batch has been started and not finished."""
         return self._rows is not None
 
     def start(self, rows: Sequence[DaliInput]) -> None:
-        """Set DALI to work on a batch; its arrays are read in place until `finish` has returned."""
+        """Start DALI on a batch. It reads the arrays in place, so they must not change until `finish` has returned."""
         self._rows = list(rows)
         self._feed(self._rows)
 
     def finish(self, redo: Redo) -> Any:
-        """The clips of the batch that was started, a DLPack object; those DALI fails on are got from `redo`.
+        """The clips of the batch that was started, as a DLPack object. `redo` is called for rows that DALI fails on.
 
-        Raises EnvironmentProblem if the GPU has no memory for it, or DALI fails on frames that are decoded already.
+        Raises EnvironmentProblem if the GPU has not enough memory for the batch, or if DALI fails on frames that are
+        decoded already.
         """
         assert self._rows is not None, "start a batch first"
         rows, self._rows = self._rows, None
@@ -82,11 +87,11 @@ class GraphRunner:
             self._rows = None
             try:
                 self._pipeline.clips()
-            except DALI_ERRORS:  # it failed on clips that nobody wants any more
+            except DALI_ERRORS:  # the clips that DALI failed on are not needed any more
                 self._restart()
 
     def _redo_failing(self, rows: list[DaliInput], redo: Redo) -> None:
-        """Put what PyAV decodes in place of the encoded rows that DALI fails on."""
+        """Try each encoded row alone, and replace those that DALI fails on by rows that PyAV decodes."""
         encoded = [number for number, row in enumerate(rows) if row.sample.numbers]
         good, bad = set(), set()
         reason = ""
@@ -104,7 +109,7 @@ class GraphRunner:
         self.failed_videos |= bad
         if not good and len(bad) >= _TELLING:
             self.decodes = False
-            _log.warning("DALI decodes none of %d videos (%s): PyAV decodes from here on", len(bad), reason)
+            _log.warning("DALI decodes none of %d videos (%s): from now on PyAV decodes all", len(bad), reason)
 
     def _feed(self, rows: Sequence[DaliInput]) -> None:
         self._pipeline.feed([row.data for row in rows], [row.sample for row in rows])
@@ -118,15 +123,15 @@ class GraphRunner:
         except DALI_ERRORS as error:
             if says_out_of_memory(error):
                 raise EnvironmentProblem(
-                    f"{self._stream.device}: no memory left to start DALI; end what else uses the GPU"
+                    f"{self._stream.device}: no memory left to start DALI; end other programs that use the GPU"
                 ) from error
-            on_gpu = "; does this build of DALI fit the GPU and its driver? r3d-fast doctor says" * (
+            on_gpu = "; to check whether this DALI fits the GPU and its driver, run: r3d-fast doctor" * (
                 self._stream.device != "cpu"
             )
             raise EnvironmentProblem(f"DALI can't be started: {telling_line(error)}{on_gpu}") from error
 
     def _too_large(self, rows: Sequence[DaliInput]) -> EnvironmentProblem:
-        """The error that says how many clips fit, found by trying."""
+        """The error for a batch that does not fit into memory. It says how many clips do, found by trying."""
 
         def attempt(count: int) -> None:
             self._restart()
@@ -135,10 +140,10 @@ class GraphRunner:
 
         device = self._stream.device
         fits = fitting_size(len(rows), attempt, lambda error: isinstance(error, (*DALI_ERRORS, EnvironmentProblem)))
-        remedy = f"{fits} fit: loader.batch_size={fits}" if fits else "not even one fits: end what else uses the GPU"
+        remedy = f"{fits} fit: set loader.batch_size={fits}" if fits else "not even one fits: end other programs on it"
         return EnvironmentProblem(f"{device}: out of memory for a batch of {len(rows)} clips; {remedy}")
 
 
 def says_out_of_memory(error: Exception) -> bool:
-    """Whether DALI failed for want of memory."""
+    """Whether DALI failed because it was out of memory."""
     return isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)

@@ -1,4 +1,4 @@
-"""Who decodes which video: what DALI's decoder takes on a device, and what is left to PyAV."""
+"""Decides which clips DALI decodes and which ones PyAV decodes."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ _log = logging.getLogger(__name__)
 
 @cache
 def dali_limits(device: str) -> DaliLimits:
-    """What DALI decodes on `device`: nothing where NVDEC can't be used, which is told once, with the remedy."""
+    """What DALI can decode on `device`. If NVDEC can't be used, that is nothing, and a warning says what to do."""
     number = device_number(device)
     if number is None:
         return DaliLimits(cpu_video_codecs())
     decoder = probe_decoder(number)
     if decoder.problem:
         remedy = f"; to use NVDEC: {decoder.to_do}" if decoder.to_do else ""
-        _log.warning("%s: PyAV decodes on the CPU, everything else stays on the GPU%s", decoder.problem, remedy)
+        _log.warning("%s: PyAV decodes on the CPU, everything else runs on the GPU%s", decoder.problem, remedy)
         return DaliLimits(frozenset(), ())
     return DaliLimits(frozenset({caps.codec for caps in decoder.caps} & set(DALI_CODECS)), decoder.caps)
 
 
 def choose_decoder(stream: ClipStream, index: VideoIndex, workers: int) -> tuple[ClipStream, ShareFinder]:
-    """(stream, finder): who decodes its clips stands in `finder.routing`, or is found out from the first batches.
+    """(stream with its DALI limits, finder). `finder.routing` says who decodes; None: measured in the first batches.
 
-    Whatever DALI is left with, it has decoded exactly before: see `pipelines/dali/decoder_check.py`.
+    DALI gets only kinds of video of which it has decoded one exactly, as checked in pipelines/dali/decoder_check.py.
     """
     wanted, share = stream.decoder, stream.dali_share
     if wanted == "pyav":
@@ -58,7 +58,7 @@ def choose_decoder(stream: ClipStream, index: VideoIndex, workers: int) -> tuple
         else:
             exact.add(VideoKind.of(examples[0]))
     if refused and limits.codecs:
-        _tell_once(f"PyAV decodes what DALI does not: {'; '.join(refused)}")
+        _tell_once(f"PyAV decodes the videos that DALI can't: {'; '.join(refused)}")
     if not exact:
         return _by_pyav(stream, "DALI decodes none of these videos here")
     stream = replace(stream, limits=replace(limits, exact=frozenset(exact)))
@@ -79,7 +79,10 @@ def _by_pyav(stream: ClipStream, reason: str) -> tuple[ClipStream, ShareFinder]:
 
 
 def _why_not(examples: Sequence[VideoRecord], limits: DaliLimits, root: str, device: str) -> str:
-    """Why DALI does not get a kind of video, in words; empty if it does. The first example that can be read decides."""
+    """Why DALI does not get a kind of video, in words; empty if it does.
+
+    `examples` are some videos of the kind; the first one that can be read decides.
+    """
     reason = ""
     for record in examples:
         reason = limits.refuses(record)
@@ -92,15 +95,20 @@ def _why_not(examples: Sequence[VideoRecord], limits: DaliLimits, root: str, dev
     return reason
 
 
-# Of each share the first batch is for warming up (sessions of NVDEC, memory), and the better of the other two counts.
+# DALI's share of each trial batch. The first batch of a share warms up (sessions of NVDEC, memory); of the other two
+# the faster one counts.
 _TRIALS = (1.0, 1.0, 1.0, 0.0, 0.0, 0.0)
-_UNTIL_KNOWN = 0.5  # of batches that are planned while the last trials are still on their way
-_WORTH_IT = 0.95  # the simpler way is taken where it is nearly as fast
+_UNTIL_KNOWN = 0.5  # DALI's share of the batches that are planned before the last trial has been measured
+_WORTH_IT = 0.95  # one decoder alone is used if it reaches this share of the speed of both together
 
 
 @dataclass(frozen=True)
 class Routing:
-    """Who decodes: `decoder` is pyav, dali or hybrid, `share` the part of the clips DALI could take that it gets."""
+    """Who decodes the clips, and why.
+
+    `decoder` is pyav, dali or hybrid. `share` is the share of the clips that DALI gets, of those that it can decode.
+    `reason` says why, with the measured speeds if there are any.
+    """
 
     decoder: Literal["pyav", "dali", "hybrid"]
     share: float
@@ -113,6 +121,8 @@ class Routing:
 
 @dataclass
 class _Cost:
+    """Seconds that processes took for a number of clips."""
+
     clips: int = 0
     seconds: float = 0.0
 
@@ -123,10 +133,11 @@ class _Cost:
 
 @dataclass
 class ShareFinder:
-    """Says how the next batch is shared; is told what clips and trial batches cost; settles on a Routing.
+    """Decides which share of each batch DALI decodes, from measurements of the first batches.
 
-    It shares where that is faster than either decoder alone; `always_shares` in any case. A `routing` that is given
-    stands.
+    `plan` gives the share of the next batch. `note_clips` and `note_trial` take the measurements; after the last trial
+    `routing` is set. Both decoders are used if that is faster than either alone, or if `always_shares` is true. If
+    `routing` is given from the start, nothing is measured.
     """
 
     batch_size: int
@@ -135,11 +146,11 @@ class ShareFinder:
     routing: Routing | None = None
     _planned: int = 0
     _trials: list[tuple[int, float]] = field(default_factory=list)  # clips that DALI decoded, seconds of DALI
-    _by_dali: _Cost = field(default_factory=_Cost)  # what a clip costs a process that only remuxes it
+    _by_dali: _Cost = field(default_factory=_Cost)  # of a worker that only remuxes a clip, for DALI to decode
     _by_pyav: _Cost = field(default_factory=_Cost)
 
     def plan(self) -> tuple[float, bool]:
-        """(share of the next batch, whether it is a trial: one to be timed with nothing else in DALI)."""
+        """(DALI's share of the next batch, whether it is a trial, which is timed with nothing else in DALI)."""
         if self.routing is not None:
             return self.routing.share, False
         self._planned += 1
@@ -148,19 +159,19 @@ class ShareFinder:
         return _UNTIL_KNOWN, False
 
     def forget_planned(self) -> None:
-        """Trials that were planned and not noted are off: the epoch was left."""
+        """Forget the trials that were planned but not measured, because the epoch was left before."""
         self._planned = len(self._trials)
 
     def note_clips(self, clips: int, seconds: float, *, encoded: bool) -> None:
-        """A process took `seconds` for `clips`, remuxed (`encoded`) or decoded."""
+        """Note that a worker took `seconds` for `clips`, to remux them for DALI (`encoded`) or to decode them."""
         cost = self._by_dali if encoded else self._by_pyav
         cost.clips += clips
         cost.seconds += seconds
 
     def note_trial(self, encoded: int, seconds: float) -> Routing | None:
-        """DALI took `seconds` for a trial batch, `encoded` of its clips to be decoded; the routing with the last one.
+        """Note that DALI took `seconds` for a trial batch in which it decoded `encoded` clips.
 
-        Trials are noted in the order they were planned in.
+        Trials must be noted in the order in which they were planned. Returns the routing once it is decided.
         """
         self._trials.append((encoded, seconds))
         if len(self._trials) == len(_TRIALS):
@@ -168,6 +179,7 @@ class ShareFinder:
         return self.routing
 
     def _choose(self) -> Routing:
+        """The fastest routing by the measurements."""
         most = max(encoded for encoded, _ in self._trials)
         whole = min(seconds for _, seconds in self._trials[1:3])
         base = min(seconds for _, seconds in self._trials[4:6])
@@ -175,7 +187,7 @@ class ShareFinder:
         workers = max(1, self.workers)
 
         def rate(clips: int) -> float:
-            """Clips a second with so many of a batch decoded by DALI."""
+            """The expected clips a second if DALI decodes `clips` of each batch."""
             by_cpu = ((self.batch_size - clips) * self._by_pyav.mean + clips * self._by_dali.mean) / workers
             return self.batch_size / max(base + clips * each, by_cpu, 1e-9)
 
@@ -196,5 +208,5 @@ class ShareFinder:
 
 
 def is_shared_out(row: int, share: float) -> bool:
-    """Whether the clip in `row` of a batch is DALI's: rows are spread evenly, the same in every batch."""
+    """Whether DALI decodes the clip in `row` of a batch. Its rows are spread evenly and are the same in every batch."""
     return int((row + 1) * share + 1e-9) > int(row * share + 1e-9)

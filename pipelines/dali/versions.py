@@ -1,4 +1,4 @@
-"""Every difference between DALI versions, found by looking for the feature, never by comparing versions."""
+"""Handles the differences between versions of DALI. It looks for each feature and never compares version numbers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy as np
 from pipelines.errors import EnvironmentProblem
 from pipelines.video.remuxer import write_matroska
 
-# What a DALI pipeline raises where it can't decode or augment, whatever the reason (error_reporting.cc).
+# The errors that a DALI pipeline raises if it can't decode or augment (error_reporting.cc).
 DALI_ERRORS = (RuntimeError, MemoryError, ValueError, IndexError)
-# One grey frame of 16x16 px.
+# One grey frame of 16x16 px in each codec.
 _SAMPLES = {
     "vp8": base64.b64decode("EAIAnQEqEAAQAABHCIWFiIWEiAICAAYZaAAA"),
     "vp9": base64.b64decode("gkmDQgAA8AD2ADgkHBhKAAAwYAAAN4A="),
@@ -28,7 +28,7 @@ _SAMPLES = {
 
 
 def import_dali() -> tuple[ModuleType, ModuleType, Any]:
-    """(nvidia.dali.fn, nvidia.dali.types, Pipeline). Raises EnvironmentProblem where DALI is not installed."""
+    """(nvidia.dali.fn, nvidia.dali.types, Pipeline). Raises EnvironmentProblem if DALI is not installed."""
     try:
         from nvidia.dali import fn, types
         from nvidia.dali.pipeline import Pipeline
@@ -41,7 +41,7 @@ def import_dali() -> tuple[ModuleType, ModuleType, Any]:
 
 
 def import_pipeline() -> tuple[Any, Any]:
-    """(nvidia.dali.pipeline_def, Pipeline). Raises EnvironmentProblem where DALI is not installed."""
+    """(nvidia.dali.pipeline_def, Pipeline). Raises EnvironmentProblem if DALI is not installed."""
     _, _, Pipeline = import_dali()
     from nvidia.dali import pipeline_def
 
@@ -49,17 +49,17 @@ def import_pipeline() -> tuple[Any, Any]:
 
 
 def executor_options(pipeline: Any) -> dict[str, bool]:
-    """Constructor options of the executor whose outputs belong to whoever holds them, where there is a choice.
+    """The options of `pipeline` that choose the executor which never overwrites an output that is still held.
 
-    DALI's older executor writes later batches into the buffers of earlier ones.
+    DALI's older executor writes later batches into the buffers of earlier ones. Empty if there is only one executor.
     """
     return {"exec_dynamic": True} if "exec_dynamic" in inspect.signature(pipeline.__init__).parameters else {}
 
 
 def video_decoder() -> Callable[..., Any]:
-    """DALI's video decoder operator: call it with (encoded, frames=..., device="cpu" or "mixed").
+    """DALI's video decoder, an operator to be called with (encoded, frames=..., device="cpu" or "mixed").
 
-    A frame number past the end is an error, never a black frame. Raises EnvironmentProblem where DALI has no decoder
+    A frame number past the end is an error, never a black frame. Raises EnvironmentProblem if this DALI has no decoder
     that takes frame numbers.
     """
     fn, _, _ = import_dali()
@@ -73,10 +73,10 @@ def video_decoder() -> Callable[..., Any]:
 
 @cache
 def cpu_video_codecs() -> frozenset[str]:
-    """The codecs that DALI decodes frame-exactly on the CPU: those of vp8, vp9 and mjpeg that it manages here.
+    """The codecs that DALI decodes exactly on this CPU: those of vp8, vp9 and mjpeg that work here.
 
-    Found by decoding a tiny video of each, once a process. H.264 and HEVC are never among them, though some versions
-    take them: those guess how far frames are reordered, and fail on HEVC with B-frames.
+    Each is tried on a tiny video, once in a process. H.264 and HEVC are never among them, although some versions take
+    them: these guess how far frames are reordered, and fail on HEVC with B-frames.
     """
     try:
         video_decoder()

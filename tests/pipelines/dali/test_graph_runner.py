@@ -82,7 +82,7 @@ def test_a_decoder_that_decodes_nothing_is_given_up_with_one_warning(caplog: pyt
     assert not runner.decodes
     (told,) = [record.getMessage() for record in caplog.records]
     assert told.startswith("DALI decodes none of 3 videos (")
-    assert told.endswith("): PyAV decodes from here on")
+    assert told.endswith("): from now on PyAV decodes all")
 
 
 def test_a_dropped_batch_leaves_a_stage_that_works() -> None:
@@ -114,7 +114,7 @@ class SmallPipeline(ClipPipeline):
 
 @pytest.mark.parametrize(
     ("most", "remedy"),
-    [(3, "2 fit: loader.batch_size=2"), (7, "4 fit: loader.batch_size=4"), (0, "not even one fits: end what else")],
+    [(3, "2 fit: set loader.batch_size=2"), (7, "4 fit: set loader.batch_size=4"), (0, "not even one fits: end other")],
 )
 def test_a_gpu_out_of_memory_says_what_fits(monkeypatch: pytest.MonkeyPatch, most: int, remedy: str) -> None:
     monkeypatch.setattr("pipelines.dali.graph_runner.ClipPipeline", SmallPipeline)
@@ -133,7 +133,8 @@ def test_no_memory_to_start_with(monkeypatch: pytest.MonkeyPatch, error: Excepti
         raise error
 
     monkeypatch.setattr("pipelines.dali.graph_runner.ClipPipeline", full)
-    with pytest.raises(EnvironmentProblem, match=r"^cpu: no memory left to start DALI; end what else uses the GPU$"):
+    remedy = "end other programs that use the GPU"
+    with pytest.raises(EnvironmentProblem, match=rf"^cpu: no memory left to start DALI; {remedy}$"):
         GraphRunner(stream(), threads=1)
 
 
@@ -150,7 +151,7 @@ def test_a_build_of_dali_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> N
         raise RuntimeError("CUDA runtime API error cudaErrorNoKernelImageForDevice (209):\nno kernel image")
 
     monkeypatch.setattr("pipelines.dali.graph_runner.ClipPipeline", misfit)
-    for device, remedy in (("cpu", ""), ("gpu:0", "; does this build of DALI fit the GPU and its driver? r3d-fast")):
+    for device, remedy in (("cpu", ""), ("gpu:0", "; to check whether this DALI fits the GPU and its driver, run: ")):
         with pytest.raises(EnvironmentProblem, match=r"^DALI can't be started: ") as caught:
             GraphRunner(stream(device=device), threads=1)
         assert remedy in str(caught.value)

@@ -72,12 +72,12 @@ def test_what_nvdec_takes() -> None:
     assert limits.refuses(record("h264", "yuvj420p")) == ""
     assert limits.refuses(record("mjpeg", "yuvj420p")) == "DALI has no decoder for mjpeg here"
     assert limits.refuses(record("h264", "yuv420p10le")) == "h264 of 4:2:0 10 bit: NVDEC takes 4:2:0 8 bit"
-    assert limits.refuses(record("h264", "yuv444p")) == "DALI has no 4:4:4 on a GPU"
-    assert limits.refuses(record("h264", "gray")) == "pixel format gray"
+    assert limits.refuses(record("h264", "yuv444p")) == "DALI decodes no 4:4:4 video on a GPU"
+    assert limits.refuses(record("h264", "gray")) == "DALI does not know the pixel format gray"
     assert limits.refuses(record("mpeg4", width=32)) == "mpeg4 of 32x240: NVDEC takes 48x48 or more"
     known = replace(limits, exact=frozenset({VideoKind("mpeg4", "yuv420p", "")}))
     assert known.refuses(record("mpeg4")) == ""
-    assert known.refuses(record("h264")) == "other frames than PyAV's"
+    assert known.refuses(record("h264")) == "DALI gives other frames than PyAV"
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_without_nvdec_pyav_decodes_and_one_warning_names_the_remedy(tmp_path: P
     assert problems[0] == ""
     (warning,) = told
     assert warning.startswith(
-        "libnvcuvid.so.1 is not there: PyAV decodes on the CPU, everything else stays on the GPU; to use NVDEC: "
+        "libnvcuvid.so.1 is not there: PyAV decodes on the CPU, everything else runs on the GPU; to use NVDEC: "
     )
     assert "compute,utility,video" in warning or "libnvidia-decode" in warning
 
@@ -306,4 +306,6 @@ for train in (True, False, True):
 print(json.dumps([told]))
 """
     told, _ = python(code)
-    assert told == ["PyAV decodes what DALI does not: 6 videos (mpeg4, yuv420p): DALI has no decoder for mpeg4 here"]
+    assert told == [
+        "PyAV decodes the videos that DALI can't: 6 videos (mpeg4, yuv420p): DALI has no decoder for mpeg4 here"
+    ]
