@@ -1,1 +1,1 @@
-"""What a folder of videos is: its videos, classes and splits, from its folders or its list files."""
+"""Finds the videos, classes and splits of a data set, from its folders or its list files."""

@@ -1,4 +1,4 @@
-"""The names of classes out of text: numbered as in UCF-101's classInd.txt and in tables, or one a line."""
+"""Reads the names of classes from text: numbered, as in UCF-101's classInd.txt and in tables, or one on each line."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ _NUMBERED = re.compile(r"([0-9]{1,9})[ \t,;]+(\S.*)")
 
 
 def parse_class_ind(text: str, file: str) -> tuple[str, ...]:
-    """The class names of a UCF classInd.txt, lines ``1 Lunges``, by their numbers.
+    """The class names in the text of a UCF classInd.txt, with lines such as ``1 Lunges``, in the order of the numbers.
 
-    Raises ListError, with the line, unless each line has a number and a name and the numbers are 1..C, each once.
+    `file` is the name for error messages. Raises ListError, with the line, unless each line has a number and a name
+    and the numbers are 1..C, each once.
     """
     lines = _without_comments(text)
     for number, line in lines:
@@ -24,10 +25,11 @@ def parse_class_ind(text: str, file: str) -> tuple[str, ...]:
 
 
 def parse_class_names(text: str, file: str) -> tuple[str, ...]:
-    """The class names of any common form, by their numbers where all lines have one, else in the order of the lines.
+    """The class names in a text of any common form.
 
-    A number comes first, as in classInd.txt, or in a table's last column; numbers begin at 0 or 1. Raises ListError,
-    with the line, where a name or a number is missing or there twice.
+    If all lines have a number, the names are in the order of the numbers, else in the order of the lines. The number
+    comes first, as in classInd.txt, or in the last column of a table; numbers begin at 0 or 1. Raises ListError, with
+    the line, if a name or a number is missing or appears twice.
     """
     lines, numbered = list(text_lines(text)), _without_comments(text)
     if not lines or (numbered and all(_numbered(line) for _, line in numbered)):
@@ -45,7 +47,7 @@ def _without_comments(text: str) -> list[tuple[int, str]]:
 
 
 def _numbered(line: str) -> tuple[int, str] | None:
-    """(number, name) of a line that has both."""
+    """(number, name) of a line that has both, else None."""
     match = _NUMBERED.fullmatch(line)
     if match:
         return int(match[1]), next(csv.reader([match[2]]))[0] if match[2].startswith('"') else match[2]
@@ -56,7 +58,7 @@ def _numbered(line: str) -> tuple[int, str] | None:
 
 
 def _by_number(lines: list[tuple[int, str]], file: str, first: tuple[int, ...]) -> tuple[str, ...]:
-    """The names of numbered lines in the order of their numbers, which begin at one of `first`."""
+    """The names of numbered lines in the order of their numbers; the first number must be one of `first`."""
     names: dict[int, str] = {}
     for at, line in lines:
         number, name = _numbered(line) or (-1, "")

@@ -1,4 +1,4 @@
-"""What a recognised data set is made of: its entries, what is missing, what was left out."""
+"""The parts of a recognised data set: its videos, those that are missing, and files that were left out."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pipelines.video.record import Span
 
 @dataclass(frozen=True)
 class Entry:
-    """One labelled video of a data set: path relative to the root with "/", 0-based label, split train, val or test.
+    """One labelled video of a data set.
 
-    With a `span` the video is only that part of the file.
+    `path` is relative to the root and has "/" between folders, `label` is 0-based, `split` is train, val or test. With
+    a `span` (begin, end) in seconds, the video is only that part of the file.
     """
 
     path: str
@@ -22,7 +23,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Something that was found and not taken: its path (printable, relative to the root) and the reason."""
+    """A file or folder that was found but not used: its path, relative to the root and printable, and the reason."""
 
     path: str
     reason: str
@@ -30,7 +31,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Missing:
-    """A video that the lists name and that is not there: the name it was looked for by, and its split."""
+    """A video that the lists name but that is not there: the name by which it was looked for, and its split."""
 
     name: str
     split: str
@@ -38,10 +39,11 @@ class Missing:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A recognised data set: its kind, class names by label, entries sorted by path and span.
+    """A recognised data set.
 
-    `kind` is folders, ucf101, hmdb51, csv or kinetics with the number of its classes. `lists` is where its lists lie
-    (empty without), `lists_split` the number of the split of them that was taken, None where they have none.
+    `kind` is folders, ucf101, hmdb51, csv, or kinetics with the number of its classes. `classes` are the names of the
+    classes by label; `entries` are sorted by path and span. `lists` is the path of the list files, empty if there are
+    none. `lists_split` is the number of the split that was taken from the lists, None if they have no numbered splits.
     """
 
     kind: str

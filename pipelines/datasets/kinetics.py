@@ -1,7 +1,7 @@
-"""Kinetics: its official CSV files, and where the videos that they name lie. No video is opened.
+"""Reads the official CSV files of Kinetics and finds the videos that they name. No video is opened.
 
-Rows are ``label,youtube_id,time_start,time_end,split``, as of Kinetics-400, -600, -700 and -700-2020 (a sixth column,
-is_cc, is not read). Many videos of a list are no longer to be had: those that are not there are listed, not an error.
+A row is ``label,youtube_id,time_start,time_end,split``, as in Kinetics-400, -600, -700 and -700-2020 (a sixth column,
+is_cc, is not read). Many of the videos can no longer be downloaded, so a missing video is no error: it is listed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FILE = re.compile(rf"(?:kinetics[-_]?[0-9_-]*[-_])?({'|'.join(SPLIT_WORDS)})\.c
 
 
 class KineticsClip(NamedTuple):
-    """One row: its label (0-based), the video's name at YouTube, seconds, split, and the line that says so."""
+    """One row of a list: 0-based label, id of the video at YouTube, begin and end in seconds, split, file and line."""
 
     label: int
     youtube_id: str
@@ -36,15 +36,18 @@ class KineticsClip(NamedTuple):
 
     @property
     def stem(self) -> str:
-        """The name of a file with just this clip: seconds are written with six digits."""
+        """The name, without a suffix, of a file that holds this clip alone; its times have six digits."""
         return f"{self.youtube_id}_{int(self.begin):06d}_{int(self.end):06d}"
 
 
 @dataclass(frozen=True)
 class KineticsLists:
-    """What the lists say: all their classes, sorted, so that labels don't depend on which videos are there."""
+    """The content of the lists.
 
-    files: str  # their names, to be shown
+    `classes` are all classes in the lists, sorted, so that labels do not depend on which videos are there.
+    """
+
+    files: str  # the names of the files, for messages
     classes: tuple[str, ...]
     clips: tuple[KineticsClip, ...]
     warnings: tuple[str, ...]
@@ -52,7 +55,7 @@ class KineticsLists:
 
 @dataclass(frozen=True)
 class FoundClips:
-    """The clips that are there, those that aren't, in the order of the lists, and what was odd."""
+    """The clips that are there, those that are missing, both in the order of the lists, and warnings."""
 
     entries: list[Entry]
     missing: tuple[Missing, ...]
@@ -60,18 +63,18 @@ class FoundClips:
 
 
 def find_kinetics(lists: Path) -> list[Path]:
-    """The files of `lists` (a file, or a folder of train.csv, val.csv, test.csv) that are CSVs of Kinetics."""
+    """The CSV files of Kinetics in `lists`, which is a file or a folder with train.csv, val.csv and test.csv."""
     try:
         files = sorted(p for p in lists.iterdir() if _FILE.fullmatch(p.name)) if lists.is_dir() else [lists]
     except (OSError, ValueError):
-        return []  # what is wrong is said where lists of any form are read
+        return []  # read_lists, which reads lists of any other form, reports the error
     return [file for file in files if _is_kinetics(file)]
 
 
 def read_kinetics(files: Sequence[Path]) -> KineticsLists:
-    """What `files` say. A file without labels (some test.csv) is left out with a warning.
+    """The content of `files`. A file without labels, as some test.csv, is left out with a warning.
 
-    Raises ListError for a line that can't be used, DataError for a clip that two splits name.
+    Raises ListError for a line that can't be used, DataError for a clip that is in two splits.
     """
     rows: list[tuple[str, KineticsClip]] = []
     warnings: list[str] = []
@@ -90,10 +93,11 @@ def read_kinetics(files: Sequence[Path]) -> KineticsLists:
 
 
 def find_clips(listed: KineticsLists, videos: Collection[str]) -> FoundClips:
-    """Which of `videos`, paths relative to the root, is each clip: a file of the clip alone, else the uncut video.
+    """The file of each clip among `videos`, which are paths relative to the root.
 
-    Files are known by their names, whatever folders they lie in: ``ID_000010_000020.mp4``, or ``ID.mp4`` for a whole
-    video, of which only the frames of the clip count then. Of several the one in the folder of its class is taken.
+    Files are found by their names, in any folder: ``ID_000010_000020.mp4`` holds the clip alone, ``ID.mp4`` is the
+    whole video, of which only the frames of the clip are used. A file of the clip alone is preferred. Of several files
+    the one in the folder of its class is taken.
     """
     by_stem: dict[str, list[str]] = defaultdict(list)
     for path in sorted(videos):
@@ -119,7 +123,7 @@ def find_clips(listed: KineticsLists, videos: Collection[str]) -> FoundClips:
 
 
 def _is_kinetics(file: Path) -> bool:
-    """Whether the first line names the columns of Kinetics."""
+    """Whether `file` is a CSV whose first line has the columns of Kinetics."""
     if file.suffix.lower() != ".csv" or not file.is_file():
         return False
     try:
@@ -168,7 +172,7 @@ def _clip(row: list[str], place: dict[str, int], default: str, where: str) -> tu
 
 
 def _each_once(rows: Sequence[KineticsClip]) -> tuple[list[KineticsClip], list[str]]:
-    """The clips, each once, and warnings. Raises DataError for a clip in two splits."""
+    """(the clips without duplicates, warnings). Raises DataError for a clip that is in two splits."""
     first: dict[tuple[str, float, float], KineticsClip] = {}
     splits: dict[str, str] = {}
     doubles: list[str] = []
@@ -191,7 +195,7 @@ def _each_once(rows: Sequence[KineticsClip]) -> tuple[list[KineticsClip], list[s
 
 
 def _best(paths: Sequence[str], name: str, split: str) -> tuple[str, int]:
-    """The path that suits a clip of class `name` best, by the names of its folders, and how many suit it alike."""
+    """(the path that fits a clip of class `name` best, how many paths fit equally well), by the names of folders."""
     if len(paths) == 1:
         return paths[0], 1
 
@@ -205,5 +209,5 @@ def _best(paths: Sequence[str], name: str, split: str) -> tuple[str, int]:
 
 
 def _plain(name: str) -> str:
-    """A class or folder name without what spelling adds: ``Riding_a bike`` and ``riding a bike`` are one."""
+    """The name of a class or folder in lower case, words only, so that ``Riding_a bike`` equals ``riding a bike``."""
     return re.sub(r"[^a-z0-9]+", " ", name.lower()).strip()

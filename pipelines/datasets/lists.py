@@ -1,4 +1,4 @@
-"""The list files of a data set, read without looking at a video: UCF-101, HMDB-51 and CSV become rows."""
+"""Reads the list files of a data set, of UCF-101, of HMDB-51 or in CSV. No video is looked at."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FORMS = (
     "<class>_test_split<N>.txt files (HMDB-51), a .csv/.tsv file of path,label[,split], or the CSV files of Kinetics"
 )
 _HEADERS = ("path", "video", "file", "filename", "video_path")
-_MAX_CLASSES = 100_000  # a label far beyond any data set is a mistake, and would make that many class names
+_MAX_CLASSES = 100_000  # a larger label is a mistake, and would make as many class names
 _INTEGER = re.compile(r"-?[0-9]{1,9}")
 _HMDB_MARKS = {"0": "", "1": "train", "2": "test"}
 _UCF_LIST = re.compile(r"(train|test)list([0-9]{1,4})\.txt")
@@ -36,7 +36,11 @@ _UCF_NAME = re.compile(r"v_(.+)_(g[0-9]+)_c[0-9]+\.[^.]+", re.DOTALL)
 
 
 class ListedVideo(NamedTuple):
-    """One line of a list: a video relative to the root, its 0-based label, its split ("" if the list has none)."""
+    """One line of a list.
+
+    `path` is that of the video, relative to the root; `label` is 0-based; `split` is "" if the list has none; `where`
+    is file:line for messages.
+    """
 
     path: str
     label: int
@@ -46,9 +50,10 @@ class ListedVideo(NamedTuple):
 
 @dataclass(frozen=True)
 class Lists:
-    """What the list files say: classes, rows in the order of the lists, paths listed as unused.
+    """The content of the list files of a data set.
 
-    `split` is the number of the split that was taken, None for lists that have no numbered ones.
+    `rows` are in the order of the lists. `unused` are the paths that the lists name as belonging to no split. `split`
+    is the number of the split that was read, None for lists that have no numbered splits.
     """
 
     kind: str
@@ -59,27 +64,31 @@ class Lists:
 
 
 def is_video_name(path: str) -> bool:
-    """True if the name ends in one of `VIDEO_EXTENSIONS`, in any case."""
+    """Whether the name ends in one of `VIDEO_EXTENSIONS`, in upper or lower case."""
     _, dot, extension = path.rpartition(".")
     return bool(dot) and extension.lower() in VIDEO_EXTENSIONS
 
 
 def ucf_group(path: str) -> tuple[str, str] | None:
-    """The class and group of a UCF-style name, ("Lunges", "g08") of ``v_Lunges_g08_c01.avi``; None for other names."""
+    """(class, group) of a file that is named as in UCF, such as ("Lunges", "g08") of ``v_Lunges_g08_c01.avi``, or None.
+
+    Clips of one group are cut from the same video.
+    """
     match = _UCF_NAME.fullmatch(path.rpartition("/")[2])
     return (match[1], match[2]) if match else None
 
 
 def final_split(split: str, present: Collection[str]) -> str:
-    """The split under the name it keeps: "val" is the "test" of a data set that has no other."""
+    """The split with its final name: "val" becomes "test" in a data set whose `present` splits have no "test"."""
     return "test" if split == "val" and "test" not in present else split
 
 
 def read_lists(lists: Path, *, split: int | None = None, root: Path | None = None) -> Lists:
-    """The rows of a UCF-101 folder, an HMDB-51 folder or a CSV/TSV file; `split` picks one of the folder's splits.
+    """The content of the lists in a folder of UCF-101 or HMDB-51 lists, or in a CSV or TSV file.
 
-    No video is looked at; `root` only tells which absolute paths are inside it. Raises ListError for a form, a file or
-    a line that can't be used, UsageError for a `split` beside a CSV.
+    `split` chooses one of the numbered splits of a folder (default: 1). `root` is the folder of the videos: absolute
+    paths in the lists must be inside it. Raises ListError for a form, a file or a line that can't be used, UsageError
+    if `split` is given with a CSV.
     """
     roots = () if root is None else (posixpath.normpath(root.absolute()), str(root.resolve()))
     try:
@@ -113,12 +122,13 @@ def read_lists(lists: Path, *, split: int | None = None, root: Path | None = Non
 def parse_ucf(
     text: str, file: str, classes: Mapping[str, int], split: str, roots: tuple[str, ...] = ()
 ) -> Iterator[ListedVideo]:
-    """The rows of one UCF list: lines ``Class/video 1``, 1-based, checked against the folder; "test" needs none.
+    """The rows of one UCF list, with lines ``Class/video 1``.
 
+    The number is the 1-based label, which must be that of the folder's class; with `split` "test" it may be left out.
     `classes` maps a class name to its 0-based label. Raises ListError with the file and the line.
     """
     for number, line in text_lines(text):
-        # A class may be called "#x": only a line that names no such class is a comment.
+        # A class may be called "#x", so a line with "#" is a comment only if it is not in the folder of a class.
         if line.lstrip().startswith("#") and line.lstrip().partition("/")[0] not in classes:
             continue
         where = f"{file}:{number}"
@@ -141,13 +151,14 @@ def parse_ucf(
 
 
 def parse_hmdb(text: str, file: str, name: str, label: int) -> Iterator[ListedVideo]:
-    """The rows of one HMDB list, of class `name`: lines ``video.avi 1``, mark 1 train, 2 test, 0 unused (split "").
+    """The rows of one HMDB list, which is that of class `name`, with lines ``video.avi 1``.
 
-    Raises ListError with the file and the line.
+    The mark 1 means train, 2 test, 0 unused (split ""). Raises ListError with the file and the line.
     """
     for number, line in text_lines(text):
         where = f"{file}:{number}"
-        # Real HMDB names start with "#" ("#20_Rhythm_clap_u_nm_np1_fr_goo_0.avi"): a comment is what is no entry.
+        # Real names of HMDB start with "#", such as "#20_Rhythm_clap_u_nm_np1_fr_goo_0.avi". So a line with "#" is a
+        # comment only if it is no entry.
         path, mark = _last_token(line)
         if mark in _HMDB_MARKS and is_video_name(path) and "/" not in path:
             yield ListedVideo(f"{name}/{path}", label, _HMDB_MARKS[mark], where)
@@ -158,9 +169,9 @@ def parse_hmdb(text: str, file: str, name: str, label: int) -> Iterator[ListedVi
 def parse_csv(
     text: str, file: str, delimiter: str = ",", names: Sequence[str] = (), roots: tuple[str, ...] = ()
 ) -> tuple[tuple[str, ...], list[ListedVideo]]:
-    """The classes and rows of a CSV of path,label[,split]; `names` are the classes where classes.txt gives them.
+    """(classes, rows) of a CSV of path,label[,split]; `names` are the classes in classes.txt, if there is one.
 
-    Splits are "" in every row where no row has one. Raises ListError with the file and the line.
+    If no row has a split, the split of every row is "". Raises ListError with the file and the line.
     """
     cells: list[tuple[str, str, str, str]] = []
     width, label_at, split_at = 3, 1, 2
@@ -194,12 +205,15 @@ def parse_csv(
 
 
 def read_csv_rows(text: str, file: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Each row that is neither blank nor a comment, with the number of its first line."""
+    """Each row of a CSV as (number of its first line, cells), without blank rows and comments.
+
+    Raises ListError, with the line, where the text is no valid CSV.
+    """
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     number = 1
     try:
         for row in reader:
-            # "#clap.avi" is a video: a comment is a first cell with "#" that names none.
+            # A row that starts with "#" is a comment, but not if its first cell is a video such as "#clap.avi".
             if any(c.strip() for c in row) and not (row[0].startswith("#") and not is_video_name(row[0].rstrip())):
                 yield number, row
             number = reader.line_num + 1
@@ -208,7 +222,7 @@ def read_csv_rows(text: str, file: str, delimiter: str) -> Iterator[tuple[int, l
 
 
 def _csv_labels(found: Sequence[tuple[str, str]], names: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
-    """The classes and each row's label: integers are 0-based labels if all are, else every label is a class name."""
+    """(classes, label of each row). If all labels are integers, they are 0-based labels, else they are class names."""
     integers = sum(bool(_INTEGER.fullmatch(label)) for label, _ in found)
     if integers == len(found) or (integers and not names):
         for label, where in found:
@@ -273,7 +287,10 @@ def _read_csv(file: Path, roots: tuple[str, ...]) -> tuple[tuple[str, ...], list
 
 
 def _relative(path: str, where: str, roots: Sequence[str]) -> str:
-    """The listed path, normalised and relative to the root, or ListError: not a video's name, or outside the root."""
+    """The listed path, normalised and relative to the root.
+
+    Raises ListError if it is not the name of a video, or outside the root.
+    """
     if not is_video_name(path):
         raise ListError(f"{where}: {path!r} is no video file name; expected one of {EXTENSIONS_SHOWN}")
     normal = posixpath.normpath(path)
@@ -285,20 +302,20 @@ def _relative(path: str, where: str, roots: Sequence[str]) -> str:
 
 
 def _last_token(line: str) -> tuple[str, str]:
-    """The line's path, which may hold spaces, and its last word."""
+    """(path, last word) of a line; the path may contain spaces."""
     path, *last = line.rsplit(None, 1)
     return path, last[0] if last else ""
 
 
 def _checked(found: Iterator[ListedVideo], file: Path) -> list[ListedVideo]:
-    """The rows of one file, or ListError if there is none."""
+    """The rows of one file as a list. Raises ListError if there is none."""
     if rows := list(found):
         return rows
     raise ListError(f"{escaped(file)}: no entries; expected one video a line")
 
 
 def _by_split(names: Sequence[str], pattern: re.Pattern[str]) -> dict[int, dict[str, str]]:
-    """The list files by the number and then by the first word of their names."""
+    """The names of the list files, by the number and then by the first word in them."""
     lists: dict[int, dict[str, str]] = defaultdict(dict)
     for name in names:
         if match := pattern.fullmatch(name):

@@ -1,4 +1,4 @@
-"""What a folder of videos is: `recognise_dataset` finds its videos, classes and splits without opening one video."""
+"""Finds the videos, classes and splits of a data set in a folder, without opening a video."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ def recognise_dataset(
     val_fraction: float = 0.2,
     follow_links: bool = False,
 ) -> Dataset:
-    """The data set in the folder `root`: by `lists`, else by its folders.
+    """The data set in the folder `root`, as `lists` describe it, or else as the names of its folders do.
 
-    `lists` are those of UCF-101 or HMDB-51, of which `split` picks one, a CSV, or the CSV files of Kinetics: of these,
-    videos that are not there are listed as missing; with other lists they are an error.
+    `lists` is a folder of UCF-101 or HMDB-51 lists, from which `split` chooses a numbered split; a CSV or TSV file; or
+    the CSV files of Kinetics. Missing videos of Kinetics are listed in the result; with other lists they are an error.
 
-    Where nothing names a split, `val_fraction` of each class, whole UCF groups together, becomes "test", the same
-    videos on every machine. No video is opened. Links that lead out of `root` are taken only with `follow_links`.
-    Raises UsageError for arguments, ListError for lists, DataError for a root that is no data set.
+    If neither lists nor folders name splits, the share `val_fraction` of each class becomes "test". These are the same
+    videos on every machine, and UCF groups are kept together. Links that lead out of `root` are followed only with
+    `follow_links`. Raises UsageError for bad arguments, ListError for bad lists, DataError if `root` is no data set.
     """
     if not 0.0 <= val_fraction < 1.0:
         raise UsageError(f"val_fraction {val_fraction}: expected a share of each class, 0 <= val_fraction < 1")
     if lists is None and split is not None:
         raise UsageError(
-            f"split {split} without lists: only lists have numbered splits; give lists too, or leave it out"
+            f"split {split} without lists: only lists have numbered splits; give lists too, or leave split out"
         )
     try:
         is_folder = stat.S_ISDIR(root.stat().st_mode)
@@ -83,7 +83,7 @@ def recognise_dataset(
 
 @dataclass
 class _Walk:
-    """Everything under `root`, by path relative to it; hidden names are passed over."""
+    """Collects everything under `root`, by its path relative to `root`. Hidden files and folders are skipped."""
 
     root: Path
     follow_links: bool
@@ -98,7 +98,7 @@ class _Walk:
         self.real_root = self.root.resolve()
 
     def run(self) -> None:
-        """Fill the sets. Real folders come before linked ones: a video keeps the path that needs no link."""
+        """Fill the sets. Real folders come before linked ones, so that a video gets a path without links if it can."""
         seen: set[tuple[int, int]] = set()
         while self.to_scan or self.linked:
             folder = self.to_scan.pop() if self.to_scan else heapq.heappop(self.linked)
@@ -106,7 +106,7 @@ class _Walk:
             try:
                 status = full.stat()
                 if (status.st_dev, status.st_ino) in seen:
-                    self.left_out[folder] = "link to a folder that is walked already"
+                    self.left_out[folder] = "link to a folder that is searched already"
                     continue
                 seen.add((status.st_dev, status.st_ino))
                 with os.scandir(full) as scan:
@@ -124,10 +124,13 @@ class _Walk:
                     self.take(item, f"{folder}/{item.name}" if folder else item.name)
 
     def take(self, item: os.DirEntry[str], path: str) -> None:
-        """Sort one item into folders to scan, videos, left out or others, by its type alone: a FIFO is never opened."""
+        """Put one item into `to_scan`, `linked`, `videos`, `left_out` or `others`, by its name and type.
+
+        No item is opened, since opening a FIFO would wait for ever.
+        """
         try:
             path.encode()
-            # Only links and odd types need a stat: one a file is slow on network disks.
+            # Only links and special files need a stat. A stat of every file would be slow on network disks.
             if item.is_file(follow_symlinks=False) or item.is_dir(follow_symlinks=False):
                 mode = stat.S_IFREG if item.is_file() else stat.S_IFDIR
             else:
@@ -153,24 +156,24 @@ class _Walk:
             self.left_out[path] = f"not a regular file ({_NOT_REGULAR.get(stat.S_IFMT(mode), 'unknown')})"
 
     def is_inside(self, item: os.DirEntry[str]) -> bool:
-        """True if the link leads to something under the root."""
+        """Whether the link leads to something under the root."""
         return Path(item.path).resolve().is_relative_to(self.real_root)
 
 
 def _from_folders(found: _Walk, val_fraction: float) -> Dataset:
-    """The data set that the folder names tell, with or without train and test folders."""
+    """The data set as the names of its folders describe it, with or without train and test folders."""
     videos = sorted(found.videos)
     tops = {path.partition("/")[0] for path in videos if "/" in path}
     sides = {top: split_named(top) for top in tops if split_named(top)}
     named = set(sides.values())
-    # A class may be called "train": beside other classes, and with no test folder, it is one.
+    # A folder "train" is a class if it is beside the folders of other classes and there is no folder of another split.
     has_splits = bool(sides) and (len(sides) == len(tops) or ("train" in named and len(named) > 1))
     depth = 1 if has_splits else 0
     labelled: dict[str, tuple[str, str]] = {}
     for path in videos:
         *folders, _ = path.split("/")
         if has_splits and folders and folders[0] not in sides:
-            found.left_out[path] = "beside the folders of the splits"
+            found.left_out[path] = "not in the folder of a split"
         elif len(folders) <= depth:
             found.left_out[path] = "not in a class folder"
         else:
@@ -190,7 +193,7 @@ def _from_folders(found: _Walk, val_fraction: float) -> Dataset:
 
 
 def _from_lists(listed: Lists, found: _Walk, val_fraction: float) -> Dataset:
-    """The data set of the lists, checked against what is on disk: missing files are one error."""
+    """The data set of the lists. Raises DataError, with some of the paths, if listed videos are missing."""
     rows, warnings = _each_once(listed.rows, listed.classes)
     entries, missing, unusable = [], [], []
     for row in rows:
@@ -217,7 +220,7 @@ def _from_lists(listed: Lists, found: _Walk, val_fraction: float) -> Dataset:
 
 
 def _from_kinetics(listed: KineticsLists, found: _Walk) -> Dataset:
-    """The data set of Kinetics' lists, as far as it is on disk. Raises DataError where nothing of it is."""
+    """The data set of the Kinetics lists, with the videos that are on disk. Raises DataError if there are none."""
     clips = find_clips(listed, found.videos)
     if not clips.entries:
         raise DataError(
@@ -233,7 +236,10 @@ def _from_kinetics(listed: KineticsLists, found: _Walk) -> Dataset:
 
 
 def _each_once(rows: Sequence[ListedVideo], classes: Sequence[str]) -> tuple[list[ListedVideo], list[str]]:
-    """The rows without exact duplicates, and the warning about those; one label and one split a video, or an error."""
+    """(the rows without duplicates, warnings about these).
+
+    Raises ListError if a video has two labels, DataError if it is in two splits.
+    """
     first: dict[str, ListedVideo] = {}
     leaks: dict[str, set[str]] = {}
     kept = []
@@ -259,7 +265,7 @@ def _each_once(rows: Sequence[ListedVideo], classes: Sequence[str]) -> tuple[lis
 
 
 def _check_groups(rows: Sequence[ListedVideo], classes: Sequence[str]) -> None:
-    """Raise DataError if a UCF group, clips cut from one video, lies in more than one split."""
+    """Raise DataError if a UCF group, which is clips cut from one video, is in more than one split."""
     sides: dict[tuple[int, tuple[str, str]], dict[str, str]] = defaultdict(dict)
     for row in rows:
         if group := ucf_group(row.path):
@@ -278,7 +284,7 @@ def _check_groups(rows: Sequence[ListedVideo], classes: Sequence[str]) -> None:
 
 
 def _both(splits: Collection[str]) -> str:
-    """The splits as words of a message, train first."""
+    """The names of the splits for a message, train first."""
     return " and ".join(_ordered(splits))
 
 
@@ -289,7 +295,7 @@ def _ordered(splits: Collection[str]) -> list[str]:
 def _dataset(
     kind: str, classes: tuple[str, ...], entries: Sequence[Entry], found: _Walk, warnings: list[str], fraction: float
 ) -> Dataset:
-    """The data set with its held-out share, if no split is named, and the warnings about its classes."""
+    """The data set, with warnings about its classes. If no entry has a split, a share of them becomes "test"."""
     if not any(entry.split for entry in entries):
         entries = _hold_out(entries, classes, fraction)
     sizes = Counter(entry.label for entry in entries)
@@ -307,7 +313,10 @@ def _dataset(
 
 
 def _hold_out(entries: Iterable[Entry], classes: Sequence[str], fraction: float) -> list[Entry]:
-    """The entries with splits: in each class, whole groups in the order of a hash are "test" until the share is met."""
+    """The entries with splits: in each class about `fraction` of the videos becomes "test", the others "train".
+
+    Whole UCF groups become "test", in the order of a hash of their names.
+    """
     groups: dict[int, dict[str, list[Entry]]] = defaultdict(lambda: defaultdict(list))
     for entry in entries:
         group = ucf_group(entry.path)
@@ -316,11 +325,11 @@ def _hold_out(entries: Iterable[Entry], classes: Sequence[str], fraction: float)
     for members in groups.values():
         size = sum(len(clips) for clips in members.values())
         wanted = max(1, round(fraction * size)) if fraction > 0 else 0
-        # A hash, unlike a draw, gives a video the same rank however many others come and go.
+        # The hash of a video, and so its rank, stays the same when other videos are added or removed.
         *first, last = sorted(members, key=lambda key: (hashlib.sha256(key.encode()).digest(), key))
         held = 0
         for key in (*first, last):
-            # The last group always trains: a class that is only tested can't be learned.
+            # The last group is always for training, since a class without training videos can't be learned.
             split = "test" if held < wanted and key != last else "train"
             held += len(members[key]) if split == "test" else 0
             result += (Entry(entry.path, entry.label, split) for entry in members[key])
@@ -338,11 +347,11 @@ def _some_left_out(found: _Walk) -> str:
 
 
 def _advice(missing: Sequence[str], found: _Walk) -> str:
-    """What to do about missing files: the likeliest cause that the walk shows."""
+    """What to do about missing files, by their most likely cause."""
     for path in missing:
         parts = path.split("/")
         if any(part.startswith(".") for part in parts):
-            return f"{escaped(path)} is hidden (leading dot) and passed over: rename it"
+            return f"{escaped(path)} is hidden (leading dot) and skipped: rename it"
         for depth in range(1, len(parts)):
             if reason := found.left_out.get("/".join(parts[:depth])):
                 return f"{escaped('/'.join(parts[:depth]))} is left out: {reason}"

@@ -1,4 +1,4 @@
-"""The parts of a data set, train, val and test, and the other words that people call them by."""
+"""The splits of a data set, train, val and test, and other words that are used for them."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ SPLIT_WORDS = tuple(sorted(_SPLIT_OF, key=lambda word: word not in SPLITS))  # t
 
 
 def split_named(word: str) -> str:
-    """The split ("train", "val" or "test") that `word` means, in any case: "Validation" is "val"; else empty."""
+    """The split that `word` means, "train", "val" or "test"; empty if it means none. "Validation" means "val"."""
     return _SPLIT_OF.get(word.lower(), "")

@@ -1,4 +1,4 @@
-"""Text files of a data set, read with errors that name the file and the line."""
+"""Reads the text files of a data set, with errors that name the file and the line."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pipelines.errors import ListError
 
 
 def read_text(file: Path) -> str:
-    """The text of a list file without its byte order mark; ListError if it can't be read as UTF-8."""
+    """The text of a list file, without a byte order mark. Raises ListError if it can't be read or is not UTF-8."""
     try:
-        # Opening a FIFO waits for ever.
+        # Only regular files are opened, since opening a FIFO would wait for ever.
         data = file.read_bytes() if file.is_file() else None
     except OSError as problem:
         raise ListError(f"{escaped(file)}: {problem.strerror}; expected a readable text file") from problem
@@ -25,18 +25,18 @@ def read_text(file: Path) -> str:
 
 
 def text_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Each line that is not blank, with its number; only a line feed ends a line: a name may hold U+2028."""
+    """Each line that is not blank, as (number, line). Only a line feed ends a line, since a name may hold U+2028."""
     for number, line in enumerate(text.split("\n"), 1):
         if stripped := line.rstrip():
             yield number, stripped
 
 
 def escaped(path: str | Path) -> str:
-    """The path as part of a one-line message: quoted and escaped where it holds line ends or bytes that don't print."""
+    """The path for a one-line message: quoted and escaped if it holds line ends or characters that can't be printed."""
     text = str(path)
     return text if text.isprintable() else repr(text)
 
 
 def first_ten(names: Sequence[str]) -> str:
-    """The first ten names, joined, with an ellipsis where there are more."""
+    """The first ten names, joined by commas, with an ellipsis if there are more."""
     return ", ".join(escaped(n) for n in names[:10]) + (", ..." if len(names) > 10 else "")

@@ -1,4 +1,4 @@
-"""The kind of container this runs in, and how it is given the NVIDIA driver's libraries."""
+"""Finds out in which kind of container the process runs, and how to give that container the NVIDIA driver."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _START_AGAIN = {
 
 
 def container(*, root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> str:
-    """The kind of container this runs in, such as "Docker"; empty outside of one."""
+    """The kind of container in which the process runs, such as "Docker"; empty outside of a container."""
     if "KUBERNETES_SERVICE_HOST" in environment:
         return "Kubernetes"
     if "APPTAINER_CONTAINER" in environment or "SINGULARITY_CONTAINER" in environment:
@@ -34,7 +34,7 @@ def container(*, root: Path = Path("/"), environment: Mapping[str, str] = os.env
 
 
 def driver_remedy(outside: str) -> str:
-    """How to get a driver's library into this container, or what to do outside of one."""
+    """What to do to get the driver's libraries: how to start this container, or `outside` if there is no container."""
     kind = container()
     if not kind and outside:
         return outside

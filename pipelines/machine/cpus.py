@@ -12,7 +12,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 def usable_cpus(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """CPUs that this process may use: those it may run on, or the share of them that its container is given."""
+    """The number of CPUs that this process may use: its CPU affinity, or less if its container has a CPU limit."""
     allowed = len(os.sched_getaffinity(0))
     with suppress(OSError, ValueError):
         quota, period = (cgroups / "cpu.max").read_text().split()  # "max 100000" where there is no limit
@@ -26,17 +26,17 @@ def usable_cpus(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def cpu_name(cpuinfo: Path = _CPUINFO) -> str:
-    """The processor's name; where the kernel doesn't say it, as on many ARM machines, the architecture."""
+    """The name of the processor; its architecture if the kernel does not say the name, as on many ARM machines."""
     return _first("model name", cpuinfo) or platform.processor() or platform.machine() or "unknown"
 
 
 def is_amd_with_avx2(cpuinfo: Path = _CPUINFO) -> bool:
-    """Whether the processor is AMD's and has AVX2, the instructions on 256 bits."""
+    """Whether the processor is made by AMD and has AVX2, instructions on 256 bits."""
     return _first("vendor_id", cpuinfo) == "AuthenticAMD" and "avx2" in _first("flags", cpuinfo).split()
 
 
 def _first(key: str, cpuinfo: Path) -> str:
-    """The value of the first line `key : value` of /proc/cpuinfo, its spaces single; empty where there is none."""
+    """The value in the first line `key : value` of /proc/cpuinfo, with single spaces; empty if there is none."""
     try:
         text = cpuinfo.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""Where clips are made: "cpu", "gpu" or "gpu:N", as Paddle names them."""
+"""Reads and checks the name of a device: "cpu", "gpu" or "gpu:N", as Paddle names them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipelines.machine.nvidia import probe_driver
 
 
 def device_number(device: str) -> int | None:
-    """The number of the GPU that `device` names, None for "cpu". Raises UsageError for anything else."""
+    """The number of the GPU `device`, 0 for "gpu", None for "cpu". Raises UsageError for any other name."""
     if device == "cpu":
         return None
     found = re.fullmatch(r"gpu(?::(\d+))?", device)
@@ -19,7 +19,7 @@ def device_number(device: str) -> int | None:
 
 
 def check_device(device: str) -> None:
-    """Raise EnvironmentProblem where `device` is a GPU that can't be used here, UsageError where it names nothing."""
+    """Raise EnvironmentProblem if `device` is a GPU that can't be used here, UsageError if it is no device."""
     number = device_number(device)
     if number is None:
         return

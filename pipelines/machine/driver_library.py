@@ -1,4 +1,4 @@
-"""The driver's own libraries, called by ctypes: what a call that failed means, and what to do about it."""
+"""Calls the libraries of the NVIDIA driver by ctypes, and says what a failed call means and what to do about it."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from contextlib import contextmanager
 from typing import Any
 
 SUCCESS = 0
-# CUresult of cuda.h: (what it means, what to do).
+# For each CUresult of cuda.h: (what it means, what to do).
 MEANINGS = {
-    2: ("out of GPU memory", "end what else uses the GPU"),
+    2: ("out of GPU memory", "end other programs that use the GPU"),
     34: ("a CUDA toolkit's stub of libcuda.so.1 is found first", "take the stubs folder out of LD_LIBRARY_PATH"),
-    46: ("another process holds the GPU alone", "end it, or choose another GPU with CUDA_VISIBLE_DEVICES"),
+    46: ("another process uses this GPU exclusively", "end it, or choose another GPU with CUDA_VISIBLE_DEVICES"),
     100: ("no GPU is visible", "see what nvidia-smi says, and what CUDA_VISIBLE_DEVICES is set to"),
     101: ("CUDA_VISIBLE_DEVICES names no GPU that is there", "set it to one that nvidia-smi lists"),
     802: ("the GPUs are not ready", "start nvidia-fabricmanager"),
-    803: ("the kernel's driver and libcuda.so.1 differ in version", "reboot; a container: start it again"),
-    804: ("libcuda.so.1 is a compatibility one, not for this GPU", "take cuda-compat out of LD_LIBRARY_PATH"),
+    803: ("the kernel's driver and libcuda.so.1 differ in version", "reboot, or start the container again"),
+    804: ("libcuda.so.1 is of cuda-compat, which does not fit this GPU", "take cuda-compat out of LD_LIBRARY_PATH"),
 }
 _UNKNOWN = "see what nvidia-smi says; reboot, or install the driver again"
 
 
 class LibraryFailed(Exception):
-    """A library or a call that did not work, in words, and what to do about it."""
+    """A library could not be loaded or a call failed. `problem` says what failed, `to_do` what to do about it."""
 
     def __init__(self, problem: str, to_do: str) -> None:
         super().__init__(problem)
@@ -31,11 +31,11 @@ class LibraryFailed(Exception):
 
 
 class LibraryNotThere(LibraryFailed):
-    """A library that is nowhere to be found."""
+    """A library was not found."""
 
 
 def load_library(name: str) -> ctypes.CDLL:
-    """The shared library `name`. Raises LibraryNotThere, or LibraryFailed where it is there and can't be loaded."""
+    """The shared library `name`. Raises LibraryNotThere if it is not found, LibraryFailed if it can't be loaded."""
     try:
         return ctypes.CDLL(name)
     except OSError as error:
@@ -45,7 +45,7 @@ def load_library(name: str) -> ctypes.CDLL:
 
 
 def function_of(library: ctypes.CDLL, names: list[str]) -> Callable[..., int]:
-    """The first of `names` that the library has. Raises LibraryFailed where it has none of them."""
+    """The first function of `names` that the library has. Raises LibraryFailed if it has none of them."""
     for name in names:
         function: Callable[..., int] | None = getattr(library, name, None)
         if function is not None:
@@ -54,14 +54,14 @@ def function_of(library: ctypes.CDLL, names: list[str]) -> Callable[..., int]:
 
 
 def call(library: ctypes.CDLL, names: list[str], *arguments: Any) -> None:
-    """Call the first of `names` that the library has. Raises LibraryFailed where it answers with an error."""
+    """Call the first function of `names` that the library has. Raises LibraryFailed if it returns an error."""
     code = function_of(library, names)(*arguments)
     if code != SUCCESS:
         raise LibraryFailed(f"{names[0]}: {meaning_of(library, code)}", MEANINGS.get(code, ("", _UNKNOWN))[1])
 
 
 def meaning_of(library: ctypes.CDLL, code: int) -> str:
-    """What the CUresult `code` means, in words, with the driver's own name for it."""
+    """What the CUresult `code` means, in words, with the name that the driver gives it."""
     name = ctypes.c_char_p()
     get_name = getattr(library, "cuGetErrorName", None)
     if get_name is None or get_name(code, ctypes.byref(name)) != SUCCESS or not name.value:
@@ -72,7 +72,7 @@ def meaning_of(library: ctypes.CDLL, code: int) -> str:
 
 @contextmanager
 def primary_context(library: ctypes.CDLL, index: int) -> Iterator[None]:
-    """The primary context of a GPU, current inside: the one that DALI and Paddle use too, so it costs them nothing."""
+    """A block in which the primary context of a GPU is current. DALI and Paddle use the same one, so it is cheap."""
     device, context, popped = ctypes.c_int(), ctypes.c_void_p(), ctypes.c_void_p()
     call(library, ["cuInit"], 0)
     call(library, ["cuDeviceGet"], ctypes.byref(device), index)

@@ -1,4 +1,4 @@
-"""The memory of this machine, as far as this process may use it, and how large a batch it has room for."""
+"""The memory that this process may use, and how large a batch may be to fit into a memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def usable_memory(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes of memory that this process may use: those of the machine, or what its container is given of them."""
+    """The memory in bytes that this process may use: that of the machine, or less if its container has a limit."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         with suppress(OSError, ValueError):  # "max" where there is no limit
@@ -18,9 +18,10 @@ def usable_memory(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def fitting_size(size: int, attempt: Callable[[int], object], lacks_memory: Callable[[Exception], bool]) -> int:
-    """The first of `size`/2, `size`/4, ... rows for which `attempt` has memory enough, 0 if not even one row fits.
+    """The first of `size`/2, `size`/4, ... rows for which `attempt` has enough memory; 0 if not even one row fits.
 
-    `lacks_memory` says of an error that `attempt` raised whether it is for want of memory; any other error is raised.
+    `attempt` is called with the number of rows. `lacks_memory` says whether an error that it raised means that it was
+    out of memory; any other error is raised again.
     """
     while size := size // 2:
         try:

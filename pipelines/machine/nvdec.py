@@ -1,6 +1,7 @@
-"""What the video decoders of a GPU (NVDEC) take, asked of the driver's own libraries.
+"""Asks the driver's libraries which videos the decoders of a GPU (NVDEC) can decode.
 
-Nothing here raises or needs a GPU: what is not there is told in words. Only ctypes, so that it works before DALI does.
+It also works without a GPU or a driver: nothing raises, the result says what is missing. Only ctypes is used, so DALI
+need not be installed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pipelines.machine.driver_library import (
 )
 from pipelines.machine.nvidia import driver_version
 
-# cudaVideoCodec of cuviddec.h, under FFmpeg's names where FFmpeg has one.
+# The numbers of cudaVideoCodec in cuviddec.h, by FFmpeg's name of the codec where it has one.
 _CODECS = {
     "mpeg1video": 0,
     "mpeg2video": 1,
@@ -37,8 +38,8 @@ _CODECS = {
     "vp9": 10,
     "av1": 11,
 }
-# What DALI hands to NVDEC of these (its GPU decoder has no MJPEG, though its documentation lists that), and the size in
-# px that pictures are coded in multiples of: what is shown is cut out of that.
+# The codecs that DALI decodes by NVDEC, each with the size in px that coded pictures are a multiple of; the shown
+# picture is cut out of the coded one. DALI's GPU decoder has no MJPEG, though its documentation lists it.
 DALI_CODECS = {"mpeg4": 16, "h264": 16, "vp8": 16, "hevc": 8, "vp9": 8, "av1": 8}
 _SAME_CODEC = {"wmv3": "vc1"}
 _CHROMAS = {"4:2:0": 1, "4:2:2": 2, "4:4:4": 3}  # cudaVideoChromaFormat
@@ -47,7 +48,7 @@ _MANY_DEPTHS = {"h264": (8, 10), "hevc": (8, 10, 12), "vp9": (8, 10, 12), "av1":
 
 
 class CuvidDecodeCaps(ctypes.Structure):
-    """CUVIDDECODECAPS of cuviddec.h (NVIDIA Video Codec SDK); newer headers name parts of what is reserved here."""
+    """CUVIDDECODECAPS of cuviddec.h (NVIDIA Video Codec SDK). Newer headers have names for some reserved fields."""
 
     _fields_ = (
         ("eCodecType", ctypes.c_int),
@@ -71,7 +72,10 @@ class CuvidDecodeCaps(ctypes.Structure):
 
 @dataclass(frozen=True)
 class DecoderCaps:
-    """What NVDEC takes of one codec, chroma format and bit depth; `engines` is 0 where the driver counts none."""
+    """The sizes of video that NVDEC decodes in one codec, chroma format and bit depth.
+
+    `engines` is the number of NVDECs that decode it, 0 if the driver does not say.
+    """
 
     codec: str
     chroma: str
@@ -86,7 +90,10 @@ class DecoderCaps:
 
 @dataclass(frozen=True)
 class Decoder:
-    """The NVDEC of GPU `device`. `problem` says why nothing can be decoded, empty where it can; `to_do` mends it."""
+    """What the NVDEC of GPU number `device` can decode.
+
+    `problem` says why it can decode nothing; it is empty if it can decode. `to_do` says what to do about the problem.
+    """
 
     device: int
     caps: tuple[DecoderCaps, ...]
@@ -95,12 +102,12 @@ class Decoder:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Decoder:
-        """The decoder whose `asdict` went through JSON."""
+        """The decoder whose fields were written as JSON."""
         return cls(**{**values, "caps": tuple(DecoderCaps(**caps) for caps in values["caps"])})
 
 
 def probe_decoder(device: int = 0) -> Decoder:
-    """What the NVDEC of GPU `device` decodes, or what is in the way. Takes the GPU's primary context for a moment."""
+    """What the NVDEC of GPU `device` can decode, or why it can't. Uses the primary context of the GPU for a moment."""
     try:
         cuda = load_library("libcuda.so.1")
         try:
@@ -122,9 +129,9 @@ def probe_decoder(device: int = 0) -> Decoder:
 def can_decode(
     caps: Iterable[DecoderCaps], codec_name: str, bit_depth: int, chroma: str, width: int, height: int
 ) -> str:
-    """Empty if NVDEC takes such a video, else the reason in words.
+    """Why NVDEC can't decode a video with these properties, in words; empty if it can.
 
-    `codec_name` is FFmpeg's, `chroma` such as "4:2:0", `width` and `height` in px.
+    `codec_name` is FFmpeg's name of the codec; `chroma` is "4:2:0", "4:2:2" or "4:4:4"; `width` and `height` are in px.
     """
     codec = _SAME_CODEC.get(codec_name, codec_name)
     of_codec = [item for item in caps if item.codec == codec]
@@ -145,7 +152,7 @@ def can_decode(
 
 
 def _all_caps(cuda: ctypes.CDLL, cuvid: ctypes.CDLL) -> tuple[tuple[DecoderCaps, ...], str]:
-    """(what is supported, the first error that the driver gave)."""
+    """(everything that NVDEC supports, the first error that the driver returned or "")."""
     supported, first_error = [], ""
     for codec, number in _CODECS.items():
         for chroma, chroma_number in _CHROMAS.items():
@@ -154,7 +161,7 @@ def _all_caps(cuda: ctypes.CDLL, cuvid: ctypes.CDLL) -> tuple[tuple[DecoderCaps,
             for bit_depth in _MANY_DEPTHS.get(codec, (8,)):
                 asked = CuvidDecodeCaps(number, chroma_number, bit_depth - 8)
                 code = cuvid.cuvidGetDecoderCaps(ctypes.byref(asked))
-                # Drivers answer questions about codecs that came after them with an error.
+                # A driver returns an error for a codec that is newer than the driver.
                 if code != SUCCESS:
                     first_error = first_error or f"cuvidGetDecoderCaps: {meaning_of(cuda, code)}"
                 elif asked.bIsSupported:

@@ -1,6 +1,7 @@
-"""The NVIDIA driver and its GPUs, asked of the driver's own libraries.
+"""Asks the NVIDIA driver's libraries for the version of the driver and for the GPUs.
 
-Nothing here raises or needs a GPU: what is not there is told in words. Only ctypes, so that it works before DALI does.
+`probe_driver` also works without a GPU or a driver: it does not raise, its result says what is missing. Only ctypes is
+used, so DALI need not be installed.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from pipelines.machine.driver_library import (
 )
 
 _COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76
-# Of a CUDA generation: the oldest driver (docs.nvidia.com/deploy/cuda-compatibility, Table 1) and the oldest GPU.
+# For each major version of CUDA: the oldest driver (docs.nvidia.com/deploy/cuda-compatibility, Table 1) and the compute
+# capability of the oldest GPU, 35 for 3.5.
 _OLDEST = {11: ("450", 35), 12: ("525", 50), 13: ("580", 75)}
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU as CUDA counts them; `arch` is 70 for compute capability 7.0."""
+    """One GPU. `index` is its number in CUDA; `arch` is its compute capability, 70 for 7.0."""
 
     index: int
     name: str
@@ -40,10 +42,11 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Driver:
-    """The NVIDIA driver. `problem` says why CUDA can't be used, empty where it can; `to_do` mends it.
+    """The NVIDIA driver and its GPUs.
 
-    `version` is the driver's, such as "550.54.15", empty where nothing says it; `cuda` the newest CUDA it supports,
-    (0, 0) where that is not known. A machine without driver and card has a problem, but nothing to do about it.
+    `version` is the version of the driver, such as "550.54.15", empty if it is not known. `cuda` is the newest version
+    of CUDA that the driver supports, (0, 0) if it is not known. `problem` says why CUDA can't be used; it is empty if
+    it can. `to_do` says what to do about the problem; it is empty on a machine without an NVIDIA card.
     """
 
     version: str
@@ -54,12 +57,15 @@ class Driver:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Driver:
-        """The driver whose `asdict` went through JSON."""
+        """The driver whose fields were written as JSON."""
         gpus = tuple(Gpu(**gpu) for gpu in values["gpus"])
         return cls(**{**values, "cuda": (values["cuda"][0], values["cuda"][1]), "gpus": gpus})
 
     def misfit(self, cuda: int, archs: Sequence[int] = ()) -> str:
-        """Why code built by CUDA `cuda` for `archs` does not run on these GPUs; empty where it does, or might."""
+        """Why code that was built by CUDA version `cuda` for `archs` does not run on these GPUs; empty if it may run.
+
+        `archs` are compute capabilities, 70 for 7.0; empty if they are not known.
+        """
         driver, oldest = _OLDEST.get(cuda, ("", 0))
         for gpu in self.gpus:
             # Code for one architecture runs on later ones of the same generation.
@@ -67,7 +73,7 @@ class Driver:
                 return f"no code for {gpu.name} (sm_{gpu.arch}) in it: CUDA {cuda} begins with sm_{oldest}"
             if archs and not any(arch // 10 == gpu.arch // 10 and arch <= gpu.arch for arch in archs):
                 return f"no code for {gpu.name} (sm_{gpu.arch}) in it"
-        # A driver runs all of its CUDA generation, and all earlier ones.
+        # A driver runs code of its own major version of CUDA and of all earlier ones.
         if not self.gpus or self.cuda >= (cuda, 0):
             return ""
         least = f" (driver {driver} or later)" if driver else ""
@@ -77,7 +83,7 @@ class Driver:
 def probe_driver(
     *, proc: Path = Path("/proc/driver/nvidia/version"), devices: Path = Path("/sys/bus/pci/devices")
 ) -> Driver:
-    """The driver and its GPUs, or what is in the way."""
+    """The driver and its GPUs, or why they can't be used."""
     version, cuda = driver_version(proc=proc), (0, 0)
     try:
         library = load_library("libcuda.so.1")
@@ -85,7 +91,7 @@ def probe_driver(
         call(library, ["cuInit"], 0)
         gpus = tuple(_gpus(library))
     except LibraryNotThere as failed:
-        # Nothing to mend where there is no card.
+        # Without a card there is nothing to install.
         to_do = driver_remedy("") if version or cards_on_bus(devices) else ""
         return Driver(version, cuda, (), failed.problem, to_do)
     except LibraryFailed as failed:
@@ -95,9 +101,9 @@ def probe_driver(
 
 
 def pci_bus_id(index: int) -> str:
-    """Where GPU `index`, as CUDA counts in this process, sits on the PCI bus, such as "0000:3b:00.0".
+    """The PCI bus id, such as "0000:3b:00.0", of the GPU that has number `index` in CUDA in this process.
 
-    Raises LibraryFailed where CUDA can't be used or finds no such GPU.
+    Raises LibraryFailed if CUDA can't be used or finds no GPU with this number.
     """
     library = load_library("libcuda.so.1")
     device, text = ctypes.c_int(), ctypes.create_string_buffer(32)
@@ -109,7 +115,7 @@ def pci_bus_id(index: int) -> str:
 
 
 def driver_version(*, proc: Path = Path("/proc/driver/nvidia/version")) -> str:
-    """The version of the driver that the kernel or NVML tells; empty where neither is there."""
+    """The version of the driver, from the kernel or from NVML; empty if neither knows it."""
     try:
         found = re.search(r"^NVRM.*?\s(\d{3,}(?:\.\d+)+)\b", proc.read_text(errors="replace"), re.MULTILINE)
     except OSError:
@@ -129,7 +135,7 @@ def driver_version(*, proc: Path = Path("/proc/driver/nvidia/version")) -> str:
 
 
 def cards_on_bus(devices: Path = Path("/sys/bus/pci/devices")) -> int:
-    """NVIDIA display or compute cards on the PCI bus, whether or not there is a driver for them."""
+    """The number of NVIDIA display or compute cards on the PCI bus, with or without a driver."""
     count = 0
     for device in devices.glob("*"):
         try:

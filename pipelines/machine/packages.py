@@ -1,4 +1,4 @@
-"""The Python packages that are installed here, told without importing them."""
+"""The versions of installed Python packages, found without importing the packages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib import metadata
 
 
 def installed_version(package: str) -> str:
-    """The version of `package`, a name such as "numpy"; empty where it is not installed."""
+    """The version of the package with the name `package`, such as "numpy"; empty if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

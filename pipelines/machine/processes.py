@@ -1,4 +1,4 @@
-"""What running processes have taken: CPU time, memory, open files. As the kernel tells it in /proc."""
+"""The CPU time, memory and open files of running processes, read from /proc."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ _PROC = Path("/proc")
 
 
 def tree_cpu_seconds() -> float:
-    """CPU time in seconds that this process and all below it have taken so far, of the living ones."""
+    """The CPU time in seconds that this process and its descendants, of those still running, have used so far."""
     parents: dict[int, list[int]] = {}
     ticks: dict[int, int] = {}
     for folder in _PROC.iterdir():
         if folder.name.isdigit():
             try:
                 fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
-            except OSError:  # it has just ended
+            except OSError:  # the process has just ended
                 continue
             pid = int(folder.name)
             parents.setdefault(int(fields[1]), []).append(pid)
@@ -30,9 +30,9 @@ def tree_cpu_seconds() -> float:
 
 
 def own_memory(pid: int | None = None) -> int:
-    """Bytes in memory that belong to process `pid` alone (default: this one), its shared memory not counted.
+    """The bytes of memory that process `pid` (default: this one) does not share with other processes.
 
-    Raises OSError where there is no such process.
+    Raises OSError if there is no process `pid`.
     """
     for line in (_PROC / str(pid or os.getpid()) / "status").read_text().splitlines():
         if line.startswith("RssAnon:"):
@@ -41,5 +41,5 @@ def own_memory(pid: int | None = None) -> int:
 
 
 def open_files(pid: int) -> int:
-    """How many files process `pid` has open. Raises OSError where there is no such process."""
+    """The number of files that process `pid` has open. Raises OSError if there is no process `pid`."""
     return len(os.listdir(_PROC / str(pid) / "fd"))  # noqa: PTH208 - only counted

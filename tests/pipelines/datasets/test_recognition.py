@@ -99,7 +99,7 @@ def test_link_loop_ends(tmp_path: Path) -> None:
     assert [e.path for e in data.entries] == ["A/x.avi"]
     assert data.left_out == (
         LeftOut("A/self.avi", "broken link"),
-        LeftOut("A/up", "link to a folder that is walked already"),
+        LeftOut("A/up", "link to a folder that is searched already"),
     )
 
 
@@ -211,7 +211,7 @@ def test_split_folders(tmp_path: Path, folders: tuple[str, ...], splits: tuple[s
     for folder, split in zip(folders, splits, strict=True):
         assert labels(data)[f"{folder}/A/1.avi"] == ("A", split)
         assert labels(data)[f"{folder}/B/sub/2.avi"] == ("B", split)
-    assert LeftOut("extra/3.avi", "beside the folders of the splits") in data.left_out
+    assert LeftOut("extra/3.avi", "not in the folder of a split") in data.left_out
     assert LeftOut(f"{folders[0]}/loose.avi", "not in a class folder") in data.left_out
     assert data.warnings == ()
 
