@@ -1,7 +1,8 @@
-"""Files and folders that are there whole or not at all. Every writer of r3d_fast and bench goes through this module.
+"""Writes files and folders whole or not at all. All code in r3d_fast and bench that writes files uses this module.
 
-A new one is built beside its place under a hidden name, `.NAME.xxxxxxxx.tmp`, synced to the disk and renamed; what
-stood there before stays until then. A link is followed. Devices, pipes and stdout (`-`) are written as they are.
+A new file is written next to its final place under a hidden name, `.NAME.xxxxxxxx.tmp`, synced to the disk and then
+renamed. Until then an older file of that name stays as it is. Symbolic links are followed. Devices, pipes and stdout
+(`-`) can't be renamed to, so they are written directly.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ from typing import Any, BinaryIO
 from pipelines.errors import UsageError
 from r3d_fast.descriptors import STDOUT, descriptor_of, is_stdout, open_descriptor
 
-_LONGEST_NAME = 200  # bytes of NAME in the hidden name; file systems take 255
-_PROBE = bytes(4096)  # as much as any disk hands out at once
+_LONGEST_NAME = 200  # bytes of NAME in the hidden name; file systems allow 255 in all
+_PROBE = bytes(4096)  # one block of a file system: a full disk refuses it
 _PIECE = 1 << 22  # bytes read at once
 
 
 @contextmanager
 def write_errors(path: Path, hint: str = "") -> Iterator[None]:
-    """Turn an OSError of the block into a UsageError that names `path`, says why it can't be written, and `hint`.
+    """Turn an OSError of the block into a UsageError that names `path`, says why it can't be written, and adds `hint`.
 
-    A BrokenPipeError stays one: whoever read the pipe has gone, and the command ends without a message. So does an
-    error without a number: Paddle raises such ones for what has nothing to do with files.
+    A BrokenPipeError is passed on: the program that read the pipe has ended, and the command then ends without a
+    message. An OSError without an error number is passed on too, because Paddle raises such errors for other reasons.
     """
     try:
         yield
@@ -53,9 +54,9 @@ def write_errors(path: Path, hint: str = "") -> Iterator[None]:
 
 @contextmanager
 def new_file(path: Path, hint: str = "") -> Iterator[BinaryIO]:
-    """A file to write to; it takes the place of `path` once the block has ended well, and is gone after an error.
+    """A binary file to write to. It becomes `path` when the block ends without an error, and else is deleted.
 
-    Raises UsageError, which ends in `hint`, where `path` can't be written or is a folder.
+    Raises UsageError, which ends in `hint`, if `path` can't be written or is a folder.
     """
     with write_errors(path, hint), replaced_file(path) as file:
         yield file
@@ -63,7 +64,7 @@ def new_file(path: Path, hint: str = "") -> Iterator[BinaryIO]:
 
 @contextmanager
 def replaced_file(path: Path) -> Iterator[BinaryIO]:
-    """`new_file` that raises OSError."""
+    """The same as `new_file`, but raises OSError instead of UsageError."""
     number = descriptor_of(path)
     if number is not None or path == STDOUT:
         with open_descriptor(number) as stream:
@@ -95,18 +96,18 @@ def write_file(path: Path, content: bytes, hint: str = "") -> None:
 
 
 def write_json(path: Path | None, values: Any, indent: int = 1) -> None:
-    """Write `values` as JSON to the file, device or `-` that the user named; None: they named none.
+    """Write `values` as JSON to `path`: a file, a device or `-` for stdout. Does nothing if `path` is None.
 
-    Raises UsageError like new_file, TypeError or ValueError for values that JSON does not have.
+    Raises UsageError like new_file, and TypeError or ValueError for values that JSON can't express.
     """
     if path is not None:
         write_file(path, json.dumps(values, indent=indent).encode() + b"\n")
 
 
 def check_writable(path: Path | None, hint: str = "") -> None:
-    """Raise the UsageError that new_file would, before the long work whose result goes to `path` (None: nowhere).
+    """Raise the UsageError that new_file would raise for `path`, for use before long work. None is accepted.
 
-    A file that is to be replaced is left alone: as much as a disk hands out at once is written beside it and deleted.
+    An existing file is not touched: a small file is written next to it and deleted.
     """
     if path is None or path == STDOUT:
         return
@@ -118,25 +119,28 @@ def check_writable(path: Path | None, hint: str = "") -> None:
         place = _resolve(path)
         if place is not None:
             _probe(_beside(place))
-        elif not os.access(path, os.W_OK):  # opening a pipe would wait for its reader
+        elif not os.access(path, os.W_OK):  # not tried by opening it, because a pipe would wait for its reader
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def check_outputs(*paths: Path | None) -> bool:
-    """Whether one of the files that the user named is stdout; all other text then belongs on stderr.
+    """Whether one of `paths`, the output files that the user named, is stdout. All other text then goes to stderr.
 
-    Raises UsageError where one of them can't be written, or two of them are stdout.
+    Raises UsageError if one of them can't be written, or if two of them are stdout.
     """
     for path in paths:
         check_writable(path)
     count = sum(map(is_stdout, paths))
     if count > 1:
-        raise UsageError(f"{count} results go to stdout; expected at most one: give the others a file")
+        raise UsageError(f"{count} results go to stdout; expected at most one: name a file for each of the others")
     return count == 1
 
 
 def make_folder(path: Path, hint: str = "") -> None:
-    """Make `path` a folder that files can be written to. Raises UsageError, which ends in `hint`, where it can't be."""
+    """Make the folder `path` if needed, and check that it can be written to.
+
+    Raises UsageError, which ends in `hint`, if it can't.
+    """
     if path == STDOUT:
         raise UsageError(f"{path}: means stdout; expected a folder")
     with write_errors(path, hint):
@@ -146,9 +150,9 @@ def make_folder(path: Path, hint: str = "") -> None:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill with a few files; it takes the place of `path` once the block has ended well.
+    """A folder to put files into. It becomes `path` when the block ends without an error, and replaces a folder there.
 
-    After an error it is gone, with the folders above it that were made for it. Raises UsageError where `path` is a file
+    After an error it is deleted, with the parent folders that were made for it. Raises UsageError if `path` is a file
     or can't be written.
     """
     with write_errors(path, "nothing was left there"):
@@ -160,10 +164,10 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replaced_folder(path: Path, stand_by: Path | None = None) -> Iterator[Path]:
-    """`new_folder` that raises OSError.
+    """The same as `new_folder`, but raises OSError instead of UsageError.
 
-    A folder that is replaced lies under the name `stand_by` (default: a hidden one) between the two renames: a kill
-    in that moment leaves it there.
+    A folder that is replaced is first renamed to `stand_by` (default: a hidden name), then the new one takes its place.
+    If the process is killed between the two renames, the old folder is still there under that name.
     """
     place = Path(os.path.realpath(path))
     building = _beside(place)
@@ -185,6 +189,7 @@ def replaced_folder(path: Path, stand_by: Path | None = None) -> Iterator[Path]:
 
 
 def _replace_folder(new: Path, place: Path, stand_by: Path) -> None:
+    """Rename the folder `new` to `place`; an older folder there goes to `stand_by` meanwhile, and is then deleted."""
     replaces = place.exists()
     if replaces:
         shutil.rmtree(stand_by, ignore_errors=True)
@@ -200,10 +205,10 @@ def _replace_folder(new: Path, place: Path, stand_by: Path) -> None:
 
 
 def make_once(root: Path, marker: str, arguments: dict[str, Any], what: str, write: Callable[[Path], None]) -> None:
-    """Have `write` fill the folder `root`, unless it was filled with the same `arguments` (JSON values) before.
+    """Call `write` to fill the folder `root`, unless it was filled with the same `arguments` (JSON values) before.
 
-    The file `marker` in it keeps the arguments. Raises UsageError, naming `what` is made, where `root` holds anything
-    else or can't be written.
+    The file `marker` in the folder stores the arguments. Raises UsageError, whose message calls the content `what`, if
+    `root` contains anything else or can't be written.
     """
     text = json.dumps(arguments, indent=1)
     if _is_made(root, marker, text, what):
@@ -218,13 +223,14 @@ def make_once(root: Path, marker: str, arguments: dict[str, Any], what: str, wri
             try:
                 put_in_place(building, place)
             except OSError:
-                if not _is_made(root, marker, text, what):  # else another process was faster
+                if not _is_made(root, marker, text, what):  # if it is, another process made the same meanwhile
                     raise
         finally:
             shutil.rmtree(building, ignore_errors=True)
 
 
 def _is_made(root: Path, marker: str, text: str, what: str) -> bool:
+    """Whether `root` was filled with the arguments `text` before. Raises UsageError if it contains anything else."""
     try:
         if (root / marker).read_text(encoding="utf-8") == text:
             return True
@@ -232,17 +238,17 @@ def _is_made(root: Path, marker: str, text: str, what: str) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         if not root.exists() or (root.is_dir() and not any(root.iterdir())):
             return False
-        found = f"exists and is no {what}"
+        found = f"exists, but is not a {what}"
     raise UsageError(f"{root}: {found}; give another folder, or remove this one first")
 
 
 def put_in_place(new: Path, place: Path) -> None:
-    """Rename `new`, a complete file or folder on the same disk, to `place`, and have it on the disk.
+    """Sync `new`, a complete file or folder on the same disk, and rename it to `place`.
 
-    A file replaces a file; a folder replaces nothing but an empty one. Raises OSError.
+    A file may replace a file, a folder only an empty folder. Raises OSError.
     """
     if new.is_dir():
-        os.sync()  # one call takes less than one for each of thousands of files
+        os.sync()  # faster than to sync thousands of files one by one
     else:
         _sync(new)
     new.replace(place)
@@ -250,21 +256,24 @@ def put_in_place(new: Path, place: Path) -> None:
 
 
 def set_aside(path: Path, ending: str) -> None:
-    """Rename `path` to `path` + `ending`, in place of what lies there, so that it counts no more. Raises OSError."""
+    """Rename the folder `path` to `path` + `ending`, so that it is no longer used. Raises OSError.
+
+    A folder that already has that name is deleted.
+    """
     aside = path.with_name(path.name + ending)
     shutil.rmtree(aside, ignore_errors=True)
     path.rename(aside)
 
 
 def delete_folder(path: Path) -> None:
-    """Delete a folder; half of it is never seen under its name. Raises OSError where it stays."""
+    """Delete a folder. It is renamed first, so that nobody finds half of it under its name. Raises OSError."""
     doomed = _beside(path)
     path.rename(doomed)
     shutil.rmtree(doomed, ignore_errors=True)
 
 
 def delete_leftovers(folder: Path, pattern: str = ".*.tmp") -> None:
-    """Delete what killed writes left in `folder`; only for whoever is its only writer."""
+    """Delete the temporary files that killed processes left in `folder`. No other process may be writing there."""
     for path in folder.glob(pattern):
         with suppress(OSError):
             if path.is_dir():
@@ -283,7 +292,7 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
 
 
 def _resolve(path: Path) -> Path | None:
-    """The place behind links that a new file is renamed to; None for a device or a pipe, which is written as it is.
+    """The path to rename a new file to, behind all links; None for a device or a pipe, which is written directly.
 
     Raises IsADirectoryError for a folder.
     """
@@ -297,7 +306,7 @@ def _resolve(path: Path) -> Path | None:
 
 
 def _beside(place: Path) -> Path:
-    """A new hidden name in the same folder."""
+    """A new hidden name in the same folder as `place`."""
     name = os.fsdecode(os.fsencode(place.name)[:_LONGEST_NAME])
     return place.with_name(f".{name}.{secrets.token_hex(4)}.tmp")
 
@@ -314,10 +323,10 @@ def _probe(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Have `path`, a file or the names in a folder, on the disk when this returns. Raises OSError."""
+    """Write `path`, a file or the list of names in a folder, to the disk before returning. Raises OSError."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except PermissionError:  # it may be written, but not read
+    except PermissionError:  # some files may be written, but not opened for reading
         return
     try:
         os.fsync(descriptor)

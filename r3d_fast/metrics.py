@@ -1,7 +1,8 @@
-"""Sums and counts for loss, top1, top5, per class and confusion, of clips and of videos; divided once, when reported.
+"""Loss, top1, top5, accuracy per class and confusion matrix, of clips and of videos.
 
-A batch may hold padding (`is_real` False): it counts nowhere. So a last batch of 7 videos weighs 7, and shards that are
-merged give what one process gives.
+Sums and counts are kept, and divided only when a result is asked for. So a last batch of 7 videos counts as 7, and
+merging the counts of several processes gives the same as a single process. Rows of padding (`is_real` False) are
+ignored.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ class Result(TypedDict):
 
 
 class ClassificationMetrics:
-    """What a classifier got right, over any number of batches.
+    """Counts over any number of batches how often a classifier is right.
 
-    The rank of a label is the number of classes with a greater logit, plus those with the same logit and a lower index:
-    ties go to the lower index, as with `argmax`, so equal logits for all classes don't count as all correct. A row with
-    NaN or +inf has no softmax: it is wrong, predicts nothing (it is missing from the confusion matrix, not from the
-    counts) and makes the loss NaN.
+    The rank of a label is the number of classes with a greater logit, plus those with the same logit and a lower index.
+    So of equal logits the lowest index wins, as with `argmax`, and a model with equal logits for all classes is not
+    always right. A row with NaN or +inf has no softmax: it counts as wrong, has no prediction in the confusion matrix,
+    and makes the loss NaN.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -45,16 +46,16 @@ class ClassificationMetrics:
         self._confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
 
     def update(self, logits: NDArray[Any], labels: NDArray[Any], is_real: NDArray[np.bool_]) -> None:
-        """Count one batch: logits float32 [N, C], labels int64 [N], is_real bool [N].
+        """Count one batch: logits float32 [N, C], labels int64 [N], is_real bool [N] (False: padding).
 
-        Raises UsageError where shapes don't fit or a real row's label isn't 0..C-1.
+        Raises UsageError if the shapes don't fit, or if the label of a real row isn't 0..C-1.
         """
         logits, labels = _real_rows(self.num_classes, logits, labels, is_real)
         log_probs = _log_softmax(logits)
         self._count(logits, -log_probs[np.arange(len(labels)), labels], labels)
 
     def merge(self, other: ClassificationMetrics) -> None:
-        """Count what `other` counted, too. Raises UsageError where it has another number of classes."""
+        """Add the counts of `other`. Raises UsageError if it has another number of classes."""
         _check_same_classes(self.num_classes, other.num_classes)
         self._loss += other._loss
         self._top5 += other._top5
@@ -62,7 +63,7 @@ class ClassificationMetrics:
         self._confusion += other._confusion
 
     def state(self) -> dict[str, Any]:
-        """What was counted, as JSON values, of which `of` makes it again: its size is that of what is not 0."""
+        """All counts as JSON values, which `of` turns into metrics again. Counts of 0 are left out."""
         labels = np.flatnonzero(self._seen)
         rows, columns = np.nonzero(self._confusion)
         return {
@@ -74,7 +75,7 @@ class ClassificationMetrics:
 
     @classmethod
     def of(cls, num_classes: int, state: dict[str, Any]) -> ClassificationMetrics:
-        """The metrics that gave `state`."""
+        """The metrics whose `state()` gave `state`."""
         metrics = cls(num_classes)
         metrics._loss, metrics._top5 = float(state["loss"]), int(state["top5"])
         labels, counts = state["seen"]
@@ -98,11 +99,11 @@ class ClassificationMetrics:
         }
 
     def _count(self, scores: NDArray[np.float64], losses: NDArray[np.float64], labels: NDArray[np.int64]) -> None:
-        """Count rows by scores float64 [N, C], of which only the order matters, and losses float64 [N]."""
+        """Count N rows: scores float64 [N, C], used only to sort the classes, and losses float64 [N]."""
         valid = ~np.isnan(losses)
         own = scores[np.arange(len(labels)), labels][:, None]
         lower_index = np.arange(self.num_classes) < labels[:, None]
-        with np.errstate(invalid="ignore"):  # Whether a comparison with NaN warns depends on the processor.
+        with np.errstate(invalid="ignore"):  # on some processors a comparison with NaN warns
             rank = ((scores > own) | ((scores == own) & lower_index)).sum(axis=1)
         self._loss += float(losses.sum())
         self._top5 += int(((rank < 5) & valid).sum())
@@ -111,10 +112,10 @@ class ClassificationMetrics:
 
 
 class VideoScores:
-    """The softmax of each clip, averaged over the clips of a video (Hara et al. 2018, arXiv:1711.09577).
+    """Averages the softmax of a video's clips (Hara et al. 2018, arXiv:1711.09577), and counts how often that is right.
 
-    Figures of clips and of videos are not comparable: report both by name. Clips of one video may come in any order, in
-    different batches and from different shards.
+    The accuracy of videos is not comparable to that of clips, so report both by name. The clips of a video may come in
+    any order, in different batches and from different processes.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -130,7 +131,8 @@ class VideoScores:
     ) -> None:
         """Add one batch of clips: video_ids int64 [N], logits float32 [N, C], labels int64 [N], is_real bool [N].
 
-        Raises UsageError where shapes don't fit, a real row's label isn't 0..C-1 or a video comes with two labels.
+        Raises UsageError if the shapes don't fit, if the label of a real row isn't 0..C-1, or if the clips of a video
+        have different labels.
         """
         if np.shape(video_ids) != np.shape(is_real):
             raise UsageError(f"video_ids {np.shape(video_ids)}: expected the shape of is_real, {np.shape(is_real)}")
@@ -147,7 +149,7 @@ class VideoScores:
             self._add(video, label, other._clips[video], other._sums[video])
 
     def predictions(self) -> list[tuple[int, int, NDArray[np.float64]]]:
-        """Of each video, by ascending id: (video id, label, mean softmax float64 [C])."""
+        """(video id, label, mean softmax float64 [C]) of each video, in the order of the ids."""
         return [(v, self._labels[v], np.exp(self._log_mean(v))) for v in sorted(self._labels)]
 
     def clip_counts(self) -> dict[int, int]:
@@ -155,7 +157,11 @@ class VideoScores:
         return dict(self._clips)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What was added, of which `of` makes it again: videos, labels, clips int64 [V], log_sums float64 [V, C]."""
+        """The sums of V videos, which `of` turns into scores again.
+
+        videos, labels and clips (how many of each video) int64 [V]; log_sums float64 [V, C], the log of the summed
+        softmax.
+        """
         videos = list(self._labels)
         return {
             "videos": np.array(videos, np.int64),
@@ -166,7 +172,7 @@ class VideoScores:
 
     @classmethod
     def of(cls, num_classes: int, arrays: dict[str, NDArray[Any]]) -> VideoScores:
-        """The scores that gave `arrays`."""
+        """The scores whose `arrays()` gave `arrays`."""
         scores = cls(num_classes)
         columns = (arrays[name].tolist() for name in ("videos", "labels", "clips"))
         for video, label, clips, log_sum in zip(*columns, arrays["log_sums"], strict=True):
@@ -174,11 +180,11 @@ class VideoScores:
         return scores
 
     def result(self) -> Result:
-        """The figures of `Result`, of videos: `count` is theirs, loss the mean of -log(mean softmax of the label)."""
+        """The figures of all videos; the loss of a video is -log of the mean softmax of its label."""
         return self.metrics().result()
 
     def metrics(self) -> ClassificationMetrics:
-        """The videos counted as `ClassificationMetrics` counts clips."""
+        """The ClassificationMetrics of the videos, each counted once by its mean softmax."""
         metrics = ClassificationMetrics(self.num_classes)
         if self._labels:
             labels = np.array(list(self._labels.values()), dtype=np.int64)
@@ -187,26 +193,26 @@ class VideoScores:
         return metrics
 
     def _log_mean(self, video: int) -> NDArray[np.float64]:
-        """Log of the mean softmax of a video's clips, float64 [C]; in logs, as a confident model's vanish otherwise."""
+        """Log of the mean softmax of a video's clips, float64 [C]; the softmax itself may be too small for a float."""
         log_mean: NDArray[np.float64] = self._sums[video] - np.log(self._clips[video])
         return log_mean
 
     def _add(self, video: int, label: int, clips: int, log_sum: NDArray[np.float64]) -> None:
-        """Add the log of the sum of some clips' softmax, float64 [C]."""
+        """Add `clips` clips of a video, given the log of the sum of their softmax, float64 [C]."""
         if self._labels.setdefault(video, label) != label:
             raise UsageError(
                 f"video {video} came with labels {self._labels[video]} and {label}; expected one label a video"
             )
         self._clips[video] = self._clips.get(video, 0) + clips
-        # A new array each time: the row may be a view of a batch, or belong to another VideoScores.
-        with np.errstate(invalid="ignore"):  # A clip without softmax leaves its video NaN.
+        # This makes a new array each time, because the row may be a view of a batch or belong to another VideoScores.
+        with np.errstate(invalid="ignore"):  # a clip without softmax makes its video NaN
             self._sums[video] = np.logaddexp(self._sums.get(video, -np.inf), log_sum)
 
 
 def _real_rows(
     num_classes: int, logits: NDArray[Any], labels: NDArray[Any], is_real: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Logits float64 [M, C] and labels int64 [M] of the M rows that count."""
+    """Logits float64 [M, C] and labels int64 [M] of the M rows that are not padding. Raises UsageError."""
     shapes = np.shape(logits), np.shape(labels), np.shape(is_real)
     rows = np.size(is_real)
     if shapes != ((rows, num_classes), (rows,), (rows,)):
@@ -223,13 +229,13 @@ def _real_rows(
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """Probabilities float64 [C] of the logits of one clip, all NaN where one of them is NaN or +inf."""
+    """Probabilities float64 [C] of the logits [C] of one clip; all are NaN if a logit is NaN or +inf."""
     probabilities: NDArray[np.float64] = np.exp(_log_softmax(np.asarray(logits, np.float64)[None])[0])
     return probabilities
 
 
 def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Log probabilities float64 [N, C], all NaN in a row with NaN or +inf, finite where the logits are."""
+    """Log of the softmax, float64 [N, C]: finite for finite logits, and all NaN in a row with NaN or +inf."""
     with np.errstate(invalid="ignore", divide="ignore"):
         shifted = logits - logits.max(axis=1, keepdims=True)
         log_probs: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

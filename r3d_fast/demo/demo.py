@@ -1,4 +1,4 @@
-"""The demo: a data set in which only the motion tells the class, made, indexed, trained on, evaluated, predicted."""
+"""The demo: generates videos in which only the motion tells the class, indexes them, trains, evaluates and predicts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ Say = Callable[[str], None]
 
 
 def run_demo(folder: Path, say: Say) -> float:
-    """top1 (fraction) on the demo's unseen videos; everything it makes lies in `folder`, each step is told to `say`."""
+    """Run the demo in `folder`, where all its files go, and return top1 (a fraction) on the unseen videos.
+
+    `say` gets a line of text for each step.
+    """
     start = time.monotonic()
     data, run = folder / "data", folder / "run"
     say(f"1. Making videos of {len(CLASSES)} motions in {data}: random textures, so that a single frame says nothing")
@@ -41,7 +44,7 @@ def run_demo(folder: Path, say: Say) -> float:
     config = load_config("demo", [f"data.root={data}", f"data.index={index.path}"])
     say(f"3. Training {config.model.name} for {config.train.epochs} epochs straight from the .avi files: {run}")
     if run.exists():
-        shutil.rmtree(run)  # a demo begins at the beginning
+        shutil.rmtree(run)  # so that the demo trains from scratch each time
     train(config, run=run)
 
     evaluation, _ = evaluate(run, config)

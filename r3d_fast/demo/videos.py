@@ -1,7 +1,8 @@
-"""The generated data set in which only the motion tells the class.
+"""Generates the demo's data set, in which only the motion tells the class.
 
-Every video is a random smooth texture under one of eight motions. Colours, texture, orientation and scale of the middle
-frame are drawn alike for all classes, so a model that looks at single frames stays at chance (1 in 8).
+Every video shows a random smooth texture that moves in one of eight ways. Colours, texture, orientation and scale of
+the middle frame are drawn from the same distributions for all classes, so a model that looks at single frames is not
+better than chance (1 in 8).
 """
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ CLASSES = ("left", "right", "up", "down", "zoom_in", "zoom_out", "rotate_left", 
 SPLITS = ("train", "test")
 MARKER = ".r3d-demo.json"
 FPS = 25
-TILE_PX = 256  # side of the periodic texture; larger than any frame's footprint at usual sizes
-# Content moves by (x, y) pixels a frame times the speed; y points down.
+TILE_PX = 256  # side of the periodic texture; at usual sizes, a frame shows less than that
+# Direction (x, y) in which the content moves; y points down.
 SHIFT = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 ZOOM = {"zoom_in": 1.0, "zoom_out": -1.0}
 TURN = {"rotate_left": -1.0, "rotate_right": 1.0}  # counter-clockwise is negative, because y points down
-SPEED_PX = (1.5, 3.0)
-# Pixels from the centre where turning and zooming move content by the speed: about the mean distance in a 72 px frame
-# for turning; more for zooming, whose frames would else become a few blobs within a second.
+SPEED_PX = (1.5, 3.0)  # lowest and highest speed, in pixels per frame
+# Distance from the centre, in pixels, at which turning and zooming move the content by the speed. For turning it is
+# about the mean distance in a 72 px frame. It is larger for zooming, because otherwise a frame would show only a few
+# blobs after a second.
 TURN_RADIUS_PX = 27.0
 ZOOM_RADIUS_PX = 40.0
 
@@ -44,12 +46,12 @@ def make_demo_dataset(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Nothing; afterwards `root` holds the data set as train/CLASS/NNN.avi and test/CLASS/NNN.avi.
+    """Write the data set into the folder `root`, as train/CLASS/NNN.avi and test/CLASS/NNN.avi.
 
-    `videos_per_class` go to train and `test_per_class` to test; `size` is (width, height) in pixels; `progress` is told
-    how many videos of how many are written. Equal arguments give equal videos. A data set of the same arguments is left
-    as it is; a kill leaves `root` absent. Raises UsageError for an argument out of range or a `root` that holds
-    anything else.
+    There are `videos_per_class` training videos and `test_per_class` test videos of each class. `size` is (width,
+    height) in pixels. `progress` is called with the numbers of videos written and of all videos. Equal arguments give
+    equal videos. If `root` already has the data set of the same arguments, nothing is written; if the process is
+    killed, `root` does not exist. Raises UsageError for an argument out of range, or if `root` contains anything else.
     """
     if min(videos_per_class, test_per_class) < 1 or num_frames < 2 or seed < 0:
         raise UsageError(
@@ -67,46 +69,46 @@ def make_demo_dataset(
 
 
 def render_clip(name: str, *, size: tuple[int, int], num_frames: int, rng: np.random.Generator) -> Frames:
-    """One video of class `name`: uint8 [T, H, W, 3], RGB; `size` is (width, height)."""
+    """A random video of class `name`: uint8 [T, H, W, 3], RGB; `size` is (width, height) in pixels."""
     texture = _draw_texture(rng)
     speed = rng.uniform(*SPEED_PX)
     angle = rng.uniform(0.0, 2 * np.pi)
     scale = np.exp(rng.uniform(np.log(0.75), np.log(1.35)))
     phase = rng.uniform(0.0, TILE_PX, 2)
 
-    # Motion is counted from the middle frame, where every class has the same distribution of scale and angle.
+    # Time is 0 in the middle frame, so that scale and angle have the same distribution in every class there.
     time = (np.arange(num_frames) - num_frames // 2)[:, None, None]
     y, x = np.mgrid[0 : size[1], 0 : size[0]].astype(np.float64)
     x, y = x - (size[0] - 1) / 2, y - (size[1] - 1) / 2
     shift_x, shift_y = SHIFT.get(name, (0.0, 0.0))
     turned = angle - TURN.get(name, 0.0) * speed / TURN_RADIUS_PX * time
     scaled = scale * np.exp(-ZOOM.get(name, 0.0) * speed / ZOOM_RADIUS_PX * time)
-    # Content that moves right is looked up further and further left.
+    # To move the content to the right, look it up further to the left in each frame.
     x, y = (x - shift_x * speed * time) * scaled, (y - shift_y * speed * time) * scaled
     cos, sin = np.cos(turned), np.sin(turned)
     return _sample(texture, cos * x - sin * y + phase[0], sin * x + cos * y + phase[1])
 
 
 def _draw_texture(rng: np.random.Generator) -> NDArray[np.float32]:
-    """A periodic smooth texture: float32 [TILE_PX, TILE_PX, 3], RGB 0..255."""
+    """A random, smooth, periodic texture: float32 [TILE_PX, TILE_PX, 3], RGB 0..255."""
     frequency = np.hypot(np.fft.fftfreq(TILE_PX)[:, None], np.fft.rfftfreq(TILE_PX))
     wavelength_px = rng.uniform(18.0, 28.0)
-    # A band around one wavelength: nothing so coarse that it hides motion, nothing so fine that zooming out would alias
-    # or that two frames' motion goes further than half a wave, where it would look like its opposite.
+    # Keep a band around one wavelength. Coarser structures would hide the motion. Finer ones would alias when zooming
+    # out, or move by more than half a wave between two frames, which looks like the opposite motion.
     band = np.exp(-(((frequency * wavelength_px - 1.0) / 0.35) ** 2))
     layers = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((2, TILE_PX, TILE_PX))) * band, s=(TILE_PX, TILE_PX))
     layers /= layers.std(axis=(1, 2), keepdims=True)
     colours = rng.standard_normal((2, 3))
     colours *= rng.uniform(25.0, 45.0) / np.linalg.norm(colours, axis=1, keepdims=True)
     base = rng.uniform(80.0, 176.0, 3)
-    # Some light and dark in every texture, so that none differs in hue alone, which the codec would blur away.
+    # Every texture gets light and dark parts, because the codec blurs differences in hue alone.
     texture = base + np.tensordot(layers, colours, axes=(0, 0)) + 20.0 * layers[0][..., None]
     clipped: NDArray[np.float32] = np.clip(texture, 0.0, 255.0).astype(np.float32)
     return clipped
 
 
 def _sample(texture: NDArray[np.float32], x: NDArray[np.float64], y: NDArray[np.float64]) -> Frames:
-    """`texture` at the points (x, y), bilinear, wrapped around: uint8 [T, H, W, 3]."""
+    """`texture` at the points (x, y), interpolated bilinearly and repeated beyond its edges: uint8 [T, H, W, 3]."""
     x, y = np.broadcast_arrays(x, y)
     left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
     right_share = (x - left).astype(np.float32)[..., None]
@@ -133,7 +135,7 @@ def _write_all(
             folder = root / split / name
             folder.mkdir(parents=True)
             for number in range(counts[split]):
-                # A stream for each video: more videos a class leave the first ones as they are.
+                # Each video has a seed of its own, so that asking for more videos does not change the first ones.
                 rng = np.random.default_rng([seed, split_number, class_number, number])
                 clip = render_clip(name, size=size, num_frames=num_frames, rng=rng)
                 _write_video(folder / f"{number:03d}.avi", clip)
@@ -143,9 +145,9 @@ def _write_all(
 
 
 def _write_video(path: Path, clip: Frames) -> None:
-    """An AVI like UCF-101's: MPEG-4 part 2, a key frame every 12 frames, single B-frames, 25 frames a second."""
+    """Write an AVI like those of UCF-101: MPEG-4 part 2, a key frame every 12 frames, single B-frames, 25 frames/s."""
     with av.open(str(path), "w", format="avi") as container:
-        # The threshold keeps a scene cut from being seen in fast motion, which would shift the key frames.
+        # The threshold keeps the encoder from taking fast motion for a scene cut, which would add a key frame.
         stream = container.add_stream("mpeg4", rate=FPS, options={"sc_threshold": "1000000000"})
         stream.width, stream.height, stream.pix_fmt = clip.shape[2], clip.shape[1], "yuv420p"
         stream.bit_rate = 600_000

@@ -87,7 +87,7 @@ def test_two_results_do_not_go_to_stdout_at_once(
     (tmp_path / "link").symlink_to("/dev/stdout")
     arguments = ["predict", str(model), str(video), "--json", "-", "--csv", str(tmp_path / "link")]
     assert run_cli(cli, arguments, "r3d-fast") == 2
-    says = "r3d-fast: 2 results go to stdout; expected at most one: give the others a file\n"
+    says = "r3d-fast: 2 results go to stdout; expected at most one: name a file for each of the others\n"
     assert capsys.readouterr() == ("", says)
 
 

@@ -107,8 +107,8 @@ def test_what_was_made_is_made_once_and_nothing_else_is_replaced(tmp_path: Path)
     (tmp_path / "file").touch()
     for place, text in (
         (root, "holds a set made with other arguments; give another folder"),
-        (tmp_path / "a", "exists and is no set"),
-        (tmp_path / "file", "exists and is no set"),
+        (tmp_path / "a", "exists, but is not a set"),
+        (tmp_path / "file", "exists, but is not a set"),
         (tmp_path / "file" / "in", "can't be written: a part of the path is a file"),
     ):
         with pytest.raises(UsageError, match=f"{place}: {text}"):

@@ -79,7 +79,7 @@ def test_a_stop_half_way_leaves_nothing_and_other_folders_are_kept(tmp_path: Pat
     assert not list(tmp_path.iterdir())
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "precious").touch()
-    with pytest.raises(UsageError, match="exists and is no set of bench clips; give another folder"):
+    with pytest.raises(UsageError, match="exists, but is not a set of bench clips; give another folder"):
         make_clips(tmp_path / "mine", 8)
     with pytest.raises(UsageError, match="videos 7, seed 0: expected at least 8 and 0"):
         make_clips(tmp_path / "clips", 7)
