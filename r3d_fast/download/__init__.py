@@ -1,1 +1,1 @@
-"""`r3d-fast data download`: archives of data sets, fetched, checked and unpacked."""
+"""Everything behind `r3d-fast data download`: downloads the archives of data sets, checks and unpacks them."""

@@ -1,4 +1,4 @@
-"""The data sets that can be downloaded, and how: official addresses, archives, and the folders that come of them."""
+"""Downloads a data set: its official addresses, its archives, and the folders that they are unpacked to."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from r3d_fast.download.unpacking import as_bytes, unpack
 from r3d_fast.files import put_in_place
 
 Say = Callable[[str], None]
-Show = Callable[[str, int, int], None]  # what is going on, how much of it is done, how much there is
+Show = Callable[[str, int, int], None]  # (title of a task, steps done, steps in all), for a progress bar
 _PARTIAL = ".partial"
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A file to download and the folder `folder` that is made of it; `inside` is that folder's name in the archive."""
+    """An archive to download, and the `folder` that it is unpacked to; in the archive that folder is named `inside`."""
 
     wanted: Wanted
     folder: str
@@ -28,12 +28,12 @@ class Archive:
 
     @property
     def name(self) -> str:
-        """The file's name."""
+        """The name of the archive file."""
         return self.wanted.url.rpartition("/")[2]
 
     @property
     def checked_by(self) -> str:
-        """What tells that the right file came."""
+        """How the download is checked, as words for a message."""
         by = [f"its size of {self.wanted.size} bytes"] if self.wanted.size is not None else []
         by += [self.wanted.checksum.partition(":")[0].upper()] if self.wanted.checksum else []
         return " and ".join([*by, "the checksum of each file in it"])
@@ -41,7 +41,10 @@ class Archive:
 
 @dataclass(frozen=True)
 class Downloadable:
-    """A data set: its lists, its videos, and whether the archive of the videos holds an archive of each class."""
+    """A data set: the archives of its lists and of its videos, and the config to train on it.
+
+    `is_nested`: the archive of the videos contains one archive per class.
+    """
 
     lists: Archive
     videos: Archive
@@ -51,10 +54,11 @@ class Downloadable:
 
 _UCF, _HMDB = "https://www.crcv.ucf.edu/data/UCF101/", "https://serre-lab.clps.brown.edu/wp-content/uploads/2013/10/"
 
-# UCF101.rar and hmdb51_org.rar have no published checksum: the archives' own ones stand in. Their sizes are what the
-# servers told others (logs of wget; hmdb51_org.rar's of June 2021). Size and SHA-256 of UCF-101's lists: TensorFlow
-# Datasets, url_checksums/ucf101.txt. MD5 of HMDB-51's lists: torchvision, datasets/hmdb51.py. HMDB-51's server is said
-# to be gone (fiftyone, pull request 6528, November 2025); the address is still the one that its authors gave.
+# No checksum of UCF101.rar and hmdb51_org.rar was published, so only the checksums inside the archives are compared.
+# Their sizes are from logs of wget that others published (hmdb51_org.rar: June 2021). Size and SHA-256 of UCF-101's
+# lists are from TensorFlow Datasets, url_checksums/ucf101.txt; the MD5 of HMDB-51's lists is from torchvision,
+# datasets/hmdb51.py. HMDB-51's server is said to be gone (fiftyone, pull request 6528, November 2025); the address is
+# still the one that its authors gave.
 DOWNLOADS = {
     "ucf101": Downloadable(
         Archive(
@@ -85,7 +89,7 @@ DOWNLOADS = {
 
 @dataclass(frozen=True)
 class Downloaded:
-    """Where the videos and the lists of a data set lie now."""
+    """The folders of a downloaded data set: its videos and its lists."""
 
     videos: Path
     lists: Path
@@ -94,19 +98,22 @@ class Downloaded:
 def download(
     name: str, root: Path, *, mirror: str = "", keep_archives: bool = False, say: Say, show: Show | None = None
 ) -> Downloaded:
-    """Download the data set `name` into the folder `root` and unpack it; what is there already is left as it is.
+    """Download the data set `name` into the folder `root` and unpack it; parts that are there already are kept.
 
-    `mirror` takes the place of the folder of the official addresses. An interrupted call goes on where it was.
-    Archives are removed once they are unpacked unless `keep_archives`. Raises what fetch and unpack raise;
-    EnvironmentProblem before anything is downloaded where nothing unpacks RAR archives.
+    `mirror` is a folder on the web to use instead of the official one. After an interruption, the next call continues
+    where this one stopped. Archives are deleted after they are unpacked, unless `keep_archives`. `say` gets lines of
+    text, `show` the progress. Raises what fetch and unpack raise. If no program here can unpack RAR archives, it raises
+    EnvironmentProblem before it downloads anything.
     """
     data = DOWNLOADS[name]
     root.mkdir(parents=True, exist_ok=True)
     todo = [archive for archive in (data.lists, data.videos) if not (root / archive.folder).is_dir()]
     if any(archive.name.endswith(".rar") for archive in todo) and not rar_readers():
-        raise EnvironmentProblem(f"{name} comes as RAR archives, and nothing here unpacks them: {TO_DO}")
+        raise EnvironmentProblem(
+            f"{name} comes as RAR archives, and no program here unpacks them; install one: {TO_DO}"
+        )
     if data.videos not in todo:
-        shutil.rmtree(_outer(root / data.videos.name), ignore_errors=True)  # of a call that was stopped at its end
+        shutil.rmtree(_outer(root / data.videos.name), ignore_errors=True)  # left by a call that was stopped at its end
     for archive in todo:
         wanted = archive.wanted
         if mirror:
@@ -116,7 +123,7 @@ def download(
         if not partial.is_dir() or (archive.folder == data.videos.folder and data.is_nested):
             say(f"downloading {wanted.url}" + (f" ({as_bytes(wanted.size)})" if wanted.size else ""))
             fetch(wanted, file, on_bytes=_in_megabytes(archive.name, show))
-            say(f"unpacking {archive.name}, checked by {archive.checked_by}")
+            say(f"unpacking {archive.name}; it is checked by {archive.checked_by}")
             if archive is data.videos and data.is_nested:
                 _unpack_nested(file, partial, show)
             else:
@@ -129,13 +136,13 @@ def download(
 
 
 def _unpack_nested(file: Path, partial: Path, show: Show | None) -> None:
-    """Unpack an archive of archives, one a class, each as a folder in `partial`, unless it is there already."""
+    """Unpack an archive that contains one archive per class, each to a folder in `partial`; finished ones are kept."""
     outer = _outer(file)
     if not outer.is_dir():
         unpack(file, outer, on_file=_named(f"classes of {file.name}", show))
     archives = sorted(outer.rglob("*.rar"))
     if not archives:
-        raise DataError(f"{file}: holds no archive of a class; expected one of each, such as brush_hair.rar")
+        raise DataError(f"{file}: contains no archive; expected one per class, such as brush_hair.rar")
     partial.mkdir(exist_ok=True)
     for number, archive in enumerate(archives):
         if not (partial / archive.stem).is_dir():
@@ -145,7 +152,7 @@ def _unpack_nested(file: Path, partial: Path, show: Show | None) -> None:
 
 
 def _outer(file: Path) -> Path:
-    """Where the archives that lie in `file` are put meanwhile."""
+    """The temporary folder for the archives inside the archive `file`."""
     return file.with_name(f"{file.stem}.archives")
 
 

@@ -1,6 +1,6 @@
-"""What unpacks RAR archives on this machine: a library of PyPI, or one of the tools that systems have.
+"""Finds and runs what unpacks RAR archives on this machine: a library from PyPI, or one of several programs.
 
-Stored files need none: rarfile reads them.
+Archives without compression need neither, because rarfile can read them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 from pipelines.errors import DataError
 
-if TYPE_CHECKING:  # the doctor looks for readers where rarfile is not installed too
+if TYPE_CHECKING:  # not at run time, because the doctor uses this module even if rarfile is not installed
     from r3d_fast.download.rar import Member
 
 OnFile = Callable[[], None]
 TO_DO = "pip install 'r3d-fast[download]' (or, on Debian and Ubuntu: apt-get install libarchive-tools unar)"
-# Each puts what is in the archive into a folder that is empty. The names in it were looked at before.
+# Each command unpacks the archive into an empty folder. The names in the archive were checked before.
 _COMMANDS = {
     "unrar": ("unrar", "x", "-o+", "-p-", "-idq", "--", "{archive}", "{folder}/"),
     "bsdtar": ("bsdtar", "-x", "-f", "{archive}", "-C", "{folder}"),
@@ -29,26 +29,26 @@ _COMMANDS = {
     "7zz": ("7zz", "x", "-y", "-p", "-bso0", "-bsp0", "-o{folder}", "--", "{archive}"),
     "7z": ("7z", "x", "-y", "-p", "-bso0", "-bsp0", "-o{folder}", "--", "{archive}"),
 }
-# What a program says that can read RAR: others have the name, but not the means. unrar-free 0.1 can't unpack RAR 3 and
-# later, and Debian's 7-Zip comes without RAR.
+# A command, and what it prints if the program can really unpack RAR. Some programs of these names can't: unrar-free 0.1
+# does not know RAR 3 and later, and Debian's 7-Zip has no RAR support.
 _PROOFS = {"unrar": (("unrar",), "Alexander Roshal"), "7zz": (("7zz", "i"), "Rar5"), "7z": (("7z", "i"), "Rar5")}
 LIBRARY = "unrar2-cffi"
 
 
 def rar_readers() -> list[str]:
-    """The names of what can unpack RAR archives here, best first: the library, then tools."""
+    """The names of the readers that can unpack RAR archives here, the best first: the library, then the programs."""
     return ([LIBRARY] if _has_library() else []) + [name for name in _COMMANDS if _works(name)]
 
 
 def describe_readers() -> str:
-    """What unpacks RAR archives here, with its version where that is known; empty where nothing does."""
+    """The names of those readers as text, with the version of the library; empty if there are none."""
     return ", ".join(f"{name} {metadata.version(name)}" if name == LIBRARY else name for name in rar_readers())
 
 
 def unpack_with(name: str, archive: Path, members: Sequence[Member], folder: Path, on_file: OnFile) -> None:
-    """Unpack `archive`, which has `members`, into the empty `folder` with the reader `name`.
+    """Unpack `archive`, whose members are `members`, into the empty `folder` with the reader `name`.
 
-    Raises DataError where it can't, OSError where a file can't be written.
+    Raises DataError if the reader fails, OSError if a file can't be written.
     """
     if name == LIBRARY:
         _by_library(archive, members, folder, on_file)
@@ -57,7 +57,8 @@ def unpack_with(name: str, archive: Path, members: Sequence[Member], folder: Pat
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if done.returncode:
         said = (done.stderr + done.stdout).decode(errors="replace").strip().splitlines()
-        raise DataError(f"{name} ended with {done.returncode}: {' '.join(said[-3:])[:300] or 'no reason given'}")
+        reason = " ".join(said[-3:])[:300] or "no reason given"
+        raise DataError(f"{name} ended with exit code {done.returncode}: {reason}")
 
 
 def _has_library() -> bool:
@@ -87,7 +88,7 @@ def _by_library(archive: Path, members: Sequence[Member], folder: Path, on_file:
 
     def guarded(write: Callable[[bytes], object]) -> Callable[[bytes], None]:
         def take(data: bytes) -> None:
-            # The library only prints what its callback raises, and goes on.
+            # If this raised an error, the library would only print it and continue.
             if not failures:
                 try:
                     write(data)
@@ -112,12 +113,12 @@ def _by_library(archive: Path, members: Sequence[Member], folder: Path, on_file:
     except BadRarFile as error:
         raise DataError(f"{LIBRARY}: {error}") from error
     if count != len(members):
-        raise DataError(f"{LIBRARY}: {count} of {len(members)} files came out")
+        raise DataError(f"{LIBRARY}: it unpacked only {count} of {len(members)} files")
 
 
 @contextmanager
 def _writing(member: Member, folder: Path) -> Iterator[Callable[[bytes], object]]:
-    """What writes the member's bytes to its place under `folder`. The size is compared at the end."""
+    """A function that writes bytes of the member to its file under `folder`; at the end the size is checked."""
     path = folder / member.name
     if member.kind == "folder":
         path.mkdir(parents=True, exist_ok=True)

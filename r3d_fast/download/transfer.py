@@ -1,4 +1,4 @@
-"""Downloads that go on where they were cut, and are there under their name only when they are whole and right."""
+"""Downloads a file. An interrupted download continues where it stopped; the file gets its name when it is checked."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from r3d_fast.download.unpacking import disk_is_full, out_of_room
 from r3d_fast.files import file_digest, put_in_place, replaced_file
 from r3d_fast.version import __version__
 
-OnBytes = Callable[[int, int], None]
+OnBytes = Callable[[int, int], None]  # (bytes that are there, bytes in all)
 PART = ".part"
 _CHUNK = 2**18
-_TIMEOUT_SECONDS = 60.0  # without a byte
-_MOST_WAIT_SECONDS = 30.0
-_BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers that may change when asked again
+_TIMEOUT_SECONDS = 60.0  # longest wait for the next byte
+_MOST_WAIT_SECONDS = 30.0  # longest pause before the next try
+_BUSY = (408, 425, 429, 500, 502, 503, 504)  # HTTP status codes after which another try may succeed
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A file to download: where it lies, its size in bytes and checksum, ``sha256:...`` or ``md5:...``, where known."""
+    """A file to download: its address and, if known, its size in bytes and checksum, `sha256:...` or `md5:...`."""
 
     url: str
     size: int | None = None
@@ -46,12 +46,13 @@ def fetch(
     pause: Callable[[float], None] = time.sleep,
     on_bytes: OnBytes | None = None,
 ) -> None:
-    """Download `wanted` as `target`; what is there of it already is kept, and a whole one is not downloaded again.
+    """Download `wanted` to the file `target`, unless that is already there and passes the checks.
 
-    It grows as ``<target>.part``. A cut connection is tried again, `tries` times without a new byte, with growing
-    pauses. `on_bytes` is told bytes had and bytes in all. Raises DataError where the server has something else than
-    expected, EnvironmentProblem where it can't be reached or the disk is full, UsageError where the address is none or
-    another process is at it.
+    The download goes to `<target>.part`, and continues there if an earlier one was interrupted. If the connection
+    fails, it is tried again after a pause, until it has failed `tries` times in a row without a new byte. `pause`
+    sleeps for a number of seconds. `on_bytes` is called with the bytes that are there and the bytes in all. Raises
+    DataError if the server has another file than expected, EnvironmentProblem if it can't be reached or the disk is
+    full, UsageError for an address that is not http(s), or if another process is downloading the same file.
     """
     if urlsplit(wanted.url).scheme not in ("http", "https") or not urlsplit(wanted.url).netloc:
         raise UsageError(f"{wanted.url}: expected an address that begins with http:// or https://")
@@ -75,18 +76,18 @@ def fetch(
 
 
 class _Notes(NamedTuple):
-    """What an answer said of the file: a tag or date that another one doesn't have, and its size in bytes."""
+    """What the server said about the file: a tag or date that changes when the file changes, and its size in bytes."""
 
     validator: str = ""
     total: int | None = None
 
 
 class _Cut(Exception):
-    """The connection failed in a way that may not last."""
+    """The connection failed, and another try may succeed."""
 
 
 class _Download:
-    """One file on its way: `file` is its part, which is only appended to or begun anew."""
+    """The download of one file. `file` is its open `.part` file, to which data is appended."""
 
     def __init__(
         self, wanted: Wanted, target: Path, part: Path, file: BinaryIO, pause: Callable[[float], None],
@@ -97,7 +98,7 @@ class _Download:
         self.opener = urllib.request.build_opener(_Redirects())
 
     def run(self, tries: int) -> None:
-        """Ask for what is not there yet until all is there."""
+        """Send requests until the whole file is there. Raises EnvironmentProblem after `tries` failures in a row."""
         failures = 0
         while True:
             before = self.have
@@ -109,22 +110,23 @@ class _Download:
                 if failures >= tries:
                     raise EnvironmentProblem(
                         f"{self.wanted.url}: {cut}, {failures} times in a row; check the connection and run the "
-                        f"command again: it goes on after {self.have} bytes; or name another folder with --mirror URL"
+                        f"command again (it continues after {self.have} bytes), or name another folder on the web with "
+                        "--mirror URL"
                     ) from cut
                 self.pause(min(2.0 ** (failures - 1), _MOST_WAIT_SECONDS))
 
     @property
     def have(self) -> int:
-        """Bytes that are there."""
+        """The number of bytes that are downloaded."""
         return os.fstat(self.file.fileno()).st_size
 
     def ask(self) -> None:
-        """One request. Raises _Cut where it ended early."""
+        """Send one request and store the answer. Raises _Cut if the connection fails."""
         notes = self.read_notes()
         request = urllib.request.Request(self.wanted.url, headers={"User-Agent": f"r3d-fast/{__version__}"})
         request.add_header("Accept-Encoding", "identity")
         if self.have and not notes.validator:
-            self.begin_anew()  # nothing would tell that the file there is still the one that this is a part of
+            self.begin_anew()  # without a tag or date, the file on the server may have changed since then
         if self.have:
             if self.have == notes.total:
                 return
@@ -142,19 +144,19 @@ class _Download:
             raise _Cut(f"the connection was cut ({error or type(error).__name__})") from error
 
     def refuse(self, error: urllib.error.HTTPError) -> None:
-        """An answer that is no file."""
-        if error.code == 416:  # what is there is no part of what the server has
+        """Handle an HTTP error. Raises _Cut if another try may succeed, else DataError."""
+        if error.code == 416:  # the range is not in the file, so the file on the server has changed
             self.begin_anew()
             raise _Cut("the server has another file now") from error
         if error.code in _BUSY:
             raise _Cut(f"the server answers {error.code} {error.reason}") from error
         raise DataError(
-            f"{self.wanted.url}: the server answers {error.code} {error.reason}; the file may have moved: find it, and "
-            "name its folder with --mirror URL"
+            f"{self.wanted.url}: the server answers {error.code} {error.reason}; if the file was moved, find its new "
+            "address and give the folder with --mirror URL"
         ) from error
 
     def take(self, response: http.client.HTTPResponse) -> None:
-        """Append what the server sends, from where it begins."""
+        """Append what the server sends to the file. Raises _Cut if it sent less or another part than asked for."""
         length = response.headers.get("Content-Length", "")
         rest = int(length) if length.isdecimal() else None
         if response.status == 206:
@@ -167,12 +169,13 @@ class _Download:
             total = rest
         if response.headers.get_content_type() == "text/html":
             raise DataError(
-                f"{self.wanted.url}: is a web page, not a file; find the file, and name its folder with --mirror"
+                f"{self.wanted.url}: the server sent a web page, not an archive; find the address of the archive and "
+                "give its folder with --mirror URL"
             )
         if None not in (total, self.wanted.size) and total != self.wanted.size:
             raise DataError(
                 f"{self.wanted.url}: the server has a file of {total} bytes, expected {self.wanted.size}; "
-                "it is another one: name the folder of the right one with --mirror URL"
+                "find the address of the right file and give its folder with --mirror URL"
             )
         total = total if total is not None else self.wanted.size
         if total is not None and shutil.disk_usage(self.part.parent).free < total - self.have:
@@ -188,12 +191,12 @@ class _Download:
             raise _Cut(f"the connection was cut after {self.have} of {total or end} bytes")
 
     def begin_anew(self) -> None:
-        """Throw away what is there."""
+        """Delete what was downloaded, to download from the first byte."""
         self.file.truncate(0)
         _notes(self.part).unlink(missing_ok=True)
 
     def read_notes(self) -> _Notes:
-        """What an earlier answer said of the file that this is a part of; nothing if it was another address."""
+        """What the server said about the file when the part was downloaded; empty if that was from another address."""
         try:
             notes = json.loads(_notes(self.part).read_text(encoding="utf-8"))
             return _Notes(notes["validator"], notes["total"]) if notes["url"] == self.wanted.url else _Notes()
@@ -201,15 +204,18 @@ class _Download:
             return _Notes()
 
     def write_notes(self, response: http.client.HTTPResponse, total: int | None) -> None:
-        """Keep what tells later whether the server's file is still the same."""
+        """Store what shows later whether the file on the server is still the same."""
         tag = response.headers.get("ETag", "")
-        validator = tag if tag.startswith('"') else response.headers.get("Last-Modified", "")  # a weak tag won't do
+        # A weak tag (W/"...") does not promise the same bytes, so it can't be used.
+        validator = tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
         notes = {"url": self.wanted.url, "validator": validator, "total": total}
         with replaced_file(_notes(self.part)) as file:
             file.write(json.dumps(notes).encode())
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, except from https to an address without encryption."""
+
     def redirect_request(
         self, request: urllib.request.Request, file: IO[bytes], code: int, message: str,
         headers: http.client.HTTPMessage, newurl: str,
@@ -217,14 +223,17 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         old, new = urlsplit(request.full_url).scheme, urlsplit(newurl).scheme
         if new not in ("http", "https") or (old == "https" and new == "http"):
             raise DataError(
-                f"{request.full_url}: leads to {newurl}, which is not encrypted; refused: name a folder to trust with "
-                "--mirror URL"
+                f"{request.full_url}: the server redirects to {newurl}, which is not encrypted, so it is refused; give "
+                "a folder that you trust with --mirror URL"
             )
         return super().redirect_request(request, file, code, message, headers, newurl)
 
 
 def _check(wanted: Wanted, path: Path, target: Path) -> None:
-    """Raise DataError unless the file is as wanted; a downloaded one that isn't is removed."""
+    """Raise DataError unless the file at `path` has the wanted size and checksum; a wrong `.part` is deleted.
+
+    `path` is `target` itself for a file that was there before the download.
+    """
     size = path.stat().st_size
     came, expected = f"{size} bytes", f"{wanted.size} bytes"
     right = wanted.size in (None, size)
@@ -235,30 +244,34 @@ def _check(wanted: Wanted, path: Path, target: Path) -> None:
     if right:
         return
     if path == target:
-        raise DataError(f"{target}: is there with {came}, expected {expected}; move it away to download it")
+        raise DataError(
+            f"{target}: exists with {came}, expected {expected}; move or delete it, and run the command again"
+        )
     path.unlink()
     _notes(path).unlink(missing_ok=True)
     raise DataError(
-        f"{wanted.url}: downloaded with {came}, expected {expected}; it was thrown away: run the command again, and if "
-        "it stays so, name another address with --mirror URL"
+        f"{wanted.url}: downloaded with {came}, expected {expected}; it was deleted; run the command again, and if "
+        "that does not help, give another folder on the web with --mirror URL"
     )
 
 
 def _content_range(value: str) -> tuple[int, int | None]:
-    """(first byte, size of the whole file) of a header ``bytes 10-99/100``; (-1, None) if it is none."""
+    """(first byte, size of the whole file) of a header like `bytes 10-99/100`; -1 or None for what is not given."""
     span, _, total = value.removeprefix("bytes").strip().partition("/")
     begin = span.partition("-")[0]
     return int(begin) if begin.isdecimal() else -1, int(total) if total.isdecimal() else None
 
 
 def _lock(file: BinaryIO, part: Path) -> None:
+    """Lock the `.part` file for this process. Raises UsageError if another process has locked it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise UsageError(f"{part}: another process is downloading it; wait for it") from error
+        raise UsageError(f"{part}: another process is downloading it; wait until that has finished") from error
     except OSError:
         return  # some network disks have no locks
 
 
 def _notes(part: Path) -> Path:
+    """The file that stores the _Notes about a `.part` file."""
     return part.with_name(part.name + ".json")

@@ -1,4 +1,4 @@
-"""Archives into folders: what they hold is looked at first, and a folder is there whole or not at all."""
+"""Unpacks ZIP and RAR archives: checks their content first, and makes the whole folder or none."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from r3d_fast.files import put_in_place
 
 OnProgress = Callable[[int, int], None]
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_SPARE_BYTES = 64 * 2**20  # left free on a disk, for what files take beyond their bytes
+_SPARE_BYTES = 64 * 2**20  # has to stay free on the disk, because files take more room than their size
 _CHUNK = 2**20
 _UNPACKING = ".unpacking"
-# What reading a member of a damaged archive may raise.
+# Errors that reading a member of a damaged archive may raise.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, rarfile.Error)
 
 
@@ -40,15 +40,16 @@ def unpack(
     readers: Sequence[str] | None = None,
     on_file: OnProgress | None = None,
 ) -> int:
-    """Unpack `archive`, ZIP or RAR, as `folder`, which must not be there yet; how many files it has.
+    """Unpack a ZIP or RAR `archive` to the new folder `folder`, and return the number of files.
 
-    Where all lies in a folder named `strip`, that folder becomes `folder`. Names that lead out of the folder, links and
-    devices are refused before anything is written. What an interrupted call left is thrown away by the next one.
-    `readers` of RAR: see rar_readers. Raises DataError for an archive that can't be used, EnvironmentProblem where no
-    reader is installed or the disk is full.
+    If the archive has only a folder named `strip`, the content of that folder goes to `folder`. Names that lead out of
+    the folder, links and devices are refused before anything is written. What an interrupted call left is deleted by
+    the next one. `readers`: the RAR readers to try (default: those of rar_readers). `on_file` is called with the
+    numbers of members unpacked and of all. Raises DataError for an archive that can't be used, EnvironmentProblem if no
+    RAR reader is installed or the disk is full.
     """
     temporary = folder.with_name(f".{folder.name}{_UNPACKING}")
-    is_zip = not is_rar(archive) and zipfile.is_zipfile(archive)  # which a RAR archive that ends with a ZIP file is too
+    is_zip = not is_rar(archive) and zipfile.is_zipfile(archive)  # a RAR archive that ends like a ZIP file would pass
     members = _zip_members(archive) if is_zip else read_members(archive)
     _check(archive, members)
     files = [member for member in members if member.kind == "file"]
@@ -71,21 +72,21 @@ def unpack(
 
 
 def disk_is_full(error: OSError) -> bool:
-    """Whether a write failed for want of room."""
+    """Whether a write failed because the disk, or the user's share of it, is full."""
     return error.errno in _FULL
 
 
 def out_of_room(what: str, folder: Path, needed: int) -> EnvironmentProblem:
-    """The error that says how much room `what` needs in `folder`, and how much there is."""
+    """The error to raise if the disk is too full: it says how much `what` needs in `folder`, and how much is free."""
     free = shutil.disk_usage(folder).free
     return EnvironmentProblem(
         f"{folder}: the disk is full: {what} needs {as_bytes(needed)}, {as_bytes(free)} are free; make room there, or "
-        "name a folder on another disk, and run the command again: what is complete is kept"
+        "give a folder on another disk, and run the command again: complete files are kept"
     )
 
 
 def as_bytes(count: float) -> str:
-    """A size for people: 6.93 GB."""
+    """A number of bytes as text, such as 6.93 GB."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000 or unit == "GB":
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.2f} {unit}"
@@ -94,14 +95,14 @@ def as_bytes(count: float) -> str:
 
 
 def _check(archive: Path, members: Sequence[Member]) -> None:
-    """Raise DataError if unpacking `members` would write anything but files and folders inside of one folder."""
+    """Raise DataError if unpacking `members` would write anything but files and folders inside one folder."""
     if not any(member.kind == "file" for member in members):
-        raise DataError(f"{archive}: the archive holds no file; download it again")
+        raise DataError(f"{archive}: the archive contains no file; download it again")
     refused = [f"{member.name!r} ({why})" for member in members if (why := _unsafe(member))]
     if refused:
         raise DataError(
             f"{archive}: refused, nothing was unpacked: {first_ten(refused)}; "
-            "expected files and folders inside the archive's own folder: get it from the official address"
+            "expected only files and folders below the folder to unpack to: get the archive from the official address"
         )
     seen: dict[str, str] = {}
     for member in members:
@@ -109,14 +110,16 @@ def _check(archive: Path, members: Sequence[Member]) -> None:
         if (name in seen and "file" in (seen[name], member.kind)) or any(
             seen.get(above) == "file" for above in _above(name)
         ):
-            raise DataError(f"{archive}: refused, nothing was unpacked: {name!r} is there twice")
+            raise DataError(
+                f"{archive}: refused, nothing was unpacked: {name!r} collides with an earlier file or folder in it"
+            )
         seen[name] = member.kind
         for above in _above(name):
             seen.setdefault(above, "folder")
 
 
 def _unsafe(member: Member) -> str:
-    """Why a member is refused; empty where it is harmless."""
+    """Why a member is refused; empty if it is harmless."""
     name = member.name
     if member.kind not in ("file", "folder"):
         return member.kind
@@ -131,6 +134,7 @@ def _unsafe(member: Member) -> str:
 
 
 def _above(name: str) -> Iterator[str]:
+    """The folders above the path `name`, the outermost first."""
     parts = name.split("/")
     return ("/".join(parts[:depth]) for depth in range(1, len(parts)))
 
@@ -145,19 +149,19 @@ def _zip_members(archive: Path) -> list[Member]:
 
 def _zip_member(archive: Path, item: zipfile.ZipInfo) -> Member:
     if item.flag_bits & 1:
-        raise DataError(f"{archive}: its files are encrypted; expected an open archive")
+        raise DataError(f"{archive}: its files are encrypted; expected an archive without a password")
     mode = item.external_attr >> 16 if item.create_system == 3 else 0
     kind = "folder" if item.is_dir() else "file"
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
         kind = "link" if stat.S_ISLNK(mode) else "device"
-    # The name as it was stored: zipfile cuts it at a zero byte.
+    # orig_filename is the name in the archive; zipfile cuts the other one at a zero byte.
     return Member(item.orig_filename.replace("\\", "/"), kind, item.file_size, item.CRC)
 
 
 def _unpack_members(
     archive: Path, file: Any, members: Sequence[Member], folder: Path, on_file: Callable[[], None]
 ) -> None:
-    """Copy what the ZipFile or RarFile `file` has, `members`, into `folder`; both compare the checksums."""
+    """Copy all `members` of the ZipFile or RarFile `file` into `folder`; both classes compare the checksums."""
     try:
         for member, item in zip(members, file.infolist(), strict=True):
             path = folder / member.name
@@ -175,21 +179,26 @@ def _unpack_members(
 def _unpack_rar(
     archive: Path, members: Sequence[Member], folder: Path, readers: Sequence[str] | None, on_file: OnProgress | None
 ) -> None:
-    """Unpack by the first reader that can. Raises EnvironmentProblem where there is none, else what each one said."""
+    """Unpack with the first reader that succeeds.
+
+    Raises EnvironmentProblem if there is none, DataError with the message of each reader if all fail.
+    """
     if readers is None and all(member.is_stored or member.kind == "folder" for member in members):
         folder.mkdir()
         _unpack_members(archive, open_rar(archive), members, folder, _counting(on_file, len(members)))
         return
     readers = rar_readers() if readers is None else readers
     if not readers:
-        raise EnvironmentProblem(f"{archive}: nothing here unpacks RAR archives; {TO_DO}, then run the command again")
+        raise EnvironmentProblem(
+            f"{archive}: no program here unpacks RAR archives; install one: {TO_DO}, then run the command again"
+        )
     reasons = []
     for name in readers:
         _remove(folder)
         folder.mkdir()
         try:
             unpack_with(name, archive, members, folder, _counting(on_file, len(members)))
-            if name != LIBRARY:  # which has compared them all
+            if name != LIBRARY:  # the library has compared all checksums itself
                 _check_result(folder, members)
         except DataError as error:
             if "No space left" in str(error) or shutil.disk_usage(folder).free < _SPARE_BYTES:
@@ -203,9 +212,10 @@ def _unpack_rar(
 
 
 def _check_result(folder: Path, members: Sequence[Member]) -> None:
-    """Raise DataError unless `folder` holds files of the sizes and checksums of `members`, and folders, and no more.
+    """Raise DataError unless `folder` has exactly the files of `members`, by size and checksum, and folders.
 
-    By content, not by name: tools differ in how they write names beyond ASCII. bsdtar looks at no checksum itself.
+    Names are not compared, because the programs write names outside ASCII in different ways. This is needed because
+    bsdtar does not compare checksums itself.
     """
     files = [member for member in members if member.kind == "file"]
     has_checksums = all(member.crc is not None for member in files)
@@ -220,7 +230,7 @@ def _check_result(folder: Path, members: Sequence[Member]) -> None:
     wanted = [(member.size, (member.crc or 0) if has_checksums else 0) for member in files]
     if sorted(found) != sorted(wanted):
         wrong = sum((Counter(wanted) - Counter(found)).values())
-        raise DataError(f"{wrong} of {len(wanted)} files don't have the size and checksum that the archive says")
+        raise DataError(f"{wrong} of {len(wanted)} files differ in size or checksum from what the archive says")
 
 
 def _checksum(path: Path) -> int:
@@ -238,7 +248,7 @@ def _check_room(archive: Path, folder: Path, needed: int) -> None:
 
 @contextmanager
 def _said(archive: Path, folder: Path, needed: int) -> Iterator[None]:
-    """Errors of the disk as errors that say what to do."""
+    """Turn an OSError of the block into an EnvironmentProblem that says what to do."""
     try:
         yield
     except R3DFastError:
@@ -262,7 +272,7 @@ def _counting(on_file: OnProgress | None, total: int) -> Callable[[], None]:
 
 
 def _remove(folder: Path) -> None:
-    """Remove what an earlier call left, read-only folders of an archive included."""
+    """Delete a folder that an earlier call left, even if it contains read-only folders of an archive."""
     for above, folders, _ in os.walk(folder):
         for name in folders:
             path = Path(above, name)

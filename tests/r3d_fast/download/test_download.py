@@ -120,7 +120,7 @@ def test_ucf101(said: Said, server: FaultyServer, tmp_path: Path) -> None:
     assert "lists    split 2 of ucf101" in out
     assert f"r3d-fast train -c ucf101_r3d18 -o data.root={root / 'UCF-101'}\n" in out
     assert re.search(
-        r"unpacking UCF101\.rar, checked by its size of \d+ bytes and the checksum of each file in it", err
+        r"unpacking UCF101\.rar; it is checked by its size of \d+ bytes and the checksum of each file in it", err
     )
     assert sorted(path.name for path in root.iterdir()) == ["UCF-101", "UCF-101.r3dindex", "ucfTrainTestlist"]
     index = VideoIndex.open(root / "UCF-101.r3dindex")
@@ -193,7 +193,7 @@ def test_a_wrong_checksum(said: Said, server: FaultyServer, tmp_path: Path) -> N
     expect("ucf101", "lists", checksum="sha256:" + "0" * 64)
     code, _, err = said("ucf101", "--root", tmp_path)
     assert code == 3
-    assert "it was thrown away" in err
+    assert "it was deleted" in err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -236,7 +236,7 @@ def test_a_disk_that_fills_while_unpacking(said: Said, server: FaultyServer, tmp
         code, _, err = said("ucf101", "--root", disk)
         assert code == 4
         assert "the disk is full: unpacking " in err
-        assert "run the command again: what is complete is kept" in err
+        assert "run the command again: complete files are kept" in err
         assert not list(disk.glob(".*"))
         assert not (disk / "UCF-101").exists()
 
@@ -244,7 +244,7 @@ def test_a_disk_that_fills_while_unpacking(said: Said, server: FaultyServer, tmp
 def test_nothing_that_unpacks_is_said_before_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("r3d_fast.download.download.rar_readers", list)
     with pytest.raises(
-        EnvironmentProblem, match="comes as RAR archives, and nothing here unpacks them: pip install"
+        EnvironmentProblem, match="comes as RAR archives, and no program here unpacks them; install one: pip install"
     ) as caught:
         download("ucf101", tmp_path, say=print)
     assert TO_DO in str(caught.value)

@@ -66,7 +66,7 @@ def test_cut_connections_go_on_where_they_were(server: FaultyServer, tmp_path: P
 
 def test_the_next_command_goes_on_too(server: FaultyServer, tmp_path: Path, waits: list[float]) -> None:
     server.faults["/f.rar"] = [Fault(after=120_000), *[Fault(after=0)] * 9]
-    with pytest.raises(EnvironmentProblem, match=r"cut after 120000 of 300000 .* it goes on after 120000 bytes"):
+    with pytest.raises(EnvironmentProblem, match=r"cut after 120000 of 300000 .* \(it continues after 120000 bytes\)"):
         fetch(wanted(server), tmp_path / "f.rar", tries=3, pause=waits.append)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f.rar.part", "f.rar.part.json"]
     server.faults["/f.rar"] = []
@@ -88,7 +88,7 @@ def test_kill_9_leaves_a_part_that_goes_on(server: FaultyServer, tmp_path: Path)
         while not (part.exists() and part.stat().st_size > 20_000):
             assert child.poll() is None
             time.sleep(0.01)
-        with pytest.raises(UsageError, match="another process is downloading it; wait for it"):
+        with pytest.raises(UsageError, match="another process is downloading it; wait until that has finished"):
             fetch(wanted(server), target)
         child.send_signal(signal.SIGKILL)
     assert not target.exists()
@@ -145,7 +145,7 @@ def test_a_part_longer_than_the_file_begins_anew(server: FaultyServer, tmp_path:
 
 @pytest.mark.parametrize("checksum", ["sha256:" + "0" * 64, "md5:" + "0" * 32])
 def test_a_wrong_checksum_is_thrown_away(server: FaultyServer, tmp_path: Path, checksum: str) -> None:
-    with pytest.raises(DataError, match=r"with (sha256|md5) [0-9a-f]+, expected .* 0+; it was thrown away") as caught:
+    with pytest.raises(DataError, match=r"with (sha256|md5) [0-9a-f]+, expected .* 0+; it was deleted") as caught:
         fetch(wanted(server, checksum=checksum), tmp_path / "f.rar")
     assert caught.value.exit_code == 3
     assert list(tmp_path.iterdir()) == []
@@ -157,7 +157,9 @@ def test_md5_is_checked(server: FaultyServer, tmp_path: Path) -> None:
 
 
 def test_another_size_is_refused_before_it_is_downloaded(server: FaultyServer, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"has a file of 300000 bytes, expected 299999; it is another one"):
+    with pytest.raises(
+        DataError, match=r"has a file of 300000 bytes, expected 299999; find the address of the right file"
+    ):
         fetch(wanted(server, size=len(DATA) - 1), tmp_path / "f.rar")
     assert not (tmp_path / "f.rar").exists()
     assert (tmp_path / "f.rar.part").stat().st_size == 0
@@ -172,13 +174,14 @@ def test_a_length_that_is_too_long_is_never_whole(server: FaultyServer, tmp_path
 
 def test_a_file_that_is_there_is_checked(server: FaultyServer, tmp_path: Path) -> None:
     (tmp_path / "f.rar").write_bytes(DATA[:-1])
-    with pytest.raises(DataError, match=r"is there with 299999 bytes, expected 300000 bytes; move it away"):
+    with pytest.raises(DataError, match=r"exists with 299999 bytes, expected 300000 bytes; move or delete it"):
         fetch(wanted(server), tmp_path / "f.rar")
     assert (tmp_path / "f.rar").stat().st_size == len(DATA) - 1
 
 
 @pytest.mark.parametrize(
-    ("status", "text"), [(404, "answers 404 Not Found; the file may have moved"), (403, "answers 403")]
+    ("status", "text"),
+    [(404, "answers 404 Not Found; if the file was moved, find its new address"), (403, "answers 403")],
 )
 def test_what_will_not_change_is_not_tried_again(server: FaultyServer, tmp_path: Path, status: int, text: str) -> None:
     server.faults["/f.rar"] = [Fault(status=status)]
@@ -205,7 +208,7 @@ def test_no_server_at_all(tmp_path: Path, waits: list[float]) -> None:
 
 def test_a_web_page_is_no_file(server: FaultyServer, tmp_path: Path) -> None:
     server.faults["/f.rar"] = [Fault(content_type="text/html; charset=utf-8")]
-    with pytest.raises(DataError, match="is a web page, not a file"):
+    with pytest.raises(DataError, match="the server sent a web page, not an archive"):
         fetch(Wanted(f"{server.url}/f.rar"), tmp_path / "f.rar")
 
 
@@ -224,7 +227,9 @@ def test_redirects(server: FaultyServer, tmp_path: Path, waits: list[float]) -> 
     from io import BytesIO
 
     request = urllib.request.Request("https://example.org/f.rar")
-    with pytest.raises(DataError, match=r"leads to http://example\.org/f\.rar, which is not encrypted; refused"):
+    with pytest.raises(
+        DataError, match=r"redirects to http://example\.org/f\.rar, which is not encrypted, so it is refused"
+    ):
         _Redirects().redirect_request(request, BytesIO(), 302, "Found", Message(), "http://example.org/f.rar")  # type: ignore[arg-type]
 
 
