@@ -1,8 +1,8 @@
-"""What runs behind a ClipLoader: it keeps workers and DALI busy ahead of the batch that is asked for.
+"""ClipPrefetcher: makes the batches of a ClipLoader ahead of time, with the worker processes and DALI.
 
-A batch's way: tasks to the pool -> samples in slots of the arena -> DALI, which reads the slots in place -> clips. The
-batch that follows the one given out is augmented while the caller works; the ones after it are decoded. Which clips are
-left to DALI to decode is decided when a batch is planned.
+The way of a batch: tasks go to the worker pool, the workers write samples into slots of the shared memory, DALI reads
+the slots in place and gives the clips. While the caller works with one batch, DALI augments the next one, and the
+workers decode those after it. Which clips DALI decodes is decided when the batch is planned.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ BatchPlace = tuple[int, int]  # epoch, batch of this shard
 
 @dataclass
 class LoaderStatistics:
-    """What loading has cost since the loader was made; seconds are wall time, of workers added up.
+    """The cost of loading since the loader was made. Seconds are wall time; those of the workers are added up.
 
-    `read`, `decode`, `convert`: in the workers (convert: to RGB, with the crop and the decoder's scaling). `ship`: the
-    rest of a worker's time for a clip: planning, looking up the index. `augment`: the loader's wait for DALI.
-    `wait`: its wait for workers. `encoded_clips`: those that DALI decoded.
+    `read_seconds`, `decode_seconds` and `convert_seconds` are spent in the workers; convert is the conversion to RGB
+    with the crop and FFmpeg's scaling. `ship_seconds` is the rest of the workers' time: planning clips and looking up
+    the index. The loader waited `augment_seconds` for DALI and `wait_seconds` for the workers. `encoded_clips` counts
+    the clips that DALI decoded.
     """
 
     clips: int = 0
@@ -53,9 +54,9 @@ class LoaderStatistics:
 
 @dataclass
 class _Pending:
-    """A batch on its way: the slots and samples of its rows, how many are still to come.
+    """A batch that is being made: the slots and samples of its rows, and how many samples are still missing.
 
-    `share` of its rows is left to DALI to decode; a `trial` is timed with nothing else in DALI.
+    DALI decodes `share` of its rows. A `trial` is timed, with no other batch in DALI.
     """
 
     place: BatchPlace
@@ -70,7 +71,7 @@ _RowOfBatch = tuple[_Pending, int]  # a batch and a row of it
 
 
 class ClipPrefetcher:
-    """The workers, the shared memory and the DALI pipeline of one loader, and which batches are on their way."""
+    """Owns the workers, the shared memory and the DALI pipeline of one loader, and the batches that are being made."""
 
     def __init__(
         self,
@@ -81,7 +82,10 @@ class ClipPrefetcher:
         finder: ShareFinder,
         statistics: LoaderStatistics,
     ) -> None:
-        """Start the processes; `num_batches` of an epoch. Raises EnvironmentProblem where they can't be started."""
+        """Start the worker processes; an epoch has `num_batches`. Raises EnvironmentProblem if they can't be started.
+
+        `finder` decides what DALI decodes; `statistics` is updated with the cost of loading.
+        """
         self._stream, self._index, self._num_batches, self._statistics = stream, index, num_batches, statistics
         self._finder = finder
         self._sampler = stream.sampler(index)
@@ -93,17 +97,17 @@ class ClipPrefetcher:
         self._max_pending = rows
         self._free = list(range(self._arena.slots))
         self._pending: deque[_Pending] = deque()
-        self._todo: deque[tuple[_RowOfBatch, ...]] = deque()  # decode passes without slots yet
-        self._at: dict[int, tuple[_RowOfBatch, ...]] = {}  # task -> the rows it makes
+        self._todo: deque[tuple[_RowOfBatch, ...]] = deque()  # decode passes that have no slots yet
+        self._at: dict[int, tuple[_RowOfBatch, ...]] = {}  # number of a task -> the rows that it makes
         self._tasks = 0
-        self._next: BatchPlace | None = None  # the batch that follows the pending ones; None: the end
+        self._next: BatchPlace | None = None  # the batch after the pending ones; None: there is none
 
     def start(self, place: BatchPlace) -> None:
-        """Set the workers to the batch at `place` and those that follow."""
+        """Start to make the batch at `place` and those that follow, without waiting for them."""
         self._go_to(place)
 
     def batch_at(self, place: BatchPlace) -> tuple[Any, list[Sample]]:
-        """(clips, samples) of the batch at `place`: a DLPack object, and what is known of each row."""
+        """(clips, samples) of the batch at `place`: the clips as a DLPack object, and the Sample of each row."""
         if not self._pending or self._pending[0].place != place:
             self._go_to(place)
         head = self._pending[0]
@@ -139,7 +143,7 @@ class ClipPrefetcher:
         self._arena.close()
 
     def _go_to(self, place: BatchPlace) -> None:
-        """Drop what is on its way and begin at `place`."""
+        """Drop the batches that are being made and begin at `place`."""
         self._runner.drop()
         self._finder.forget_planned()
         self.pool.cancel()
@@ -152,7 +156,7 @@ class ClipPrefetcher:
         self._dispatch()
 
     def _dispatch(self) -> None:
-        """Give out decode passes as far as there are slots for their clips."""
+        """Give tasks to the workers as long as there are free slots for their clips."""
         while True:
             if not self._todo:
                 if self._next is None or len(self._pending) > self._max_pending - self._stream.repeats:
@@ -173,7 +177,7 @@ class ClipPrefetcher:
             self.pool.submit(Task(self._tasks, self._arena.generation, epoch, positions, slots, encoded))
 
     def _plan_round(self, epoch: int, first: int) -> None:
-        """Put the batches of a round from `first` on the way: with repeats those that share their decode passes."""
+        """Plan the batch `first` and, with repeats, the other batches of its round, which share its decode passes."""
         stream = self._stream
         end = (first // stream.repeats + 1) * stream.repeats
         size = stream.batch_size
@@ -195,14 +199,14 @@ class ClipPrefetcher:
             self._next = (epoch + 1, 0) if stream.train else None
 
     def _share_frames(self, batch: _Pending, one: int, other: int) -> bool:
-        """Whether two rows are crops of the same frames, which PyAV then decodes once."""
+        """Whether two rows are crops of the same frames, so that PyAV need decode them only once."""
         crops = self._sampler.crops
         if crops == 1 or self._runner.decodes:
             return False
         return self._position(batch, one) // crops == self._position(batch, other) // crops
 
     def _is_encoded(self, batch: _Pending, row: int) -> bool:
-        """Whether the clip of a row is left to DALI to decode, if it can."""
+        """Whether DALI is to decode the clip of a row, if it can."""
         if not self._runner.decodes or not is_shared_out(row, batch.share):
             return False
         failed = self._runner.failed_videos
@@ -237,17 +241,17 @@ class ClipPrefetcher:
         return DaliInput(slot[: math.prod(sample.shape)].reshape(sample.shape), sample)
 
     def _decode(self, batch: _Pending, row: int, reason: str) -> DaliInput:
-        """Decode the clip of a row here, by PyAV, as DALI can't; blank it, as any, where that fails too."""
+        """The row decoded in this process by PyAV, because DALI failed on it; black if PyAV fails too."""
         slot = self._arena.slot(batch.slots[row])
         (sample,) = self._source.load(batch.place[0], [self._position(batch, row)], [slot], encoded=False)
         batch.samples[row] = sample
         if sample.is_real:
             path = Path(self._stream.root) / self._index[sample.video_id].path
-            _log.warning("%s: DALI can't decode it (%s): decoded by PyAV", path, reason)
+            _log.warning("%s: DALI can't decode this video (%s): PyAV decodes it", path, reason)
         return self._row(batch, row)
 
     def _position(self, batch: _Pending, row: int) -> int:
-        """Where the clip of a row stands in the epoch, counted over all shards."""
+        """The position of the clip of a row in its epoch, counted over all shards."""
         stream = self._stream
         return (batch.place[1] * stream.batch_size + row) * stream.shard.count + stream.shard.index
 
@@ -260,12 +264,15 @@ class ClipPrefetcher:
 
 
 def num_workers(spec: LoaderSpec) -> int:
-    """Decoding processes of a loader."""
+    """The number of decoding processes of a loader."""
     return usable_cpus() if spec.workers == "auto" else spec.workers
 
 
 def _num_threads(spec: LoaderSpec, stream: ClipStream) -> int:
-    """DALI's threads. Each keeps one NVDEC session busy at a time: two for each engine let none of them wait."""
+    """The number of DALI's threads: on a GPU at least two for each engine of NVDEC, so that no engine has to wait.
+
+    A thread keeps one NVDEC session busy at a time.
+    """
     if spec.threads != "auto":
         return spec.threads
     caps = (stream.limits.caps if stream.limits else None) or ()

@@ -1,1 +1,1 @@
-"""The processes that decode clips, and the memory that they share with the loader."""
+"""The worker processes that decode clips, and the memory that they share with the loader."""

@@ -1,7 +1,8 @@
-"""Memory that the loader and its workers share: slots of equal size, written once by a worker, read in place by DALI.
+"""Arena: the memory that the loader and its workers share. A worker writes a clip into a slot, DALI reads it there.
 
-An anonymous memory file, so that the size of /dev/shm, 64 MB in a container by default, does not matter. Slots are as
-large as the largest clip could be, but only what is written takes memory, and what a large clip took is given back.
+The memory is an anonymous file, so it does not count against /dev/shm, which has 64 MB in a container by default. Every
+slot is as large as the largest possible clip, but only bytes that were written take memory, and the memory of a large
+clip is given back after use.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ from numpy.typing import NDArray
 
 from pipelines.errors import EnvironmentProblem
 
-_KEPT_BYTES = 16 * 2**20  # what a slot used beyond this is given back after use: one huge clip must not fill all slots
+_KEPT_BYTES = 16 * 2**20  # a slot keeps this much memory; more, for a very large clip, is given back after use
 _log = logging.getLogger(__name__)
 
 
 class Arena:
-    """`slots` slots of at least `slot_bytes` bytes each, and a number that tells stale tasks from live ones."""
+    """Shared memory of `slots` slots with at least `slot_bytes` bytes each, and a number, the generation.
+
+    Tasks carry the generation in which they were given out. The loader raises it to cancel all tasks of the old one.
+    """
 
     def __init__(self, slots: int, slot_bytes: int, descriptor: int | None = None) -> None:
-        """A new arena, or with `descriptor` the one that another process made with the same figures.
+        """A new arena, or the one of another process, given by its file `descriptor` and the same numbers.
 
-        Raises EnvironmentProblem where the system gives no such memory.
+        Raises EnvironmentProblem if the system does not give that much memory.
         """
         self.slots = slots
         self.slot_bytes = -(-slot_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -44,7 +48,7 @@ class Arena:
 
     @property
     def generation(self) -> int:
-        """Tasks of an older generation are not wanted any more."""
+        """The generation of the tasks that count. Workers skip tasks of an older one."""
         return int(self._generation[0])
 
     @generation.setter
@@ -52,18 +56,18 @@ class Arena:
         self._generation[0] = value
 
     def slot(self, number: int) -> NDArray[np.uint8]:
-        """The bytes of a slot, uint8 [slot_bytes]: a view."""
+        """The bytes of slot `number`, uint8 [slot_bytes], as a view."""
         begin = mmap.PAGESIZE + number * self.slot_bytes
         return self._bytes[begin : begin + self.slot_bytes]
 
     def trim(self, number: int, used: int) -> None:
-        """Give back what a clip of `used` bytes took of the slot beyond the usual."""
+        """Give memory of slot `number` back to the system, if its clip of `used` bytes was a very large one."""
         if used > _KEPT_BYTES:
             begin = mmap.PAGESIZE + number * self.slot_bytes
             self._map.madvise(mmap.MADV_REMOVE, begin + _KEPT_BYTES, self.slot_bytes - _KEPT_BYTES)
 
     def close(self) -> None:
-        """Give up this process's hold; views that are still held keep the memory alive."""
+        """Close the memory in this process. It is freed once no view of it is held any more."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
@@ -72,7 +76,7 @@ class Arena:
 def _memory_file(size: int) -> int:
     try:
         descriptor = os.memfd_create("r3d-fast clips")
-    except OSError as error:  # some sandboxes forbid it
+    except OSError as error:  # some sandboxes forbid this call
         _log.warning(
             "no anonymous memory file (%s): clips are shared through a file in %s", error, tempfile.gettempdir()
         )

@@ -1,7 +1,7 @@
-"""What makes clips: picklable sources that put the clips of a decode pass where DALI reads them.
+"""Clip sources: they make the clips of a task and write them into slots, where DALI reads them.
 
-Each worker process holds one and opens what it needs. A clip that fails is handed on as a blank one, with the reason
-beside it and not real: it is never replaced by another.
+Each worker process gets a source by pickling and opens the files it needs itself. If a clip can't be read, its slot is
+black and its sample is not real and says why; no other clip takes its place.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ from pipelines.video.record import VideoRecord
 from pipelines.video.remuxer import INEXACT, remux
 
 _BLANK_PX = 8
-_MAX_REASON = 2000  # characters: reasons wait in a socket's buffer until they are read
+_MAX_REASON = 2000  # characters of a reason, so that it fits into the buffer of a socket
 
 
 class ClipSource(Protocol):
-    """What workers hold: see DecodedSource."""
+    """What a worker needs to make clips; DecodedSource and EncodedSource have it."""
 
     stream: ClipStream
 
     def slot_bytes(self, index: VideoIndex) -> int:
-        """Bytes that the largest clip of `index` could take."""
+        """The number of bytes that the largest clip of `index` can take."""
 
     def load(
         self, epoch: int, positions: Sequence[int], slots: Sequence[NDArray[np.uint8]], *, encoded: bool
     ) -> list[Sample]:
-        """The samples at `positions` of `epoch`, all of one video, their data written to `slots`.
+        """Make the clips at `positions` of `epoch`, which must be of one video: write them to `slots`, give samples.
 
-        `encoded`: for DALI to decode, if it can.
+        `encoded` asks for encoded clips, for DALI to decode, where DALI can.
         """
 
     def failed(
         self, epoch: int, positions: Sequence[int], slots: Sequence[NDArray[np.uint8]], reason: str
     ) -> list[Sample]:
-        """The same as blank samples that were given up."""
+        """Make the same clips black and not real, with `reason`, without reading the video."""
 
     def statistics(self) -> ReadStatistics:
-        """What loading has cost since this was asked last."""
+        """The cost of loading since the last call."""
 
 
 class _IndexedClipSource:
-    """What sources share: the index and the sampler of their stream, opened where they are used."""
+    """A source with the index and the sampler of its stream, which are opened on first use in each process."""
 
     def __init__(self, stream: ClipStream) -> None:
         self.stream = stream
@@ -60,11 +60,11 @@ class _IndexedClipSource:
         self._statistics = ReadStatistics()
 
     def __reduce__(self) -> tuple[type[_IndexedClipSource], tuple[ClipStream]]:
-        """Pickle by the stream: each process opens the index itself."""
+        """Pickle the stream only: each process opens the index itself."""
         return type(self), (self.stream,)
 
     def statistics(self) -> ReadStatistics:
-        """What loading has cost since this was asked last."""
+        """The cost of loading since the last call."""
         statistics, self._statistics = self._statistics, ReadStatistics()
         return statistics
 
@@ -80,14 +80,14 @@ class _IndexedClipSource:
 
 
 class DecodedSource(_IndexedClipSource):
-    """Clips decoded by PyAV: frames uint8 [T, h, w, 3] of the plan's crop box, or scaled to [T, S, S, 3]."""
+    """Makes clips that PyAV decodes: frames uint8 [T, h, w, 3], cut to the crop box, or scaled to [T, S, S, 3]."""
 
     def __init__(self, stream: ClipStream) -> None:
         super().__init__(stream)
         self._reader = FrameReader()
 
     def slot_bytes(self, index: VideoIndex) -> int:
-        """Bytes that the largest clip of the split could take."""
+        """The number of bytes that the largest clip of the split can take."""
         spec, columns = self.stream.augment, index.columns(self.stream.split)
         frame_px = spec.size_px**2 if self.stream.scaled else int((columns.height * columns.width).max())
         return self.stream.clip.num_frames * max(frame_px, _BLANK_PX**2) * 3
@@ -95,7 +95,10 @@ class DecodedSource(_IndexedClipSource):
     def load(
         self, epoch: int, positions: Sequence[int], slots: Sequence[NDArray[np.uint8]], *, encoded: bool = False
     ) -> list[Sample]:
-        """The samples at `positions` of `epoch`, all of one video, their frames written to `slots`; never encoded."""
+        """Write the frames of the clips at `positions` of `epoch`, all of one video, to `slots`, and give the samples.
+
+        `encoded` is ignored: these clips are always decoded.
+        """
         index, _ = self._open()
         plans = self._plans(epoch, positions)
         cuts = [self._cut(plan, slot) for plan, slot in zip(plans, slots, strict=True) if plan.is_real]
@@ -113,7 +116,7 @@ class DecodedSource(_IndexedClipSource):
     def failed(
         self, epoch: int, positions: Sequence[int], slots: Sequence[NDArray[np.uint8]], reason: str
     ) -> list[Sample]:
-        """The same as blank samples, `reason` saying why."""
+        """Make the same clips black and not real, with `reason`."""
         return [
             self._blank(plan, slot, reason) for plan, slot in zip(self._plans(epoch, positions), slots, strict=True)
         ]
@@ -136,23 +139,30 @@ class DecodedSource(_IndexedClipSource):
 
 
 class EncodedSource(DecodedSource):
-    """Clips for DALI to decode: the packets they need, as a small video in memory, uint8 [bytes].
+    """Makes clips for DALI to decode: the packets that a clip needs, as a small video in memory, uint8 [bytes].
 
-    DALI gives the same frames; its colours differ from PyAV's by a mean below 2.5 of 255, as PyAV's default conversion
-    rounds more coarsely (against FFmpeg's accurate one by at most 1; `tests/pipelines/video/test_remuxer.py` and
-    `tests/pipelines/workers/test_clip_source_encoded.py`).
-    What DALI can't decode exactly comes decoded, as DecodedSource gives it, in the same batch: what `stream.limits`
-    refuse, and clips that can't be cut out of their file. So do blank clips.
+    DALI gives the same frames. Its colours differ from PyAV's by a mean below 2.5 of 255, because PyAV's default
+    conversion rounds more coarsely; from FFmpeg's accurate conversion they differ by at most 1
+    (tests/pipelines/video/test_remuxer.py, tests/pipelines/workers/test_clip_source_encoded.py).
+
+    Clips that DALI can't decode exactly are decoded here, as by DecodedSource, and may be in the same batch. These are
+    the videos that `stream.limits` refuse, and clips that can't be remuxed exactly. Black clips are decoded ones too.
     """
 
     def slot_bytes(self, index: VideoIndex) -> int:
-        """Bytes that the largest clip of the split could take, encoded (a whole file and a container) or decoded."""
+        """The number of bytes that the largest clip of the split can take, decoded or encoded.
+
+        An encoded clip may hold all packets of its file, and a container around them.
+        """
         return max(super().slot_bytes(index), index.largest_file(self.stream.split) * 2 + 2**16)
 
     def load(
         self, epoch: int, positions: Sequence[int], slots: Sequence[NDArray[np.uint8]], *, encoded: bool = True
     ) -> list[Sample]:
-        """The samples at `positions` of `epoch`, all of one video, their bytes or frames written to `slots`."""
+        """Write the bytes or frames of the clips at `positions` of `epoch`, all of one video, to `slots`.
+
+        Gives their samples. With `encoded` false, all clips are decoded here.
+        """
         if not encoded:
             return super().load(epoch, positions, slots)
         index, _ = self._open()
@@ -175,7 +185,7 @@ class EncodedSource(DecodedSource):
         return samples
 
     def _remux(self, record: VideoRecord, plan: ClipPlan, slot: NDArray[np.uint8], root: str) -> Sample:
-        # Each frame once: for a repeated one DALI would decode from the beginning again.
+        # Each frame is asked for once: if a number repeats, DALI decodes the video from its beginning again.
         frames, order = np.unique(plan.frames, return_inverse=True)
         video = remux(record, frames, root=root)
         slot[: len(video.data)] = video.data
@@ -186,7 +196,7 @@ class EncodedSource(DecodedSource):
 
 
 def _given_up(plan: ClipPlan, shape: tuple[int, ...], reason: str) -> Sample:
-    """A sample that is not real, black whatever its plan says; padding has no reason to be told."""
+    """The sample of a black clip, which is not real. It has no change of colours, and for padding no reason."""
     sample = _sample(plan, shape)._replace(jitter=NO_JITTER)
     return sample._replace(is_real=False, reason=reason[:_MAX_REASON] if plan.is_real else "")
 
@@ -198,5 +208,5 @@ def _sample(plan: ClipPlan, shape: tuple[int, ...]) -> Sample:
 
 
 def clip_source(stream: ClipStream) -> DecodedSource | EncodedSource:
-    """What makes the clips of `stream`: frames where PyAV decodes all of them, else packets for DALI too."""
+    """The source for the clips of `stream`: a DecodedSource if PyAV decodes all of them, else an EncodedSource."""
     return DecodedSource(stream) if stream.limits is None else EncodedSource(stream)

@@ -1,7 +1,7 @@
-"""The parent's side of the decoding processes: who does what, and what happens when one dies or hangs.
+"""WorkerPool: gives tasks to the worker processes, collects their replies, and replaces workers that die or hang.
 
-A task belongs to one worker until it is answered. A worker that dies or hangs is replaced and its tasks are made again,
-into the same slots; a task that takes its worker down three times is given up as a bad clip.
+A task belongs to one worker until that worker has replied. If a worker dies or hangs, another one is started and does
+its tasks again, with the same slots. A task with which a worker dies or hangs three times is given up as a bad clip.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pipelines.workers.clip_source import ClipSource
 from pipelines.workers.worker import Reply, Task, perform
 
 _MAX_CRASHES = 3
-_START_SECONDS = 60.0  # what a worker may need to import things on a busy machine, beyond the time for a clip
+_START_SECONDS = 60.0  # a new worker may take this much longer for its first clip, to import modules on a busy machine
 _log = logging.getLogger(__name__)
 
 
@@ -33,19 +33,22 @@ class _Worker:
     process: subprocess.Popen[bytes]
     connection: Connection
     tasks: deque[Task] = field(default_factory=deque)
-    since: float = field(default_factory=monotonic)  # when it last said something, or was given something to do
+    since: float = field(default_factory=monotonic)  # when it last sent something, or got a task while it had none
     ready: bool = False
 
 
 class WorkerPool:
-    """`workers` processes that hold `source` and write into `arena`; with none, the caller does the work itself."""
+    """Worker processes that make the clips of `source` in `arena`; with 0 workers, `collect` makes them itself."""
 
     def __init__(self, source: ClipSource, arena: Arena, *, workers: int, timeout_seconds: float) -> None:
-        """Start the processes. Raises EnvironmentProblem where the system allows no more of them."""
+        """Start `workers` processes. One that sends nothing for `timeout_seconds` while it has a task is replaced.
+
+        Raises EnvironmentProblem if the system does not allow so many processes.
+        """
         self._source, self._arena, self._timeout = source, arena, timeout_seconds
         self._workers: list[_Worker] = []
-        self._queue: deque[Task] = deque()  # of the caller, where there are no workers
-        self._crashes: dict[int, int] = {}  # task -> workers that died of it
+        self._queue: deque[Task] = deque()  # the tasks for this process, if there are no workers
+        self._crashes: dict[int, int] = {}  # number of a task -> how many workers died or hung with it
         self._failed_starts = 0
         self._has_worked = False
         self._end = weakref.finalize(self, _end_all, self._workers, os.getpid())
@@ -58,16 +61,16 @@ class WorkerPool:
 
     @property
     def pids(self) -> list[int]:
-        """The process numbers of the workers."""
+        """The process ids of the workers."""
         return [worker.process.pid for worker in self._workers]
 
     @property
     def busy(self) -> bool:
-        """Whether a task is not answered yet."""
+        """Whether there are tasks without a reply."""
         return bool(self._queue) or any(worker.tasks for worker in self._workers)
 
     def submit(self, task: Task) -> None:
-        """Give `task` to the worker that has least to do."""
+        """Give `task` to the worker that has the fewest tasks."""
         if not self._workers:
             self._queue.append(task)
             return
@@ -78,9 +81,10 @@ class WorkerPool:
         self._send(worker, task)
 
     def collect(self, *, block: bool) -> list[Reply]:
-        """Replies that have come; with `block` at least one, provided that a task is not answered yet.
+        """The replies that have arrived. With `block`, wait until there is at least one, if any task has no reply yet.
 
-        Raises EnvironmentProblem if workers keep dying while they start, or fail at something other than a clip.
+        Raises EnvironmentProblem if workers keep dying while they start, or if a worker fails with an error that is
+        not about a video.
         """
         replies: list[Reply] = []
         if not self._workers and self._queue and block:
@@ -96,12 +100,12 @@ class WorkerPool:
             if reply.error:
                 reason = reply.error.strip().splitlines()[-1]
                 raise EnvironmentProblem(
-                    f"decoding failed: {reason}; loader.workers=0 shows the error where it happens"
+                    f"decoding failed: {reason}; to see where it happens, set loader.workers=0"
                 ) from RuntimeError(reply.error)
         return replies
 
     def cancel(self) -> None:
-        """Make all tasks stale and wait until no worker writes any more."""
+        """Cancel all tasks, and wait until no worker writes any more."""
         self._arena.generation += 1
         self._queue.clear()
         while self.busy:
@@ -112,17 +116,18 @@ class WorkerPool:
         self._end()
 
     def _patience(self, block: bool) -> float:
-        """Seconds until a worker counts as hanging."""
+        """The seconds to wait for a reply: until the first worker counts as hanging; 0 if not `block`."""
         if not block:
             return 0.0
         due = [self._deadline(worker) for worker in self._workers if worker.tasks]
         return max(0.0, min(due, default=monotonic()) - monotonic())
 
     def _deadline(self, worker: _Worker) -> float:
-        """When a worker that is at work counts as hanging."""
+        """The time at which a worker that has a task counts as hanging."""
         return worker.since + self._timeout + (0.0 if worker.ready else _START_SECONDS)
 
     def _receive(self, worker: _Worker) -> list[Reply]:
+        """The replies that `worker` has sent. If it has died, it is replaced."""
         replies = []
         try:
             while worker.connection.poll():
@@ -140,6 +145,7 @@ class WorkerPool:
         return replies
 
     def _end_hanging(self) -> list[Reply]:
+        """Replace the workers that hang. Gives the replies of tasks that are given up."""
         replies = []
         for worker in list(self._workers):
             if worker.tasks and monotonic() > self._deadline(worker):
@@ -147,7 +153,10 @@ class WorkerPool:
         return replies
 
     def _replace(self, worker: _Worker, what: str) -> list[Reply]:
-        """Start another worker with the tasks of a dead one; the replies of tasks that are given up."""
+        """Start another worker with the tasks of `worker`, and give the replies of tasks that are given up.
+
+        `what` says what happened to `worker`, as the end of a sentence.
+        """
         _end(worker)
         code = worker.process.returncode
         place = self._workers.index(worker)
@@ -156,8 +165,8 @@ class WorkerPool:
             self._failed_starts += 1
             if not self._has_worked or self._failed_starts > _MAX_CRASHES:
                 raise EnvironmentProblem(
-                    f"a decoding process ended while it started (exit code {code}); what it printed stands above; "
-                    "loader.workers=0 shows the error where it happens"
+                    f"a decoding process ended while it started (exit code {code}); see its output above; "
+                    "to see where it happens, set loader.workers=0"
                 )
         replies = []
         tasks = list(worker.tasks)
@@ -183,7 +192,7 @@ class WorkerPool:
         return Reply(task.number, samples, self._source.statistics(), 0.0)
 
     def _send(self, worker: _Worker, task: Task) -> None:
-        with suppress(OSError):  # it is dead: `collect` finds that out, and gives its tasks to another
+        with suppress(OSError):  # the worker is dead; `collect` will notice and replace it
             worker.connection.send(task)
 
     def _start(self) -> _Worker:
@@ -193,8 +202,8 @@ class WorkerPool:
                 process = _launch(theirs.fileno(), self._arena.descriptor)
         except OSError as error:
             raise EnvironmentProblem(
-                f"no further decoding process can be started after {len(self._workers)} ({error.strerror}); choose "
-                "fewer loader.workers, or raise the limit of open files or processes (ulimit -n, ulimit -u)"
+                f"only {len(self._workers)} decoding processes can be started ({error.strerror}); choose fewer "
+                "loader.workers, or raise the limit of open files or processes (ulimit -n, ulimit -u)"
             ) from error
         worker = _Worker(process, Connection(ours.detach()))
         setup = (self._source, self._arena.slots, self._arena.slot_bytes, self._arena.descriptor)
@@ -204,9 +213,9 @@ class WorkerPool:
 
 
 def _launch(descriptor: int, memory: int) -> subprocess.Popen[bytes]:
-    """A Python of the same paths and warning filters that runs worker.main.
+    """A new Python process that runs worker.main, with the same import paths and warning filters as this one.
 
-    In a session of its own: Ctrl-C and a terminal's end are for the parent to deal with.
+    It has its own session, so that Ctrl-C and a closed terminal reach only the parent, which then ends it.
     """
     paths = [path or os.getcwd() for path in sys.path]  # noqa: PTH109 - a string is wanted
     code = f"import sys; sys.path[:] = {paths!r}; from pipelines.workers.worker import main; main({descriptor})"
@@ -227,7 +236,7 @@ def _end(worker: _Worker) -> None:
 
 
 def _end_all(workers: list[_Worker], owner: int) -> None:
-    if os.getpid() != owner:  # a fork of the owner: not its to end
+    if os.getpid() != owner:  # this is a fork of the owner, which must not end the owner's workers
         return
     for worker in workers:
         worker.process.kill()

@@ -1,6 +1,6 @@
-"""A decoding process: takes tasks from a socket, has its source write clips into shared memory, says what it wrote.
+"""A worker process: takes tasks from a socket, lets its source write the clips into shared memory, and replies.
 
-It is started as a program of its own, not by multiprocessing: the user's script is not run again in it, so a script
+It is started as a separate program instead of by multiprocessing, which would run the user's script again. So a script
 needs no `if __name__ == "__main__":`.
 """
 
@@ -24,9 +24,10 @@ from pipelines.workers.clip_source import ClipSource
 
 @dataclass(frozen=True)
 class Task:
-    """Clips to make in one decode pass: those at `positions` of `epoch`, each into its slot.
+    """The clips to make in one decode pass: those at `positions` of `epoch`, each written to its slot.
 
-    `encoded`: for DALI to decode, if it can.
+    With `encoded` they are for DALI to decode, where DALI can. `generation` is that of the arena when the task was
+    given out; the task is skipped if the arena has a newer one.
     """
 
     number: int
@@ -39,7 +40,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Reply:
-    """What became of a task: its samples, none if it was stale, or the traceback of an error that is no bad clip."""
+    """The result of a task: the samples of its clips, and what they cost.
+
+    There are no samples if the task was cancelled. `error` is the traceback of an error that is not about a video.
+    """
 
     number: int
     samples: list[Sample]
@@ -49,7 +53,7 @@ class Reply:
 
 
 def perform(task: Task, source: ClipSource, arena: Arena) -> Reply:
-    """The reply to `task`, its clips written."""
+    """Make the clips of `task` and give the reply."""
     begin = perf_counter()
     samples: list[Sample] = []
     error = ""
@@ -63,8 +67,8 @@ def perform(task: Task, source: ClipSource, arena: Arena) -> Reply:
 
 
 def main(descriptor: int) -> None:
-    """Serve the parent at the other end of the socket `descriptor` until it is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it finishes its step and then ends us
+    """Do the tasks of the parent, which is at the other end of the socket `descriptor`, until the parent ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent finishes its step and then ends its workers
     connection = Connection(descriptor)
     _end_with_parent(descriptor)
     try:
@@ -78,9 +82,9 @@ def main(descriptor: int) -> None:
 
 
 def _end_with_parent(descriptor: int) -> None:
-    """End this process when the parent is, even amid a decode that does not come back."""
+    """End this process when the parent ends, even during a decode that never returns."""
     poll = select.poll()
-    poll.register(descriptor, 0)  # reports only that the other end is closed
+    poll.register(descriptor, 0)  # with mask 0, poll reports only that the other end was closed
 
     def watch() -> None:
         poll.poll()

@@ -182,8 +182,8 @@ def test_workers_that_keep_dying_end_the_epoch(index: VideoIndex, caplog: pytest
                 caplog.at_level(logging.WARNING, "pipelines.workers.pool"),
                 pytest.raises(
                     EnvironmentProblem,
-                    match=r"^a decoding process ended while it started \(exit code -9\); what it printed stands above; "
-                    "loader.workers=0 shows the error where it happens$",
+                    match=r"^a decoding process ended while it started \(exit code -9\); see its output above; "
+                    "to see where it happens, set loader.workers=0$",
                 ),
             ):
                 list(loader.epoch(5))

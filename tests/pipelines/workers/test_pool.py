@@ -99,7 +99,7 @@ def test_error_that_is_no_bad_clip_ends_it_with_its_reason(arena: Arena, workers
     pool = pool_of(arena, workers)
     with pytest.raises(
         EnvironmentProblem,
-        match=r"^decoding failed: MemoryError: no room; loader.workers=0 shows the error where it happens$",
+        match=r"^decoding failed: MemoryError: no room; to see where it happens, set loader.workers=0$",
     ) as caught:
         do(pool, arena, [RAISES])
     pool.close()
@@ -109,7 +109,7 @@ def test_error_that_is_no_bad_clip_ends_it_with_its_reason(arena: Arena, workers
 def test_process_that_cannot_start_is_an_error_at_once(arena: Arena, capfd: pytest.CaptureFixture[str]) -> None:
     pool = pool_of(arena, 1, bad_start=True)
     with pytest.raises(
-        EnvironmentProblem, match=r"^a decoding process ended while it started \(exit code 1\); what it "
+        EnvironmentProblem, match=r"^a decoding process ended while it started \(exit code 1\); see its output above; "
     ):
         do(pool, arena, [1])
     pool.close()
@@ -183,7 +183,7 @@ def test_more_workers_than_the_limit_of_open_files_allows_is_a_clear_error() -> 
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(
-        r"no further decoding process can be started after \d+ \(Too many open files\); choose fewer loader.workers, "
+        r"only \d+ decoding processes can be started \(Too many open files\); choose fewer loader.workers, "
         r"or raise the limit of open files or processes \(ulimit -n, ulimit -u\)\n",
         done.stdout,
     )
