@@ -1,1 +1,1 @@
-"""Everything that is asked of Paddle itself: its versions, devices, precision, memory and tensors."""
+"""Everything that depends on Paddle itself: its versions, devices, precision, memory and tensors."""

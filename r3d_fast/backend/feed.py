@@ -1,4 +1,4 @@
-"""Batch -> Paddle tensors on the model's device, without a copy on the host and without waiting for the GPU."""
+"""Turns batches of the loader into Paddle tensors on the model's device, without waiting for the GPU."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from pipelines.errors import R3DFastError
 from pipelines.loader import Batch
 from r3d_fast.backend.paddle import from_dlpack, import_paddle, record_event, to_gpu
 
-_MOST_HELD = 2
+_MOST_HELD = 2  # batches whose step the GPU has not finished
 
 
 class DeviceBatch(NamedTuple):
-    """A batch as tensors on the model's device: clips as `Batch.clips`, labels int64 [N], weights float32 [N].
+    """A batch as Paddle tensors on the model's device: clips as in `Batch`, labels int64 [N], weights float32 [N].
 
-    Where clips are mixed, a row has its own label by `share`, and its label in `others` int64 [N] by the rest.
+    After mixup or cutmix, `share` of each clip belongs to its label in `labels`, and the rest to its label in `others`,
+    int64 [N].
     """
 
     clips: Any
     labels: Any
-    weights: Any  # 1 / number of real rows for a real row, else 0: a weighted sum is the mean over real rows
-    held: tuple[Any, ...] = ()  # host memory from which copies to the GPU may still be under way
-    real: int | None = None  # real rows; None: all
+    weights: Any  # 1 / number of real rows in real rows, 0 in padding: a sum with these weights is the mean
+    held: tuple[Any, ...] = ()  # host memory that the GPU may still be copying from
+    real: int | None = None  # number of real rows; None: all are
     others: Any = None
     share: float = 1.0
 
 
 def feed(batch: Batch, device: str) -> DeviceBatch:
-    """The batch as Paddle tensors on `device`; clips that lie there already share the loader's memory (2.6: copied)."""
+    """The batch as Paddle tensors on `device`. Clips that are there already are not copied (except by Paddle 2.6)."""
     count = int(batch.is_real.sum())
     weights = batch.is_real.astype("float32") / max(1, count)
     clips = from_dlpack(batch.clips)
@@ -46,12 +47,12 @@ def feed(batch: Batch, device: str) -> DeviceBatch:
 def feeding(
     batches: Iterable[Batch], device: str, wait: Callable[[Any], None] | None = None
 ) -> Generator[tuple[Batch, DeviceBatch], None, None]:
-    """Each batch with its tensors on `device`; asking for the next says that all work on the last has been started.
+    """Yields each batch with its tensors on `device`. Ask for the next one after all work on the last was started.
 
-    On a GPU, kernels that read a batch may still wait on Paddle's stream when Python has left the step, while the
-    loader is free to write a later batch into the same buffer, on a stream of its own, as soon as nobody holds it. So
-    each batch is held, with its tensors and an event after its step, until the event has passed; more than two are
-    never held, the host then waits for the oldest: `wait(event)`, by default until it has come.
+    On a GPU, the kernels of a step may still be waiting on Paddle's stream when Python has left the step. But as soon
+    as no Python object refers to a batch, the loader may write a later batch into its memory, on another stream. So
+    this function keeps each batch until an event recorded after its step has passed. It keeps at most two; then it
+    calls `wait(event)` for the older one, by default the method `synchronize` of the event.
     """
     wait = wait or (lambda event: event.synchronize())
     held: deque[tuple[Any, Batch, DeviceBatch]] = deque()
@@ -65,5 +66,6 @@ def feeding(
                     wait(held.popleft()[0])
     finally:
         if device == "gpu":
-            with suppress(R3DFastError):  # ranks that are gone: the error that ended the step tells
-                wait(record_event())  # also after a step that was left by an error
+            # Also after an error in a step. If `wait` finds that other ranks have died, that error already says so.
+            with suppress(R3DFastError):
+                wait(record_event())

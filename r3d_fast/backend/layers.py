@@ -1,6 +1,7 @@
-"""Paddle's modules for whoever defines layers: `paddle`, `nn` and `F`, imported after what has to be said to it first.
+"""Paddle's modules `paddle`, `nn` and `F`, for modules that define layers and so need Paddle when they are imported.
 
-Functions that only call Paddle take it from `import_paddle()`, so that importing their module costs nothing.
+They are set up by `import_paddle()`. Other modules call that function where they need Paddle, so that importing them
+is fast.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Memory that runs out: how it is recognised, and which batch would have fitted."""
+"""Recognises that memory ran out, and finds the largest batch that would fit."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def run_batch(
     run: Callable[[], Computed], attempt: Callable[[int], object], size: int, device: str, key: str, *,
     free: Callable[[], None] | None = None, ranks: int = 1, accumulate: int | None = None,
 ) -> Computed:  # fmt: skip
-    """What `run` gives, which computes a batch of `size` clips on `device`.
+    """Call `run`, which computes a batch of `size` clips on `device`, and return its result.
 
-    Where its memory runs out, `attempt(rows)` is called for ever smaller batches, and the EnvironmentProblem that is
-    raised names the first one that fits, as the value to give `key`: an option such as "--batch-size", or a setting
-    such as "eval.batch_size". All memory that nobody holds is given back between attempts, by `free` where that has
-    more to do. On one of `ranks` processes that share a batch, sizes are those of all; `accumulate`: batches of a step
-    in training. Any other error of `run` or `attempt` comes through as it is.
+    If memory runs out, `attempt(rows)` is called with smaller and smaller batches, and an EnvironmentProblem is raised
+    that names the first size that fits, as a value for `key`: an option such as "--batch-size", or a setting such as
+    "eval.batch_size". Before each attempt unused memory is freed, by `free` if that is given. If `ranks` processes
+    share the batch, the sizes in the message count all of them. `accumulate` is the number of batches per step in
+    training. Other errors of `run` and `attempt` are passed on.
     """
     try:
         return run()
@@ -33,7 +33,7 @@ def run_batch(
         if not is_out_of_memory(error):
             raise
         said = str(error)
-    # Outside the handler: the traceback holds every activation of the failed batch.
+    # Not in the except block, because there the traceback keeps all activations of the failed batch in memory.
     give_back = free or (lambda: free_memory(device))
 
     def attempt_afresh(rows: int) -> None:
@@ -46,17 +46,17 @@ def run_batch(
 
 
 def free_memory(device: str) -> None:
-    """Give back what nobody holds any more."""
+    """Free the memory of objects that are no longer used, also on a GPU."""
     gc.collect()
     if device == "gpu":
         import_paddle().device.cuda.empty_cache()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether Paddle, cuDNN or cuBLAS says by `error` that memory is exhausted.
+    """Whether `error`, from Paddle, cuDNN or cuBLAS, means that memory ran out.
 
-    Paddle's allocators raise MemoryError ("ResourceExhaustedError: Out of memory error on GPU 0 ..."), the libraries
-    an OSError or RuntimeError with their own status.
+    Paddle's allocators raise MemoryError ("ResourceExhaustedError: Out of memory error on GPU 0 ..."). For cuDNN and
+    cuBLAS it is an OSError or RuntimeError with their own status.
     """
     return isinstance(error, (MemoryError, OSError, RuntimeError)) and _EXHAUSTED.search(str(error)) is not None
 
@@ -64,15 +64,15 @@ def is_out_of_memory(error: BaseException) -> bool:
 def _out_of_memory(
     said: str, device: str, size: int, fits: int, key: str, accumulate: int | None
 ) -> EnvironmentProblem:
-    """The problem to raise where a batch of `size` clips did not fit and one of `fits` did; `said` is Paddle's."""
+    """The error for a batch of `size` clips that does not fit, where one of `fits` does; `said` is Paddle's message."""
     wanted = re.search(r"Cannot allocate ([\d.]+\s?[A-Za-z]+)", said)
-    more = f" ({wanted[1]} more were asked for)" if wanted else ""
+    more = f" ({wanted[1]} more were needed)" if wanted else ""
     apart = "; evaluation has a batch size of its own" if key.startswith("eval.") else ""
     if fits:
         option = f"{key} {fits}" if key.startswith("--") else f"-o {key}={fits}"
         advice = f"a batch of {fits} fits: {option}{apart}"
         if accumulate is not None and size % fits == 0:
-            advice += f" -o train.accumulate={accumulate * size // fits} (the same steps, but for batch norm)"
+            advice += f" -o train.accumulate={accumulate * size // fits} (the same steps, except for batch norm)"
     else:
         advice = "not even one clip fits: choose a smaller model.width, clip.num_frames or augment.size_px"
     return EnvironmentProblem(

@@ -1,4 +1,4 @@
-"""Blocks in which C++ code that prints by itself is not heard."""
+"""Hides what C++ code prints by itself."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from contextlib import contextmanager, suppress
 
 @contextmanager
 def native_output_hidden() -> Iterator[None]:
-    """A block in which nothing reaches stdout or stderr, whoever prints it; for a moment in which nobody else does.
+    """A block in which nothing that this process prints reaches stdout or stderr. Keep it short.
 
-    Paddle says which passes it runs, straight to the file descriptors: results would have that between them.
+    Paddle prints the passes that it runs straight to the file descriptors, where they would mix with our results. The
+    output of all threads is lost meanwhile.
     """
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):  # nobody reads it any more
+        with suppress(OSError, ValueError, AttributeError):  # the stream is closed
             stream.flush()
     saved: list[tuple[int, int]] = []
-    with suppress(OSError):  # a process without them: nothing to hide
+    with suppress(OSError):  # the process has no stdout or stderr to hide
         saved = [(number, os.dup(number)) for number in (1, 2)]
     null = os.open(os.devnull, os.O_WRONLY)
     try:

@@ -1,4 +1,4 @@
-"""Every difference between Paddle 2.6 and 3.x, and what has to be said to Paddle before it is imported."""
+"""Imports Paddle and sets it up, and hides the differences between Paddle 2.6 and 3.x."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ from numpy.typing import NDArray
 from pipelines.errors import EnvironmentProblem
 from pipelines.machine.cpus import is_amd_with_avx2, usable_cpus
 
-_THREADS = "R3D_FAST_OMP_NUM_THREADS"  # what we set OMP_NUM_THREADS to
+_THREADS = "R3D_FAST_OMP_NUM_THREADS"  # the value that we gave OMP_NUM_THREADS, for child processes to recognise it
 _CHOSEN_GPU = "FLAGS_selected_gpus"
 _DLPACK_CUDA = 2  # kDLCUDA of dlpack.h
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation of a graph: `conv3d`, `batch_norm`, ..; (name, shape) of its first tensor in each of its slots."""
+    """One operation of a graph, such as `conv3d` or `batch_norm`.
+
+    `inputs` and `outputs` have (name, shape) of the first tensor in each of its slots, such as "Filter".
+    """
 
     kind: str
     inputs: dict[str, tuple[str, tuple[int, ...]]]
@@ -39,7 +42,7 @@ def import_paddle() -> ModuleType:
     said = io.StringIO() if _prepare_cpu() else sys.stderr
     try:
         with warnings.catch_warnings(), redirect_stderr(said):
-            # Deprecations inside Paddle and what it imports are nothing that a user of ours can mend.
+            # Users of r3d-fast can't do anything about deprecations inside Paddle and the packages it imports.
             warnings.simplefilter("ignore")
             import paddle
     except ImportError as error:
@@ -49,37 +52,47 @@ def import_paddle() -> ModuleType:
         ) from error
     finally:
         if isinstance(said, io.StringIO):
-            # Paddle advises against the number of threads, to which it never comes by itself.
+            # Paddle warns about an OMP_NUM_THREADS above 1, which it would never choose by itself.
             lines = said.getvalue().splitlines(keepends=True)
             kept = "".join(line for line in lines if "OMP_NUM_THREADS" not in line)
-            with suppress(OSError, ValueError):  # nobody reads it any more
+            with suppress(OSError, ValueError):  # stderr is closed
                 print(kept, end="", file=sys.stderr, flush=True)
-    # Said by every batch norm of every training step; it only tells that running statistics are kept, as we want them.
+    # Each batch norm prints this in each training step. It means that running statistics are kept, which we want.
     warnings.filterwarnings("ignore", message="When training, we now always track global mean and variance")
     return paddle  # type: ignore[no-any-return]
 
 
 def _prepare_cpu() -> bool:
-    """Set Paddle up for this machine's CPUs, but for what the user set; whether the number of threads is ours."""
-    # Left to itself, Paddle computes on one core.
+    """Set Paddle up for the CPUs of this machine, except for what the user has set.
+
+    Returns whether the number of threads is our choice.
+    """
+    # By itself, Paddle computes on one core.
     given = os.environ.get("OMP_NUM_THREADS")
-    # What a parent of ours set is not the user's choice: its child may be one of several that share the CPUs.
+    # A value that a parent process of ours has set is not the user's choice. It must be replaced, because this process
+    # may be one of several that share the CPUs.
     ours = given in (None, os.environ.get(_THREADS)) and "paddle" not in sys.modules
     if ours:
-        processes = int(os.environ.get("PADDLE_LOCAL_SIZE", "1"))  # of one machine, under paddle.distributed.launch
+        # paddle.distributed.launch sets it to the number of processes on this machine.
+        processes = int(os.environ.get("PADDLE_LOCAL_SIZE", "1"))
         os.environ["OMP_NUM_THREADS"] = os.environ[_THREADS] = str(max(1, usable_cpus() // processes))
-    # A thread that waits for work sleeps at once: what it would burn in 0.2 s, decoding can use.
+    # Threads without work sleep at once. By default they spin for 0.2 s first, which takes CPU time from decoding.
     os.environ.setdefault("KMP_BLOCKTIME", "0")
-    # Each graph says at level INFO that it is run.
+    # At level INFO, Paddle prints a line for each graph that it runs.
     os.environ.setdefault("GLOG_minloglevel", "1")
     if is_amd_with_avx2():
-        # The MKL inside Paddle does not use AVX2 on AMD processors otherwise: matrix products three times as fast.
+        # Otherwise the MKL inside Paddle does not use AVX2 on AMD processors, and matrix products take three times as
+        # long.
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
     return ours
 
 
 def choose_device(wanted: str) -> str:
-    """`gpu` or `cpu`, set as Paddle's device; `auto` takes a GPU if one works. Raises EnvironmentProblem."""
+    """Set Paddle's device and return it: "gpu" or "cpu".
+
+    `wanted` is one of these or "auto", which means the GPU if Paddle sees one. Raises EnvironmentProblem if the GPU is
+    wanted but Paddle does not see it.
+    """
     paddle = import_paddle()
     built, seen = paddle.is_compiled_with_cuda(), 0
     if built:
@@ -92,29 +105,30 @@ def choose_device(wanted: str) -> str:
     device = "gpu" if wanted in ("auto", "gpu") and built and seen else "cpu"
     if device == "gpu" and gpu_number() >= seen:
         raise EnvironmentProblem(
-            f"this process is to use GPU {gpu_number()}, Paddle sees {seen} of them; start one process a GPU"
+            f"this process was started for GPU {gpu_number()}, but Paddle sees only {seen} GPUs, from 0 on; start one "
+            "process per GPU"
         )
     paddle.set_device(f"gpu:{gpu_number()}" if device == "gpu" else device)
     return device
 
 
 def gpu_number() -> int:
-    """The GPU of this process, as Paddle's launcher chose it: 0 where nobody launched it."""
+    """The number of this process's GPU, which Paddle's launcher has chosen; 0 without a launcher."""
     return int((os.environ.get(_CHOSEN_GPU) or "0").split(",")[0])
 
 
 def compute_capability() -> tuple[int, int]:
-    """(major, minor) of the current GPU, such as (7, 0) of a V100."""
+    """Compute capability (major, minor) of the current GPU, such as (7, 0) for a V100."""
     major, minor = import_paddle().device.cuda.get_device_capability()
     return int(major), int(minor)
 
 
 def from_dlpack(exporter: Any) -> Any:
-    """A Paddle tensor of what `exporter` holds, on the device it lies on: 3.x shares the memory, 2.6 copies it.
+    """A Paddle tensor of the data of `exporter`, on the same device. Paddle 3.x shares the memory, 2.6 copies it.
 
-    Where that is a GPU, the exporter is told Paddle's current stream and makes it wait for the data. 2.6 takes only the
-    capsule, for which nobody but us can name the stream; so both versions get one. 2.6 copies on that stream and drops
-    the capsule at once: whoever calls holds `exporter` until the stream has come past.
+    On a GPU, the exporter gets Paddle's current stream and makes that stream wait for the data. Paddle 2.6 takes only
+    a DLPack capsule and does not name the stream, so for both versions the capsule is made here. Paddle 2.6 copies on
+    its stream and drops the capsule at once, so the caller has to keep `exporter` until that copy is done.
     """
     if exporter.__dlpack_device__()[0] == _DLPACK_CUDA:
         capsule = exporter.__dlpack__(stream=stream_handle())
@@ -124,19 +138,19 @@ def from_dlpack(exporter: Any) -> Any:
 
 
 def stream_handle() -> int:
-    """The CUDA stream on which Paddle computes, as DLPack wants it named: 1 is the legacy default one."""
+    """The CUDA stream on which Paddle computes, as a number for DLPack, in which 1 is the legacy default stream."""
     return int(import_paddle().device.current_stream().stream_base.cuda_stream) or 1
 
 
 def record_event() -> Any:
-    """An event after everything that was put on Paddle's current stream so far; `query`, `synchronize`. GPU only."""
+    """A GPU event behind all work on Paddle's current stream so far; it has the methods `query` and `synchronize`."""
     event = import_paddle().device.Event()
     event.record()
     return event
 
 
 def to_gpu(array: NDArray[Any]) -> tuple[Any, Any]:
-    """(tensor on the GPU, what has to live until the copy is done) of `array`; the host does not wait for the copy."""
+    """(tensor on the GPU, memory to keep until the copy is done) of `array`. The host does not wait for the copy."""
     paddle = import_paddle()
     pinned = paddle.to_tensor(array, place=paddle.CUDAPinnedPlace())
     return pinned.cuda(blocking=False), pinned
@@ -150,12 +164,12 @@ def unscale_gradients(gradients: list[Any], scale: Any) -> Any:
 
 
 def autocast(dtype: str, level: str, white_list: frozenset[str]) -> Any:
-    """Paddle's autocast context for `dtype`, with `white_list` beside its own list of ops to run in it."""
+    """Paddle's autocast context for `dtype`, which also runs the operations in `white_list` in that type."""
     return import_paddle().amp.auto_cast(custom_white_list=set(white_list), level=level, dtype=dtype)
 
 
 def without_autocast() -> Any:
-    """A context in which no autocast is in force, whatever the caller is in."""
+    """A context that turns autocast off, if the caller has turned it on."""
     return import_paddle().amp.auto_cast(enable=False)
 
 
@@ -167,9 +181,9 @@ def new_parameter(tensor: Any) -> Any:
 
 
 def describe_forward(build: Callable[[], Any], shape: tuple[int, ...]) -> list[Operation]:
-    """The operations by which what `build` makes, a Layer, takes clips float32 of `shape`; nothing is computed.
+    """The operations of the Layer that `build` makes, for clips float32 of `shape`. Nothing is computed.
 
-    Weights are described too, not made, so that the largest model takes no memory.
+    No memory is allocated for weights either, so that this works for the largest model.
     """
     paddle = import_paddle()
     guard = getattr(import_module("paddle.pir_utils"), "OldIrGuard", None)
@@ -192,36 +206,36 @@ def describe_forward(build: Callable[[], Any], shape: tuple[int, ...]) -> list[O
 
 
 def older_graphs() -> AbstractContextManager[Any]:
-    """A context in which graphs are traced and run in the form of 2.6; 3.x has another, which can't train by oneDNN."""
+    """A context in which graphs are traced and run in the format of 2.6. That of 3.x can't train with oneDNN."""
     import_paddle()
     guard = getattr(import_module("paddle.pir_utils"), "DygraphOldIrGuard", None)
     return nullcontext() if guard is None else guard()
 
 
 def has_newer_graphs() -> bool:
-    """Whether this Paddle has the graphs of 3.x, which `jit.save` writes as model.json: 2.6 can't read them."""
+    """Whether this Paddle has the graph format of 3.x, which `jit.save` writes as model.json and 2.6 can't read."""
     import_paddle()
     return hasattr(import_module("paddle.pir_utils"), "DygraphOldIrGuard")
 
 
 def use_onednn(config: Any) -> None:
-    """Have an inference config compute by oneDNN on the CPU."""
+    """Make the inference engine with this config compute with oneDNN on the CPU."""
     (getattr(config, "enable_onednn", None) or config.enable_mkldnn)()
 
 
 def cpu_threads() -> int:
-    """How many threads Paddle computes with: it sets the variable while it is imported, if nobody has before."""
+    """The number of threads that Paddle computes with. If the variable was not set, Paddle's import has set it."""
     import_paddle()
     return int(os.environ["OMP_NUM_THREADS"])
 
 
 def restore_threads() -> None:
-    """Give the process back its threads, of which a run of the inference engine leaves it one."""
+    """Set the number of threads again, because a run of the inference engine sets it to 1."""
     import_paddle().base.core.set_num_threads(cpu_threads())
 
 
 def tensorrt_version() -> tuple[int, int, int]:
-    """The TensorRT that this Paddle was built for and can load; (0, 0, 0) where it lacks either."""
+    """The version of TensorRT, if this Paddle was built for it and can load it; else (0, 0, 0)."""
     import_paddle()
     from paddle import inference
 
@@ -229,7 +243,7 @@ def tensorrt_version() -> tuple[int, int, int]:
     for name in ("get_trt_compile_version", "get_trt_runtime_version"):
         try:
             major, minor, patch = getattr(inference, name)()
-        except Exception:  # no such function in this build, or no such library to load
+        except Exception:  # this build has no such function, or the library is not installed
             return (0, 0, 0)
         found.append((int(major), int(minor), int(patch)))
     return found[1] if all(version[0] for version in found) else (0, 0, 0)

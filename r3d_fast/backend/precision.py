@@ -1,9 +1,9 @@
-"""fp32, bf16 or fp16: which one a device gets, what runs in it, and what stays float32.
+"""The number formats fp32, bf16 and fp16: which one a device gets, what is computed in it, and what stays float32.
 
-Paddle's autocast (2.6 and 3.x) leaves 3D convolutions in float32: `conv3d` is on none of its lists, so it follows its
-widest input, the float32 weights. The same rule turns the half output of a biased convolution back into float32, when
-the bias is added. Both ops are white-listed here. Batch norm keeps parameters and statistics in float32 and computes in
-it, cross entropy gets float32 logits.
+Paddle's autocast (2.6 and 3.x) would leave 3D convolutions in float32: `conv3d` is on none of its lists, so it uses the
+widest type among its inputs, which is that of the float32 weights. By the same rule, adding the bias would turn a half
+precision output back into float32. So both operations are white-listed here. Batch norm computes in float32 and keeps
+its parameters and statistics in it. Cross entropy gets float32 logits.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from r3d_fast.backend.paddle import (
 PrecisionName = Literal["fp32", "bf16", "fp16"]
 AmpLevel = Literal["O1", "O2"]
 
-WHITE_LIST = frozenset({"conv3d", "elementwise_add"})  # the names by which autocast asks, in 2.6 and 3.x
+WHITE_LIST = frozenset({"conv3d", "elementwise_add"})  # autocast's names of the operations, in 2.6 and 3.x
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-# The least compute capability with tensor cores for the format: Volta and Ampere.
+# The lowest compute capability that has tensor cores for the format: that of Volta and of Ampere.
 _NEEDS = {"fp16": (7, 0), "bf16": (8, 0)}
 
 
 @dataclass(frozen=True)
 class Precision:
-    """What a model computes in. `level` has no meaning for fp32.
+    """The number format that a model computes in, and how much of the model uses it. `level` is ignored for fp32.
 
     O1: weights stay float32 and are cast for convolutions, additions and matrix products; reductions run in float32.
-    O2: the weights of convolutions and linear layers are half too, and whatever has no reason not to be; the optimiser
-    works on float32 copies, the master weights.
+    O2: all weights except those of batch norm are in half precision, and so is all that autocast does not exclude. The
+    optimiser works on float32 copies, the master weights.
     """
 
     name: PrecisionName = "fp32"
@@ -46,34 +46,35 @@ class Precision:
 
     @property
     def dtype(self) -> str:
-        """Paddle's name of the type in which convolutions run."""
+        """Paddle's name for the type in which convolutions are computed."""
         return _DTYPES[self.name]
 
     @property
     def clip_dtype(self) -> Literal["float32", "float16"]:
-        """What the loader hands over: float16 for bf16 as well, which DALI doesn't have; it is cast on the device."""
+        """The type of the loader's clips: float16 for bf16 too, because DALI has no bf16; the device casts them."""
         return "float32" if self.name == "fp32" else "float16"
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The context of a forward pass; it does nothing for fp32."""
+        """The context for a forward pass; for fp32 it does nothing."""
         if self.name == "fp32":
             return nullcontext()
         context: AbstractContextManager[Any] = autocast(self.dtype, self.level, WHITE_LIST)
         return context
 
     def forward(self, model: Any, clips: Any) -> Any:
-        """Logits float32 [N, C] of `model` for clips of any floating type."""
+        """Logits float32 [N, C] of `model` for clips of any floating point type."""
         with self.autocast():
             logits = model(_cast(clips, self.dtype))
         return _cast(logits, "float32")
 
     def decorate(self, model: Any, optimizer: Any) -> tuple[Any, Any]:
-        """(model, optimizer) ready for training: under O2 all layers but batch norm get half-precision weights.
+        """(model, optimizer) ready for training: with O2, all layers except batch norm get half-precision weights.
 
-        `optimizer` goes on working on the float32 parameters that it was made with; TrainStep carries gradients to them
-        and weights back. Paddle's own `amp.decorate` is not used: without `master_grad` the loss scale is taken out of
-        float16 gradients, where small ones vanish; with it, parameters are noted for the life of the process; moments
-        go by other names, so that no other precision could resume; and on the CPU, where tests run, it does nothing.
+        `optimizer` keeps working on the float32 parameters that it was made with. TrainStep copies gradients to them
+        and weights back. Paddle's own `amp.decorate` is not used, for four reasons. Without `master_grad` it divides
+        float16 gradients by the loss scale, and small ones become 0. With it, it registers parameters for the whole
+        life of the process. It gives the optimiser's moments other names, so a run could not be resumed in another
+        precision. And on the CPU, where the tests run, it does nothing.
         """
         if self.name != "fp32" and self.level == "O2":
             paddle = import_paddle()
@@ -93,12 +94,12 @@ def _cast(tensor: Any, dtype: str) -> Any:
 
 
 def float32_parameters(model: Any) -> dict[str, Any]:
-    """The parameters that an optimiser moves, by name: master weights in place of half ones."""
+    """The parameters that the optimiser changes, by name: the float32 master weights instead of half-precision ones."""
     return {name: getattr(parameter, "master", parameter) for name, parameter in model.named_parameters()}
 
 
 def float32_weights(model: Any) -> dict[str, Any]:
-    """The model's state with master weights in place of half ones: what a checkpoint holds, whatever the precision."""
+    """The model's state with float32 master weights instead of half-precision ones, as every checkpoint has it."""
     return {**model.state_dict(), **float32_parameters(model)}
 
 
@@ -112,8 +113,8 @@ def choose_precision(
     """The Precision that `wanted` means on `device` ("cpu" or "gpu").
 
     `auto`: bf16 from compute capability 8.0 on (Ampere), fp16 from 7.0 on (Volta, Turing), fp32 on older GPUs and on
-    the CPU. `capability` is that of the GPU; not given: of the current one. Raises EnvironmentProblem where the device
-    can't do what is wanted.
+    the CPU. `capability` is that of the GPU (default: that of the current one). Raises EnvironmentProblem if the device
+    does not have the wanted precision.
     """
     if wanted == "fp32" or (wanted == "auto" and device == "cpu"):
         return Precision("fp32", level)
@@ -136,7 +137,7 @@ def choose_precision(
 
 
 def available_precision(wanted: Literal["auto", "fp32", "bf16", "fp16"], device: str, level: AmpLevel) -> Precision:
-    """The Precision that `wanted` means on `device`, or what `auto` means there where the device can't do it."""
+    """The Precision that `wanted` means on `device`; if the device does not have it, the one that `auto` means."""
     try:
         return choose_precision(wanted, device, level)
     except EnvironmentProblem:
@@ -148,7 +149,8 @@ def choose_data_format(
 ) -> Literal["NCDHW", "NDHWC"]:
     """The data format that `wanted` means for a model that computes in `precision` on `device`.
 
-    `auto` is channels last for half precision on a GPU, where tensor cores take it without reordering, else first.
+    `auto` is channels last for half precision on a GPU, because tensor cores use it without reordering; else channels
+    first.
     """
     if wanted != "auto":
         return wanted

@@ -1,4 +1,4 @@
-"""What tensors hold at one moment, so that training may go on and a checkpoint of that moment be written meanwhile."""
+"""Copies the values of tensors at one moment, so that a checkpoint can be written while training continues."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from r3d_fast.backend.memory import is_out_of_memory
 from r3d_fast.backend.paddle import record_event
 
 Arrays = dict[str, NDArray[Any]]
-_WAIT = 0.002  # seconds between two looks at whether the GPU has come so far
+_WAIT = 0.002  # seconds between two checks whether the GPU has made the copy
 
 
 class DeviceCopy:
-    """A copy, on the GPU where it lies, of what `tensor` holds now. Making it waits for nothing.
+    """A copy of the present values of `tensor`, on the same GPU. The host does not wait for it.
 
-    `shape`, `dtype` as a NumPy array has them; `numpy()` fetches it, from any thread.
+    `shape` and `dtype` are those of a NumPy array; `numpy()` fetches the values, in any thread.
     """
 
     def __init__(self, tensor: Any) -> None:
@@ -30,16 +30,17 @@ class DeviceCopy:
         self.size = int(np.prod(self.shape, dtype=np.int64))
 
     def numpy(self) -> NDArray[Any]:
-        """The values, once the GPU has made the copy."""
+        """Wait until the GPU has made the copy, and return its values."""
         while not self._made.query():
             time.sleep(_WAIT)
         return np.ascontiguousarray(self._copy.numpy())
 
 
 def snapshot(tensor: Any) -> Any:
-    """What `tensor` holds now: a NumPy array of its own, or of a tensor on a GPU a DeviceCopy, if it has the memory.
+    """A copy of the present values of `tensor`: a NumPy array, or a DeviceCopy if it is on a GPU with enough memory.
 
-    Fetching all weights and moments would take one or more steps of a GPU; copies there take less than a millisecond.
+    Copies on the GPU take less than a millisecond. Fetching all weights and moments takes as long as one or more
+    training steps.
     """
     if tensor.place.is_gpu_place():
         try:
@@ -51,5 +52,5 @@ def snapshot(tensor: Any) -> Any:
 
 
 def as_arrays(tensors: Mapping[str, Any]) -> Arrays:
-    """The `snapshot` of each of Paddle's tensors, by name."""
+    """The `snapshot` of each tensor, by name."""
     return {name: snapshot(tensor) for name, tensor in tensors.items()}

@@ -191,7 +191,7 @@ def test_memory_that_runs_out_names_the_batch_that_fits() -> None:
     assert caught.value.exit_code == 4
     assert str(caught.value) == (
         "out of memory on the CPU: a batch of 16 clips does not fit; a batch of 2 fits: -o loader.batch_size=2 "
-        "-o train.accumulate=8 (the same steps, but for batch norm)"
+        "-o train.accumulate=8 (the same steps, except for batch norm)"
     )
     np.testing.assert_array_equal(model.fc.weight.numpy(), before)
 
@@ -202,8 +202,8 @@ def test_the_message_says_how_much_a_gpu_was_asked_for(monkeypatch: pytest.Monke
     with pytest.raises(EnvironmentProblem) as caught:
         greedy_step(_Greedy(GPU_TEXT), "gpu")(a_fed(8))
     assert str(caught.value) == (
-        "out of memory on the GPU: a batch of 8 clips does not fit (392.000000MB more were asked for); "
-        "a batch of 2 fits: -o loader.batch_size=2 -o train.accumulate=4 (the same steps, but for batch norm)"
+        "out of memory on the GPU: a batch of 8 clips does not fit (392.000000MB more were needed); "
+        "a batch of 2 fits: -o loader.batch_size=2 -o train.accumulate=4 (the same steps, except for batch norm)"
     )
     assert len(freed) >= 2
 

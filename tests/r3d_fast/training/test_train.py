@@ -258,7 +258,7 @@ def test_memory_that_runs_out_ends_the_run_with_4_and_the_batch_that_fits(
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == (
         "r3d-fast: out of memory on the CPU: a batch of 6 clips does not fit; a batch of 1 fits: "
-        "-o loader.batch_size=1 -o train.accumulate=6 (the same steps, but for batch norm)"
+        "-o loader.batch_size=1 -o train.accumulate=6 (the same steps, except for batch norm)"
     )
 
 
