@@ -45,6 +45,8 @@ def headline() -> str:
 
 def _loader_row(report: ThroughputReport, sampling: str, what: str, peer: str, shown: str) -> list[str]:
     (run,) = [run for run in report.runs if run.sampling == sampling]
+    version = report.machine.versions.get(shown)
+    shown = f"{shown} {version}" if version else shown
     rates = [
         f"{as_rate(figures.median)} ({as_rate(figures.low)} to {as_rate(figures.high)})"
         for figures in (run["r3d-fast"], run[peer])

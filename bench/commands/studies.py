@@ -50,20 +50,16 @@ def cpu(mode: str, rounds: int, threads: int | None, json_file: Path | None) -> 
 @click.argument("names", nargs=-1, metavar="[MODEL]...")
 @rounds_option("Batches a model")
 @threads_option
-@click.option("--table", "only_table", is_flag=True, help="Measure nothing; print the table of models of the pages.")
 @json_option
-def models(names: tuple[str, ...], rounds: int, threads: int | None, only_table: bool, json_file: Path | None) -> None:
+def models(names: tuple[str, ...], rounds: int, threads: int | None, json_file: Path | None) -> None:
     """Clips a second that each MODEL evaluates on the CPU.
 
     Without MODEL all are measured. A clip has 16 frames of 112 px, a batch 8 clips.
     """
-    from bench.studies.models import measure_models, stored_results, table
+    from bench.studies.models import measure_models
     from pipelines.machine.cpus import usable_cpus
 
     output = Output(json_file)
-    if only_table:
-        output.print(table(stored_results()))
-        return
     command = published_command()
     report = measure_models(names, rounds=rounds, threads=threads or usable_cpus(), command=command, say=output.print)
     output.write(report)

@@ -152,7 +152,7 @@ def _logits(forward: Any, fed: DeviceBatch, precision: Precision, device: str, r
 
 
 def evaluate(
-    model: Path, config: Config | None = None, *, split: str | None = None, on_batch: OnBatch | None = None,
+    model: str | Path, config: Config | None = None, *, split: str | None = None, on_batch: OnBatch | None = None,
     group: Group | None = None,
 ) -> tuple[Evaluation, tuple[str, ...]]:  # fmt: skip
     """(evaluation, classes) of a run, a checkpoint or a weights file, on the data of `config` (default: the run's own).
@@ -164,7 +164,7 @@ def evaluate(
     if group is None:
         with join_group(config.train.rank_timeout_seconds) if config else join_group() as group:
             return evaluate(model, config, split=split, on_batch=on_batch, group=group)
-    device = choose_device(config.train.device if config else "auto")
+    model, device = Path(model), choose_device(config.train.device if config else "auto")
     if config is None:
         restored = restore(model, device)
         config = restored.config

@@ -263,7 +263,7 @@ def test_memory_that_runs_out_ends_the_run_with_4_and_the_batch_that_fits(
 
 
 def test_weights_are_the_same_in_either_data_format(index: VideoIndex, finished: Path) -> None:
-    first, _ = evaluate(finished, tiny.tiny_config(index, "model.data_format=NCDHW"))
+    first, _ = evaluate(str(finished), tiny.tiny_config(index, "model.data_format=NCDHW"))
     last, _ = evaluate(finished, tiny.tiny_config(index, "model.data_format=NDHWC"))
     logs = [[row for _, _, row in evaluation.scores.predictions()] for evaluation in (first, last)]
     np.testing.assert_allclose(logs[0], logs[1], atol=1e-4)
