@@ -1,1 +1,1 @@
-"""One video file: what it holds, its packets, and its frames."""
+"""Reads one video file: probes it, finds and reads the packets that wanted frames need, and decodes these frames."""

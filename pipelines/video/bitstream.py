@@ -1,7 +1,7 @@
-"""Picture headers read from compressed bytes, no decoding: where a decoder may start and which pictures nobody needs.
+"""Reads the headers of compressed pictures: at which packets decoding may start, and which pictures can be left out.
 
-Sources: ISO/IEC 14496-2 (MPEG-4 Visual) 6.2.3 and 6.2.5, ITU-T H.264 7.3.1 and D.1.8, ITU-T H.265 7.4.2.2,
-ISO/IEC 13818-2 (MPEG-2) 6.2. The model of packed bitstreams follows what FFmpeg's decoder does with them.
+Nothing is decoded. Sources: ISO/IEC 14496-2 (MPEG-4 Visual) 6.2.3 and 6.2.5, ITU-T H.264 7.3.1 and D.1.8, ITU-T H.265
+7.4.2.2, ISO/IEC 13818-2 (MPEG-2) 6.2. Packed bitstreams are treated as FFmpeg's decoder treats them.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 
 from pipelines.video.nal_units import is_slice, length_size, nal_units, unit_type
 
-START = 1  # decoding may begin at this packet: its frame and all that display after it are exact
-DROPPABLE = 2  # no other picture refers to this one
-SILENT = 4  # MPEG-4: a not-coded VOP; it moves the clock but gives no frame
+START = 1  # decoding may begin at this packet: its frame and all frames shown after it are then exact
+DROPPABLE = 2  # no other picture needs this one to be decoded
+SILENT = 4  # MPEG-4: a VOP (picture) that is not coded; it sets the clock but gives no frame
 
 VOP = b"\0\0\1\xb6"  # the start code of an MPEG-4 picture
 
-# FFmpeg takes a packet of at most this size for the filler that follows a packed pair (libavcodec: MAX_NVOP_SIZE).
+# FFmpeg treats a packet of at most this size as the filler after two packed pictures (libavcodec: MAX_NVOP_SIZE).
 _MAX_FILLER_SIZE = 19
 _I, _B = 0, 2
 
 
 class _Bits:
-    """Reads big-endian bit fields of `data`, most significant bit first; EOFError past the end."""
+    """Reads bit fields of `data`, most significant bit first. Raises EOFError past the end."""
 
     def __init__(self, data: bytes) -> None:
         self._value = int.from_bytes(data, "big")
@@ -48,7 +48,7 @@ class _Bits:
 
 @dataclass(frozen=True)
 class VideoObjectLayer:
-    """The fields of an MPEG-4 video object layer that decide timing, order and size, and who can decode it."""
+    """The fields of an MPEG-4 video object layer that decide timing, order, size, and which decoder can decode it."""
 
     width: int
     height: int
@@ -60,7 +60,7 @@ class VideoObjectLayer:
 
 
 def parse_video_object_layer(header: bytes) -> VideoObjectLayer | None:
-    """The first MPEG-4 video object layer in `header`, or None where there is none or it is not rectangular."""
+    """The first MPEG-4 video object layer in `header`; None if there is none or its shape is not rectangular."""
     at = _layer_start(header)
     if at < 0:
         return None
@@ -76,7 +76,7 @@ def has_video_object_layer(packet: bytes) -> bool:
 
 
 def _layer_start(header: bytes) -> int:
-    """Where the start code of the first video object layer stands, -1 where there is none."""
+    """The offset of the start code of the first video object layer; -1 if there is none."""
     at = header.find(b"\0\0\1")
     while 0 <= at < len(header) - 4 and not 0x20 <= header[at + 3] <= 0x2F:
         at = header.find(b"\0\0\1", at + 3)
@@ -118,7 +118,7 @@ def _layer_fields(bits: _Bits) -> VideoObjectLayer | None:
 
 
 def _is_coded(vop: bytes, time_increment_bits: int) -> bool:
-    """Whether the VOP after its start code carries a picture (`vop_coded`)."""
+    """Whether a VOP, given without its start code, holds a picture (`vop_coded`)."""
     bits = _Bits(vop)
     bits.take(2)
     while bits.take(1):  # modulo_time_base
@@ -129,28 +129,29 @@ def _is_coded(vop: bytes, time_increment_bits: int) -> bool:
 
 @dataclass(frozen=True)
 class Mpeg4Pictures:
-    """The VOPs that FFmpeg's decoder decodes, in decoding order, each as the byte range to feed it.
+    """The VOPs (pictures) that FFmpeg's decoder decodes, in decoding order, each as a range of bytes in the file.
 
-    Packed bitstreams come unpacked: a second VOP in a packet is an entry of its own, its filler packet none.
+    Packed bitstreams are unpacked: the second VOP in a packet has its own entry, and the filler packet has none.
     """
 
     offset: NDArray[np.int64]  # [P]
     size: NDArray[np.int64]  # [P] bytes
     flags: NDArray[np.uint8]  # [P]
-    frame_packet: NDArray[np.int64] | None  # [F] entry of each frame in display order; None: only decoding tells
+    frame_packet: NDArray[np.int64] | None  # [F] entry of each frame in display order; None: known only by decoding
 
 
 def mpeg4_pictures(
     data: NDArray[np.uint8], offset: NDArray[np.int64], size: NDArray[np.int64], header: bytes, *, packed: bool
 ) -> Mpeg4Pictures | None:
-    """The pictures of an MPEG-4 part 2 stream, or None where its headers leave doubt and only decoding tells.
+    """The pictures of an MPEG-4 part 2 stream; None if its headers do not say enough, so that it must be decoded.
 
-    `data` is the file, uint8 [bytes]; `offset` and `size` the demuxer's packets; `header` the stream's extradata;
-    `packed` whether the stream calls itself a packed bitstream.
+    `data` is the file, uint8 [bytes]; `offset` and `size` are those of the demuxer's packets; `header` is the extradata
+    of the stream; `packed` says whether the stream declares itself a packed bitstream.
     """
     layer = parse_video_object_layer(header)
     if layer is None or layer.interlaced or len(offset) == 0:
-        # Interlaced B-VOPs use a frame period that FFmpeg learns from the first one it meets: decode from the start.
+        # Interlaced B-VOPs need a frame period that FFmpeg learns from the first one in the stream, so the stream must
+        # be decoded from its start.
         return None
     codes = _vop_starts(data, offset, size)
     if codes is None:
@@ -187,7 +188,7 @@ def _decoded(
             if a + 1 < b:
                 at = places[a + 1]
                 follows = (at, (places[a + 2] if a + 2 < b else end) - at, kinds[a + 1])
-        # The decoder keeps what follows the picture it just decoded, if that is an I- or a B-VOP, for the next packet.
+        # If an I- or B-VOP follows the picture that was just decoded, the decoder keeps it for the next packet.
         keeps = packed and follows is not None and follows[2] in (_I, _B) and end - follows[0] > 7
         stored = follows if keeps else None
     return np.array(rows, np.int64).reshape(-1, 3)
@@ -196,7 +197,7 @@ def _decoded(
 def _vop_starts(
     data: NDArray[np.uint8], offset: NDArray[np.int64], size: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]] | None:
-    """Positions of all VOP start codes and each packet's range (first, last) of them; None if a packet has none."""
+    """(positions of all VOP start codes, first and last index of them for each packet); None if a packet has none."""
     tail = np.flatnonzero(data[3:] == 0xB6)
     hits = tail[(data[tail] == 0) & (data[tail + 1] == 0) & (data[tail + 2] == 1)]
     first = np.searchsorted(hits, offset)
@@ -205,11 +206,12 @@ def _vop_starts(
 
 
 def _order(data: NDArray[np.uint8], table: NDArray[np.int64], layer: VideoObjectLayer) -> Mpeg4Pictures | None:
+    """The pictures of `table`, int64 [P, 3] as `_decoded` gives it, with their flags and their display order."""
     kinds = table[:, 2]
     if kinds[0] != _I:
         return None
     silent = np.zeros(len(table), bool)
-    for i in np.flatnonzero(table[:, 1] < 64).tolist():  # a not-coded VOP is 6 or 7 bytes, headers aside
+    for i in np.flatnonzero(table[:, 1] < 64).tolist():  # a VOP that is not coded has 6 or 7 bytes without headers
         at, length, _ = table[i].tolist()
         chunk = data[at : at + length].tobytes()
         code = chunk.find(VOP)
@@ -227,7 +229,7 @@ def _order(data: NDArray[np.uint8], table: NDArray[np.int64], layer: VideoObject
     orphan = len(references) < 2 or bool(np.any(np.flatnonzero(bidirectional) < references[1]))
     if layer.low_delay is not False or orphan:
         return Mpeg4Pictures(result.offset, result.size, result.flags, None)
-    # A B-VOP displays at once; a reference waits until the next reference is decoded.
+    # A B-VOP is shown at once; a reference VOP is shown when the next reference VOP is decoded.
     following = np.searchsorted(references, shown, side="right")
     key = np.where(bidirectional[shown], following - 1, following)
     order = np.lexsort((shown, bidirectional[shown], key))
@@ -235,7 +237,7 @@ def _order(data: NDArray[np.uint8], table: NDArray[np.int64], layer: VideoObject
 
 
 def packet_flags(codec: str, packet: bytes, is_key: bool, extradata: bytes, intra_only: bool) -> int:
-    """START and DROPPABLE of one packet of `codec`, cautious: what the standard does not promise is not flagged."""
+    """The flags START and DROPPABLE of one packet of `codec`, set only where the standard guarantees them."""
     if intra_only:
         return START
     if codec == "h264":
@@ -262,7 +264,7 @@ def _h264_flags(packet: bytes, extradata: bytes) -> int:
 
 
 def _exact_recovery_point(sei: bytes) -> bool:
-    """Whether a recovery point message promises exact pictures from this one on (H.264 D.2.8)."""
+    """Whether a recovery point message says that this picture and all after it are exact (H.264 D.2.8)."""
     sei = sei.replace(b"\0\0\3", b"\0\0")
     at = 0
     while at + 2 < len(sei):
@@ -297,7 +299,10 @@ def _mpeg2_flags(packet: bytes) -> int:
 
 
 def single_picture(codec: str, packet: bytes, extradata: bytes) -> bool:
-    """Whether an H.264 or HEVC packet surely gives one frame: one first slice, no skippable leading one."""
+    """Whether an H.264 or HEVC packet certainly gives one frame.
+
+    It does if it has exactly one first slice and is neither a leading picture that a decoder may skip nor BLA or CRA.
+    """
     if codec not in ("h264", "hevc"):
         return False
     first_slice_at = 2 if codec == "hevc" else 1  # the byte whose first bit is set in a picture's first slice

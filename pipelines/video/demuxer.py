@@ -1,4 +1,4 @@
-"""The packets of a file in the container's order, and whether its bytes can be read by offset. No decoding."""
+"""Lists the packets of a file in the order of the container, and checks whether they can be read by their offsets."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ _CHUNK_HEADER = 8  # AVI: four characters and a size precede each packet
 
 @dataclass
 class PacketList:
-    """What demuxing gives; arrays are [P], in the file's order."""
+    """The packets of a stream; arrays are [P], in the order of the file."""
 
-    offset: NDArray[np.int64]  # bytes; meaningless where not addressable
-    size: NDArray[np.int64]
-    flags: NDArray[np.uint8]  # of bitstream.packet_flags; empty for MPEG-4, whose headers tell more
-    pts: NDArray[np.int64] | None  # None: missing or repeated somewhere
+    offset: NDArray[np.int64]  # in bytes; has no meaning if not addressable
+    size: NDArray[np.int64]  # in bytes
+    flags: NDArray[np.uint8]  # of bitstream.packet_flags; empty for MPEG-4, whose headers say more
+    pts: NDArray[np.int64] | None  # None: a time stamp is missing or repeats
     first: bytes  # the first packet
-    addressable: bool  # the file's bytes at `offset` are the packet, compared one by one
-    sound: bool  # an MP4 that hides nothing, each packet one picture
-    truncated: bool
+    addressable: bool  # the bytes of the file at `offset` are the packets; all were compared
+    sound: bool  # an MP4 in which each packet gives exactly one frame, and all frames are shown
+    truncated: bool  # the file ends before its last packet
 
 
 def list_packets(path: str, stream: VideoStream, data: NDArray[np.uint8]) -> PacketList:
-    """The packets of `stream`; `data` is the whole file, uint8 [bytes]. Raises VideoError if there are none."""
+    """The packets of `stream`. `data` is the whole file, uint8 [bytes]. Raises VideoError if there are no packets."""
     is_mpeg4 = stream.codec_context.codec.canonical_name == "mpeg4"
     indexed = _from_avi_index(stream, data) if is_mpeg4 else None
     return indexed or _demux(path, stream, data, is_mpeg4)
 
 
 def _from_avi_index(stream: VideoStream, data: NDArray[np.uint8]) -> PacketList | None:
-    """The packets of an AVI from its own index, or None where the index is not proved by the chunks it points to.
+    """The packets of an AVI by the file's own index; None if the index does not agree with the rest of the file.
 
-    Three times faster than demuxing; what is proved: as many entries as the header says frames, and before each a
-    chunk header with the stream's number and the same size.
+    This is three times faster than demuxing. The index is trusted if it has as many entries as the header says frames,
+    and if a chunk header with the number of the stream and the same size is before each packet.
     """
     if stream.container.format.name != "avi" or is_cut_short(data[:AVI_HEAD].tobytes(), len(data)):
         return None
@@ -62,6 +62,7 @@ def _from_avi_index(stream: VideoStream, data: NDArray[np.uint8]) -> PacketList 
 
 
 def _demux(path: str, stream: VideoStream, data: NDArray[np.uint8], is_mpeg4: bool) -> PacketList:
+    """The packets of `stream` by demuxing the file."""
     context, container = stream.codec_context, stream.container
     assert isinstance(container, InputContainer)
     codec, extradata = context.codec.canonical_name, context.extradata or b""

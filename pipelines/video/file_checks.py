@@ -1,4 +1,4 @@
-"""Whether a file may hold a video that can be used: a regular file, whole, with a video stream of a usable size."""
+"""Checks whether a file can be used: it must be a regular file, complete, with a video stream of a usable size."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from av.video.stream import VideoStream
 
 from pipelines.errors import VideoError
 
-MAX_PIXELS = 4096 * 2304  # a frame larger than this is refused before it is decoded: 28 MB as RGB
-AVI_HEAD = 12  # bytes that tell an AVI and its length: RIFF, a little-endian size of what follows, "AVI "
+MAX_PIXELS = 4096 * 2304  # of a frame, 28 MB as RGB; videos with larger frames are refused before decoding
+AVI_HEAD = 12  # bytes at the start of an AVI: "RIFF", the little-endian size of the rest, "AVI "
 _ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC
 
 
 def check_regular(path: str) -> os.stat_result:
-    """The file's status. Raises VideoError if it is missing, empty or not a regular file; opens nothing."""
+    """The status of the file, which is not opened. Raises VideoError if it is missing, empty or not a regular file."""
     try:
         status = Path(path).stat()
     except OSError as error:
@@ -31,30 +31,30 @@ def check_regular(path: str) -> os.stat_result:
 
 
 def is_avi(head: bytes) -> bool:
-    """Whether a file that begins with `head`, AVI_HEAD bytes, is an AVI."""
+    """Whether a file is an AVI; `head` are its first AVI_HEAD bytes."""
     return head[:4] == b"RIFF" and head[8:12] == b"AVI "
 
 
 def is_cut_short(head: bytes, size: int) -> bool:
-    """Whether an AVI of `size` bytes that begins with `head` is shorter than its header says."""
+    """Whether an AVI of `size` bytes is shorter than its header says; `head` are its first AVI_HEAD bytes."""
     return int.from_bytes(head[4:8], "little") + 8 > size
 
 
 def find_video_stream(path: str, container: InputContainer) -> VideoStream:
-    """The first stream of `container` that is a video. Raises VideoError where it has none that can be decoded."""
+    """The first video stream of `container`, cover pictures aside. Raises VideoError if none can be decoded."""
     streams = [s for s in container.streams.video if not s.disposition & _ATTACHED_PICTURE]
     if not streams:
         raise VideoError(path, "no video stream")
     context = streams[0].codec_context
     if context is None:
         raise VideoError(path, "unknown codec", "FFmpeg has no decoder for it")
-    # The container may lie about MPEG-4: its frames' own headers are looked at later.
+    # For MPEG-4 the container may give a wrong size, so the size in the frame headers is checked later.
     if context.codec.canonical_name != "mpeg4":
         check_size(path, context.width, context.height)
     return streams[0]
 
 
 def check_size(path: str, width: int, height: int) -> None:
-    """Raise VideoError where a frame of `width` x `height` px is larger than MAX_PIXELS."""
+    """Raise VideoError if a frame of `width` x `height` px has more than MAX_PIXELS."""
     if width * height > MAX_PIXELS:
         raise VideoError(path, "too large", f"{width}x{height} px, the limit is {MAX_PIXELS} px a frame")

@@ -1,23 +1,26 @@
-"""The NAL units of H.264 and HEVC: what packets and headers are made of (ITU-T H.264 7.3.1, H.265 7.3.1)."""
+"""Splits packets and headers of H.264 and HEVC into their NAL units (ITU-T H.264 7.3.1, H.265 7.3.1)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 _START_CODE = b"\0\0\1"
-# Where avcC and hvcC boxes say how long lengths are, and from how many bytes on they do (ISO/IEC 14496-15, 5.3.3.1.2
-# and 8.3.3.1.2).
+# For each codec: the offset in its avcC or hvcC box of the field that says how many bytes a length has, and the least
+# size of a box that has this field (ISO/IEC 14496-15, 5.3.3.1.2 and 8.3.3.1.2).
 _LENGTH_FIELD = {"h264": (4, 5), "hevc": (21, 23)}
 
 
 def length_size(codec: str, extradata: bytes) -> int:
-    """Bytes of length before each NAL unit in packets of `codec`, as its header says; 0: start codes part them."""
+    """How many bytes the length before each NAL unit has in packets of `codec`; 0 if start codes separate the units.
+
+    `extradata` is the header of the stream.
+    """
     field, least = _LENGTH_FIELD[codec]
     return (extradata[field] & 3) + 1 if len(extradata) >= least and extradata[0] == 1 else 0
 
 
 def nal_units(data: bytes, length_size: int) -> Iterator[bytes]:
-    """The NAL units in `data`, none empty; `length_size` bytes of length before each, or 0 for start codes."""
+    """The NAL units in `data`, without empty ones. `length_size` is that of the function `length_size`."""
     at = 0
     if not length_size:
         at = data.find(_START_CODE)
@@ -42,5 +45,5 @@ def unit_type(codec: str, unit: bytes) -> int:
 
 
 def is_slice(codec: str, kind: int) -> bool:
-    """Whether a unit of type `kind` is a part of a picture."""
+    """Whether a unit of type `kind` is a slice, a part of a picture."""
     return kind < 32 if codec == "hevc" else 1 <= kind <= 5

@@ -1,4 +1,4 @@
-"""The bytes of packets, out of the file: by byte range where the container allows it, by demuxing where not."""
+"""Reads the bytes of packets from a file: directly at their offsets if the container allows it, else by demuxing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipelines.video.record import VideoRecord
 
 
 def check_unchanged(path: str, record: VideoRecord) -> None:
-    """None if the file is the one that was indexed. Raises VideoError if it changed, OSError if it is gone."""
+    """Raise VideoError if the file has changed since it was indexed, OSError if it is gone."""
     status = os.stat(path)  # noqa: PTH116 - in the hot path
     if status.st_size != record.size or status.st_mtime_ns != record.mtime_ns:
         raise VideoError(
@@ -25,17 +25,17 @@ def check_unchanged(path: str, record: VideoRecord) -> None:
 
 
 def read_packets(path: str, table: PacketTable, run: DecodeRun) -> Iterator[tuple[int, bytes | memoryview]]:
-    """(number, bytes) of the run's packets in decoding order, the cheapest way the container allows."""
+    """(number, bytes) of each packet of the run in decoding order, read as fast as the container allows."""
     return read_ranges(path, table, run) if table.addressable else demux_packets(path, table, run)
 
 
 def read_ranges(path: str, table: PacketTable, run: DecodeRun) -> Iterator[tuple[int, bytes | memoryview]]:
-    """(number, bytes) of the run's packets, out of one read of the byte range they span."""
+    """(number, bytes) of each packet of the run, read at its offset in the file; by one read if they lie close."""
     offset, size = table.offset[run.packets], table.size[run.packets]
     begin, end = int(offset.min()), int((offset + size).max())
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        if end - begin > 4 * int(size.sum()) + 2**20:  # a sparse run, such as a long one without its B-pictures
+        if end - begin > 4 * int(size.sum()) + 2**20:  # far apart, as in a long run without B-pictures
             for number, at, length in zip(run.packets.tolist(), offset.tolist(), size.tolist(), strict=True):
                 yield number, os.pread(descriptor, length, at)
             return
@@ -47,7 +47,7 @@ def read_ranges(path: str, table: PacketTable, run: DecodeRun) -> Iterator[tuple
 
 
 def demux_packets(path: str, table: PacketTable, run: DecodeRun) -> Iterator[tuple[int, bytes]]:
-    """(number, bytes) of the run's packets, by seeking in the container; packets are known again by timestamp."""
+    """(number, bytes) of each packet of the run, found by seeking in the container and comparing time stamps."""
     assert table.pts is not None
     number_of = {pts: number for number, pts in enumerate(table.pts.tolist())}
     left = set(run.packets.tolist())
@@ -59,7 +59,7 @@ def demux_packets(path: str, table: PacketTable, run: DecodeRun) -> Iterator[tup
                 try:
                     container.seek(int(table.pts[first]), stream=stream)
                 except av.error.FFmpegError:
-                    continue  # too short a file, say: read from the beginning instead
+                    continue  # the file may be too short to seek in: read from the beginning instead
             started = False
             for packet in container.demux(stream):
                 number = number_of.get(packet.pts) if packet.pts is not None and packet.size else None

@@ -1,6 +1,6 @@
-"""Which packets a set of frames needs, and no other. No decoding, no I/O.
+"""Finds the packets that a set of frames needs to be decoded. No decoding, no I/O.
 
-Frame k is the k-th frame, in display order, that a full sequential decode of the video gives.
+Frame k (0-based) is the k-th frame in display order when the whole video is decoded from its start.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ _MAGIC = b"PKT1"
 
 @dataclass(frozen=True)
 class PacketTable:
-    """The packets of one video in decoding order, and the one that gives each frame.
+    """The packets of one video in decoding order, and which packet gives each frame.
 
-    `offset` int64 [P] and `size` int64 [P]: bytes in the file. `flags` uint8 [P]: bitstream.START, DROPPABLE, SILENT.
-    `frame_packet` int64 [F]: the packet of each frame in display order. `addressable`: the file's bytes at `offset` are
-    the packet; otherwise `pts` int64 [P] finds the packets again in the demuxer's output. `ordinal`: frames can't be
-    told apart by packet, they are counted as a decode from the first packet gives them.
+    `offset` and `size`, int64 [P], are the places of the packets in the file, in bytes. `flags` uint8 [P] are
+    bitstream.START, DROPPABLE and SILENT. `frame_packet` int64 [F] is the packet of each frame in display order. If
+    packets can't be read at their offsets, `pts` int64 [P] has the time stamps by which they are found in the output of
+    the demuxer; else it is None. `ordinal` is true if packets do not tell which frame they give: then the video is
+    decoded from its first packet and frames are counted.
 
-    A table may stand for a part of its file (see `part`): then frame k is the frame `skip` + k of `frame_packet`, there
-    are `count` of them, and `left_out` packets of the file come before the first one here.
+    A table may be of a part of its file (see `part`): then frame k is frame `skip` + k of `frame_packet`, there are
+    `count` frames, and `left_out` packets of the file come before the first one here.
     """
 
     offset: NDArray[np.int64]
@@ -44,17 +45,17 @@ class PacketTable:
 
     @property
     def addressable(self) -> bool:
-        """Whether packets can be read from the file by byte range."""
+        """Whether packets can be read from the file at their offsets."""
         return self.pts is None
 
     @property
     def num_frames(self) -> int:
-        """Frames that a full sequential decode gives, or of them those of the part that the table stands for."""
+        """The number of frames of the video, or of the part of it that the table is of."""
         return len(self.frame_packet) if self.count is None else self.count
 
     @property
     def shown_as(self) -> NDArray[np.int64]:
-        """The place of each packet's frame in display order, int64 [P], -1 for a packet that gives none."""
+        """The position in display order of the frame of each packet, int64 [P]; -1 for a packet that gives no frame."""
         shown = np.full(len(self.offset), -1, np.int64)
         shown[self.frame_packet] = np.arange(len(self.frame_packet))
         return shown
@@ -64,19 +65,19 @@ class PacketTable:
         numbers = np.asarray(frames, np.int64)
         if len(numbers) and (numbers.min() < 0 or numbers.max() >= self.num_frames):
             raise IndexError(
-                f"frames {numbers.min()}..{numbers.max()} asked of a video with {self.num_frames}: "
-                "0-based, display order"
+                f"frames {numbers.min()}..{numbers.max()} are asked for, but the video has {self.num_frames}: expected "
+                f"numbers in display order, 0..{self.num_frames - 1}"
             )
         return self.frame_packet[numbers + self.skip]
 
     def part(self, begin: int, end: int) -> PacketTable:
-        """The table of the frames `begin` to `end` - 1 alone, numbered from 0, with the packets that they need.
+        """The table of the frames `begin` to `end` - 1, numbered from 0, with the packets that they need.
 
-        They come out bit-identical: what precedes them is kept from the packet on where decoding them begins, and the
-        order in which frames are shown is kept. Raises IndexError unless 0 <= begin < end <= F.
+        The decoded frames are bit-identical to those of the whole video, since the table keeps the packets from the one
+        where decoding these frames begins, and the display order. Raises IndexError unless 0 <= begin < end <= F.
         """
         if not 0 <= begin < end <= self.num_frames:
-            raise IndexError(f"frames {begin}..{end - 1} asked of a video with {self.num_frames}")
+            raise IndexError(f"frames {begin}..{end - 1} are asked for, but the video has {self.num_frames}")
         if self.ordinal:
             return replace(self, skip=self.skip + begin, count=end - begin)
         runs = select(self, np.arange(begin, end))
@@ -96,7 +97,7 @@ class PacketTable:
         )
 
     def to_bytes(self) -> bytes:
-        """The table as a compact blob: 11 bytes a packet for files under 4 GiB with fewer than 65,536 packets."""
+        """The table as bytes: 11 for each packet, if the file is under 4 GiB and has fewer than 65,536 packets."""
         wide = bool(len(self.offset) and int(self.offset.max()) >= 2**32)
         long = len(self.offset) >= 2**16
         bits = wide | long << 1 | (self.pts is not None) << 2 | self.ordinal << 3 | (self.count is not None) << 4
@@ -115,7 +116,7 @@ class PacketTable:
 
     @classmethod
     def from_bytes(cls, blob: bytes) -> PacketTable:
-        """The table that `to_bytes` wrote. Raises ValueError if the blob is not one."""
+        """The table whose `to_bytes` gave `blob`. Raises ValueError if `blob` is something else."""
         if len(blob) < _HEADER.size or blob[:4] != _MAGIC:
             raise ValueError("not a packet table")
         _, bits, _, _, packets, frames = _HEADER.unpack_from(blob)
@@ -148,9 +149,10 @@ class PacketTable:
 
 @dataclass(frozen=True)
 class DecodeRun:
-    """One pass of the decoder: feed `packets` (int64, decoding order), then drain; it yields the frames of `wanted`.
+    """One pass of the decoder: it is given `packets` (int64, in decoding order) and then drained.
 
-    `wanted` maps a packet to the frame it gives; with an ordinal table it maps the count of frames so far instead.
+    `wanted` maps the number of a packet to the number of the frame that it gives. With an ordinal table it maps the
+    0-based count of decoded frames to the number of the frame.
     """
 
     packets: NDArray[np.int64]
@@ -158,10 +160,11 @@ class DecodeRun:
 
 
 def select(table: PacketTable, frames: Sequence[int] | NDArray[np.integer]) -> list[DecodeRun]:
-    """The runs that give `frames` (any order, repeats allowed) with as few packets as exactness allows.
+    """The runs of the decoder that give `frames` exactly, with as few packets as possible.
 
-    Each run begins at the last packet from which decoding gives its frames exactly, and leaves out pictures that no
-    other refers to and nobody asked for. Raises IndexError for a frame outside 0..F-1.
+    `frames` may come in any order and repeat. Each run begins at the last packet from which its frames are decoded
+    exactly. It leaves out pictures that are not wanted and that no other picture needs. Raises IndexError for a frame
+    outside 0..F-1.
     """
     wanted = np.unique(np.asarray(frames, np.int64))
     if len(wanted) == 0:
@@ -172,10 +175,10 @@ def select(table: PacketTable, frames: Sequence[int] | NDArray[np.integer]) -> l
     shown_as = table.shown_as
     starts = np.flatnonzero(table.flags & START)
     start_frames = shown_as[starts]
-    last_of: dict[int, int] = {}  # start -> last packet needed from it
+    last_of: dict[int, int] = {}  # packet where a run starts -> last packet that the run needs
     for frame, packet in zip((wanted + table.skip).tolist(), needed.tolist(), strict=True):
         j = int(np.searchsorted(starts, packet, side="right")) - 1
-        # A picture that displays before its key frame (open GOP) refers to the group before: begin there.
+        # A picture that is shown before its key frame (open GOP) needs pictures of the group before: begin there.
         while j > 0 and start_frames[j] > frame:
             j -= 1
         start = int(starts[j])
@@ -191,7 +194,7 @@ def select(table: PacketTable, frames: Sequence[int] | NDArray[np.integer]) -> l
 
 
 def whole(table: PacketTable, frames: Sequence[int] | NDArray[np.integer]) -> list[DecodeRun]:
-    """One run over every packet that gives `frames`: for damaged streams, where less loses frames."""
+    """One run over all packets that gives `frames`. Damaged videos need it: with fewer packets they lose frames."""
     wanted = np.unique(np.asarray(frames, np.int64))
     if table.ordinal:
         return select(table, wanted)
@@ -201,7 +204,7 @@ def whole(table: PacketTable, frames: Sequence[int] | NDArray[np.integer]) -> li
 
 
 def _merged(last_of: dict[int, int]) -> list[tuple[int, int]]:
-    """Spans (start, last) in order, those that overlap made one: what a span decodes on the way is as exact."""
+    """The spans (start, last) in order, with overlapping ones merged. Frames stay exact if a run begins earlier."""
     spans: list[tuple[int, int]] = []
     for start in sorted(last_of):
         if spans and start <= spans[-1][1]:

@@ -1,4 +1,4 @@
-"""One video file looked at once: is it usable, how many frames will decode, which packets give them."""
+"""Probes a video file: whether it can be used, how many frames it has, and which packets give them."""
 
 from __future__ import annotations
 
@@ -22,29 +22,30 @@ from pipelines.video.file_checks import AVI_HEAD, check_regular, check_size, fin
 from pipelines.video.packets import PacketTable
 from pipelines.video.record import Span, VideoRecord
 
-_CUT_SLACK_SECONDS = 1.0  # cutting tools end at the next key frame or audio packet
-_ROUNDING_SECONDS = 1e-5  # containers round times: the frame at 10 s may be stamped 9.999999
+_CUT_SLACK_SECONDS = 1.0  # a cut file may be this much too long: tools cut at the next key frame or audio packet
+_ROUNDING_SECONDS = 1e-5  # containers round times: the frame at 10 s may have the time 9.999999
 Times = NDArray[np.float64]
 
 
 def probe_video(
     path: str | Path, *, root: str | Path = "", allow_partial: bool = False, span: Span | None = None
 ) -> VideoRecord:
-    """The record of the video at `root`/`path`, its frames counted as a full decode gives them.
+    """The record of the video at `root`/`path`, with the number of frames that decoding the whole file gives.
 
-    With a `span` only the frames shown from its first second on and before its second one, counted from the start of
-    the file as players do; see `frame_times`. A file hardly longer than its span is taken for one that was cut already.
+    With a `span` (begin, end) the record has only the frames that are shown from `begin` on and before `end`, in
+    seconds from the start of the file, as players count; see `frame_times`. If the file is hardly longer than the span,
+    it is assumed to be cut to it already, and the record has all frames.
 
-    MPEG-4 part 2 is counted from its VOP headers, H.264 and HEVC in a sound MP4 from the container; all else, and
-    whatever leaves doubt, by decoding. Raises VideoError with a short reason; `allow_partial` takes a truncated file
-    for what is left of it.
+    Frames of MPEG-4 part 2 are counted by their headers, those of H.264 and HEVC in a sound MP4 by the container. For
+    all other files, and in case of doubt, the file is decoded. With `allow_partial` a truncated file is used as far as
+    it goes. Raises VideoError with a short reason if the file can't be used.
     """
     name = str(path)
     full = str(Path(root) / name) if str(root) else name
     status = check_regular(full)
     try:
         with Path(full).open("rb") as file:
-            # Never closed by hand: the traceback of an error still holds arrays that lie on the map.
+            # The map is not closed explicitly, since the traceback of an error may hold arrays that use it.
             data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
         record, clock = _probe(name, full, status, data, allow_partial)
         return record if span is None else _part(full, record, frame_times(record, clock), span)
@@ -55,7 +56,10 @@ def probe_video(
 
 
 class TimeStamps(NamedTuple):
-    """What tells times: stamps of packets int64 [P] (None: no usable ones), seconds a tick, seconds at the start."""
+    """The clock of a file: time stamps of its packets in ticks, int64 [P], None if they can't be used.
+
+    `tick` is the length of a tick and `start` the time at which the file starts, both in seconds.
+    """
 
     pts: NDArray[np.int64] | None
     tick: float
@@ -63,10 +67,11 @@ class TimeStamps(NamedTuple):
 
 
 def frame_times(record: VideoRecord, clock: TimeStamps) -> Times:
-    """When each frame of the file is shown, float64 [F], in seconds from its start.
+    """When each frame of the file is shown, float64 [F], in seconds from the start of the file.
 
-    By the time stamps of its packets; where these are missing, repeated, not in the order of display or of other
-    packets, or frames can't be told by packet, frame k is shown at k / fps. So it is in AVI, which stores no stamps.
+    The times are those of the packets. If these are missing, repeat, belong to other packets or are not in display
+    order, or if packets do not tell which frame they give, frame k is shown at k / fps. The same holds for AVI, which
+    stores no time stamps.
     """
     table = record.packets
     even: Times = np.arange(table.num_frames, dtype=np.float64) / (record.fps or 25.0)
@@ -77,7 +82,7 @@ def frame_times(record: VideoRecord, clock: TimeStamps) -> Times:
 
 
 def _part(path: str, record: VideoRecord, times: Times, span: Span) -> VideoRecord:
-    """The record of the frames of `span`. Raises VideoError if the file has none there."""
+    """The record of the frames in `span`. Raises VideoError if there are none."""
     begin, end = span
     record = replace(record, begin_seconds=begin, end_seconds=end)
     gap = 1 / (record.fps or 25.0)
@@ -95,7 +100,7 @@ def _probe(
     name: str, full: str, status: os.stat_result, data: NDArray[np.uint8], allow_partial: bool
 ) -> tuple[VideoRecord, TimeStamps]:
     """The record of the whole file, and its clock."""
-    # The format named outright saves FFmpeg a third of the opening time.
+    # If FFmpeg is told the format, opening takes a third less time.
     form = "avi" if is_avi(data[:AVI_HEAD].tobytes()) else None
     with av.open(full, format=form, metadata_errors="ignore") as container:
         stream = find_video_stream(full, container)
@@ -129,11 +134,11 @@ def _probe(
 def _from_vops(
     path: str, base: dict[str, object], data: NDArray[np.uint8], packets: PacketList, extradata: bytes, pix_fmt: str
 ) -> VideoRecord | None:
-    """The record of an MPEG-4 part 2 stream from its headers, or None where only decoding tells."""
+    """The record of an MPEG-4 part 2 stream by the headers of its pictures; None if it has to be decoded."""
     if not packets.addressable or packets.truncated:
         return None
-    # What precedes the first picture is parsed again at each start, so that a decoder that begins later knows as much
-    # (which encoder wrote the stream decides its inverse transform).
+    # The bytes before the first picture go into the extradata, so that a decoder that begins later also gets them. They
+    # name the encoder, for instance, which decides the inverse transform.
     header = packets.first[: packets.first.find(VOP)] if VOP in packets.first else b""
     if header and header not in extradata:
         extradata += header
@@ -161,7 +166,7 @@ def _layer_size(header: bytes) -> tuple[int, int] | None:
 
 
 def _from_decode(path: str, base: dict[str, object], packets: PacketList, extradata: bytes) -> VideoRecord:
-    """The record by a full sequential decode; by the first frame alone where the container leaves no doubt."""
+    """The record by decoding the whole file, or only its first frame if the container says all the rest."""
     count = len(packets.offset)
     flags = packets.flags if len(packets.flags) else np.zeros(count, np.uint8)
     sure = packets.sound and packets.addressable and bool(flags[0] & START)
@@ -188,9 +193,10 @@ def _from_decode(path: str, base: dict[str, object], packets: PacketList, extrad
         ordinal = None in tags or len(set(tags)) < len(tags)
         shown = np.arange(len(frames)) if ordinal else np.array(tags, np.int64)
         if len(frames) != count or any(frame.corrupt for frame in frames):
-            flags = np.zeros(count, np.uint8)  # a decoder that conceals damage remembers what came before it
+            # The decoder hides damage with earlier frames, so it has to start at the first packet.
+            flags = np.zeros(count, np.uint8)
         if base["codec"] == "h264":
-            # Streams outside a sound MP4 are often damaged in ways that only show when pictures are left out.
+            # Streams that are not in a sound MP4 are often damaged in ways that show only if pictures are left out.
             flags = flags & ~np.uint8(DROPPABLE)
     flags = flags.copy()
     flags[0] |= START
@@ -211,7 +217,7 @@ def _from_decode(path: str, base: dict[str, object], packets: PacketList, extrad
 
 
 def _note(path: str, formats: str, packets: PacketList) -> str:
-    """What a user may want to know of the file: a name that hides its content, uneven timing, a missing end."""
+    """What is unusual about the file: another format than its name says, a missing end, uneven frame times."""
     notes = []
     ending = Path(path).suffix.lower().lstrip(".")
     if ending == "avi" and "avi" not in formats:

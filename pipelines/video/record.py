@@ -1,4 +1,4 @@
-"""VideoRecord: what the index knows of one video, enough to read any of its frames without opening a container."""
+"""VideoRecord: what the index stores about one video, enough to read any of its frames without opening a container."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pipelines.video.packets import PacketTable
 
 @dataclass(frozen=True)
 class VideoRecord:
-    """One video. `num_frames` is counted as a full decode gives them, never taken from a header.
+    """One video of an index.
 
-    `height` and `width` in px are those of the decoded frames; `size` in bytes and `mtime_ns` tell whether the file
-    changed since; `table` is the packed packets.PacketTable. A record may be of a part of its file only, from
-    `begin_seconds` to before `end_seconds` (both -1: all of it): then its frames are those of the part alone.
+    `num_frames` is the number of frames that decoding the whole video gives; it never comes from a header of the file.
+    `height` and `width` in px are those of the decoded frames. `size` in bytes and `mtime_ns` show whether the file has
+    changed since it was indexed. `table` is a packets.PacketTable as bytes. The record may be of a part of its file,
+    from `begin_seconds` to before `end_seconds` (both -1: of the whole file); then it has only the frames of that part.
     """
 
     path: str
@@ -39,13 +40,13 @@ class VideoRecord:
 
     @property
     def span(self) -> Span | None:
-        """The part of the file that this is, in seconds; None for a whole file."""
+        """The part of the file that the record is of, (begin, end) in seconds; None for a whole file."""
         return None if self.end_seconds < 0 else (self.begin_seconds, self.end_seconds)
 
     @cached_property
     def packets(self) -> PacketTable:
-        """The packet table, unpacked once."""
+        """The packet table; `table` is decoded once."""
         return PacketTable.from_bytes(self.table)
 
 
-Span = tuple[float, float]  # seconds from the start of a file: the first that counts, the first that no longer does
+Span = tuple[float, float]  # a part of a file, in seconds from its start: from the first time to before the second one

@@ -1,8 +1,8 @@
-"""A clip's packets as a small video in memory, for decoders that take files: DALI's, on the CPU or on NVDEC.
+"""Writes the packets of a clip as a small video in memory, for decoders that need files, such as DALI's.
 
-The container is Matroska for every codec: it is quick to write and says of each packet when it is shown, which AVI
-can't (with B-frames its readers would count in decoding order). One tick of its clock is one frame, and each packet
-gives one frame: decoders that count packets and those that count frames agree.
+The container is Matroska for every codec. It is fast to write, and it says when each packet is shown, which AVI can't:
+with B-frames, readers of AVI would count frames in decoding order. A tick of its clock is one frame, and each packet
+gives one frame, so decoders that count packets and decoders that count frames agree.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ CODEC_IDS = {
     "vp9": b"V_VP9",
     "av1": b"V_AV1",
 }
-INEXACT = "can't be remuxed exactly"  # the reason of the error that says: decode these frames from the file instead
-_MOST_TICKS = 2**15 - 1  # a block's time is a signed 16-bit offset from its cluster's
-_LONGEST_HEADERS = 512  # bytes before the picture of an MPEG-4 packet that are looked through
+INEXACT = "can't be remuxed exactly"  # the reason of a FrameError after which PyAV can decode the frames from the file
+_MOST_TICKS = 2**15 - 1  # the time of a block is a signed 16-bit offset from the time of its cluster
+_LONGEST_HEADERS = 512  # bytes of an MPEG-4 packet in which its headers are looked for
 
 
 class MiniVideo(NamedTuple):
-    """`data` uint8 [bytes], the video; `frames` int32 [T], the number in it, in display order, of each asked frame.
+    """A small video in memory: `data` uint8 [bytes], and `frames` int32 [T], the number in it of each wanted frame.
 
-    DALI takes numbers in any order, but decodes from the beginning again for each repeat: where there are many, give it
-    `np.unique(frames)` and rearrange.
+    Numbers are 0-based and in display order. DALI takes them in any order, but if a number repeats, it decodes from the
+    beginning again; so give it each number once, by `np.unique(frames)`, and rearrange the result.
     """
 
     data: NDArray[np.uint8]
@@ -54,17 +54,18 @@ class MiniVideo(NamedTuple):
 
 
 def remux(record: VideoRecord, frames: Sequence[int] | NDArray[np.integer], *, root: str = "") -> MiniVideo:
-    """A video in memory that holds only the packets `frames` need, and where in it each of `frames` is.
+    """A video in memory with only the packets that `frames` need.
 
-    `frames` are 0-based numbers in display order, in any order, repeats allowed. Raises VideoError if the file is
-    gone or changed since it was indexed, FrameError with reason INEXACT if the clip can't be cut out so that
-    every decoder counts its frames alike, IndexError if a frame doesn't exist.
+    `frames` are 0-based numbers in display order; they may come in any order and repeat. Raises VideoError if the file
+    is gone or has changed since it was indexed, FrameError with reason INEXACT if there is no small video whose frames
+    every decoder counts in the same way, IndexError for a frame number that the video does not have.
     """
     path = os.path.join(root, record.path)  # noqa: PTH118 - in the hot path, and root may be empty
     try:
         check_unchanged(path, record)
         if record.packets.ordinal or record.codec not in CODEC_IDS:
-            why = "its packets don't tell its frames" if record.packets.ordinal else f"codec {record.codec}"
+            ordinal = "its packets do not tell which frames they give"
+            why = ordinal if record.packets.ordinal else f"codec {record.codec}"
             raise _inexact(path, why)
         shown = _shown_as(record)
         numbers, blocks = _gather(path, record, record.packets, frames, shown)
@@ -90,7 +91,10 @@ def remux(record: VideoRecord, frames: Sequence[int] | NDArray[np.integer], *, r
 
 
 def _shown_as(record: VideoRecord) -> NDArray[np.int64]:
-    """The place of each packet's frame in display order, int64 [P], -1 for none; every VP8 packet has one."""
+    """The position in display order of the frame of each packet, int64 [P]; -1 if it gives none.
+
+    With VP8 every packet counts as a frame, since `_shown_vp8` makes hidden frames visible.
+    """
     table = record.packets
     if record.codec == "vp8":
         return np.arange(len(table.offset))
@@ -104,7 +108,7 @@ def _gather(
     frames: Sequence[int] | NDArray[np.integer],
     shown: NDArray[np.int64],
 ) -> tuple[list[int], list[PacketBytes]]:
-    """Numbers and bytes of the packets of the mini video, in decoding order."""
+    """(numbers, bytes) of the packets of the small video, in decoding order."""
     numbers: list[int] = []
     blocks: list[PacketBytes] = []
     for run in select(table, frames):
@@ -132,7 +136,7 @@ def _one_frame_each(
     packets: list[tuple[int, bytes | memoryview]],
     shown: NDArray[np.int64],
 ) -> list[tuple[int, PacketBytes]]:
-    """The packets of a run, changed where need be so that each gives one frame. Raises FrameError if that can't be."""
+    """The packets of a run, changed where necessary so that each gives one frame. Raises FrameError if impossible."""
     if record.codec == "vp8":
         return [(number, _shown_vp8(data)) for number, data in packets]
     flags = record.packets.flags[run.packets]
@@ -148,20 +152,20 @@ def _one_frame_each(
         if any(bytes(data).count(VOP) > 1 for _, data in kept):
             raise _inexact(path, "several VOPs in a packet")
         if not has_video_object_layer(bytes(kept[0][1][:_LONGEST_HEADERS])):
-            # NVDEC looks for the layer in the stream itself, as AVI has it.
+            # NVDEC needs the video object layer in the stream itself, as AVI has it.
             kept[0] = (kept[0][0], record.extradata + bytes(kept[0][1]))
     return kept
 
 
 def _shown_vp8(data: PacketBytes) -> PacketBytes:
-    """A VP8 frame with its show_frame bit set (RFC 6386, 9.1): hidden ones become frames, decoding stays the same."""
+    """A VP8 frame with its show_frame bit set (RFC 6386, 9.1), so that a hidden frame is shown too."""
     changed = bytearray(data)
     changed[0] |= 0x10
     return changed
 
 
 def _restarts(record: VideoRecord, data: PacketBytes) -> bool:
-    """Whether an H.264 or HEVC packet is a picture at which the order of display begins anew (IDR, BLA)."""
+    """Whether an H.264 or HEVC packet is a picture that starts a new display order (IDR, BLA)."""
     codec = record.codec
     for unit in nal_units(bytes(data), length_size(codec, record.extradata)):
         kind = unit_type(codec, unit)
@@ -183,10 +187,11 @@ def write_matroska(
     fps: float = 25.0,
     extradata: bytes = b"",
 ) -> bytes:
-    """A Matroska video (RFC 9559) of (tick, bytes) packets in decoding order, a tick a frame in display order.
+    """A Matroska video (RFC 9559) of `packets`, each (tick, bytes), in decoding order.
 
-    Only the first packet is marked as a key frame: all that follows is needed, so a decoder would gain nothing by
-    seeking. `codec` is a key of CODEC_IDS, `width` and `height` are in px.
+    The tick is the number of the frame in display order. Only the first packet is marked as a key frame: all packets
+    are needed, so a decoder would gain nothing by seeking. `codec` is a key of CODEC_IDS, `width` and `height` are in
+    px.
     """
     tick_ns = round(1e9 / min(max(fps, 1.0), 1000.0))
     track = (

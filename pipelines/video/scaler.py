@@ -1,9 +1,9 @@
-"""A box of a decoded frame, scaled to a square by FFmpeg's scaler and converted to RGB.
+"""Cuts a box out of a decoded frame, scales it to a square by FFmpeg's scaler and converts it to RGB.
 
-Several times cheaper than resizing RGB afterwards, since fewer pixels are converted, and those in planes. The filter
-widens when it shrinks, so it antialiases. Against a resize of the RGB box, crops of UCF-101 come out within 46 dB or
-more in luma and 31 dB or more in RGB, median 43 (`tests/pipelines/video/test_scaler.py`): chroma keeps half the
-resolution of luma.
+This is several times cheaper than a resize of the RGB box, since fewer pixels are converted, and plane by plane. The
+filter becomes wider when it shrinks the picture, so it antialiases. Colour keeps half the resolution of luma. Compared
+with a resize of the RGB box, crops of UCF-101 have a PSNR of 46 dB or more in luma, and 31 dB or more in RGB with a
+median of 43 (tests/pipelines/video/test_scaler.py).
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from av.filter.context import FilterContext
 from numpy.typing import NDArray
 
 Box = tuple[int, int, int, int]  # y, x, height, width in px
-_KEPT = 32  # filter graphs, one for each size of frame and box: a data set of one frame size needs ten
+_KEPT = 32  # filter graphs that are kept, one for each size of frame and box; a data set of one frame size needs ten
 _PLAIN = "yuv420p"
 _ANY_TIME_BASE = Fraction(1, 25)
 
 
 class BoxScaler:
-    """Scales boxes of frames; keeps the filter graphs of the latest sizes. One per process or thread."""
+    """Scales boxes of frames. It keeps the filter graphs of the latest sizes; use one in each process or thread."""
 
     def __init__(self) -> None:
         self._graphs: OrderedDict[tuple[object, ...], _BoxGraph] = OrderedDict()
 
     def scale(self, frame: av.VideoFrame, box: Box, size_px: int) -> NDArray[np.uint8]:
-        """The pixels of `box` brought to uint8 [size_px, size_px, 3], RGB: a view that lives as long as it is held."""
+        """The pixels of `box`, scaled to uint8 [size_px, size_px, 3], RGB. They stay valid as long as they are held."""
         y, x, height, width = box
         key = (
             frame.format.name,
@@ -51,10 +51,10 @@ class BoxScaler:
 
 
 class _BoxGraph:
-    """crop -> scale -> rgb24: the crop's place can be changed, its size can't."""
+    """The filter graph crop -> scale -> rgb24. The position of the crop can be changed, its size can't."""
 
     def __init__(self, frame: av.VideoFrame, height: int, width: int, size_px: int) -> None:
-        self._graph = Graph()  # held: its filters do not hold it
+        self._graph = Graph()  # kept here because the filters do not keep their graph alive
         self._graph.threads = 1
         self._source = self._graph.add_buffer(
             width=frame.width, height=frame.height, format=frame.format, time_base=_ANY_TIME_BASE
@@ -64,7 +64,7 @@ class _BoxGraph:
         chain: list[FilterContext] = [self._source, self._crop]
         chain.append(self._graph.add("scale", f"{size_px}:{size_px}:flags=bilinear"))
         if frame.format.name == _PLAIN:
-            # Scaled as it is, converted after: FFmpeg has fast code for each alone, and none for both at once.
+            # Scale first and convert then: FFmpeg has fast code for each of these, but none for both at once.
             chain.append(self._graph.add("format", _PLAIN))
             chain.append(self._graph.add("scale", "flags=bilinear"))
         chain += [self._graph.add("format", "rgb24"), self._sink]
@@ -85,7 +85,7 @@ class _BoxGraph:
 
 
 def rgb_pixels(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """The pixels of an rgb24 frame, uint8 [H, W, 3]: a view on its memory, rows padded."""
+    """The pixels of an rgb24 frame, uint8 [H, W, 3], as a view of its memory, where rows are padded."""
     plane = frame.planes[0]
     flat: NDArray[np.uint8] = np.frombuffer(plane, np.uint8)  # type: ignore[call-overload]  # a buffer, untyped
     rows = flat.reshape(frame.height, plane.line_size)

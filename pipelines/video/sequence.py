@@ -1,7 +1,7 @@
-"""All frames of a video, one after the other: for whoever wants most of them, of a video as long as it likes.
+"""Gives all frames of a video one after the other, for callers that need most of them.
 
-Nothing is indexed before and nothing kept behind, so memory does not depend on the length. The frames are those of a
-full sequential decode, as `read_frames` gives them.
+No index is needed, and no frame is kept, so memory does not depend on the length of the video. The frames are the same
+as those of `read_frames`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from pipelines.errors import FrameError, VideoError
 from pipelines.video.file_checks import AVI_HEAD, check_regular, check_size, find_video_stream, is_cut_short
 from pipelines.video.scaler import rgb_pixels
 
-_USUAL_RATE = Fraction(25)  # frames a second, where a file doesn't say
-_LONGEST_STEP = 10.0  # seconds from one frame to the next; what a file says beyond that is damage
+_USUAL_RATE = Fraction(25)  # frames a second if the file does not say
+_LONGEST_STEP = 10.0  # seconds from one frame to the next; a longer step is taken for damage
 
 
 class ShownFrame(NamedTuple):
-    """Frame `number`, 0-based in display order, shown `seconds` after the first; `frame` as it was decoded."""
+    """A decoded frame, its 0-based `number` in display order, and when it is shown, in seconds after the first one."""
 
     number: int
     seconds: float
@@ -37,14 +37,14 @@ class ShownFrame(NamedTuple):
 
 
 class FrameSequence:
-    """The frames of the video at `path`, once, in display order: to be iterated in a `with`.
+    """Gives the frames of the video at `path` in display order. Iterate over it once, in a `with` block.
 
-    `fps` is the average the file states. Times are those of the file, where it has any and they run on; else, and in
-    AVI, which has none, they follow from the number and `fps`.
+    `fps` is the average frame rate that the file states. Times are those of the file. Where these are missing or do not
+    increase, and in AVI, which has none, they are computed with `fps`.
     """
 
     def __init__(self, path: str | Path) -> None:
-        """Open the video. Raises VideoError where there is none, or none that can be decoded."""
+        """Open the video. Raises VideoError if there is none, or if it can't be decoded."""
         self.path = str(path)
         self.size = check_regular(self.path).st_size
         self._reformatter = VideoReformatter()
@@ -58,11 +58,11 @@ class FrameSequence:
             self._container.close()
             raise
         self.fps = self._stream.average_rate or self._stream.guessed_rate or _USUAL_RATE
-        self.num_frames = 0  # that came so far
-        self.end_seconds = 0.0  # when the last of them has been shown
+        self.num_frames = 0  # the number of frames given so far
+        self.end_seconds = 0.0  # the time at which the last one of these ends
 
     def __iter__(self) -> Iterator[ShownFrame]:
-        """The frames. Raises VideoError in the end if the file is cut short, FrameError where it does not decode."""
+        """The frames. Raises FrameError where the file can't be decoded, VideoError at the end if it is truncated."""
         clock = _FrameTimes(self._container, self._stream, self.fps)
         packets, truncated = 0, self._lacks_bytes()
         size: tuple[int, int] | None = None
@@ -85,7 +85,7 @@ class FrameSequence:
             raise VideoError(self.path, "truncated", f"{self.num_frames} frames left")
 
     def pixels(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        """The pixels of one of its frames, uint8 [H, W, 3], RGB: PyAV's `to_ndarray(format="rgb24")`, bit for bit."""
+        """The pixels of a frame, uint8 [H, W, 3], RGB, the same bit for bit as PyAV's `to_ndarray(format="rgb24")`."""
         return rgb_pixels(self._reformatter.reformat(frame, format="rgb24", threads=1))
 
     def close(self) -> None:
@@ -118,7 +118,7 @@ class _FrameTimes:
     """When each frame is shown, in seconds after the first."""
 
     def __init__(self, container: InputContainer, stream: VideoStream, fps: Fraction) -> None:
-        self.step = float(1 / fps)  # between frames that say nothing
+        self.step = float(1 / fps)  # seconds to the next frame if the file does not say
         self._base = stream.time_base if container.format.name != "avi" else None
         self._fps = fps
         self._count = 0
@@ -126,7 +126,7 @@ class _FrameTimes:
         self._seconds = 0.0
 
     def seconds(self, frame: av.VideoFrame) -> float:
-        """The time of the frame that follows the one of the last call."""
+        """The time of `frame`, which must be the one after that of the last call."""
         stamp, before = frame.pts, self._stamp
         if self._base is None:
             self._seconds = float(self._count / self._fps)

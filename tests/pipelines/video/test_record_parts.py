@@ -68,7 +68,7 @@ def test_every_part_gives_the_frames_of_a_full_decode(video: Path) -> None:
         assert all(np.array_equal(a, b) for a, b in zip(frames, everything[begin:end], strict=True)), (begin, end)
         for k in (0, record.num_frames // 2, record.num_frames - 1):
             assert np.array_equal(read_frames(record, [k])[0], everything[begin + k]), (begin, end, k)
-        with pytest.raises(IndexError, match="asked of a video with"):
+        with pytest.raises(IndexError, match="are asked for, but the video has"):
             read_frames(record, [record.num_frames])
 
 
@@ -116,7 +116,7 @@ def test_a_part_of_a_part(tmp_path: Path) -> None:
     for table in (part, once):
         one = VideoRecord(**{**_fields(record), "num_frames": 25, "table": table.to_bytes()})
         assert [read_stamp(frame) for frame in read_frames(one, range(25))] == list(range(25, 50))
-    with pytest.raises(IndexError, match=r"frames 5\.\.25 asked of a video with 25"):
+    with pytest.raises(IndexError, match=r"frames 5\.\.25 are asked for, but the video has 25"):
         once.part(5, 26)
 
 
@@ -126,7 +126,7 @@ def test_a_part_of_a_stream_whose_frames_are_counted(tmp_path: Path) -> None:
     table = PacketTable.from_bytes(counted.part(10, 20).part(2, 8).to_bytes())
     part = VideoRecord(**{**_fields(record), "num_frames": table.num_frames, "table": table.to_bytes()})
     assert [read_stamp(frame) for frame in read_frames(part, [5, 0, 0, 3])] == [17, 12, 12, 15]
-    with pytest.raises(IndexError, match="asked of a video with 6"):
+    with pytest.raises(IndexError, match="are asked for, but the video has 6"):
         read_frames(part, [6])
 
 

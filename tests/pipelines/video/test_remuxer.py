@@ -216,7 +216,7 @@ def test_what_cant_be_cut_exactly_is_refused(folder: Path) -> None:
     missing = replace(table, frame_packet=np.delete(table.frame_packet, 3))
     with pytest.raises(FrameError, match="can't be remuxed exactly: a packet that gives no frame is needed"):
         remux(replace(record, num_frames=47, table=missing.to_bytes()), [10, 7])
-    with pytest.raises(FrameError, match="can't be remuxed exactly: its packets don't tell its frames"):
+    with pytest.raises(FrameError, match="can't be remuxed exactly: its packets do not tell which frames they give"):
         remux(replace(record, table=replace(table, ordinal=True).to_bytes()), [1])
     with pytest.raises(FrameError, match="can't be remuxed exactly: codec theora"):
         remux(replace(record, codec="theora"), [1])
@@ -224,7 +224,7 @@ def test_what_cant_be_cut_exactly_is_refused(folder: Path) -> None:
 
 @pytest.mark.parametrize("frame", [-1, 48])
 def test_a_frame_that_does_not_exist_is_an_error(folder: Path, frame: int) -> None:
-    with pytest.raises(IndexError, match="asked of a video with 48"):
+    with pytest.raises(IndexError, match="are asked for, but the video has 48"):
         remux(made(folder, "mpeg4"), [0, frame])
 
 
