@@ -1,1 +1,1 @@
-"""Evaluation: logits of clips, figures of clips and of videos, and the files that they are written to."""
+"""Evaluation: measures how well a model does on clips and on videos, and writes the results to files."""

@@ -1,4 +1,7 @@
-"""How well a model does: exact over the videos that could be read, which is said beside the figures."""
+"""Evaluates a model: loss, top1 and top5 over clips and over videos.
+
+The figures are exact over the videos that could be read, and how many could not be read is reported with them.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ OnBatch = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Source:
-    """Which clips were evaluated: those of `videos` (their numbers in `index`), of its split `split` (None: all)."""
+    """Which clips were evaluated: clips of `videos` (numbers in `index`), those of `split` (None: of all splits)."""
 
     index: VideoIndex
     split: str | None
@@ -45,7 +48,7 @@ class Source:
         return f"split {self.split or '(all)'} of {self.index.kind}{lists}"
 
     def protocol(self) -> str:
-        """What is evaluated of each video, in words: clips, their frames, crops."""
+        """The protocol in words: clips of each video, frames of each clip, crops."""
         clip, augment = self.clip, self.augment
         count = {"all": "all non-overlapping clips of a video", 1: "1 clip a video"}
         kind = {"segments": "one out of each part of the video", "consecutive": f"{clip.stride} apart"}[clip.sampling]
@@ -58,9 +61,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures of clips and of videos (their clips' softmax averaged), and what could not be read.
+    """The figures of clips and of videos, and the clips that could not be read.
 
-    All ranks of a group have the same figures; `scores` are those of all videos on the first, of its own on another.
+    The probabilities of a video are the mean of the softmax of its clips. All ranks of a group have the same figures.
+    `scores` holds all videos on the first rank, and only the rank's own videos on the others.
     """
 
     clip: Result
@@ -71,12 +75,12 @@ class Evaluation:
 
     @property
     def num_videos(self) -> int:
-        """Videos of the split, whether they could be read or not."""
+        """The number of videos in the split, readable or not."""
         return len(self.source.videos)
 
     @property
     def num_evaluated(self) -> int:
-        """Videos of which at least one clip was read."""
+        """The number of videos of which at least one clip was read."""
         return self.video["count"]
 
 
@@ -89,10 +93,11 @@ def evaluate_model(
     precision: Precision | None = None,
     group: Group | None = None,
 ) -> Evaluation:
-    """The evaluation of `model` over one pass of `loader`; the model is left in the mode it came in.
+    """The evaluation of `model` over all clips of `loader`, computed in `precision` (default fp32).
 
-    The ranks of `group` evaluate a share each, and each clip counts once. It computes in `precision` (default fp32).
-    Raises EnvironmentProblem, with the batch size that fits, out of memory.
+    The model is in the same mode afterwards, training or evaluation. Each rank of `group` evaluates a part of the
+    clips, and each clip counts once. `on_batch(done, total)` is called after each batch. Raises EnvironmentProblem,
+    with the batch size that would fit, where the memory runs out.
     """
     from r3d_fast.acceleration.cpu import is_worth_tracing, traced  # imports Paddle
     from r3d_fast.models.classifier import evaluating
@@ -121,7 +126,10 @@ def evaluate_model(
 def _pool(
     clips: ClassificationMetrics, videos: VideoScores, bad: list[BadClip], group: Group
 ) -> tuple[ClassificationMetrics, ClassificationMetrics, list[BadClip]]:
-    """(figures of clips, of videos, bad clips) of all ranks; on the first `videos` takes in those of the others."""
+    """(figures of clips, figures of videos, bad clips) of all ranks together.
+
+    On the first rank `videos` gets the videos of the other ranks too.
+    """
     if group.count == 1:
         return clips, videos.metrics(), bad
     classes = clips.num_classes
@@ -155,11 +163,12 @@ def evaluate(
     model: str | Path, config: Config | None = None, *, split: str | None = None, on_batch: OnBatch | None = None,
     group: Group | None = None,
 ) -> tuple[Evaluation, tuple[str, ...]]:  # fmt: skip
-    """(evaluation, classes) of a run, a checkpoint or a weights file, on the data of `config` (default: the run's own).
+    """(evaluation, classes) of `model`: a run, a checkpoint or a weights file.
 
-    Processes that were launched as a job evaluate a share each; all of them need to see `model`. They meet here, or are
-    the `group` that they have joined already. Pixels are scaled as the weights are used to, whatever `config` says.
-    Raises CheckpointError if the data set's classes are not the model's.
+    The data are those of `config` (default: of the run). `split`: a split of the index (default: data.eval_split).
+    Pixels are scaled as the model was trained, even where `config` says otherwise. Processes that were launched as a
+    job evaluate a part of the clips each, and all of them read `model`; they join a group here unless `group` is given.
+    Raises CheckpointError if the classes of the data set are not those of the model.
     """
     if group is None:
         with join_group(config.train.rank_timeout_seconds) if config else join_group() as group:
@@ -187,14 +196,14 @@ def evaluate(
 
 
 def _on_its_own_scale(augment: AugmentSpec, restored: RestoredModel, group: Group) -> AugmentSpec:
-    """`augment`, but pixels are scaled as the weights are used to; says so where it has another scale."""
+    """`augment` with the scale of pixels that the weights were trained with; warns where that is another one."""
     own = restored.config.augment
     if same_scale(own, augment):
         return augment
     if group.is_first:
         print(
-            f"warning: {restored.weights}: trained on pixels with {described(own)}, which is used here; the config has "
-            f"{described(augment)}",
+            f"warning: {restored.weights}: trained on pixels with {described(own)}; the evaluation uses that, not the "
+            f"config's {described(augment)}",
             file=sys.stderr,
         )
     return with_scale_of(augment, own)
@@ -204,19 +213,19 @@ def check_classes(model: tuple[str, ...], data: tuple[str, ...], weights: str, i
     """Raise CheckpointError if a model's classes are not those of the data set, in the same order."""
     if len(model) != len(data):
         raise CheckpointError(
-            f"{weights}: the model has {len(model)} classes, the data set ({index}) {len(data)}; "
-            "evaluate on the data set it was trained for, or train anew"
+            f"{weights}: the model has {len(model)} classes, the data set ({index}) has {len(data)}; "
+            "evaluate on the data set that it was trained for, or train a new model"
         )
     for number, (mine, theirs) in enumerate(zip(model, data, strict=True)):
         if mine != theirs:
             raise CheckpointError(
                 f"{weights}: class {number} is {mine!r} in the model and {theirs!r} in the data set ({index}); "
-                "the labels would not mean the same"
+                "expected the same classes in the same order"
             )
 
 
 def evaluation_json(evaluation: Evaluation, classes: tuple[str, ...]) -> dict[str, Any]:
-    """The evaluation as JSON values: clip and video figures, per class, confusion, what was not read."""
+    """The evaluation as JSON values: figures of clips and videos, top1 of each class, confusion, unreadable clips."""
 
     def plain(result: Result) -> dict[str, Any]:
         figures = {key: result[key] for key in ("loss", "top1", "top5", "count")}

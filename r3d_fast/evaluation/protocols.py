@@ -1,4 +1,4 @@
-"""Which clips an evaluation takes, in words and as settings; and the mean over the splits of a data set."""
+"""Evaluation protocols: which clips are evaluated; and evaluations of several splits with their mean."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from pipelines.errors import DataError, UsageError
 from pipelines.index.video_index import VideoIndex
 from r3d_fast.evaluation.evaluate import Evaluation
 
-PLACE = "{split}"  # in a path or an override: the number of a split
+PLACE = "{split}"  # stands for the number of a split in a path or an override
 
 
 def protocol_overrides(protocol: Literal["clip", "video"] | None, views: int | None, crops: int | None) -> list[str]:
-    """The config overrides that a named protocol, or numbers of views and crops, stand for.
+    """The config overrides for a named protocol, or for numbers of views and crops.
 
-    "clip": one centre crop of one clip a video, as the reference recipe is evaluated. "video": every non-overlapping
-    window, softmax averaged, a short last one looped (Hara et al. 2018, arXiv:1711.09577, section 3.2). Raises
-    UsageError where two of them contradict each other.
+    "clip": one centre crop of one clip of each video, as the reference recipe is evaluated. "video": all
+    non-overlapping clips of a video, their softmax averaged; the frames of a short last one are repeated (Hara et al.
+    2018, arXiv:1711.09577, section 3.2). Raises UsageError where two arguments contradict each other.
     """
     if protocol is not None and views is not None:
-        raise UsageError("--protocol and --views both say how many clips a video; give one")
+        raise UsageError("--protocol and --views both set the number of clips of a video; give only one of them")
     if protocol == "clip" and crops not in (None, 1):
-        raise UsageError(f"--protocol clip is one clip a video, --crops {crops} makes {crops} of it; use --views 1")
+        raise UsageError(
+            f"--protocol clip takes one crop of each video, --crops {crops} asks for {crops}; give --views 1 in place "
+            "of --protocol clip"
+        )
     count = {"clip": "1", "video": "all", None: None if views is None else str(views)}[protocol]
     crops = 1 if protocol == "clip" else crops
     given = {"eval.views": count, "eval.crops": crops}
@@ -33,7 +36,7 @@ def protocol_overrides(protocol: Literal["clip", "video"] | None, views: int | N
 
 @dataclass(frozen=True)
 class SplitModel:
-    """What evaluates one split: a model, and the overrides of its config."""
+    """The evaluation of one split: its number (None: no splits were asked for), a model, a config and overrides."""
 
     number: int | None
     model: Path
@@ -44,11 +47,10 @@ class SplitModel:
 def models_of_splits(
     splits: str | None, run: Path | None, weights: Path | None, config: str | None, overrides: Sequence[str]
 ) -> list[SplitModel]:
-    """A SplitModel for each number of `splits` ("1,2,3"), which replaces `{split}` wherever it stands.
+    """A SplitModel for each number in `splits` ("1,2,3"); the number replaces `{split}` in paths and overrides.
 
-    Without `splits` there is one, as given.
-
-    Raises UsageError where the model is not given, or would be the same one for several splits.
+    Without `splits` it is one SplitModel, with everything as given. Raises UsageError where no model is given, or
+    where it would be the same model for several splits.
     """
     if (run is None) == (weights is None) or (weights is not None and config is None):
         raise UsageError("expected either --run DIR, or -c CFG with --weights FILE")
@@ -62,8 +64,8 @@ def models_of_splits(
     if len(numbers) > 1 and PLACE not in str(model):
         name = "--run" if run is not None else "--weights"
         raise UsageError(
-            f"{name} {model}: one model for splits {splits} would be tested on videos it was trained on; expected one "
-            f"trained on each split, with {PLACE} where the number stands, such as {name} {model}_split{PLACE}"
+            f"{name} {model}: one model for splits {splits} would be tested on videos that it was trained on; expected "
+            f"a model for each split, with {PLACE} in place of the number, such as {name} {model}_split{PLACE}"
         )
     return [
         SplitModel(
@@ -84,24 +86,24 @@ def _numbers(splits: str) -> list[int]:
 
 
 def check_splits(indexes: Sequence[VideoIndex], numbers: Sequence[int]) -> None:
-    """Raise DataError unless each of `indexes` holds the split of that number, and each another one."""
+    """Raise DataError unless each of `indexes` holds the split of its number, and no two hold the same split."""
     for place, (index, number) in enumerate(zip(indexes, numbers, strict=True)):
         if index.lists_split is not None and index.lists_split != number:
             raise DataError(
-                f"{index.path}: was built from split {index.lists_split} of its lists, expected split {number}; make "
-                f"that one with: r3d-fast data index ROOT --lists LISTS --split {number} --index FILE, and name it by "
-                "data.index"
+                f"{index.path}: was built from split {index.lists_split} of its lists, expected split {number}; build "
+                f"it with: r3d-fast data index ROOT --lists LISTS --split {number} --index FILE, and set data.index to "
+                "that file"
             )
         for other in indexes[:place]:
             if other.digest == index.digest:
                 raise DataError(
                     f"{index.path}: holds the same split as {other.path}, so the mean would count it twice; expected "
-                    f"an index for each split (data.index, with {PLACE} where the number stands)"
+                    f"an index for each split (data.index, with {PLACE} in place of the number)"
                 )
 
 
 def mean_of_splits(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, dict[str, float]]]:
-    """Mean, least and largest of top1 and top5, fractions, of clips and of videos; splits weigh the same."""
+    """Mean, least and largest top1 and top5 (fractions) of clips and of videos; each split has the same weight."""
     figures: dict[str, dict[str, dict[str, float]]] = {}
     for kind, result in (("clip", lambda e: e.clip), ("video", lambda e: e.video)):
         figures[kind] = {name: _spread(evaluations, result, name) for name in ("top1", "top5")}
@@ -111,5 +113,5 @@ def mean_of_splits(evaluations: Sequence[Evaluation]) -> dict[str, dict[str, dic
 def _spread(evaluations: Sequence[Evaluation], result: Callable[[Evaluation], Any], name: str) -> dict[str, float]:
     values = [float(result(evaluation)[name]) for evaluation in evaluations if result(evaluation)[name] is not None]
     if len(values) != len(evaluations):
-        raise DataError("no clip of one of the splits could be read: there is no mean")
+        raise DataError("in one of the splits no clip could be read, so there is no mean; index its videos again")
     return {"mean": sum(values) / len(values), "low": min(values), "high": max(values)}

@@ -1,4 +1,4 @@
-"""What an evaluation leaves in a folder: figures, classes, confusions, and a line a video."""
+"""The files of an evaluation: figures, top1 of each class, confusion matrix, and the prediction for each video."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from r3d_fast.evaluation.evaluate import Evaluation, evaluation_json
 from r3d_fast.files import make_folder, new_file, write_file
 
 _TOP = 5  # classes named for each video
-_MOST_NAMED = 60  # classes whose names are written beside the picture; more would lie over each other
+_MOST_NAMED = 60  # classes whose names are drawn beside the matrix; more names would overlap
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation, classes: tuple[str, ...]) -> None:
     """Write figures.json, per_class.csv, confusion.csv, confusion.png and predictions.jsonl to `folder`.
 
-    Each file is whole or as it was. Without matplotlib the picture is left out, which stderr says. Raises UsageError
-    where `folder` can't be written.
+    Each file is written whole, or stays as it was. Without matplotlib there is no confusion.png, and a warning on
+    stderr. Raises UsageError where `folder` can't be written.
     """
     texts = {
         "figures.json": json.dumps(evaluation_json(evaluation, classes), indent=1) + "\n",
@@ -38,18 +38,18 @@ def write_evaluation(folder: Path, evaluation: Evaluation, classes: tuple[str, .
 
 
 def predictions(evaluation: Evaluation, classes: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """What was said of each video, by its number, as JSON values; of one that could not be read, why.
+    """The prediction for each video as JSON values, in the order of the index, or the error of an unreadable one.
 
-    Probabilities are the softmax averaged over the video's clips.
+    Probabilities are the mean of the softmax of the video's clips.
     """
     reasons = {bad.video_id: bad.reason for bad in evaluation.bad}
-    told = {video: (label, scores) for video, label, scores in evaluation.scores.predictions()}
+    predicted = {video: (label, scores) for video, label, scores in evaluation.scores.predictions()}
     clips = evaluation.scores.clip_counts()
     names = evaluation.source.index.names()
     for video in sorted(evaluation.source.videos):
         line: dict[str, Any] = {"video": names[video]}
-        if video in told:
-            label, scores = told[video]
+        if video in predicted:
+            label, scores = predicted[video]
             best = np.argsort(-scores, kind="stable")[:_TOP]
             valid = bool(np.isfinite(scores).all())
             line |= {
@@ -85,12 +85,12 @@ def _csv(rows: list[list[str]]) -> str:
 
 
 def _draw_confusion(path: Path, evaluation: Evaluation, classes: tuple[str, ...]) -> None:
-    """The confusion matrix of videos as a picture: rows are labels, each divided by its number of videos."""
+    """Draw the confusion matrix of videos; each row is a label, divided by its number of videos."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        print(f"warning: no confusion.png ({error}); pip install 'r3d-fast[plots]'", file=sys.stderr)
+        print(f"warning: no confusion.png ({error}); install it with: pip install 'r3d-fast[plots]'", file=sys.stderr)
         return
     matrix = np.asarray(evaluation.video["confusion"], np.float64)
     counts = np.asarray(evaluation.video["counts"])[:, None]
@@ -103,7 +103,7 @@ def _draw_confusion(path: Path, evaluation: Evaluation, classes: tuple[str, ...]
     image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
     figure.colorbar(image, ax=axes, shrink=0.8, label="share of the label's videos")
     if named:
-        # parse_math: names with a $ are names, not formulas
+        # parse_math is off, as a $ in a name would make it a formula.
         shown = [name if len(name) <= 24 else f"{name[:23]}\u2026" for name in classes]
         axes.set_xticks(range(len(classes)), shown, rotation=90, fontsize=8, parse_math=False)
         axes.set_yticks(range(len(classes)), shown, fontsize=8, parse_math=False)

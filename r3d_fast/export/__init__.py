@@ -1,1 +1,1 @@
-"""Export: a trained model as a folder that predicts without the run, in Paddle Inference or as ONNX."""
+"""Export: writes a trained model as a folder that predicts without its run, in Paddle Inference or as ONNX."""

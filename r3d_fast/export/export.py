@@ -1,6 +1,7 @@
-"""A trained model -> a folder with a static Paddle model, all that predicting needs to know, and ONNX if wanted.
+"""Exports a trained model: a folder with a static Paddle model, r3d_fast.json, and an ONNX file on request.
 
-It is built beside its place, compared there with the model as trained, in the engine that will run it, and renamed.
+The folder is built under a temporary name. There the exported model is run in its inference engine and compared with
+the trained model; only if they agree is the folder renamed.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What was written: `about` is what r3d_fast.json says, the differences that were found included."""
+    """The exported folder; `about` is the content of its r3d_fast.json, with the differences that were measured."""
 
     folder: Path
     about: ExportManifest
@@ -63,13 +64,14 @@ def export(
     form: Form = "auto",
     say: Say = lambda line: None,
 ) -> ExportResult:
-    """The export of `model` (a run, a checkpoint or a .safetensors file of a run), complete in `out`, or not there.
+    """Export `model`, a run, a checkpoint or a .safetensors file, to the folder `out`.
 
-    The graph takes clips float32 [N, 3, T, S, S] for any N and gives logits (no softmax) and pooled features.
-    `form` "2.6" writes what Paddle 2.6 and 3.x both read; "auto" what this Paddle writes by itself. `precision`
-    stores and computes in half precision, for a GPU. `say` gets a line for each step.
-    Raises UsageError where `out` can't be used, CheckpointError where the model can't, EnvironmentProblem where this
-    machine lacks something, and ParityError where what was written differs from the model.
+    `out` is written complete, or not at all. The graph takes clips float32 [N, 3, T, S, S] for any N and gives logits
+    (no softmax) and pooled features. `form` "2.6" writes files that Paddle 2.6 and 3.x both read; "auto" writes the
+    form of the installed Paddle. `precision` stores and computes in half precision, for a GPU. `say` gets a line for
+    each step. Raises UsageError where `out` can't be used, CheckpointError where the model can't be used,
+    EnvironmentProblem where this machine lacks something, and ParityError where the outputs of the exported model
+    differ from those of the trained one.
     """
     out = out.resolve()
     _check_out(out)
@@ -80,7 +82,7 @@ def export(
     paddle = import_paddle()
     before = paddle.get_device()
     device = _choose_device(precision)
-    paddle.set_device("cpu")  # the model as trained is what the CPU makes of it in float32
+    paddle.set_device("cpu")  # the export is compared with what the trained model computes on the CPU in float32
     try:
         restored = restore(model, "cpu", train=TrainSpec(precision="fp32"), data_format="NCDHW")
         checks = reference(restored)
@@ -95,7 +97,7 @@ def _write(
     restored: RestoredModel, folder: Path, checks: list[Check], device: str, onnx: bool, precision: Half | None,
     form: Form, say: Say,
 ) -> ExportManifest:  # fmt: skip
-    """Every file of the export in `folder`, each compared with the model as trained."""
+    """Write every file of the export to `folder`, and compare its models with the trained one; returns the manifest."""
     shape = checks[0].clips.shape[1:]
     say(f"tracing {restored.config.model.name} from {restored.weights}")
     program = save_static(restored.model, folder, shape, older=form == "2.6" or precision is not None)
@@ -109,17 +111,17 @@ def _write(
         save_half(folder, program, precision)
     about = _describe(restored, folder, program, checks, precision)
     (folder / ABOUT).write_text(as_text(about), encoding="utf-8")
-    say(f"comparing {program} with the model as trained, on the {device.upper()}")
+    say(f"comparing {program} with the trained model, on the {device.upper()}")
     try:
         engine = InferenceEngine(folder, device)
     except CheckpointError as error:
-        raise ParityError(f"what was written can't be run: {error}. Nothing was left") from error
+        raise ParityError(f"the exported model can't be run: {error}. Nothing was written") from error
     name = "paddle.inference" + (" with TensorRT" if engine.tensorrt else "")
     found = [check(engine, checks, program, name, device, tolerance(precision or "fp32", device))]
     if onnx:
         from r3d_fast.export.onnx_file import open_onnx
 
-        say(f"comparing {ONNX} with the model as trained")
+        say(f"comparing {ONNX} with the trained model")
         run, name = open_onnx(folder / ONNX)
         found.append(check(run, checks, ONNX, name, "cpu", tolerance("fp32", "cpu")))
     about = about.model_copy(update={"parity": tuple(found)})
@@ -130,7 +132,7 @@ def _write(
 def _describe(
     restored: RestoredModel, folder: Path, program: Program, checks: list[Check], precision: Half | None
 ) -> ExportManifest:
-    """What r3d_fast.json is to say of the files in `folder`, but for what the comparison gives."""
+    """The content of r3d_fast.json for the files in `folder`, still without the results of the comparison."""
     config = restored.config
     augment, size = config.augment, config.augment.size_px
     preparation = (
@@ -162,24 +164,28 @@ def _describe(
 
 
 def _choose_device(precision: Half | None) -> str:
-    """Where the export is run to be compared: as predict would. Raises EnvironmentProblem where half can't be."""
+    """The device on which the export is compared: the one that predict would take.
+
+    Raises EnvironmentProblem where it can't compute in half precision.
+    """
     device = choose_device("auto")
     if precision is None:
         return device
     if device == "cpu":
         raise EnvironmentProblem(
-            f"--precision {precision}: it is for GPUs, and can't be compared with the model here: on the CPU Paddle "
-            "has no 3D convolution in half precision; export on the machine with the GPU, or leave --precision out"
+            f"--precision {precision}: needs a GPU, as Paddle has no 3D convolution in half precision on the CPU; "
+            "export on a machine with a GPU, or leave --precision out"
         )
     if available_precision(precision, device, "O1").name != precision:
         raise EnvironmentProblem(
-            f"--precision {precision}: this GPU can't compute in it; export on one that can, or leave --precision out"
+            f"--precision {precision}: this GPU can't compute in {precision}; export on a GPU that can, or leave "
+            "--precision out"
         )
     return device
 
 
 def _check_whole(model: Any, parameters: Path) -> None:
-    """Raise OSError if the file is smaller than the model's weights: Paddle says nothing where a disk is full."""
+    """Raise OSError if the file is smaller than the model's weights: Paddle reports no error where a disk is full."""
     least = sum(math.prod(tensor.shape) * 4 for tensor in model.state_dict().values())
     if parameters.stat().st_size < least:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -198,7 +204,10 @@ def _check_out(out: Path) -> None:
         raise UsageError(f"{out}: not empty, and not an earlier export; give a new folder")
     try:
         written = {ABOUT, *read_exported(out).files}
-    except CheckpointError:  # a damaged one: what an export may have is known all the same
+    except CheckpointError:  # a damaged export may be replaced too: these are all files that it may have
         written = {ABOUT, PARAMETERS, ONNX, "model.json", "model.pdmodel"}
     if foreign := sorted(present - written):
-        raise UsageError(f"{out}: an earlier export with other files in it ({', '.join(foreign[:5])}); move them away")
+        raise UsageError(
+            f"{out}: an earlier export with other files in it ({', '.join(foreign[:5])}); move these files away, or "
+            "give a new folder"
+        )

@@ -1,4 +1,4 @@
-"""An exported model in Paddle's inference engine: oneDNN on the CPU; on a GPU TensorRT, where it is there."""
+"""Runs an exported model in Paddle's inference engine: with oneDNN on the CPU, with TensorRT on a GPU if available."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from r3d_fast.config.config import Config
 from r3d_fast.errors import CheckpointError
 from r3d_fast.export.manifest import PARAMETERS, ExportManifest, check_files, read_exported
 
-_FIRST_GPU_MIB = 100  # of GPU memory, at the start; more is taken as it is needed
-# TensorRT plans for a range of batches: larger ones are run in pieces.
+_FIRST_GPU_MIB = 100  # GPU memory taken at the start; more is taken as needed
+# TensorRT plans for batches of (least, usual, most) clips; larger batches are run in pieces.
 _TENSORRT_BATCHES = (1, 8, 32)
 _TENSORRT_WORKSPACE = 1 << 30  # bytes
-_TENSORRT_LEAST_OPS = 3  # fewer in a row are not worth handing over
+_TENSORRT_LEAST_OPS = 3  # fewer operators in a row are not worth handing over to TensorRT
 _PRECISIONS = {"fp32": "Float32", "fp16": "Half", "bf16": "Bfloat16"}
 
 
@@ -39,21 +39,21 @@ class InferenceEngine:
     """The Network of a folder that `r3d-fast export` wrote; see r3d_fast/prediction/network.py."""
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
-        """The model in `folder` on `device` ("auto", "cpu" or "gpu"), every file checked against r3d_fast.json.
+        """Load the model in `folder` on `device` ("auto", "cpu" or "gpu"); its files are checked against r3d_fast.json.
 
-        Raises CheckpointError where it is damaged, EnvironmentProblem where this machine can't run it.
+        Raises CheckpointError where the export is damaged, EnvironmentProblem where this machine can't run it.
         """
         about = read_exported(folder)
         if about.program == "model.json" and not has_newer_graphs():
             raise EnvironmentProblem(
                 f"{folder / about.program}: exported in the form of Paddle 3, this is Paddle "
-                f"{import_paddle().__version__}; export again with --form 2.6, which both read"
+                f"{import_paddle().__version__}; export again with --form 2.6, which both versions read"
             )
         check_files(folder, about, (about.program, PARAMETERS))
         self.device = choose_device(device)
         if about.precision != "fp32" and self.device == "cpu":
             raise EnvironmentProblem(
-                f"{folder}: exported in {about.precision}, for which Paddle has no 3D convolution on the CPU; use a "
+                f"{folder}: exported in {about.precision}, in which Paddle has no 3D convolution on the CPU; use a "
                 "GPU, or export again without --precision"
             )
         self.folder, self.about = folder, about
@@ -72,17 +72,17 @@ class InferenceEngine:
 
     @property
     def clip_dtype(self) -> Literal["float32", "float16"]:
-        """What the clips that it takes are made of: float32 in every precision, cast inside."""
+        """The dtype of the clips that the model takes: always float32, also where the graph computes in half."""
         return "float32"
 
     def expect(self, clips: int) -> None:
-        """Nothing has to be made ready: the graph is there already."""
+        """Does nothing: the graph is ready already."""
 
     def __call__(self, clips: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(logits float32 [N, C], features float32 [N, F]) of clips float32 [N, 3, T, S, S]; any N.
+        """(logits float32 [N, C], features float32 [N, F]) of clips float32 [N, 3, T, S, S], for any N.
 
-        `clips`: a NumPy array, a Paddle tensor or any other DLPack object. Raises UsageError for another shape or type,
-        EnvironmentProblem, with the batch size that fits, out of memory.
+        `clips`: a NumPy array, a Paddle tensor or any other DLPack object. Raises UsageError for another shape or
+        dtype; EnvironmentProblem, with the batch size that would fit, where the memory runs out.
         """
         values = _on_host(clips)
         shape = self.about.inputs[0].shape
@@ -95,7 +95,7 @@ class InferenceEngine:
         )
 
     def _run(self, clips: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The outputs of clips, in pieces where TensorRT has planned for fewer."""
+        """The outputs for clips; a batch larger than TensorRT has planned for is run in pieces."""
         most = _TENSORRT_BATCHES[2] if self.tensorrt else max(1, len(clips))
         pieces = [self._run_piece(clips[first : first + most]) for first in range(0, len(clips), most)]
         if not pieces:
@@ -116,8 +116,8 @@ class InferenceEngine:
         wanted = [(len(clips), out.shape[1]) for out in self.about.outputs]
         if (found := [out.shape for out in outputs]) != wanted:
             raise CheckpointError(
-                f"{self.folder}: the model gives {list(map(list, found))} for {len(clips)} clips, r3d_fast.json says "
-                f"{list(map(list, wanted))}: not from one export; export again"
+                f"{self.folder}: the model gives outputs of shapes {list(map(list, found))} for {len(clips)} clips, "
+                f"r3d_fast.json says {list(map(list, wanted))}: the files are not from one export; export again"
             )
         return outputs
 
@@ -127,26 +127,26 @@ class InferenceEngine:
             self.tensorrt = True
             try:
                 return self._warmed()
-            except Exception as error:  # whatever TensorRT may raise: Paddle's own kernels give the same
+            except Exception as error:  # TensorRT may raise anything; Paddle's own kernels give the same outputs
                 self.tensorrt = False
                 _warn_no_tensorrt((str(error).strip() or type(error).__name__).splitlines()[-1])
         try:
             return self._warmed()
         except (CheckpointError, MemoryError):
             raise
-        except Exception as error:  # RuntimeError, ValueError and more, as the file and the version have it
+        except Exception as error:  # RuntimeError, ValueError and others, depending on the file and the version
             if is_out_of_memory(error):
                 raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
             raise CheckpointError(
-                f"{self.folder}: Paddle {import_paddle().__version__} can't run it ({reason}); export again, with the "
-                f"Paddle that is to run it (this is from {self.about.paddle})"
+                f"{self.folder}: Paddle {import_paddle().__version__} can't run this model, which was exported with "
+                f"Paddle {self.about.paddle} ({reason}); export again with the version that is to run it"
             ) from error
 
     def _wants_tensorrt(self) -> bool:
-        """Whether TensorRT can take this model here; where not, one warning says why."""
+        """Whether TensorRT can run this model here; where it can't, a warning says why."""
         if self.about.program == "model.json":
-            _warn_no_tensorrt("Paddle hands over only models of the 2.6 form: export with --form 2.6")
+            _warn_no_tensorrt("Paddle gives it only models of the 2.6 form: export with --form 2.6")
         elif not any(tensorrt_version()):
             _warn_no_tensorrt("this Paddle was built without it, or its library is not found")
         else:
@@ -154,7 +154,7 @@ class InferenceEngine:
         return False
 
     def _warmed(self) -> Any:
-        """A predictor after its first run, in which Paddle prints to stdout and stderr by itself."""
+        """A predictor that has run once. What Paddle prints in its first run is hidden."""
         with native_output_hidden():
             config = engine_config(self.folder, self.about, self.device, self.tensorrt)
             predictor = import_paddle().inference.create_predictor(config)
@@ -164,7 +164,7 @@ class InferenceEngine:
 
 
 def engine_config(folder: Path, about: ExportManifest, device: str, tensorrt: bool) -> Any:
-    """Paddle's inference config for the model in `folder`."""
+    """Paddle's inference config for the model in `folder`, on `device`, with or without TensorRT."""
     inference = import_paddle().inference
     config = inference.Config(str(folder / about.program), str(folder / PARAMETERS))
     config.disable_glog_info()
@@ -172,7 +172,7 @@ def engine_config(folder: Path, about: ExportManifest, device: str, tensorrt: bo
         config.disable_gpu()
         config.set_cpu_math_library_num_threads(cpu_threads())
         use_onednn(config)
-        if about.program == "model.pdmodel":  # 3.3.1 breaks with it on model.json
+        if about.program == "model.pdmodel":  # on model.json Paddle 3.3.1 fails with it
             config.enable_memory_optim()
         return config
     config.enable_use_gpu(_FIRST_GPU_MIB, gpu_number())
@@ -192,7 +192,7 @@ def engine_config(folder: Path, about: ExportManifest, device: str, tensorrt: bo
 
 
 def _on_host(clips: Any) -> NDArray[Any]:
-    """`clips` as a NumPy array, of the same memory where it lies on the host."""
+    """`clips` as a NumPy array; it shares the memory of clips that are in host memory."""
     if isinstance(clips, np.ndarray):
         return clips
     tensor = clips if isinstance(clips, import_paddle().Tensor) else from_dlpack(clips)
@@ -201,4 +201,4 @@ def _on_host(clips: Any) -> NDArray[Any]:
 
 
 def _warn_no_tensorrt(reason: str) -> None:
-    print(f"warning: TensorRT is not used ({reason}); Paddle's own GPU kernels are", file=sys.stderr)
+    print(f"warning: TensorRT is not used ({reason}); using Paddle's own GPU kernels", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The folder that `r3d-fast export` writes: Paddle's files, and r3d_fast.json, which says all that predicting needs."""
+"""The content of r3d_fast.json, the file in an exported folder that says all that predicting needs to know."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ PARAMETERS = "model.pdiparams"
 ONNX = "model.onnx"
 FORMAT = 1
 INPUT, LOGITS, FEATURES = "clips", "logits", "features"
-_LARGEST_ABOUT = 1 << 24  # bytes; the classes of Kinetics-700 take 20 kB
+_LARGEST_ABOUT = 1 << 24  # bytes; for comparison, the classes of Kinetics-700 take 20 kB
 
-# Plain names in one folder: a path can't leave it.
+# A plain name without slashes, so that it can't lead out of the folder.
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=100)]
 Program = Literal["model.json", "model.pdmodel"]
 
 
 class FileEntry(Spec):
-    """A file of the export, proved by its digest."""
+    """Size and SHA-256 of a file of the export."""
 
     bytes: Annotated[int, Field(ge=0)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class TensorEntry(Spec):
-    """An input or output; -1 stands for any number of clips."""
+    """An input or output of the graph; in its shape -1 stands for any number of clips."""
 
     name: str
     shape: Annotated[tuple[int, ...], Field(min_length=1)]
@@ -43,26 +43,26 @@ class TensorEntry(Spec):
 
 
 class Difference(Spec):
-    """The largest absolute difference from the model as trained, beside the largest absolute value there."""
+    """The largest absolute difference from the trained model, and the largest absolute value of the trained model."""
 
     max_abs: Annotated[float, Field(ge=0.0)]
     largest: Annotated[float, Field(ge=0.0)]
 
 
 class Parity(Spec):
-    """What was compared before the export was called good."""
+    """A comparison of an exported file with the trained model: on what it ran, and the differences."""
 
     file: FileName
     engine: str
     device: str
     batch_sizes: tuple[Positive, ...]
-    tolerance: Annotated[float, Field(gt=0.0)]  # of the largest value
+    tolerance: Annotated[float, Field(gt=0.0)]  # as a share of the largest value
     logits: Difference
     features: Difference
 
 
 class ExportManifest(Spec):
-    """What r3d_fast.json says."""
+    """The content of r3d_fast.json."""
 
     format: Literal[1]
     r3d_fast: str
@@ -90,7 +90,7 @@ class ExportManifest(Spec):
         side = self.augment.size_px
         wanted = (-1, 3, self.clip.num_frames, side, side)
         if self.inputs[0].shape != wanted:
-            raise ValueError(f"inputs: shape {list(self.inputs[0].shape)}, clip and augment make {list(wanted)}")
+            raise ValueError(f"inputs: shape {list(self.inputs[0].shape)}, but clip and augment give {list(wanted)}")
         if self.outputs[0].shape != (-1, len(self.classes)):
             raise ValueError(f"outputs: logits {list(self.outputs[0].shape)} for {len(self.classes)} classes")
         if len(self.outputs[1].shape) != 2:
@@ -99,7 +99,7 @@ class ExportManifest(Spec):
 
     @property
     def config(self) -> Config:
-        """The run's config, as far as predicting depends on it; the rest has its defaults."""
+        """The run's config, as far as predicting depends on it; all other keys have their defaults."""
         return Config(
             clip=self.clip,
             augment=self.augment,
@@ -110,17 +110,16 @@ class ExportManifest(Spec):
 
 
 def is_exported(folder: Path) -> bool:
-    """Whether `folder` is an export, or claims to be one."""
+    """Whether `folder` has an r3d_fast.json, readable or not."""
     return (folder / ABOUT).is_file()
 
 
 def read_exported(folder: Path) -> ExportManifest:
-    """What r3d_fast.json in `folder` says. Raises CheckpointError where it is missing or damaged."""
+    """The content of r3d_fast.json in `folder`. Raises CheckpointError where the file is missing or damaged."""
     path = folder / ABOUT
     if not path.is_file():
         raise CheckpointError(
-            f"{path}: missing: without it nobody knows the classes and how clips are made; copy the whole export, or "
-            "export again"
+            f"{path}: missing; it names the classes and describes the clips; copy the whole folder, or export again"
         )
     try:
         size = path.stat().st_size
@@ -139,22 +138,24 @@ def read_exported(folder: Path) -> ExportManifest:
 
 
 def check_files(folder: Path, about: ExportManifest, names: tuple[str, ...]) -> None:
-    """Raise CheckpointError unless the files `names` in `folder` are the ones that `about` was written for."""
+    """Raise CheckpointError unless the files `names` in `folder` have the sizes and digests that `about` says."""
     for name in names:
         path, wanted = folder / name, about.files[name]
         if not path.is_file():
-            raise CheckpointError(f"{path}: missing; copy the whole export, or export again")
+            raise CheckpointError(f"{path}: missing; copy the whole folder, or export again")
         found = describe_file(path)
         if found.bytes != wanted.bytes:
             raise CheckpointError(
-                f"{path}: {found.bytes} bytes, {ABOUT} says {wanted.bytes}: cut short or exchanged; export again"
+                f"{path}: {found.bytes} bytes, {ABOUT} says {wanted.bytes}: cut short or another file; export again"
             )
         if found.sha256 != wanted.sha256:
-            raise CheckpointError(f"{path}: SHA-256 differs from that in {ABOUT}: damaged or exchanged; export again")
+            raise CheckpointError(
+                f"{path}: SHA-256 differs from that in {ABOUT}: damaged or another file; export again"
+            )
 
 
 def describe_file(path: Path) -> FileEntry:
-    """Size and digest of a file. Raises CheckpointError where it can't be read."""
+    """Size and SHA-256 of a file. Raises CheckpointError where it can't be read."""
     try:
         return FileEntry(bytes=path.stat().st_size, sha256=file_digest(path))
     except OSError as error:
@@ -162,7 +163,7 @@ def describe_file(path: Path) -> FileEntry:
 
 
 def as_text(about: ExportManifest) -> str:
-    """The text of r3d_fast.json."""
+    """`about` as the text of r3d_fast.json."""
     values: dict[str, Any] = about.model_dump(mode="json")
     return json.dumps(values, indent=1) + "\n"
 
@@ -170,7 +171,7 @@ def as_text(about: ExportManifest) -> str:
 def _first(error: ValidationError) -> str:
     """The first problem in one line, and how many more there are."""
     problems = error.errors(include_url=False)
-    place = ".".join(map(str, problems[0]["loc"]))
+    key = ".".join(map(str, problems[0]["loc"]))
     text = problems[0]["msg"].removeprefix("Value error, ")
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return (f"{place}: " if place else "") + text + more
+    return (f"{key}: " if key else "") + text + more

@@ -1,7 +1,7 @@
-"""A static Paddle model -> an ONNX file, by paddle2onnx, in a process of its own.
+"""Converts a static Paddle model to an ONNX file with paddle2onnx. It is run as a program, in its own process.
 
-The converter ends its process where an operator is beyond it, prints, and changes settings of Paddle's. It is only
-asked for bytes: where it writes a file by itself, 2.1 has Polygraphy optimise it, which installs packages with pip.
+This is because paddle2onnx ends its process where it can't convert an operator, prints, and changes settings of Paddle.
+It returns the model as bytes here: to write a file, paddle2onnx 2.1 calls Polygraphy, which installs packages with pip.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ OPSET = 13
 
 
 def convert(program: Path, parameters: Path, out: Path, names: dict[str, tuple[str, ...]]) -> None:
-    """Write `out`, inputs and outputs called by `names` (their first axis `batch`), unused tensors left out.
+    """Write `out`, with `names` for its "inputs" and "outputs", `batch` as their first axis, and no unused tensors.
 
-    Raises whatever paddle2onnx and onnx do.
+    Raises any error of paddle2onnx and onnx.
     """
     from r3d_fast.backend.paddle import import_paddle
 
@@ -25,7 +25,7 @@ def convert(program: Path, parameters: Path, out: Path, names: dict[str, tuple[s
     import onnx
     import paddle2onnx
 
-    # Verbose: where it fails it says little else than which operators there are.
+    # Verbose, because its list of the operators often is all that it prints where it fails.
     written = paddle2onnx.export(
         str(program), str(parameters), None, opset_version=OPSET, auto_upgrade_opset=False, verbose=True
     )
@@ -43,14 +43,14 @@ def convert(program: Path, parameters: Path, out: Path, names: dict[str, tuple[s
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
     graph.initializer.extend(kept)
-    del graph.value_info[:]  # they tell the shapes that tracing saw, under the old names
+    del graph.value_info[:]  # shapes seen in tracing, under the old names
     onnx.checker.check_model(model)
     onnx.save(model, str(out))
 
 
 def _main(arguments: list[str]) -> None:
     program, parameters, out, *names = arguments
-    os.environ["PIP_NO_INDEX"] = "1"  # no converter is to install anything
+    os.environ["PIP_NO_INDEX"] = "1"  # keeps the converter from installing packages
     known: dict[str, Any] = {"inputs": (names[0],), "outputs": tuple(names[1:])}
     convert(Path(program), Path(parameters), Path(out), known)
 

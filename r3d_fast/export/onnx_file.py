@@ -1,4 +1,4 @@
-"""ONNX beside an exported model: written by paddle2onnx, run by onnxruntime."""
+"""The ONNX file of an exported model: paddle2onnx writes it, onnxruntime runs it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from r3d_fast.export.onnx_conversion import OPSET
 from r3d_fast.export.parity import Run
 
 _PACKAGES = ("paddle2onnx", "onnx", "onnxruntime")
-_PATIENCE = 600.0  # seconds; the largest model takes about ten
+_PATIENCE = 600.0  # seconds; the largest model takes about 10 s
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _COMPLAINT = re.compile(r"Error: |[Uu]nsupported|not supported")
 
 
 def require_onnx() -> None:
-    """Nothing; raises EnvironmentProblem, with the line that installs it, where a package is missing."""
+    """Raise EnvironmentProblem, with the command that installs it, if a package that ONNX needs is missing."""
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
         raise EnvironmentProblem(
@@ -36,9 +36,9 @@ def require_onnx() -> None:
 
 
 def write_onnx(program: Path, parameters: Path, out: Path) -> None:
-    """Write `out` (opset OPSET, any batch size, the names of r3d_fast.json) from a static float32 model.
+    """Convert a static float32 model to the ONNX file `out`: opset OPSET, any batch size, the names of r3d_fast.json.
 
-    Raises EnvironmentProblem, with operators and versions, where paddle2onnx can't convert it.
+    Raises EnvironmentProblem, with operators and versions, where paddle2onnx can't convert the model.
     """
     command = [
         sys.executable,
@@ -55,10 +55,13 @@ def write_onnx(program: Path, parameters: Path, out: Path) -> None:
         try:
             done = subprocess.run(
                 list(map(str, command)), capture_output=True, text=True, errors="replace", timeout=_PATIENCE,
-                check=False, env={**os.environ, "TMPDIR": folder},  # where it aborts, it leaves a copy of the model
+                check=False, env={**os.environ, "TMPDIR": folder},  # paddle2onnx leaves a copy there where it aborts
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
-            raise EnvironmentProblem(f"--onnx: paddle2onnx took more than {_PATIENCE:.0f} s{_versions()}") from error
+            raise EnvironmentProblem(
+                f"--onnx: paddle2onnx took more than {_PATIENCE:.0f} s{_versions()}; use other versions, or leave "
+                "--onnx out. Nothing was written"
+            ) from error
     if done.returncode or not out.is_file():
         raise EnvironmentProblem(
             f"--onnx: paddle2onnx can't convert this model: {_reason(done.stderr + done.stdout, done.returncode)}"
@@ -67,11 +70,11 @@ def write_onnx(program: Path, parameters: Path, out: Path) -> None:
 
 
 def open_onnx(path: Path) -> tuple[Run, str]:
-    """(clips -> (logits, features), name of the engine) of an ONNX file, on the CPU."""
+    """(function from clips to (logits, features), name of the engine) of an ONNX file, on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors: it warns of each tensor that it can spare
+    options.log_severity_level = 3  # errors only: it warns about each tensor that it removes
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def run(clips: Any) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -81,15 +84,18 @@ def open_onnx(path: Path) -> tuple[Run, str]:
     return run, f"onnxruntime {onnxruntime.__version__}"
 
 
-def _reason(said: str, code: int) -> str:
-    """What the converter objects to, in one line; where it doesn't name the operator (2.1), which ones there are."""
-    lines = [re.sub(r"^(\[\w+\])+ *", "", line.strip()) for line in _COLOURS.sub("", said).splitlines()]
+def _reason(output: str, code: int) -> str:
+    """Why the conversion failed, in one line, from the converter's output and exit code.
+
+    paddle2onnx 2.1 does not name the operator that it can't convert: the line then lists all operators of the model.
+    """
+    lines = [re.sub(r"^(\[\w+\])+ *", "", line.strip()) for line in _COLOURS.sub("", output).splitlines()]
     for line in lines:
         if found := re.search(r"operators not supported.*including ([\w, ]+)", line):  # 1.3
             return f"operators not supported: {found[1].strip(', ')}"
     wrong = [line for line in lines if _COMPLAINT.search(line)]
     reason = wrong[0] if wrong else f"it ended with code {code}"
-    operators = sorted(set(re.findall(r'"pd_op\.(\w+)"', said)) - {"data", "feed", "fetch"})
+    operators = sorted(set(re.findall(r'"pd_op\.(\w+)"', output)) - {"data", "feed", "fetch"})
     return reason + (f" [operators of the model: {', '.join(operators)}]" if operators else "")
 
 

@@ -1,4 +1,4 @@
-"""Whether an exported model gives what the model as trained gives, on clips of several batch sizes."""
+"""Compares the outputs of an exported model with those of the trained model, on several batch sizes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from r3d_fast.weights.stored_model import RestoredModel
 BATCH_SIZES = (1, 2, 5)
 Run = Callable[[Any], tuple[NDArray[np.float32], NDArray[np.float32]]]
 
-# Shares of the largest value. float32 on the CPU: the most seen over models of every family at width 8 is 3e-6. On a
-# GPU convolutions may round to TF32's 10 bits, fp16 has as many, bf16 has 7: bounds from those, not measured.
+# As shares of the largest value. For float32 on the CPU the largest difference measured is 3e-6, over models of every
+# family at width 8. The others are not measured but follow from the bits of a number: on a GPU convolutions may round
+# to the 10 bits of TF32; fp16 has 10 bits too, bf16 has 7.
 _TOLERANCES = {("fp32", "cpu"): 1e-4, ("fp32", "gpu"): 1e-2, ("fp16", "gpu"): 2e-2, ("bf16", "gpu"): 1e-1}
 
 
 @dataclass(frozen=True)
 class Check:
-    """Clips float32 [N, 3, T, S, S] with the model's own logits float32 [N, C] and features float32 [N, F]."""
+    """Clips float32 [N, 3, T, S, S], with the trained model's logits float32 [N, C] and features float32 [N, F]."""
 
     clips: NDArray[np.float32]
     logits: NDArray[np.float32]
@@ -32,14 +33,14 @@ class Check:
 
 
 def tolerance(precision: str, device: str) -> float:
-    """How far an export may be off, as a share of the largest value."""
+    """The largest difference that an export may have, as a share of the largest value."""
     return _TOLERANCES[precision, device]
 
 
 def reference(restored: RestoredModel) -> list[Check]:
-    """A batch of each of BATCH_SIZES, its pixels evenly distributed and normalised, with what the model makes of it.
+    """A Check for each of BATCH_SIZES: clips of uniformly random, normalised pixels with the model's outputs.
 
-    Raises CheckpointError where that is not finite.
+    Raises CheckpointError where an output is not finite.
     """
     paddle = import_paddle()
     model, config = restored.model, restored.config
@@ -54,23 +55,23 @@ def reference(restored: RestoredModel) -> list[Check]:
             logits, features = (output.numpy() for output in model.logits_and_features(paddle.to_tensor(clips)))
         if not (np.isfinite(logits).all() and np.isfinite(features).all()):
             raise CheckpointError(
-                f"{restored.weights}: the model gives NaN or infinite values for pixels in its own range; "
-                "use an earlier checkpoint"
+                f"{restored.weights}: the model gives NaN or infinite values for ordinary pixels; use an earlier "
+                "checkpoint"
             )
         checks.append(Check(clips, logits, features))
     return checks
 
 
 def check(run: Run, checks: list[Check], file: str, engine: str, device: str, tolerance: float) -> Parity:
-    """The differences of `run` from the model as trained. Raises ParityError where one is larger than `tolerance`."""
+    """The differences of `run` from the trained model. Raises ParityError where one is larger than `tolerance`."""
     got = [run(one.clips) for one in checks]
     logits = _difference([one.logits for one in checks], [outputs[0] for outputs in got])
     features = _difference([one.features for one in checks], [outputs[1] for outputs in got])
     for name, (off, largest) in {"logits": logits, "features": features}.items():
-        if not off <= tolerance * largest:  # NaN is not
+        if not off <= tolerance * largest:  # `not <=` so that NaN is refused too
             raise ParityError(
-                f"{file} in {engine} ({device}) does not give what the model as trained gives: max abs difference of "
-                f"the {name} {off:.3g}, of values up to {largest:.3g}; expected at most {tolerance * largest:.3g}. "
+                f"{file} in {engine} ({device}) differs from the trained model: the largest difference of the {name} "
+                f"is {off:.3g}, of values up to {largest:.3g}; expected at most {tolerance * largest:.3g}. "
                 "Nothing was written"
             )
     return Parity(

@@ -1,4 +1,4 @@
-"""A model as a static graph on the disk, in the form of Paddle 3 or of 2.6, in float32 or half precision."""
+"""Writes a model as a static graph, in the form of Paddle 3 or of 2.6, in float32 or half precision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TYPES = {"fp16": "Half", "bf16": "Bfloat16"}
 
 
 class Served(paddle.nn.Layer):  # type: ignore[misc]
-    """Clips -> (logits, pooled features) of a model in evaluation mode."""
+    """A model in evaluation mode that gives logits and pooled features of clips: this is what is traced."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -31,21 +31,22 @@ class Served(paddle.nn.Layer):  # type: ignore[misc]
 
 
 def save_static(model: Any, folder: Path, shape: tuple[int, ...], *, older: bool) -> Program:
-    """The name of the program written into `folder`, beside its parameters, for any number of clips of `shape`.
+    """Write the graph of `model` and its parameters to `folder`, for any number of clips of `shape`.
 
-    `older`: in the form of 2.6, which 3.x reads too. The model is not to be traced again afterwards.
+    Returns the name of the file with the graph. `older`: write the form of 2.6, which 3.x reads too. Don't trace the
+    model again afterwards.
     """
     spec = paddle.static.InputSpec([None, *shape], "float32", INPUT)
     with native_output_hidden(), older_graphs() if older else nullcontext():
         paddle.jit.save(Served(model), str(folder / _NAME), input_spec=[spec])
-    (folder / f"{PARAMETERS}.info").unlink(missing_ok=True)  # a pickle, of which only training has a use
+    (folder / f"{PARAMETERS}.info").unlink(missing_ok=True)  # a pickle that only training needs
     return "model.pdmodel" if older or not has_newer_graphs() else "model.json"
 
 
 def save_half(folder: Path, program: Program, precision: Literal["fp16", "bf16"]) -> None:
     """Replace the float32 model in `folder` by one that stores and computes in half precision, for a GPU.
 
-    Inputs and outputs stay float32. Raises EnvironmentProblem where Paddle left it as it was, as its CPU build does.
+    Inputs and outputs stay float32. Raises EnvironmentProblem where Paddle converts nothing, as its CPU build does.
     """
     half = folder / "half"
     half.mkdir()
@@ -57,8 +58,8 @@ def save_half(folder: Path, program: Program, precision: Literal["fp16", "bf16"]
     before, after = ((place / PARAMETERS).stat().st_size for place in (folder, half))
     if after > 0.75 * before:
         raise EnvironmentProblem(
-            f"--precision {precision}: Paddle {paddle.__version__} converted nothing (weights {before} bytes, then "
-            f"{after}); leave --precision out, or use another version"
+            f"--precision {precision}: Paddle {paddle.__version__} converted nothing (the weights had {before} bytes, "
+            f"now {after}); leave --precision out, or use another version of Paddle"
         )
     for name in (program, PARAMETERS):
         put_in_place(half / name, folder / name)

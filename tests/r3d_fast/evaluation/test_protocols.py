@@ -211,9 +211,9 @@ def test_the_mean_over_splits_counts_each_split_once(
 
 def test_a_protocol_that_contradicts_itself_is_refused(capsys: pytest.CaptureFixture[str], run: Path) -> None:
     for options, text in (
-        (["--protocol", "video", "--views", "3"], "--protocol and --views both say how many clips a video"),
-        (["--protocol", "clip", "--crops", "3"], "--protocol clip is one clip a video, --crops 3 makes 3 of it"),
-        (["--splits", "1,2"], "one model for splits 1,2 would be tested on videos it was trained on"),
+        (["--protocol", "video", "--views", "3"], "--protocol and --views both set the number of clips of a video"),
+        (["--protocol", "clip", "--crops", "3"], "--protocol clip takes one crop of each video, --crops 3 asks for 3"),
+        (["--splits", "1,2"], "one model for splits 1,2 would be tested on videos that it was trained on"),
         (["--splits", "1,x"], "--splits 1,x: expected numbers of splits, each once, such as 1,2,3"),
         (["--splits", "2,2"], "each once"),
         (["--splits", "0"], "expected numbers of splits"),
@@ -251,7 +251,7 @@ def test_protocols_become_settings() -> None:
     assert protocol_overrides("clip", None, None) == ["eval.views=1", "eval.crops=1"]
     assert protocol_overrides("video", None, 3) == ["eval.views=all", "eval.crops=3"]
     assert protocol_overrides(None, 5, 10) == ["eval.views=5", "eval.crops=10"]
-    with pytest.raises(UsageError, match="give one"):
+    with pytest.raises(UsageError, match="give only one of them"):
         protocol_overrides("clip", 1, None)
 
 

@@ -120,7 +120,7 @@ def test_where_it_is_not_the_model_nothing_is_left(
     for place in ("before", "new", "deeper/new"):
         assert run_cli(cli, ["export", str(weights), "-o", str(tmp_path / place)], "r3d-fast") == 1
         said = capsys.readouterr()
-        assert "max abs difference of the logits 0.125, of values up to" in said.err
+        assert "the largest difference of the logits is 0.125, of values up to" in said.err
         assert "ok" not in said.out
     assert_nothing_left(tmp_path, "before")
     assert {path.name: path.read_bytes() for path in (tmp_path / "before").iterdir()} == whole
@@ -136,7 +136,7 @@ def test_a_graph_that_gives_nan_is_not_the_model(
         return save(model, *arguments, **options)
 
     monkeypatch.setattr(r3d_fast.export.export, "save_static", save_nan)
-    with pytest.raises(ParityError, match="max abs difference of the logits nan"):
+    with pytest.raises(ParityError, match="the largest difference of the logits is nan"):
         export(weights, tmp_path / "out")
     assert_nothing_left(tmp_path)
 
@@ -176,7 +176,9 @@ def test_only_a_new_or_empty_folder_or_an_earlier_export_is_written_to(weights: 
     export(weights, tmp_path / "out")
     assert InferenceEngine(tmp_path / "out").classes == CLASSES
     (tmp_path / "out" / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match=r"an earlier export with other files in it \(notes\.txt\); move them away"):
+    with pytest.raises(
+        UsageError, match=r"an earlier export with other files in it \(notes\.txt\); move these files away"
+    ):
         export(weights, tmp_path / "out")
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
     assert_nothing_left(tmp_path, "mine", "file", "out")
@@ -215,7 +217,7 @@ def test_half_precision_is_not_written_where_it_can_not_be_compared(
     monkeypatch.setattr(r3d_fast.export.export, "choose_device", lambda wanted: "cpu")  # also on a machine with a GPU
     arguments = ["export", str(weights), "-o", str(tmp_path / "out"), "--precision", precision]
     assert run_cli(cli, arguments, "r3d-fast") == 4
-    assert "export on the machine with the GPU, or leave --precision out" in capsys.readouterr().err
+    assert "export on a machine with a GPU, or leave --precision out" in capsys.readouterr().err
     assert_nothing_left(tmp_path)
 
 

@@ -135,11 +135,11 @@ def turned_into_a_pipe(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (flipped, "SHA-256 differs from that in r3d_fast.json: damaged or exchanged; export again"),
-        (cut, "cut short or exchanged; export again"),
+        (flipped, "SHA-256 differs from that in r3d_fast.json: damaged or another file; export again"),
+        (cut, "cut short or another file; export again"),
         (emptied, "0 bytes, r3d_fast.json says"),
-        (Path.unlink, "missing; copy the whole export, or export again"),
-        (turned_into_a_pipe, "missing; copy the whole export, or export again"),  # reading it would wait for ever
+        (Path.unlink, "missing; copy the whole folder, or export again"),
+        (turned_into_a_pipe, "missing; copy the whole folder, or export again"),  # reading it would wait for ever
     ],
 )
 def test_a_damaged_file_is_refused_by_name(
@@ -159,7 +159,7 @@ def test_a_damaged_onnx_file_is_nothing_that_predicting_needs(copied: Path) -> N
 def test_a_model_without_its_json_is_refused(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (copied / "r3d_fast.json").unlink()
     assert "a static model without its r3d_fast.json" in refused(copied, capsys)
-    with pytest.raises(CheckpointError, match=r"r3d_fast\.json: missing: without it nobody knows the classes"):
+    with pytest.raises(CheckpointError, match=r"r3d_fast\.json: missing; it names the classes and describes the clips"):
         InferenceEngine(copied)
 
 
@@ -205,7 +205,7 @@ PLAIN = {"bytes": 1, "sha256": "0" * 64}
         (put("classes", value=[]), "classes: Tuple should have at least 1 item"),
         (put("classes", value="abcde"), "classes: Input should be a valid tuple"),
         (put("classes", 0, value=1), "classes.0: Input should be a valid string"),
-        (put("clip", "num_frames", value=16), "inputs: shape [-1, 3, 8, 32, 32], clip and augment make"),
+        (put("clip", "num_frames", value=16), "inputs: shape [-1, 3, 8, 32, 32], but clip and augment give"),
         (put("augment", "mean", 0, value=float("nan")), "augment.mean.0: Input should be a finite number"),
         (put("augment", "std", value=[0, 0, 0]), "augment: std (0.0, 0.0, 0.0): expected three numbers > 0"),
         (put("augment", "layout", value="NTHWC"), "exported models take clips channels first"),
@@ -235,11 +235,10 @@ def test_a_model_of_another_export_is_not_taken_for_the_one_that_is_described(
     export(tmp_path / "wide.safetensors", tmp_path / "wide", form="2.6")
     for name in ("model.pdmodel", "model.pdiparams"):
         shutil.copy(tmp_path / "wide" / name, copied / name)
-    assert "exchanged" in refused(copied, capsys)
+    assert "another file" in refused(copied, capsys)
     sign(copied)
-    assert "the model gives [[1, 5], [1, 128]] for 1 clips, r3d_fast.json says [[1, 5], [1, 64]]" in refused(
-        copied, capsys
-    )
+    said = "the model gives outputs of shapes [[1, 5], [1, 128]] for 1 clips, r3d_fast.json says [[1, 5], [1, 64]]"
+    assert said in refused(copied, capsys)
 
 
 @pytest.mark.parametrize("name", ["model.pdiparams", "model.pdmodel"])
@@ -248,8 +247,9 @@ def test_what_paddle_can_not_read_is_a_line_too(copied: Path, name: str, capsys:
     (copied / name).write_bytes(content[: len(content) // 2])
     sign(copied)
     line = refused(copied, capsys)
-    assert f"Paddle {paddle.__version__} can't run it (" in line
-    assert line.endswith(f"with the Paddle that is to run it (this is from {paddle.__version__})")
+    version = paddle.__version__
+    assert f"Paddle {version} can't run this model, which was exported with Paddle {version} (" in line
+    assert line.endswith("export again with the version that is to run it")
 
 
 def test_the_form_of_paddle_3_is_not_given_to_2_6(
@@ -267,14 +267,12 @@ def test_the_form_of_paddle_3_is_not_given_to_2_6(
     assert run_cli(cli, ["predict", str(copied), "no.avi"], "r3d-fast") == 4
     said = capsys.readouterr().err
     assert f"exported in the form of Paddle 3, this is Paddle {paddle.__version__}" in said
-    assert "export again with --form 2.6, which both read" in said
+    assert "export again with --form 2.6, which both versions read" in said
 
 
 def test_half_precision_is_not_run_on_a_cpu(copied: Path) -> None:
     rewrite(copied, put("precision", value="fp16"))
-    with pytest.raises(
-        EnvironmentProblem, match=r"exported in fp16, for which Paddle has no 3D convolution on the CPU"
-    ):
+    with pytest.raises(EnvironmentProblem, match=r"exported in fp16, in which Paddle has no 3D convolution on the CPU"):
         InferenceEngine(copied, "cpu")
 
 
@@ -329,7 +327,7 @@ def test_without_tensorrt_one_warning_says_why(
     np.testing.assert_allclose(engine(clips(40))[0], expected, atol=1e-5)
     out, err = capfd.readouterr()
     reason = "this Paddle was built without it, or its library is not found"
-    assert (out, err) == ("", f"warning: TensorRT is not used ({reason}); Paddle's own GPU kernels are\n")
+    assert (out, err) == ("", f"warning: TensorRT is not used ({reason}); using Paddle's own GPU kernels\n")
 
 
 def test_where_tensorrt_fails_paddles_own_kernels_go_on(
@@ -349,7 +347,7 @@ def test_where_tensorrt_fails_paddles_own_kernels_go_on(
     assert wanted == [True, False]
     assert not engine.tensorrt
     assert engine(clips(2))[0].shape == (2, 5)
-    warning = "warning: TensorRT is not used (no engine could be built); Paddle's own GPU kernels are\n"
+    warning = "warning: TensorRT is not used (no engine could be built); using Paddle's own GPU kernels\n"
     assert capfd.readouterr() == ("", warning)
 
 

@@ -114,7 +114,7 @@ def test_evaluation_scales_pixels_as_the_weights_are_used_to(
         config = tiny.tiny_config(index, "model.name=r3d18_reference", *options)
         losses.append(evaluate(out, config)[0].video["loss"])
         warned = (
-            "trained on pixels with value_max 255, mean [114.7748, 107.7354, 99.475], std [1.0, 1.0, 1.0], which is"
+            "trained on pixels with value_max 255, mean [114.7748, 107.7354, 99.475], std [1.0, 1.0, 1.0]; the eval"
         )
         assert (warned in capsys.readouterr().err) == (not options)
     assert losses[0] == losses[1]
@@ -323,7 +323,7 @@ def test_a_flipped_byte_of_an_imported_file_is_noticed(file: Path, tmp_path: Pat
     content = bytearray((tmp_path / "w.safetensors").read_bytes())
     content[-1000] ^= 1
     (tmp_path / "w.safetensors").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"w\.safetensors: SHA-256 of its tensors is not what it says"):
+    with pytest.raises(CheckpointError, match=r"w\.safetensors: the SHA-256 of its tensors is not the one"):
         restore(tmp_path / "w.safetensors")
 
 
