@@ -1,1 +1,1 @@
-"""Weights on the disk: checkpoints, and models that are restored from them."""
+"""Weights on disk: checkpoints, and the models that are restored from them."""

@@ -1,7 +1,7 @@
-"""Checkpoints: a folder of safetensors and JSON, complete or absent, each file proved by its SHA-256. No pickle.
+"""Checkpoints: folders of safetensors and JSON files, written complete or not at all. They hold no pickle.
 
-`manifest.json`, written last, names every file with its size and digest. A checkpoint that is replaced stands by as
-`NAME.old` between two renames, and counts until then.
+`manifest.json`, which is written last, has the size and SHA-256 of each file. While a checkpoint is replaced, the old
+one is called `NAME.old` until the new one has its name; if the process is killed in between, `NAME.old` is used.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Pace = Callable[[float], None]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds: weights and optimiser state by the model's own names, everything else as JSON values."""
+    """The content of a checkpoint: weights and optimiser state by the names in the model, the rest as JSON values."""
 
     weights: Arrays
     optimizer: Arrays
@@ -42,10 +42,10 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, pace: Pace | None = None) -> None:
-    """Write `checkpoint` as `folder`, in place of one that is there; a kill leaves the old or the new one.
+    """Write `checkpoint` to `folder`, in place of an earlier one; if it is killed, the old or the new one is there.
 
-    `pace` is called after each piece of the work, with the seconds it took. Raises OSError where the disk
-    refuses, with nothing half-written left under that name.
+    `pace` is called after each piece of the work, with the seconds that it took. Raises OSError where the disk refuses;
+    then nothing half-written is left under that name.
     """
     about = {"r3d_fast": json.dumps({key: checkpoint.state[key] for key in ("format", "config", "classes")})}
     tensors = {WEIGHTS: (checkpoint.weights, about)}
@@ -62,7 +62,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, pace: Pace | None = No
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """The checkpoint in `folder`, every file checked against the manifest. Raises CheckpointError."""
+    """The checkpoint in `folder`. Raises CheckpointError where a file is missing or differs from the manifest."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         for name, expected in manifest.items():
@@ -70,23 +70,26 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             if len(content) != expected["bytes"]:
                 raise CheckpointError(
                     f"{folder / name}: {len(content)} bytes, the manifest says {expected['bytes']}: cut short; "
-                    "use another checkpoint"
+                    "use an earlier checkpoint"
                 )
             if hashlib.sha256(content).hexdigest() != expected["sha256"]:
                 raise CheckpointError(
-                    f"{folder / name}: SHA-256 differs from the manifest: damaged on disk; use another checkpoint"
+                    f"{folder / name}: SHA-256 differs from the manifest: damaged on disk; use an earlier checkpoint"
                 )
         state = json.loads((folder / STATE).read_bytes())
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder}: not a complete checkpoint ({error}); use another one") from error
+        raise CheckpointError(f"{folder}: not a complete checkpoint ({error}); use an earlier one") from error
     if state.get("format") != FORMAT:
-        raise CheckpointError(f"{folder}: checkpoint format {state.get('format')}, this version reads {FORMAT}")
+        raise CheckpointError(
+            f"{folder}: checkpoint format {state.get('format')}, this version reads {FORMAT}; use the r3d-fast that "
+            "wrote it"
+        )
     optimizer = read_tensors(folder / OPTIMIZER)[0] if OPTIMIZER in manifest else {}
     return Checkpoint(read_tensors(folder / WEIGHTS)[0], optimizer, state)
 
 
 def read_tensors(path: Path) -> tuple[Arrays, dict[str, str]]:
-    """(arrays by name, metadata) of a safetensors file. Raises CheckpointError."""
+    """(arrays by name, metadata) of a safetensors file. Raises CheckpointError where it can't be read."""
     try:
         with safe_open(path, framework="numpy") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no dict
@@ -95,12 +98,12 @@ def read_tensors(path: Path) -> tuple[Arrays, dict[str, str]]:
 
 
 def step_folder(run: Path, step: int) -> Path:
-    """Where the checkpoint after `step` optimiser steps lies."""
+    """The folder of the checkpoint after `step` optimiser steps."""
     return run / "checkpoints" / _STEP.format(step)
 
 
 def list_checkpoints(run: Path) -> list[Path]:
-    """The complete-looking checkpoints of a run, oldest first; left-overs of killed writes are not among them."""
+    """The checkpoint folders of a run, oldest first, without the remains of killed writes; files are not checked."""
     folders = {folder.name: folder for folder in (run / "checkpoints").glob("step-*") if folder.is_dir()}
     whole = {name: folder for name, folder in folders.items() if folder.suffix == ""}
     standing_by = {folder.stem: folder for folder in folders.values() if folder.suffix == ".old"}
@@ -108,9 +111,9 @@ def list_checkpoints(run: Path) -> list[Path]:
 
 
 def latest_checkpoint(run: Path) -> tuple[Path, Checkpoint, list[str]] | None:
-    """(folder, checkpoint, complaints) of the newest checkpoint that is whole; None if the run has none at all.
+    """(folder, checkpoint, complaints) of the newest checkpoint that is not damaged; None if the run has none at all.
 
-    `complaints` has a line for each newer one that was passed over. Raises CheckpointError if all are damaged.
+    `complaints` has a line for each newer checkpoint, which is damaged. Raises CheckpointError if all are damaged.
     """
     folders = list_checkpoints(run)
     complaints: list[str] = []
@@ -120,12 +123,12 @@ def latest_checkpoint(run: Path) -> tuple[Path, Checkpoint, list[str]] | None:
         except CheckpointError as error:
             complaints.append(str(error))
     if folders:
-        raise CheckpointError("no checkpoint of the run is whole: " + "; ".join(complaints))
+        raise CheckpointError("every checkpoint of the run is damaged: " + "; ".join(complaints))
     return None
 
 
 def drop_old_checkpoints(run: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints of a run, and what killed writes left."""
+    """Delete all but the newest `keep` checkpoints of a run, and the remains of killed writes."""
     for folder in list_checkpoints(run)[:-keep]:
         with suppress(OSError):
             delete_folder(folder)
@@ -133,7 +136,7 @@ def drop_old_checkpoints(run: Path, keep: int) -> None:
 
 
 def set_aside_newer(run: Path, after: Path) -> None:
-    """Rename to `NAME.damaged` the checkpoints of a run that are newer than `after`: they count no more."""
+    """Rename the checkpoints of a run that are newer than `after` to `NAME.damaged`: they are not used any more."""
     for folder in list_checkpoints(run):
         if folder.name > after.name:
             with suppress(OSError):
@@ -141,7 +144,7 @@ def set_aside_newer(run: Path, after: Path) -> None:
 
 
 def clean_leftovers(run: Path) -> None:
-    """Delete what killed writes left in a run; only whoever holds its lock may."""
+    """Delete the remains of killed writes in a run. Only the process that holds the lock of the run may call this."""
     delete_leftovers(run)
     delete_leftovers(run / "checkpoints", "*.tmp")
     for old in (*(run / "checkpoints").glob("*.old"), *run.glob("best.old")):
@@ -153,7 +156,7 @@ def clean_leftovers(run: Path) -> None:
 
 
 def find_weights(model: Path) -> Path:
-    """The weights file that `model` means: a .safetensors file, a checkpoint, or a run (its best, else its last).
+    """The weights file of `model`: a .safetensors file, a checkpoint, or a run (its best weights, else its last).
 
     Raises UsageError where there is none.
     """

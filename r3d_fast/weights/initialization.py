@@ -1,4 +1,4 @@
-"""What a new run starts from where `init.weights` says so: weights of another run, or of somebody else."""
+"""Starts a new run from the weights that `init.weights` names: those of another run, or imported ones."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _HEAD = "head."
 
 
 def require_weights(init: InitSpec) -> None:
-    """Nothing; raises ConfigError where a head is to be replaced and nothing says in which weights."""
+    """Raise ConfigError if `init` asks for a new head but names no weights to start from."""
     if init.num_classes_changed == "reinit_head" and init.weights is None:
         raise ConfigError(
-            "init.num_classes_changed is reinit_head and init.weights is unset: expected the weights to start from; "
+            "init.num_classes_changed is reinit_head, but init.weights is unset: expected the weights to start from; "
             "add -o init.weights=FILE"
         )
 
 
 def initialise(model: Any, name: str, init: InitSpec, augment: AugmentSpec, classes: Sequence[str]) -> None:
-    """Give the new `model`, called `name`, the weights that `init` names; says on stderr what it did.
+    """Load the weights that `init` names into the new `model`, and say so on stderr.
 
-    Its inputs are made by `augment`, and it tells `classes` apart. Where the weights are of other classes and
-    `init.num_classes_changed` allows it, the head stays as it was drawn.
-    Raises UsageError where there are no such weights or where they are used to pixels on another scale; CheckpointError
-    where they are damaged, not numbers, of another model, or of other classes.
+    `name`: the name of the model; `augment`: how its clips are made; `classes`: the classes of the data set. Where the
+    weights are for other classes and `init.num_classes_changed` allows it, the head keeps its random weights.
+    Raises UsageError where there are no such weights, or where they were trained on pixels with another scale;
+    CheckpointError where they are damaged, NaN or infinite, of another model, or for other classes.
     """
     assert init.weights is not None
     stored = read_weights(init.weights)
@@ -55,13 +55,14 @@ def initialise(model: Any, name: str, init: InitSpec, augment: AugmentSpec, clas
                 if key in weights and list(weights[key].shape) != list(tensor.shape)
             )
             raise CheckpointError(
-                f"init.weights {stored.file}: of other classes than the data set: {changed}"
-                f"{f' ({shapes})' if shapes else ''}; -o init.num_classes_changed=reinit_head draws a new head"
+                f"init.weights {stored.file}: trained for other classes than those of the data set: {changed}"
+                f"{f' ({shapes})' if shapes else ''}; to start with a new head, add -o "
+                "init.num_classes_changed=reinit_head"
             )
         weights = {key: array for key, array in weights.items() if not key.startswith(_HEAD)}
         weights |= {key: np.asarray(tensor.numpy()) for key, tensor in heads.items()}
     load_weights(model, weights, f"init.weights {stored.file} ({stored.config.model.name})")
-    head = "" if changed is None else f"; the head is drawn anew: {changed}"
+    head = "" if changed is None else f"; with a new head ({changed})"
     tell(f"starting from {stored.file} ({stored.config.model.name}, {len(stored.classes)} classes){head}")
 
 
@@ -69,13 +70,13 @@ def _check_model(stored: StoredWeights, name: str) -> None:
     theirs = stored.config.model.name
     if theirs != name:
         raise CheckpointError(
-            f"init.weights {stored.file}: they are of model {theirs}, this config asks for {name}; expected the same: "
-            f"add -o model.name={theirs}"
+            f"init.weights {stored.file}: weights of model {theirs}, but this config asks for {name}; expected the "
+            f"same: add -o model.name={theirs}"
         )
 
 
 def _difference(theirs: Sequence[str], mine: Sequence[str]) -> str | None:
-    """In what the classes of the weights are not those of the data set; None where they are the same."""
+    """How the classes of the weights differ from those of the data set, in words; None where they are the same."""
     if len(theirs) != len(mine):
         return f"{len(theirs)} classes in the weights, {len(mine)} in the data set"
     for number, (one, other) in enumerate(zip_longest(theirs, mine)):

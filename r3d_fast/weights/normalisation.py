@@ -1,6 +1,6 @@
-"""How pixels become a network's numbers: the known scales, and whether two are the same.
+"""The scale of pixels: how they are normalised to a network's inputs. Known scales, and whether two are the same.
 
-What a network was trained on belongs to its weights: on another scale it computes nonsense without an error.
+The scale belongs to the weights: with another scale than in training a network gives wrong outputs without an error.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipelines.specs import AugmentSpec
 
-# Fields of AugmentSpec, by the name under which people know them.
+# The known scales as fields of AugmentSpec.
 # hara: kenshohara/3D-ResNets-PyTorch, branch CVPR2018, mean.py (ActivityNet), pixels 0..255, no division.
 # kinetics: the same project's master branch, main.py get_mean_std, pixels 0..1.
 # imagenet: what PaddleVideo and the reference run (justld/3D-ResNets_paddle) use.
@@ -26,23 +26,23 @@ NORMALISATIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 FIELDS = ("value_max", "mean", "std")
-_TOLERANCE = 0.01  # of the range: means rounded elsewhere are still the same
+_TOLERANCE = 0.01  # as a share of the range of inputs: two roundings of the same means are the same scale
 
 
 def same_scale(one: AugmentSpec, other: AugmentSpec) -> bool:
-    """Whether both make the same numbers of the same pixels, to a hundredth of the numbers' range."""
+    """Whether both turn the same pixels into the same inputs, to a hundredth of the range of inputs."""
     first, second = _ends(one), _ends(other)
     span = np.maximum(first[1] - first[0], second[1] - second[0])
     return bool((np.abs(first - second) <= _TOLERANCE * span).all())
 
 
 def described(spec: AugmentSpec) -> str:
-    """The scale for a message: value_max 1, mean [...], std [...]."""
+    """The scale of `spec` as text for a message: value_max 1, mean [...], std [...]."""
     return f"value_max {spec.value_max}, mean {list(spec.mean)}, std {list(spec.std)}"
 
 
 def as_options(spec: AugmentSpec) -> str:
-    """The scale as options of a command line."""
+    """The scale of `spec` as options of a command line: -o 'augment.value_max=1' and so on."""
     return " ".join(
         f"-o 'augment.{name}={[*value] if isinstance(value, tuple) else value}'"
         for name, value in ((name, getattr(spec, name)) for name in FIELDS)
@@ -55,7 +55,7 @@ def with_scale_of(spec: AugmentSpec, source: AugmentSpec) -> AugmentSpec:
 
 
 def _ends(spec: AugmentSpec) -> NDArray[np.float64]:
-    """What a black and a white pixel become, float64 [2, 3]."""
+    """The inputs for a black and a white pixel, float64 [2, 3]."""
     values = np.array([[0.0], [float(spec.value_max)]])
     ends: NDArray[np.float64] = (values - np.array(spec.mean)) / np.array(spec.std)
     return ends

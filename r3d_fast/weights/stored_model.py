@@ -1,4 +1,7 @@
-"""A model and what belongs to it, out of a run, a checkpoint or one .safetensors file. Strict: every key has to fit."""
+"""Restores a model with its config and classes from a run, a checkpoint or a .safetensors file.
+
+Every key of the weights has to fit the model: none may be missing, left over or of another shape.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +27,9 @@ from r3d_fast.weights.checkpoint import MANIFEST, find_weights, load_checkpoint,
 
 @dataclass(frozen=True)
 class RestoredModel:
-    """A model in evaluation mode, the config it was trained with, its classes, and the file it came from.
+    """A model in evaluation mode, the config that it was trained with, its classes, and the file of its weights.
 
-    `precision` is what it is to compute in here; the config's data format is the model's.
+    `precision` is the one that it is to compute in on this machine; `config.model.data_format` is that of the model.
     """
 
     model: Any
@@ -37,7 +40,7 @@ class RestoredModel:
 
     @property
     def data_format(self) -> DataFormat:
-        """How the model takes clips: channels first or last."""
+        """The layout of the clips that the model takes: channels first or last."""
         data_format = self.config.model.data_format
         assert data_format != "auto"
         return data_format
@@ -45,7 +48,7 @@ class RestoredModel:
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """Weights float32 by the model's names, the config they were trained with, their classes and their file."""
+    """Weights float32 by the names in the model, the config that they were trained with, their classes, their file."""
 
     weights: Arrays
     config: Config
@@ -54,13 +57,13 @@ class StoredWeights:
 
 
 def read_weights(path: Path) -> StoredWeights:
-    """The weights that `path` means (a run, a checkpoint, a .safetensors file), and what they say of themselves.
+    """The weights of a run, a checkpoint or a .safetensors file, with the config and the classes stored beside them.
 
-    Raises UsageError where there are none, CheckpointError where they are damaged or not numbers.
+    Raises UsageError where there are no weights, CheckpointError where they are damaged, NaN or infinite.
     """
     file = find_weights(path)
     if (file.parent / MANIFEST).is_file():
-        load_checkpoint(file.parent)  # a flipped byte would load silently
+        load_checkpoint(file.parent)  # checks the digests: without it a changed byte would not be noticed
     weights, about = read_tensors(file)
     try:
         described = json.loads(about["r3d_fast"])
@@ -68,17 +71,19 @@ def read_weights(path: Path) -> StoredWeights:
     except (KeyError, TypeError, json.JSONDecodeError, ValidationError) as error:
         raise CheckpointError(
             f"{file}: does not say which model and classes it holds ({type(error).__name__}); expected the weights of "
-            "an r3d-fast run, or what `r3d-fast import-weights` makes of others"
+            "an r3d-fast run, or a file that `r3d-fast import-weights` wrote"
         ) from error
     claimed = described.get("tensors_sha256")
     if claimed is not None and claimed != tensors_digest(weights):
-        raise CheckpointError(f"{file}: SHA-256 of its tensors is not what it says: damaged on disk; make it anew")
+        raise CheckpointError(
+            f"{file}: the SHA-256 of its tensors is not the one stored in it: damaged on disk; import the weights again"
+        )
     require_finite(weights, str(file))
     return StoredWeights(weights, config, classes, file)
 
 
 def tensors_digest(weights: Arrays) -> str:
-    """SHA-256 of names and values: what proves a file that lies apart from any manifest."""
+    """SHA-256 of the names and values of `weights`, for files that have no manifest."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         digest.update(name.encode())
@@ -87,13 +92,13 @@ def tensors_digest(weights: Arrays) -> str:
 
 
 def require_finite(weights: Arrays, source: str) -> None:
-    """Raise CheckpointError that names the tensors of which a number is NaN or infinite."""
+    """Raise CheckpointError, with the names of the tensors, if a number in `weights` is NaN or infinite."""
     broken = [name for name, array in weights.items() if not np.isfinite(array).all()]
     if broken:
         more = f" and {len(broken) - 10} more" if len(broken) > 10 else ""
         raise CheckpointError(
-            f"{source}: NaN or infinite numbers in {', '.join(broken[:10])}{more}; the run that made them diverged, or "
-            "the file is damaged: use other weights"
+            f"{source}: NaN or infinite numbers in {', '.join(broken[:10])}{more}; the run that trained them diverged, "
+            "or the file is damaged: use other weights"
         )
 
 
@@ -101,11 +106,11 @@ def restore(
     path: Path, device: str = "cpu", *, train: TrainSpec | None = None,
     data_format: Literal["auto"] | DataFormat | None = None,
 ) -> RestoredModel:  # fmt: skip
-    """The model that `path` means (a run, a checkpoint, a .safetensors file written by a run), for `device`.
+    """The model of a run, a checkpoint or a .safetensors file, ready to compute on `device`.
 
-    It computes in the precision that `train` asks for, in `data_format` (defaults: those of the run). Weights are
-    float32 and fit all of them. A precision that `device` has not gives way to what it has, with a warning on stderr.
-    Raises UsageError where there is none, CheckpointError where it is damaged or does not fit.
+    It computes in the precision that `train` asks for and in `data_format` (defaults: those of the run); the weights
+    are float32 and fit every precision and format. Where `device` lacks the precision, another one is used, with a
+    warning on stderr. Raises UsageError where there is no model, CheckpointError where it is damaged or does not fit.
     """
     stored = read_weights(path)
     weights, trained, classes, file = stored.weights, stored.config, stored.classes, stored.file
@@ -113,7 +118,7 @@ def restore(
     precision = available_precision(wanted.precision, device, wanted.amp_level)
     if wanted.precision not in ("auto", precision.name):
         print(
-            f"warning: {file}: train.precision {wanted.precision} can't be had here, {precision} is used",
+            f"warning: {file}: train.precision {wanted.precision} is not available here; using {precision}",
             file=sys.stderr,
         )
     trained = trained.in_data_format(choose_data_format(data_format or trained.model.data_format, precision, device))
@@ -124,7 +129,7 @@ def restore(
 
 
 def new_model(spec: ModelSpec, num_classes: int, seed: int = 0) -> Any:
-    """An untrained model, its weights drawn under `seed`; channels come first where the data format is still auto."""
+    """An untrained model with random weights from `seed`; with the data format "auto" it takes channels first."""
     import_paddle().seed(seed)
     return build_model(
         spec.name,
@@ -137,7 +142,7 @@ def new_model(spec: ModelSpec, num_classes: int, seed: int = 0) -> Any:
 
 
 def load_weights(model: Any, weights: Arrays, source: str) -> None:
-    """Copy `weights` into `model`. Raises CheckpointError that lists missing, unexpected and mis-shaped keys."""
+    """Copy `weights` into `model`. Raises CheckpointError with the keys that are missing, unexpected or misshapen."""
     paddle = import_paddle()
     own = model.state_dict()
     problems = [f"missing {key}" for key in own if key not in weights]

@@ -1,7 +1,7 @@
-"""Tensors in the safetensors format, and bytes, written to an open file with their size and SHA-256.
+"""Writes tensors in the safetensors format, and plain bytes, to an open file; returns their size and SHA-256.
 
-The safetensors library reads them. Its own writer makes two more copies of all arrays and keeps the interpreter locked
-meanwhile; this one writes each array from where it lies, and both writing and hashing let training go on.
+The safetensors library reads these files. Its own writer is not used: it makes two more copies of all arrays and holds
+Python's global lock meanwhile. This one copies nothing, and training goes on while it writes and hashes.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _PIECE = 1 << 22  # bytes hashed and written at once
 def write_tensors(
     file: BinaryIO, arrays: Mapping[str, Any], about: Mapping[str, str], pace: Callable[[float], None] | None = None
 ) -> dict[str, Any]:
-    """{bytes, sha256} of what it writes to `file`: `arrays` (NumPy, or copies on a GPU) and the metadata `about`.
+    """Write `arrays` (NumPy, or copies on a GPU) and the metadata `about` to `file`; returns {bytes, sha256} of it.
 
-    `pace` is called after each piece of the work, with the seconds it took. Raises OSError.
+    `pace` is called after each piece of the work, with the seconds that it took. Raises OSError where the disk refuses.
     """
-    # Largest items first: so each array lies aligned.
+    # Arrays with the largest items come first, so that every array is aligned.
     names = sorted(arrays, key=lambda name: (-np.dtype(arrays[name].dtype).itemsize, name))
     header: dict[str, Any] = {"__metadata__": dict(about)} if about else {}
     end = 0
@@ -51,12 +51,12 @@ def write_tensors(
 
 
 def write_bytes(file: BinaryIO, content: bytes) -> dict[str, Any]:
-    """{bytes, sha256} of `content`, which it writes to `file`. Raises OSError."""
+    """Write `content` to `file`; returns {bytes, sha256} of it. Raises OSError where the disk refuses."""
     return _write(file, [memoryview(content)])
 
 
 def _fetch(array: Any) -> memoryview:
-    """The bytes of an array, fetched from a GPU where it lies there."""
+    """The bytes of an array, copied from the GPU first if it is there."""
     if not isinstance(array, np.ndarray):
         array = array.numpy()
     flat: NDArray[np.uint8] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)

@@ -277,7 +277,7 @@ def test_a_precision_that_is_not_to_be_had_gives_way_in_evaluation(
     plain, _ = evaluate(finished, tiny.tiny_config(index))
     assert evaluation.video["loss"] == plain.video["loss"]
     warned = (
-        f"warning: {finished / 'best' / 'model.safetensors'}: train.precision bf16 can't be had here, fp32 is used\n"
+        f"warning: {finished / 'best' / 'model.safetensors'}: train.precision bf16 is not available here; using fp32\n"
     )
     assert capsys.readouterr().err == warned
 

@@ -87,7 +87,7 @@ def test_the_newest_whole_checkpoint_is_taken_and_the_damaged_one_named(tmp_path
     assert "step-000000100" in complaints[0]
     for step in (5, 10):
         flip_byte(step_folder(tmp_path, step) / "state.json")
-    with pytest.raises(CheckpointError, match="no checkpoint of the run is whole"):
+    with pytest.raises(CheckpointError, match="every checkpoint of the run is damaged"):
         latest_checkpoint(tmp_path)
 
 

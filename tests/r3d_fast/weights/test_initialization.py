@@ -90,10 +90,7 @@ def test_a_run_on_other_classes_trains_a_new_head_on_frozen_stages(
     with each_checkpoint():
         run_training(tiny.tiny_config(fewer, *options), run=run)
     said = capsys.readouterr().err
-    assert (
-        f"starting from {pretrained / 'best' / 'model.safetensors'} (r3d10, 8 classes); the head is drawn anew: "
-        in said
-    )
+    assert f"starting from {pretrained / 'best' / 'model.safetensors'} (r3d10, 8 classes); with a new head (" in said
     assert "8 classes in the weights, 3 in the data set" in said
     before, after = weights_of(pretrained / "best"), last_checkpoint(run)
     frozen = [name for name in before if name.startswith("backbone.") and ".layer4." not in name]
@@ -140,9 +137,10 @@ def test_other_classes_are_refused_with_both_shapes_and_the_way_out(fewer: Video
     with pytest.raises(CheckpointError) as caught:
         begun(fewer, f"init.weights={pretrained}")
     assert str(caught.value) == (
-        f"init.weights {pretrained / 'best' / 'model.safetensors'}: of other classes than the data set: 8 classes in "
-        "the weights, 3 in the data set (head.fc.weight is [32, 8], the model has [32, 3]; head.fc.bias is [8], the "
-        "model has [3]); -o init.num_classes_changed=reinit_head draws a new head"
+        f"init.weights {pretrained / 'best' / 'model.safetensors'}: trained for other classes than those of the data "
+        "set: 8 classes in the weights, 3 in the data set (head.fc.weight is [32, 8], the model has [32, 3]; "
+        "head.fc.bias is [8], the model has [3]); to start with a new head, add -o "
+        "init.num_classes_changed=reinit_head"
     )
     assert caught.value.exit_code == 5
 
@@ -154,7 +152,7 @@ def test_as_many_classes_of_other_names_are_other_classes(
     with pytest.raises(CheckpointError, match=r"class 7 is 'zoom_out' in the weights, 'somersault' in the data"):
         begun(index, f"init.weights={pretrained}", classes=names)
     begun(index, f"init.weights={pretrained}", "init.num_classes_changed=reinit_head", classes=names)
-    assert "the head is drawn anew: class 7 is 'zoom_out'" in capsys.readouterr().err
+    assert "with a new head (class 7 is 'zoom_out'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -162,7 +160,7 @@ def test_as_many_classes_of_other_names_are_other_classes(
     [
         (
             ["model.name=r3d18"],
-            "they are of model r3d10, this config asks for r3d18; expected the same: add -o ",
+            "weights of model r3d10, but this config asks for r3d18; expected the same: add -o ",
         ),
         (
             ["model.width=8"],
@@ -243,7 +241,7 @@ def test_ranks_start_from_one_file_and_hear_of_a_bad_one(index: VideoIndex, pret
         np.testing.assert_allclose(last_checkpoint(tmp_path / "run").weights[name], array, rtol=1e-6, err_msg=name)
     failed = ranks.train(index, tmp_path / "other", 2, f"init.weights={pretrained}", "model.name=r3d18", *QUICK)
     assert failed.returncode == 5, failed.stderr
-    assert failed.stderr.count("they are of model r3d10") == 1
+    assert failed.stderr.count("weights of model r3d10") == 1
 
 
 def test_runs_made_before_there_was_init_are_read_and_go_on(
