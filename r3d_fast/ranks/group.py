@@ -1,7 +1,7 @@
-"""The processes of a job as one: gradients averaged, figures added up, errors and signals shared.
+"""The ranks of a job work as one group: they average gradients, add up figures, and share errors and signals.
 
-`python -m paddle.distributed.launch` starts the processes and says in environment variables which is which. A process
-that nobody launched is a group of one, for which everything here does nothing.
+A rank is one of the processes that `python -m paddle.distributed.launch` starts; environment variables tell each its
+number. A process that was not launched like that is a group of one, for which nothing here has to be done.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from r3d_fast.version import __version__
 
 _NAMES = ("PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM", "PADDLE_TRAINER_ENDPOINTS")
 
-_LAST_WORDS_SECONDS = 2.5  # Paddle's launcher kills after 3
+_LAST_WORDS_SECONDS = 2.5  # for a last message: Paddle's launcher kills a process 3 s after SIGTERM
 
 
 @dataclass(frozen=True)
 class News:
-    """What all ranks have to tell after a step.
+    """What the ranks tell each other after a step.
 
-    Clips that could not be read; whether to stop, which any rank may say; whether to save, and the seconds of the run
-    so far, for which the first rank's clock counts.
+    `bad`: clips that could not be read, on any rank. `stop`: whether any rank was asked to stop. `save`: whether a
+    checkpoint is due, and `seconds`: how long the run has taken; both by the clock of the first rank.
     """
 
     bad: tuple[BadClip, ...]
@@ -55,26 +55,26 @@ class News:
 
 
 class Group:
-    """The ranks of a job, seen by one of them; `Group()` is a process on its own.
+    """The ranks of a job, as one of them sees them. `Group()` is a single process.
 
-    Methods are called by all ranks alike. They raise RankLost where another rank is gone or stalled, RankFailed where
-    it ended with an error.
+    All ranks call the methods in the same order. These raise RankLost where another rank is gone or hangs, RankFailed
+    where it has ended with an error.
     """
 
     def __init__(self, index: int = 0, count: int = 1, local_count: int = 1, control: Control | None = None) -> None:
         self.index, self.count = index, count
-        self.local_count = local_count  # of the processes on this machine
+        self.local_count = local_count  # ranks on this machine
         self._control = control
         self._device = "cpu"
 
     @property
     def is_first(self) -> bool:
-        """Whether this rank writes and speaks for all."""
+        """Whether this is the first rank, the only one that writes files and shows messages."""
         return self.index == 0
 
     @property
     def shard(self) -> ShardSpec:
-        """The clips of this rank."""
+        """The shard of the data set from which this rank takes its clips."""
         return ShardSpec(index=self.index, count=self.count)
 
     def __enter__(self) -> Group:
@@ -94,7 +94,7 @@ class Group:
             self._control.leave(code, f"{type(error).__name__}: {error}")
 
     def connect(self, device: str) -> None:
-        """Let Paddle's collectives work, between GPUs by NCCL, between CPUs by gloo; `device` is "cpu" or "gpu"."""
+        """Set up Paddle's collectives: NCCL between GPUs, gloo between CPUs; `device` is "cpu" or "gpu"."""
         self._device = device
         if self._control is None:
             return
@@ -104,11 +104,11 @@ class Group:
         master = json.loads(self.from_first(lambda: json.dumps(_master()).encode()))
         os.environ["PADDLE_MASTER"] = master
         os.environ["PADDLE_DISTRI_BACKEND"] = "gloo" if device == "cpu" else "nccl"
-        with redirect_stderr(io.StringIO()):  # flags that differ from Paddle's own defaults, which are not the user's
+        with redirect_stderr(io.StringIO()):  # Paddle lists flags that differ from its defaults; the user set none
             paddle.distributed.init_parallel_env()
 
     def exchange(self, value: Any) -> list[Any]:
-        """The JSON values of all ranks, by rank."""
+        """The JSON values of all ranks, in the order of the ranks, on every rank."""
         if self._control is None:
             return [value]
         parts = self._control.gather(json.dumps(value).encode())
@@ -116,22 +116,22 @@ class Group:
         return values
 
     def gather(self, payload: bytes) -> list[bytes]:
-        """On the first rank what every rank gave, by rank; nothing on the others."""
+        """The payloads of all ranks, in the order of the ranks, on the first rank; an empty list on the others."""
         return [payload] if self._control is None else self._control.gather(payload)
 
     def from_first(self, make: Callable[[], bytes]) -> bytes:
-        """What `make` gives on the first rank, where alone it is called."""
+        """The result of `make` on every rank; `make` is called on the first rank only."""
         if self._control is None:
             return make()
         return self._control.broadcast(make() if self.is_first else b"")
 
     def check(self) -> None:
-        """Raise if another rank has ended or is gone; at once, without waiting for anybody."""
+        """Raise if another rank has ended or is gone. Does not wait for the other ranks."""
         if self._control is not None:
             self._control.check(time.monotonic())
 
     def require_equal(self, **values: str) -> None:
-        """Raise UsageError where `values` are not the same on all ranks, such as their data sets."""
+        """Raise UsageError if one of `values` is not the same on all ranks."""
         for rank, theirs in enumerate(self.exchange(values)):
             for key, value in values.items():
                 if theirs[key] != value:
@@ -144,7 +144,7 @@ class Group:
         return any(self.exchange(flag))
 
     def share(self, news: News) -> News:
-        """The news of all ranks."""
+        """The news of all ranks together, the same on every rank."""
         if self._control is None:
             return news
         parts = self.exchange([[[c.video_id, c.reason] for c in news.bad], news.stop, news.save, news.seconds])
@@ -152,7 +152,7 @@ class Group:
         return News(bad, any(part[1] for part in parts), *parts[0][2:])
 
     def merge(self, metrics: Sequence[ClassificationMetrics]) -> list[ClassificationMetrics]:
-        """Each of `metrics`, as many on every rank, with what the other ranks counted."""
+        """Each of `metrics` with the counts of all ranks added; every rank gives the same number of them."""
         if self._control is None:
             return list(metrics)
         merged = []
@@ -168,9 +168,9 @@ class Group:
         return sum(self.exchange(rows))
 
     def add_up(self, sums: Sequence[Any], means: Sequence[Any]) -> None:
-        """Make of `sums` their sums over ranks and of `means` their means, all float32, in place.
+        """Replace `sums` by their sums over all ranks and `means` by their means, in place; all are float32.
 
-        What every rank gets is the same to the last bit.
+        The results are the same on every rank to the last bit.
         """
         if self._control is None:
             return
@@ -187,7 +187,7 @@ class Group:
                 start += size
 
     def wait(self, event: Any) -> None:
-        """Return once `event`, recorded on this rank's GPU, has come; what waits there for others may wait for ever."""
+        """Return once the GPU has reached `event`. Raises if a rank is lost: the GPU would wait for it for ever."""
         if self._control is None:
             event.synchronize()
             return
@@ -197,7 +197,7 @@ class Group:
             time.sleep(0.0002)
 
     def copy_first(self, tensors: Sequence[Any]) -> None:
-        """Give `tensors` the first rank's values."""
+        """Replace the values of `tensors` by those of the first rank."""
         if self._control is None:
             return
         paddle = import_paddle()
@@ -205,22 +205,22 @@ class Group:
             self._collective(partial(paddle.distributed.broadcast, tensor, src=0))
 
     def _collective(self, call: Callable[[], Any]) -> None:
-        """Run a collective of Paddle's: on a CPU until it is done, on a GPU it is only started (see `wait`)."""
+        """Call one of Paddle's collectives. On a CPU it is done then; on a GPU it is only started (see `wait`)."""
         assert self._control is not None
         try:
             call()
         except (OSError, RuntimeError, ValueError) as error:
             if isinstance(error, R3DFastError) or is_out_of_memory(error):
                 raise
-            said = str(error).strip().splitlines()
-            self._control.blame(said[-1] if said else type(error).__name__)
+            lines = str(error).strip().splitlines()
+            self._control.blame(lines[-1] if lines else type(error).__name__)
 
 
 def join_group(timeout: float = 30.0) -> Group:
-    """The group of the job that this process was launched for; to be left by `with`.
+    """The group of the job that this process was launched for. Use it in a `with` block.
 
-    `timeout`: seconds without a sign of life after which a rank counts as lost. Raises EnvironmentProblem where the
-    others do not come.
+    `timeout`: seconds without a sign of life after which a rank counts as lost. Raises EnvironmentProblem where another
+    rank does not connect.
     """
     index, count = rank_and_count()
     if count == 1:
@@ -228,12 +228,12 @@ def join_group(timeout: float = 30.0) -> Group:
     missing = [name for name in _NAMES if not os.environ.get(name)]
     if missing:
         raise EnvironmentProblem(
-            f"{', '.join(missing)} not set, though this is one of {count} processes; start them by: "
-            "r3d-fast train --nproc N, or python -m paddle.distributed.launch"
+            f"{', '.join(missing)} not set in the environment, though this is one of {count} processes; start them "
+            "with r3d-fast train --nproc N or with python -m paddle.distributed.launch"
         )
     host, _, port = os.environ["PADDLE_TRAINER_ENDPOINTS"].split(",")[0].rpartition(":")
     local_count = int(os.environ.get("PADDLE_LOCAL_SIZE", count))
-    with suppress(ValueError):  # not the main thread
+    with suppress(ValueError):  # only the main thread can set a signal handler
         signal.signal(signal.SIGTERM, _end_soon)
     group = Group(index, count, local_count, open_control(index, count, (host, int(port)), timeout, __version__))
     tell_launcher(f"pid-{index}", str(os.getpid()))
@@ -241,30 +241,33 @@ def join_group(timeout: float = 30.0) -> Group:
 
 
 def _end_soon(number: int, frame: Any) -> None:
-    """Let this rank, which is not in a step, say why the job ends: the launcher sends SIGTERM when it sees one end."""
+    """End this process a little later, so that it can still say why the job ends.
+
+    Paddle's launcher sends SIGTERM to all ranks when one of them ends. This handler is for the time outside steps.
+    """
     timer = threading.Timer(_LAST_WORDS_SECONDS, os._exit, (128 + number,))
     timer.daemon = True
     timer.start()
 
 
 def _master() -> str:
-    """Where Paddle's own store is to listen: as the launcher says, but not where we do."""
+    """The address at which Paddle's own store listens: the launcher's, or a free port where ours listens at that."""
     ours = os.environ["PADDLE_TRAINER_ENDPOINTS"].split(",")[0]
-    said = os.environ.get("PADDLE_MASTER")
-    if said and said != ours:
-        return said
+    launchers = os.environ.get("PADDLE_MASTER")
+    if launchers and launchers != ours:
+        return launchers
     host = ours.rpartition(":")[0]
     with socket.create_server((host, 0)) as server:
         return f"{host}:{server.getsockname()[1]}"
 
 
 def pack(values: Any, arrays: Arrays) -> bytes:
-    """JSON values and arrays as bytes, to be sent."""
+    """JSON values and arrays as bytes, to be sent to another rank."""
     text = json.dumps(values).encode()
     return len(text).to_bytes(8, "big") + text + (save_tensors(arrays) if arrays else b"")
 
 
 def unpack(payload: bytes) -> tuple[Any, Arrays]:
-    """What `pack` was given."""
+    """The values and arrays that `pack` made `payload` of."""
     end = 8 + int.from_bytes(payload[:8], "big")
     return json.loads(payload[8:end]), load_tensors(payload[end:]) if len(payload) > end else {}

@@ -1,1 +1,1 @@
-"""The folder of a run and what is written to it: metrics, curves, checkpoints, its environment."""
+"""The folder of a run and the files in it: metrics, curves, checkpoints and a record of the machine."""

@@ -1,4 +1,4 @@
-"""Checkpoints written beside training: the training thread hands over a snapshot and goes on."""
+"""Writes checkpoints while training goes on: the training thread hands over a snapshot, another thread writes it."""
 
 from __future__ import annotations
 
@@ -10,25 +10,29 @@ from types import TracebackType
 from r3d_fast.errors import CheckpointError
 from r3d_fast.weights.checkpoint import Checkpoint, drop_old_checkpoints, save_checkpoint, step_folder
 
-_PAUSE = 19  # times as long as a piece of the work took training has the machine to itself: saving gets 5 % of it
+_PAUSE = 19  # after each piece of work the writer waits 19 times as long as it took, so that it uses 5 % of the machine
 
 
 class CheckpointWriter:
-    """Writes the checkpoints of a run on a thread of its own, one at a time; training waits for no disk.
+    """Writes the checkpoints of a run in its own thread, one at a time, so that training never waits for the disk.
 
-    At most two snapshots wait: the newest step, which replaces an older one that is waiting still, and the newest best.
-    The best goes first, so that no step on the disk tells of a best that is not there. What can't be written stays
-    waiting, is said once, and is tried again when the next one comes and at the end; the last whole checkpoint stays.
+    At most two snapshots wait to be written: the newest best one and the newest step; a newer snapshot replaces one
+    that still waits. The best is written first, because the state of a step names the best. A snapshot that can't be
+    written keeps waiting: the user is told once, and it is tried again when the next snapshot comes and at the end. The
+    last complete checkpoint stays on the disk.
     """
 
     def __init__(self, run: Path, keep: int, sync: Callable[[], None], say: Callable[[str], None]) -> None:
-        """`keep`: step checkpoints left on the disk; `sync` is called before each write; `say` tells the user."""
+        """Start the thread. `keep`: how many step checkpoints stay on the disk.
+
+        `sync` is called before each write; `say` shows the user a line.
+        """
         self._run, self._keep, self._sync, self._say = run, keep, sync, say
         self._changed = threading.Condition()
         self._waiting: dict[str, Checkpoint] = {}  # "best", "step"
         self._busy = self._closed = False
-        self._refused: tuple[Path, OSError] | None = None  # by the disk: nothing is tried until something changes
-        self._error: BaseException | None = None  # of our own making: training has to know
+        self._refused: tuple[Path, OSError] | None = None  # error of the disk: no write is tried until this is cleared
+        self._error: BaseException | None = None  # any other error: raised in the training thread
         self._hurry = threading.Event()
         self._thread = threading.Thread(target=self._work, name="checkpoints", daemon=True)
         self._thread.start()
@@ -36,7 +40,7 @@ class CheckpointWriter:
     def submit(self, checkpoint: Checkpoint, *, best: bool = False) -> None:
         """Have `checkpoint` written, as the run's best or under its step. Its arrays must not change any more.
 
-        Raises what went wrong on the thread before, but for a disk that refuses: that is said, and tried again.
+        Raises an error that the thread met before, except errors of the disk, after which writing is tried again.
         """
         with self._changed:
             self._raise()
@@ -45,7 +49,7 @@ class CheckpointWriter:
             self._changed.notify_all()
 
     def finish(self) -> None:
-        """Return when all that was handed over is on the disk. Raises CheckpointError where the disk still refuses."""
+        """Return when every snapshot is on the disk. Raises CheckpointError where the disk still refuses."""
         with self._changed:
             self._refused = None
             self._hurry.set()
@@ -63,13 +67,13 @@ class CheckpointWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the thread once nothing waits; after an error of the run that one counts, not what follows here."""
+        """Write what waits and end the thread. After an error of the run, that error is raised, not a later one."""
         try:
             self.finish()
         except Exception as problem:
             if error is None:
                 raise
-            if not isinstance(problem, CheckpointError):  # a refusal was said already
+            if not isinstance(problem, CheckpointError):  # the user was told of an error of the disk already
                 self._say(f"warning: {problem}")
         finally:
             with self._changed:
@@ -122,5 +126,5 @@ class CheckpointWriter:
                     self._error = error
 
     def _pause(self, seconds: float) -> None:
-        """Leave the machine to training, after `seconds` of work; not when training waits for us."""
+        """Leave the machine to training after `seconds` of work, except while `finish` waits for the writer."""
         self._hurry.wait(_PAUSE * seconds)

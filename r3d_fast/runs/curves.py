@@ -1,4 +1,4 @@
-"""The numbers of metrics.jsonl as curves of VisualDL and TensorBoard, where they are installed."""
+"""Curves of the numbers in metrics.jsonl, for VisualDL and TensorBoard where these are installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EXTRAS = "pip install 'r3d-fast[{}]'"
 
 
 class ScalarLogs:
-    """Curves under RUN/visualdl and RUN/tensorboard. What is missing or fails is warned of once, and left out."""
+    """Curves under RUN/visualdl and RUN/tensorboard. One that can't be written is left out, after one warning."""
 
     def __init__(
         self,
@@ -26,10 +26,10 @@ class ScalarLogs:
         say: Callable[[str], None],
         every: int = 1,
     ) -> None:
-        """Start new files with the curves of `records`, in place of those that a killed run left.
+        """Start new files that begin with the curves of `records`; earlier files of the run are replaced.
 
-        `wanted`: "auto" means whichever is installed; `say` tells the user; of training steps each `every`th is drawn,
-        as each number costs both loggers together about 0.4 ms.
+        `wanted`: the backends ("auto": those that are installed). `say` shows the user a line. Only every `every`-th
+        training step is drawn, as each number takes both backends together about 0.4 ms.
         """
         self._say, self._every = say, every
         self._writers: dict[Backend, Any] = {}
@@ -57,7 +57,7 @@ class ScalarLogs:
 
     def _open(self, backend: Backend, folder: Path) -> None:
         with warnings.catch_warnings():
-            # Deprecations inside them are nothing that a user of ours can mend.
+            # The user can't do anything about deprecations inside these packages.
             warnings.simplefilter("ignore")
             if backend == "visualdl":
                 from visualdl import LogWriter
@@ -77,7 +77,7 @@ class ScalarLogs:
     def _try(self, backend: Backend, action: Callable[[], None]) -> None:
         try:
             action()
-        except Exception as error:  # whatever a logger does, a run goes on
+        except Exception as error:  # an error of a backend must not end the run
             self._writers.pop(backend, None)
             missing = isinstance(error, ImportError) and find_spec(backend) is None
             what = f"not installed: {_EXTRAS.format(backend)}" if missing else f"{type(error).__name__}: {error}"

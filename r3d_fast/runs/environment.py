@@ -1,4 +1,4 @@
-"""What a run was made on: versions, command, machine, GPU, commit; never a host name or a user."""
+"""Describes what a run is made with: versions, command, machine, GPU, commit; never the host or the user by name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PATIENCE = 5.0  # seconds that git may take
 
 
 def environment() -> dict[str, Any]:
-    """What the run ran on: versions, processor, CPUs, GPUs and driver, commit of the source if there is one."""
+    """The content of env.json: versions, processor, CPUs, GPUs, driver, command, and the commit of the source."""
     versions = {"r3d-fast": __version__, "python": platform.python_version()}
     driver = probe_driver()
     return {
@@ -36,23 +36,23 @@ def environment() -> dict[str, Any]:
 
 
 def commit_hash(folder: Path, *, short: bool = False) -> str:
-    """The hash of the commit that the checkout around `folder` is at, in full or as short as git has it.
+    """The hash of the commit that is checked out around `folder`, in full or, with `short`, as git shortens it.
 
-    Empty where there is no git, no checkout, or where the checkout around the folder doesn't track it, as with a
-    virtual environment inside somebody's project.
+    It is empty where there is no git, no checkout, or where the checkout does not track the folder, as when the folder
+    is in a virtual environment inside another project.
     """
     found = _git(folder, "rev-parse", *["--short"] * short, "HEAD")
     return found if found and _git(folder, "ls-files", "--", ".") else ""
 
 
 def has_changes(folder: Path) -> bool:
-    """Whether a tracked file of the checkout around `folder` has changed since its commit."""
-    # Untracked files are left out: the results of the run before would make every later run look changed.
+    """Whether a tracked file in the checkout around `folder` differs from its commit."""
+    # Untracked files don't count: results of an earlier run would make every later run look changed.
     return bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
 
 
 def _git(folder: Path, *command: str) -> str:
-    """What git prints in `folder`; empty where it is missing, fails or hangs."""
+    """The output of a git command in `folder`; empty where git is missing, fails or takes too long."""
     git = ["git", "-C", str(folder), *command]
     try:
         done = subprocess.run(git, capture_output=True, text=True, errors="replace", timeout=_PATIENCE, check=False)

@@ -1,4 +1,4 @@
-"""A run's folder: who holds it, what it was started with, whether it may be continued."""
+"""The folder of a run: it is locked while a process writes it, describes the run, and says if the run can go on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from r3d_fast.weights.checkpoint import (
     set_aside_newer,
 )
 
-# What may change between the parts of a run without changing what it computes.
+# Keys that may change when a run goes on, as they don't change what a step computes.
 _FREE = {
     "data.root", "data.index", "data.max_bad_fraction", "loader.workers", "loader.threads", "loader.prefetch",
     "train.epochs", "train.device", "train.log_every_steps", "train.log_to", "train.checkpoint_every_steps",
@@ -32,10 +32,10 @@ _HINT = "choose another --run"
 
 
 class RunFolder:
-    """The folder of a run, locked for as long as it is open: two processes never write one run."""
+    """The folder of a run, locked while it is open, so that two processes never write the same run."""
 
     def __init__(self, path: Path) -> None:
-        """Make or open `path`. Raises UsageError if it can't be written or another process holds it."""
+        """Create or open `path`. Raises UsageError if it can't be written, or if another process uses it."""
         self.path = path
         make_folder(path, _HINT)
         with write_errors(path, _HINT):
@@ -58,7 +58,7 @@ class RunFolder:
         self._lock.close()
 
     def begin(self, config: Config) -> None:
-        """Write what the run is: config.yaml and env.json. Raises UsageError if the folder holds a run already."""
+        """Write config.yaml and env.json of a new run. Raises UsageError if the folder holds a run already."""
         if list_checkpoints(self.path) or (self.path / "metrics.jsonl").exists():
             raise UsageError(
                 f"{self.path}: holds a run already; continue it with --resume auto, or choose another --run"
@@ -66,9 +66,9 @@ class RunFolder:
         self.describe(config)
 
     def describe(self, config: Config) -> None:
-        """Write config.yaml and env.json; what env.json said of earlier parts of the run stays, under `earlier`.
+        """Write config.yaml and env.json. What env.json held for earlier parts of the run is kept under `earlier`.
 
-        Raises UsageError where they can't be written.
+        Raises UsageError where the files can't be written.
         """
         values = environment()
         with suppress(OSError, ValueError):
@@ -78,10 +78,10 @@ class RunFolder:
             write_file(self.path / name, text.encode(), _HINT)
 
     def find_checkpoint(self, config: Config, digest: str) -> tuple[Checkpoint, list[str]] | None:
-        """(newest whole checkpoint, complaints about newer ones); None if the run has none yet.
+        """(newest checkpoint that is not damaged, complaints about newer ones); None if the run has none yet.
 
-        Newer ones are set aside, and what killed writes left is deleted.
-        Raises UsageError, with both sides, if config or data set are not those it was made with.
+        Newer ones, which are damaged, are renamed, and the remains of killed writes are deleted. Raises UsageError,
+        with the old and the new values, if the config or the data set differs from those of the checkpoint.
         """
         clean_leftovers(self.path)
         found = latest_checkpoint(self.path)
@@ -98,9 +98,9 @@ class RunFolder:
         if differences:
             raise UsageError(
                 f"{folder}: can't be continued with another setup: {'; '.join(differences)}; "
-                "undo that, or start a new run with another --run"
+                "undo these changes, or start a new run with another --run"
             )
         if complaints:
-            complaints = [*complaints, f"{folder}: is whole, and taken instead"]
+            complaints = [*complaints, f"{folder}: is not damaged, and is used instead"]
             set_aside_newer(self.path, folder)
         return checkpoint, complaints

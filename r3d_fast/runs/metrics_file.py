@@ -1,4 +1,4 @@
-"""What a run says: metrics.jsonl and metrics.csv in its folder, a progress bar or plain lines on stderr."""
+"""The metrics of a run, in metrics.jsonl and metrics.csv in its folder."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _HINT = "choose another --run"
 
 
 class AppendedFile:
-    """A text file that grows by whole lines; what a full disk refuses is kept and written once it takes it."""
+    """A text file that grows by whole lines. Lines that a full disk refuses wait until there is room for them."""
 
     def __init__(self, path: Path, content: str) -> None:
-        """Make `path` hold `content`, whatever it held before. Raises UsageError where it can't be written."""
+        """Replace the content of `path` by `content`. Raises UsageError where it can't be written."""
         write_file(path, content.encode(), _HINT)
         with write_errors(path, _HINT):
             self._file = path.open("ab", buffering=0)
-        self._size = len(content.encode())  # up to here the lines are whole
+        self._size = len(content.encode())  # bytes of whole lines
         self._pending = b""
 
     def append(self, line: str) -> None:
-        """Add `line`, with its line break. Raises OSError where it has to wait."""
+        """Add `line`, which ends with its line break. Raises OSError where the disk refuses it; then it waits."""
         self._pending += line.encode()
         try:
             written = self._file.write(self._pending)
@@ -46,27 +46,30 @@ class AppendedFile:
 
     @property
     def whole(self) -> bool:
-        """Whether nothing waits."""
+        """Whether every line is written: none waits."""
         return not self._pending
 
     def sync(self) -> None:
-        """Force what was written to the disk."""
+        """Flush the file to the disk."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Write what waits, if it goes, and close."""
+        """Write the lines that wait, if the disk takes them, and close the file."""
         with suppress(OSError):
             self.append("")
         self._file.close()
 
 
 class MetricsFile:
-    """Records, one JSON object a line and the same as CSV. A continued run cuts both back to its checkpoint."""
+    """Writes records to metrics.jsonl, one JSON object a line, and to metrics.csv.
+
+    A run that goes on from a checkpoint first cuts both files back to the records of that checkpoint.
+    """
 
     def __init__(self, run: Path, keep: int) -> None:
-        """Open the files of `run`; the first `keep` records stay, later ones are dropped.
+        """Open the files of `run`, keep the first `keep` records and drop the later ones.
 
-        Raises UsageError where they can't be written.
+        Raises UsageError where the files can't be written.
         """
         self.path = run / "metrics.jsonl"
         self.records = self._read(keep)
@@ -79,24 +82,24 @@ class MetricsFile:
             opened.pop_all()
 
     def _read(self, keep: int) -> list[dict[str, Any]]:
-        """The first `keep` records; fewer where the file ends before, or in the middle of one."""
+        """The first `keep` records; fewer where the file has fewer, or where it ends in the middle of one."""
         records: list[dict[str, Any]] = []
         lines = self.path.read_bytes().split(b"\n")[:keep] if keep and self.path.exists() else []
         with suppress(ValueError):
             for line in lines:
                 records += [json.loads(line)]
         if len(records) < keep:
-            tell(f"warning: {self.path}: {len(records)} of {keep} records are left")
+            tell(f"warning: {self.path}: holds only {len(records)} of the {keep} records that the checkpoint counts")
         return records
 
     @property
     def count(self) -> int:
-        """Records in the file; those that a full disk has not taken yet are not among them."""
+        """The number of records in metrics.jsonl, without those that still wait for the disk."""
         return self._count
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append `record`; a full disk holds it back, not the run."""
-        # JSON has no NaN and no infinity: what is not a number is null.
+        """Append `record`. Where the disk is full it waits, and the run goes on."""
+        # JSON has no NaN and no infinity, so null is written for them.
         record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         self._waiting += 1
         refused: OSError | None = None
@@ -112,8 +115,8 @@ class MetricsFile:
         self._refused = refused is not None
 
     def sync(self) -> None:
-        """Force what was written to the disk: a checkpoint that counts records must not outlive them."""
-        with suppress(OSError):  # logs never stop training
+        """Flush metrics.jsonl to the disk, so that the records that a checkpoint counts are there before it is."""
+        with suppress(OSError):  # a log must not stop training
             self._json.sync()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The checkpoint from which a run goes on, read by the first rank and given to all."""
+"""Gives the checkpoint from which a run goes on to all ranks; only the first rank reads it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable
 from r3d_fast.ranks.group import Group, pack, unpack
 from r3d_fast.weights.checkpoint import Checkpoint
 
-FoundCheckpoint = tuple[Checkpoint, list[str]]  # with a line for each newer one that was passed over
+FoundCheckpoint = tuple[Checkpoint, list[str]]  # with complaints: a line for each newer checkpoint, which is damaged
 _WEIGHTS, _OPTIMIZER = "weights/", "optimizer/"
 
 
 def checkpoint_of_first(find: Callable[[], FoundCheckpoint | None], group: Group) -> FoundCheckpoint | None:
-    """What `find` returns on the first rank of `group`, on every rank; `find` is called on the first rank only."""
+    """The result of `find` on every rank of `group`; `find` is called on the first rank only."""
     if group.count == 1:
         return find()
 

@@ -1,4 +1,4 @@
-"""What a run writes and shows: metrics, curves and checkpoints in its folder, its progress on stderr."""
+"""Writes all files of a run and shows its progress: metrics, curves and checkpoints; progress goes to stderr."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Open:
 
 
 class RunWriter:
-    """Writes the files of a run and shows its progress. Leave it by `with`, which writes what still waits.
+    """Writes the files of a run and shows its progress. Use it in a `with` block, whose end writes what still waits.
 
     Of several ranks only the first writes. On the others the writer has no folder, and every method does nothing.
     """
@@ -55,7 +55,7 @@ class RunWriter:
 
     @property
     def records(self) -> int:
-        """Lines of metrics.jsonl so far."""
+        """The number of lines in metrics.jsonl."""
         return 0 if self._open is None else self._open.metrics.count
 
     def log(self, record: dict[str, Any]) -> None:
@@ -70,7 +70,7 @@ class RunWriter:
             self._open.progress.say(line)
 
     def step(self, text: str) -> None:
-        """Move the progress on by one step; `text` says how it goes."""
+        """Advance the progress by one step; `text` is shown with it."""
         if self._open is not None:
             self._open.progress.step(text)
 

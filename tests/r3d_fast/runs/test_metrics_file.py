@@ -87,7 +87,7 @@ def test_a_resumed_file_ends_where_its_checkpoint_counts(tmp_path: Path, capsys:
 def test_a_file_that_lost_its_end_is_continued(tmp_path: Path, tail: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(json.dumps(record(1)).encode() + b"\n" + tail)
     metrics = MetricsFile(tmp_path, 4)
-    assert "1 of 4 records are left" in capsys.readouterr().err
+    assert "holds only 1 of the 4 records that the checkpoint counts" in capsys.readouterr().err
     metrics.write(record(5))
     metrics.close()
     assert steps(tmp_path) == ([1, 5], [1, 5])

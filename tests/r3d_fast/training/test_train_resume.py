@@ -280,7 +280,7 @@ def test_damage_is_passed_over_set_aside_and_never_kept_instead_of_a_good_one(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert f"warning: {newest / 'model.safetensors'}: {len(content) // 2} bytes, the manifest says" in done.stderr
-    assert f"warning: {good}: is whole, and taken instead" in done.stderr
+    assert f"warning: {good}: is not damaged, and is used instead" in done.stderr
     names = sorted(path.name for path in (run / "checkpoints").iterdir())
     assert names == [newest.name, newest.name + ".damaged"]
     assert_same(run, whole)
