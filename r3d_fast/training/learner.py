@@ -30,7 +30,7 @@ _RAW = "|raw"
 
 
 def model_to_train(spec: ModelSpec, num_classes: int, seed: int, freeze_until: str | None) -> Any:
-    """A new model, its weights drawn under `seed`; the parts before `freeze_until` are not trained (None: all are)."""
+    """A new model with random weights from `seed`; parts before `freeze_until` are not trained (None: all are)."""
     model = new_model(spec, num_classes, seed)
     if freeze_until is not None:
         freeze(model, freeze_until)
@@ -87,7 +87,7 @@ class Learner:
     def step(
         self, batch: DeviceBatch, rate: float, *, last: bool = True, place: tuple[int, int] = (0, 0)
     ) -> StepResult:
-        """The result of a batch; with `last` it ends its step, at the learning rate `rate`. A GPU may still be at work.
+        """The result of a batch, which a GPU may still compute; with `last` the step ends, at the learning rate `rate`.
 
         `place`: epoch and position of the batch; dropout draws its random numbers from them.
         """
@@ -126,7 +126,7 @@ def seed_batch(seed: int, epoch: int, position: int, rank: int = 0) -> None:
     """Seed Paddle's generator for the batch at `position` of `epoch`, for what dropout draws in it.
 
     So a resumed run draws the same numbers as one that was never stopped, and each rank drops other features. The state
-    of the generator can't go into a checkpoint instead: on the CPU Paddle 2.6 tells only its seed, and what
+    of the generator can't go into a checkpoint instead: on the CPU Paddle 2.6 gives only its seed, and what
     `paddle.get_rng_state` returns there can't be written to a file (paddle/fluid/pybind/generator_py.cc).
     """
     # 31 bits: CPU generators use 32 of a seed (seed_seq in paddle/phi/core/generator.cc).

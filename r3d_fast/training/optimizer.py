@@ -1,4 +1,4 @@
-"""The optimiser, the clipping of gradients, and moments as arrays under the model's own names."""
+"""The optimiser, the clipping of gradients, and the optimiser's moments as arrays by the model's own names."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from r3d_fast.config.sections import OptimizerSpec
 def new_optimizer(spec: OptimizerSpec, model: Any) -> Any:
     """The optimiser that `spec` describes, for the parameters of `model` that are not frozen.
 
-    momentum: SGD, the decay as L2 in the gradient. adamw: Loshchilov and Hutter 2019, arXiv:1711.05101. With
-    `decay: weights`, biases and batch norms (all parameters of one axis) are not decayed. Whoever steps sets the
-    learning rate first.
+    momentum: SGD with momentum; the weight decay is an L2 term in the gradient. adamw: Loshchilov and Hutter 2019,
+    arXiv:1711.05101. With `decay: weights`, biases and batch norms (all parameters with one axis) are not decayed. The
+    caller sets the learning rate before each step.
     """
     paddle = import_paddle()
     parameters = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
@@ -58,9 +58,9 @@ def clip_gradients(gradients: list[Any], limit: float) -> Any:
 
 
 def can_be_undone(optimizer: Any) -> bool:
-    """Whether all that a step changes lies on the device, so that it can be undone there.
+    """Whether all that a step changes is on the device, so that the step can be undone there.
 
-    Of Adam it does not: Paddle keeps its powers of beta on the host.
+    For Adam it is not: Paddle keeps the powers of beta on the host.
     """
     return isinstance(optimizer, import_paddle().optimizer.Momentum)
 
@@ -73,7 +73,7 @@ def moment_tensors(optimizer: Any) -> list[Any]:
 def moments(model: Any, optimizer: Any) -> Arrays:
     """The optimiser's moments, by the model's own names of the parameters, as `NAME|MOMENT`.
 
-    Paddle's names of moments depend on what was built before in the process.
+    Paddle's own names can't be used: they depend on what was built earlier in the process.
     """
     state = optimizer.state_dict()
     arrays = {}

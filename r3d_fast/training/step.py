@@ -67,7 +67,7 @@ class StepResult:
 
 
 class TrainStep:
-    """Called on a batch, takes one step of `optimizer` on it, in `precision`, the loss scaled by `scaler`.
+    """Called with a batch, takes one step of `optimizer` on it, in `precision`, with the loss scale of `scaler`.
 
     With `accumulate` k a step has up to k batches: `step(batch, last=False)` for all but its last one. The loss is the
     mean over the real rows of all of them. So the step is that of one batch as large as all together, except that batch
@@ -97,7 +97,7 @@ class TrainStep:
         self.deferred = (device == "gpu" if deferred is None else deferred) and can_be_undone(optimizer)
         self._parameters = list(float32_parameters(model).values())
         self._halves = [parameter for parameter in model.parameters() if hasattr(parameter, "master")]
-        # Paddle keeps them among the parameters.
+        # Running statistics of batch norms; in Paddle's state dict they are among the parameters.
         self._statistics = [t for key, t in model.state_dict().items() if key.endswith(("._mean", "._variance"))]
         self._begun: _Begun | None = None
 
@@ -124,7 +124,7 @@ class TrainStep:
         begun = self._begun
         loss, logits = self._backward(batch)
         with paddle.no_grad():
-            # The scores are asked too: Paddle's cross entropy on the CPU gives a number for scores that are none.
+            # The logits are checked too: for NaN logits Paddle's cross entropy on the CPU gives a finite loss.
             all_numbers = paddle.isfinite(logits).all().reshape([1])
             loss = paddle.where(all_numbers, loss.reshape([1]), paddle.full([1], float("nan")))
             begun.loss = begun.loss + loss * float(_real(batch))
@@ -132,7 +132,7 @@ class TrainStep:
         self._master_gradients()
         if not last:
             return StepResult(loss, logits, False)
-        # The others are asked before anything is computed together: one that failed is heard of here.
+        # The ranks exchange their rows before the first collective, so that a rank that failed is noticed here.
         rows = max(1, self.group.total(begun.rows))
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         self.group.add_up([*gradients, begun.loss], self._statistics)
@@ -252,9 +252,9 @@ class TrainStep:
 
 @dataclass
 class _Begun:
-    """A step between its batches.
+    """A step that has begun and has not ended.
 
-    `statistics`: running statistics before it; `loss`: the sum of the losses, float32 [1], of its `rows` real rows.
+    `statistics`: running statistics before the step; `loss`: sum of the losses of its `rows` real rows, float32 [1].
     """
 
     statistics: list[Any]

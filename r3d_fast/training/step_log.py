@@ -1,4 +1,4 @@
-"""Reports steps and evaluations: records of metrics.jsonl, the progress, and a loss that is not a number any more.
+"""Reports steps and evaluations in metrics.jsonl and in the progress; ends a run whose loss is NaN in every step.
 
 On a CPU each step is reported as soon as it is taken. On a GPU the host runs ahead: it reads what the steps gave only
 once in `train.log_every_steps` steps, because reading waits for the GPU.
@@ -20,7 +20,7 @@ from r3d_fast.training.epoch import TakenStep
 from r3d_fast.training.state import RunState
 from r3d_fast.training.step import StepResult
 
-_MAX_BAD_STEPS = 20  # losses in a row that are no numbers, after which nothing will mend the run
+_MAX_BAD_STEPS = 20  # steps in a row with a NaN or infinite loss; after so many the run does not recover
 
 
 class StepLog:
@@ -131,7 +131,7 @@ class StepLog:
             self._not_numbers += 1
         if self._not_numbers == _MAX_BAD_STEPS:
             raise DivergedError(
-                f"the loss or its gradients were not a number in {self._not_numbers} steps in a row (step "
-                f"{number}, videos {', '.join(videos[:4])}, ...; metrics.jsonl has those of each); "
-                "lower optimizer.lr or warm up"
+                f"the loss or its gradients were NaN or infinite in {self._not_numbers} steps in a row, up to step "
+                f"{number} (videos {', '.join(videos[:4])}, ...; metrics.jsonl names the videos of each step); lower "
+                "optimizer.lr, or set schedule.warmup_epochs"
             )

@@ -32,7 +32,7 @@ def stop_signals(same_seconds: float = 0.0) -> Iterator[Callable[[], bool]]:
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             before[number] = signal.signal(number, note)
-    except ValueError:  # not the main thread: whoever runs us there has the signals
+    except ValueError:  # only the main thread can handle signals; in another one the caller has to
         before = {}
     try:
         yield lambda: bool(came)

@@ -59,7 +59,7 @@ class TrainResult:
 def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResult:
     """Train as `config` says, in folder `run`; with `resume` go on from its newest whole checkpoint, if it has one.
 
-    Processes that were launched as a job train together; the first alone uses `run`.
+    Processes that were launched as a job train together; only the first one uses the folder `run`.
     Writes config.yaml, env.json, metrics.jsonl, metrics.csv, checkpoints/ and best/ there, and curves where `log_to`
     says. Raises UsageError if the folder can't be written, is in use, holds another run or was begun otherwise;
     DataError if too many videos can't be read; DivergedError if the loss stops being a number; EnvironmentProblem if
@@ -113,13 +113,13 @@ def resolve_auto(config: Config) -> tuple[str, Precision, Config]:
 
 
 def _first_model(config: Config, classes: tuple[str, ...], is_new_run: bool, group: Group) -> Any:
-    """The model before the first step: drawn under the seed, or in a new run with the weights that `init` names."""
+    """The model before the first step: with random weights, or in a new run with the weights that `init` names."""
     init = config.init
     model = model_to_train(config.model, len(classes), config.train.seed, init.freeze_until)
     if is_new_run and init.weights is not None:
         if group.is_first:
             initialise(model, config.model.name, init, config.augment, classes)
-        group.exchange(None)  # where that failed, the others hear of it here
+        group.exchange(None)  # if that failed on the first rank, the others learn of it here
     return model
 
 
@@ -228,7 +228,7 @@ class _Trainer:
             yield pair
 
     def _tell_routing(self) -> None:
-        """Say once who decodes the clips of a GPU's loader, as soon as the loader has found out."""
+        """Report once how the loader decodes clips for a GPU, as soon as the loader knows it."""
         routing = self.clips.routing
         if self.learner.device == "gpu" and routing is not None and not self._is_routing_known:
             self._is_routing_known = True
@@ -249,7 +249,7 @@ class _Trainer:
         except (EnvironmentProblem, RankFailed) as error:
             # With a rank lost, a GPU may wait for it for ever. Steps of several ranks can't be read without the others.
             unsaved = isinstance(error, RankLost) or (self.group.count > 1 and self.log.has_unread)
-            if unsaved or self.state.step == self._first_step:  # what never fitted does not fit later
+            if unsaved or self.state.step == self._first_step:  # no step was taken: there is nothing new to save
                 raise
             self._save()
             raise self._ended(error) from error
