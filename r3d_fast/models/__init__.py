@@ -1,1 +1,1 @@
-"""The networks, a family a file, and the table of their names."""
+"""The networks, one file per family, and the table of their names."""

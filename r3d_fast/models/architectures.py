@@ -1,4 +1,4 @@
-"""The models by name: one dict of architectures, `build_model`, which fills in the user's choices, and `freeze`."""
+"""All models by name, `build_model`, which makes one of them with the user's choices, and `freeze`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from r3d_fast.models.resnet3d import ResNet
 from r3d_fast.models.resnext3d import ResNeXt
 from r3d_fast.models.wide3d import WideResNet
 
-# Depths: Hara et al. 2018, arXiv:1711.09577, Table 1. Shortcuts: the authors' first weights of 18 and 34 layers have A,
-# all others B. r3d18_reference: the ResNet-18 of justld/3D-ResNets_paddle.
+# The numbers of blocks are those of Hara et al. 2018, arXiv:1711.09577, Table 1. Shortcuts: the authors' first weights
+# for 18 and 34 layers have A, all others B. r3d18_reference is the ResNet-18 of justld/3D-ResNets_paddle.
 MODELS: dict[str, Architecture] = {
     "r3d18_reference": ResNet((2, 2, 2, 2), padding="SAME", conv_bias=True, project_all=True, init="fan_in"),
     "r3d10": ResNet((1, 1, 1, 1)),
@@ -53,13 +53,13 @@ def build_model(
     width: int = 64,
     dropout: float = 0.0,
 ) -> Any:
-    """A new `paddle.nn.Layer` from clips float32 [N, 3, T, S, S] to logits float32 [N, num_classes].
+    """A new model: a `paddle.nn.Layer` from clips float32 [N, 3, T, S, S] to logits float32 [N, num_classes].
 
-    `name` is a key of `MODELS`. `shortcut` is "A" or "B", None the model's own. With `data_format` "NDHWC" the clips
-    are [N, T, S, S, 3] and the weights the same. `width` is the number of channels of the stem (64 in the paper), from
-    which all others follow. `dropout` is the share of features dropped before the last layer, in training only. The
-    weights are drawn from Paddle's global generator: call `paddle.seed` before.
-    Raises UsageError for an unknown name or a value out of its range.
+    `name` is a key of `MODELS`. `shortcut` is "A", "B" or None for the model's own. With `data_format` "NDHWC" the
+    clips are [N, T, S, S, 3]; the weights are the same. `width` is the number of channels of the stem (64 in the
+    paper); those of all other layers are in proportion. `dropout` is the share of the features that are dropped before
+    the last layer, in training only. The initial weights come from Paddle's global random generator, so call
+    `paddle.seed` before. Raises UsageError for an unknown name or a value out of its range.
     """
     if name not in MODELS:
         near = get_close_matches(name, MODELS, n=1)
@@ -73,7 +73,7 @@ def build_model(
 
 
 def _chosen(name: str, shortcut: str | None, data_format: str, width: int) -> Architecture:
-    """The architecture `name` with the user's choices. Raises UsageError."""
+    """The architecture `name` with the user's choices. Raises UsageError for a choice that it does not have."""
     architecture = MODELS[name]
     if shortcut not in (None, "A", "B"):
         raise UsageError(f"shortcut {shortcut!r}: expected 'A', 'B' or None (the model's own)")
@@ -86,15 +86,16 @@ def _chosen(name: str, shortcut: str | None, data_format: str, width: int) -> Ar
     if width < 1:
         raise UsageError(f"width {width}: expected at least 1 channel (64 in the paper)")
     if width % architecture.width_step:
-        raise UsageError(f"width {width}: {name} takes multiples of {architecture.width_step} (64 in the paper)")
+        raise UsageError(f"width {width}: {name} needs a multiple of {architecture.width_step} (64 in the paper)")
     return replace(architecture, shortcut=shortcut or architecture.shortcut, data_format=data_format, width=width)
 
 
 def freeze(model: Any, until: str) -> None:
-    """Keep the parts of `model` before part `until` as they are: no gradients, batch norms in evaluation mode.
+    """Exclude the parts of `model` before the part `until` from training.
 
-    Parts are those of the backbone that have parameters, and the head: stem, layer1 .. layer4, head; of a DenseNet
-    stem, block1, transition1, .. block4, norm, head. Raises UsageError for any other name.
+    They get no gradients, and their batch norms stay in evaluation mode. The parts of a ResNet are stem, layer1 to
+    layer4 and head; those of a DenseNet are stem, block1, transition1, .., block4, norm and head. Raises UsageError for
+    any other name.
     """
     parts = {name: part for name, part in model.backbone.named_children() if part.parameters()}
     parts["head"] = model.head

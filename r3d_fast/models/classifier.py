@@ -1,4 +1,4 @@
-"""What the families share: an architecture's description, its smallest parts, the classifier around its backbone."""
+"""What all model families share: the description of an architecture, its basic layers, and the whole classifier."""
 
 from __future__ import annotations
 
@@ -16,37 +16,41 @@ Size = int | tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Architecture(ABC):
-    """What sets one model apart from another; a family adds its own fields and says how its backbone is built.
+    """The description of a model. Each family is a subclass, which adds its own fields and builds its backbone.
 
-    `init` is what the initial weights of convolutions are scaled by: "fan_out" in Hara et al. 2018 (arXiv:1711.09577).
+    `init` says which size of a convolution scales its initial weights: "fan_out" (the default, as in Hara et al. 2018,
+    arXiv:1711.09577) or "fan_in".
     """
 
-    blocks: tuple[int, int, int, int]  # of the four stages
+    blocks: tuple[int, int, int, int]  # number of blocks in each of the four stages
     shortcut: str | None = "B"  # "A": stride and zero channels; "B": 1x1x1 convolution and batch norm; None: has none
     data_format: str = "NCDHW"
     width: int = 64
     conv_bias: bool = False
     init: str = "fan_out"
 
-    width_step: ClassVar[int] = 1  # a width has to be a multiple of it
+    width_step: ClassVar[int] = 1  # the width has to be a multiple of this
 
     @property
     @abstractmethod
     def features(self) -> int:
-        """The number of channels that the backbone puts out."""
+        """The number of channels in the backbone's output."""
 
     @abstractmethod
     def backbone(self) -> Any:
-        """A new `paddle.nn.Layer` from clips to what the head takes; its children with parameters are its parts."""
+        """A new `paddle.nn.Layer` from clips to the input of the head.
+
+        Its children with parameters are the parts that `freeze` names.
+        """
 
     @property
     def channel_axis(self) -> int:
-        """Which axis of a batch has the channels."""
+        """The number of the channel axis of a batch."""
         return 1 if self.data_format == "NCDHW" else 4
 
     @property
     def other_axes(self) -> list[int]:
-        """Frames, height and width."""
+        """The numbers of the axes for frames, height and width."""
         return [2, 3, 4] if self.data_format == "NCDHW" else [1, 2, 3]
 
     def conv(
@@ -60,7 +64,10 @@ class Architecture(ABC):
         bias: bool = False,
         groups: int = 1,
     ) -> Any:
-        """A Conv3D, weights N(0, sqrt(2 / fan)) (He et al. 2015, arXiv:1502.01852, eqs. 10 and 14), bias 0 or none."""
+        """A new Conv3D. Weights are drawn from N(0, sqrt(2 / fan)), a bias starts at 0.
+
+        Source: He et al. 2015, arXiv:1502.01852, equations 10 and 14.
+        """
         voxels = kernel**3 if isinstance(kernel, int) else math.prod(kernel)
         fan = voxels * (inputs // groups if self.init == "fan_in" else outputs)
         return nn.Conv3D(
@@ -76,15 +83,15 @@ class Architecture(ABC):
         )
 
     def norm(self, channels: int) -> Any:
-        """A BatchNorm3D; momentum is the share of the old running value that stays, as Paddle counts it."""
+        """A new BatchNorm3D. In Paddle, momentum is the share of the old running value that is kept."""
         return nn.BatchNorm3D(channels, momentum=0.9, epsilon=1e-5, data_format=self.data_format)
 
     def max_pool(self) -> Any:
-        """The maximum over 3x3x3 voxels, at every second one."""
+        """A max pool over 3x3x3 voxels with stride 2."""
         return nn.MaxPool3D(3, stride=2, padding=1, data_format=self.data_format)
 
-    def way_around(self, inputs: int, outputs: int, stride: int) -> Any:
-        """What is added to a residual block's output: its input, brought into that shape where it has another."""
+    def shortcut_layer(self, inputs: int, outputs: int, stride: int) -> Any:
+        """The shortcut of a residual block: a layer that brings the block's input into the shape of its output."""
         if stride == 1 and inputs == outputs:
             return nn.Identity()
         if self.shortcut == "A":
@@ -92,13 +99,13 @@ class Architecture(ABC):
         return self.projection(inputs, outputs, stride)
 
     def projection(self, inputs: int, outputs: int, stride: int) -> Any:
-        """Shortcut B: 1x1x1 convolution and batch norm."""
+        """Shortcut B: a 1x1x1 convolution and a batch norm."""
         return nn.Sequential(self.conv(inputs, outputs, 1, stride, bias=self.conv_bias), self.norm(outputs))
 
 
-# Paddle ships no types that mypy reads here, so each subclass of Layer says that its base is Any.
+# mypy sees no types of Paddle, so it takes the base class of each Layer for Any and has to be told to ignore that.
 class ConvNorm(nn.Layer):  # type: ignore[misc]
-    """Convolution, batch norm, ReLU if wanted."""
+    """Convolution, batch norm, and ReLU unless `relu` is False."""
 
     def __init__(self, conv: Any, norm: Any, *, relu: bool = True) -> None:
         super().__init__()
@@ -107,7 +114,7 @@ class ConvNorm(nn.Layer):  # type: ignore[misc]
         self.relu = relu
 
     def forward(self, x: Any) -> Any:
-        """The activations, >= 0 with ReLU."""
+        """The activations; with ReLU they are >= 0."""
         x = self.bn(self.conv(x))
         return F.relu(x) if self.relu else x
 
@@ -121,12 +128,15 @@ class NormConv(nn.Layer):  # type: ignore[misc]
         self.conv = conv
 
     def forward(self, x: Any) -> Any:
-        """The convolution's output, of any sign."""
+        """The output of the convolution, which may be negative."""
         return self.conv(F.relu(self.bn(x)))
 
 
 class ZeroShortcut(nn.Layer):  # type: ignore[misc]
-    """Shortcut A: every stride-th voxel, then zeros up to `growth` times the channels. No parameters."""
+    """Shortcut A: takes every stride-th voxel and appends channels of zeros up to `growth` times as many.
+
+    It has no parameters.
+    """
 
     def __init__(self, growth: int, stride: int, data_format: str) -> None:
         super().__init__()
@@ -138,14 +148,14 @@ class ZeroShortcut(nn.Layer):  # type: ignore[misc]
     def forward(self, x: Any) -> Any:
         """`x` in the shape of the block's output."""
         x = F.avg_pool3d(x, kernel_size=1, stride=self.stride, data_format=self.data_format)
-        # Seen with 2.6.2 and 3.3.1: paddle.inference with oneDNN aborts on F.pad in five dimensions. Seen with 3.3.1:
-        # zeros_like and full_like warn when traced, and where warnings are errors that is a segmentation fault.
+        # Not F.pad: with it, paddle.inference with oneDNN aborts in five dimensions (seen with 2.6.2 and 3.3.1). Not
+        # zeros_like or full_like: they warn when traced, which is a segmentation fault if warnings are errors (3.3.1).
         zeros = paddle.zeros(paddle.shape(x), dtype=x.dtype)
         return paddle.concat([x] + [zeros] * (self.growth - 1), axis=self.channels)
 
 
 class Head(nn.Layer):  # type: ignore[misc]
-    """Global average, dropout, linear layer."""
+    """The last layers: global average pooling, dropout and a linear layer."""
 
     def __init__(self, architecture: Architecture, num_classes: int, dropout: float) -> None:
         super().__init__()
@@ -155,8 +165,8 @@ class Head(nn.Layer):  # type: ignore[misc]
         if architecture.init == "fan_in":
             weight, bias = nn.initializer.XavierUniform(), nn.initializer.Constant(0.0)
         else:
-            # What the paper's code leaves to its framework: U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for both (PyTorch's
-            # nn.Linear). Named here in full, so that no default of Paddle's takes part.
+            # The paper's code uses the default of PyTorch's nn.Linear: U(-1/sqrt(fan_in), 1/sqrt(fan_in)) for weight
+            # and bias. Paddle's defaults differ.
             bound = 1 / math.sqrt(features)
             weight, bias = nn.initializer.Uniform(-bound, bound), nn.initializer.Uniform(-bound, bound)
         self.fc = nn.Linear(
@@ -167,31 +177,31 @@ class Head(nn.Layer):  # type: ignore[misc]
         )
 
     def forward(self, x: Any) -> Any:
-        """Logits float32 [N, num_classes] of clips, `x` the backbone's output."""
+        """Logits float32 [N, num_classes], from the output `x` of the backbone."""
         return self.logits_and_features(x)[0]
 
     def logits_and_features(self, x: Any) -> tuple[Any, Any]:
-        """(logits float32 [N, num_classes], features float32 [N, features]) of clips, `x` the backbone's output.
+        """(logits float32 [N, num_classes], features float32 [N, features]), from the output `x` of the backbone.
 
-        The features are the backbone's output averaged over frames, height and width, before dropout.
+        The features are `x` averaged over frames, height and width, before dropout.
         """
         features = paddle.mean(x, axis=self.axes)
-        # Not even called in evaluation, so that a traced graph has no operation for it.
+        # In evaluation dropout is not called at all, so that a traced graph has no operation for it.
         return self.fc(self.dropout(features) if self.training else features), features
 
 
 class Classifier(nn.Layer):  # type: ignore[misc]
-    """A backbone and a head. `architecture` says which model it is."""
+    """A whole model: a backbone and a head. `architecture` is its description."""
 
     def __init__(self, architecture: Architecture, *, num_classes: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.architecture = architecture
         self.backbone = architecture.backbone()
         self.head = Head(architecture, num_classes, dropout)
-        self.frozen: tuple[Any, ...] = ()  # parts that stay in evaluation mode while the others train
+        self.frozen: tuple[Any, ...] = ()  # parts that stay in evaluation mode during training; see freeze
 
     def train(self) -> None:
-        """Put all but the frozen parts in training mode."""
+        """Put the model into training mode, except for its frozen parts."""
         super().train()
         for part in self.frozen:
             part.eval()
@@ -207,7 +217,7 @@ class Classifier(nn.Layer):  # type: ignore[misc]
 
 @contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """A block in which `model` is in evaluation mode and nothing gets gradients; then it is in its mode of before."""
+    """A block in which `model` is in evaluation mode and computes no gradients. Afterwards its mode is as before."""
     was_training = model.training
     model.eval()
     try:

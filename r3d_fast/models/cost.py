@@ -1,4 +1,4 @@
-"""What each model costs: parameters, multiply-adds, training memory. Arithmetic on shapes; nothing is computed."""
+"""What each model costs: parameters, multiply-adds and training memory, calculated from shapes without running it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from r3d_fast.models.architectures import MODELS, build_model
 BATCH = 8
 _FLOAT32 = 4  # bytes
 _MIB = 2**20
-# What the gradient of an operation needs of its forward pass, by the names of Paddle's slots; others need shapes only.
+# The tensors of the forward pass that an operation's gradient needs, by the names of Paddle's slots. The gradients of
+# other operations need shapes only.
 _KEPT = {
     "conv3d": ("Input",),
     "batch_norm": ("X",),
@@ -24,14 +25,14 @@ _KEPT = {
 }
 
 MEMORY_NOTE = (
-    f"memory: of a training step in float32, {BATCH} clips: weights, gradients, momentum, and the activations that the "
-    "backward pass needs; arithmetic, without what libraries use for work"
+    f"memory: for a training step in float32 with {BATCH} clips: weights, gradients, momentum, and the activations "
+    "that the backward pass needs; calculated, without the workspace of libraries"
 )
 
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """What one model costs on clips of [3, frames, size, size].
+    """What a model costs on clips of shape [3, frames, size, size].
 
     `gmac`: multiply-adds of convolutions and linear layers for one clip, in 10^9. `memory_mib`: see MEMORY_NOTE.
     """
@@ -44,7 +45,7 @@ class ModelSummary:
     features: int
 
     def as_json(self) -> dict[str, Any]:
-        """The values as JSON has them."""
+        """The fields as JSON values."""
         return asdict(self)
 
 
@@ -56,7 +57,7 @@ def summarise(
     size: int = 112,
     width: int = 64,
 ) -> ModelSummary:
-    """What model `name` costs. Raises UsageError for an unknown name or a value out of its range."""
+    """The cost of the model `name`. Raises UsageError for an unknown name or a value out of its range."""
     build = partial(build_model, name, num_classes=num_classes, width=width)
     made: list[Any] = []
 
@@ -79,12 +80,12 @@ def summarise(
 
 
 def summarise_all(*, num_classes: int = 101, frames: int = 16, size: int = 112) -> Iterator[ModelSummary]:
-    """What all models cost, in the order of `MODELS`, as it is found: half a second each."""
+    """Yields the cost of each model, in the order of `MODELS`. Each takes about half a second."""
     return (summarise(name, num_classes=num_classes, frames=frames, size=size) for name in MODELS)
 
 
 def _multiply_adds(operation: Operation) -> int:
-    """Of a convolution or a linear layer, all clips together; 0 of anything else."""
+    """The multiply-adds of a convolution or a linear layer, for all clips together; 0 for other operations."""
     if operation.kind == "conv3d":
         return _values(operation, "Output") * math.prod(operation.inputs["Filter"][1][1:])
     if operation.kind == "matmul_v2":
@@ -93,11 +94,12 @@ def _multiply_adds(operation: Operation) -> int:
 
 
 def _values(operation: Operation, slot: str) -> int:
+    """The number of values in the tensor of a slot."""
     return math.prod((operation.inputs | operation.outputs)[slot][1])
 
 
 def _kept_values(operations: Iterable[Operation]) -> int:
-    """How many numbers the backward pass finds again, each tensor counted once, for the whole batch."""
+    """How many values of the forward pass are kept for the backward pass, for the whole batch."""
     kept: dict[str, int] = {}
     for operation in operations:
         for slot in _KEPT.get(operation.kind, ()):
@@ -107,8 +109,8 @@ def _kept_values(operations: Iterable[Operation]) -> int:
 
 
 def table_lines(summaries: Iterable[ModelSummary]) -> Iterator[str]:
-    """The table of the summaries, a line a model as it comes, and what its columns count."""
-    head = ("model", "shortcut", "parameters (M)", "GMAC a clip", f"memory at {BATCH} (MiB)", "features")
+    """Yields the lines of a table: its head, a line per model as each summary comes, and notes on the columns."""
+    head = ("model", "shortcut", "parameters (M)", "GMAC per clip", f"memory at {BATCH} (MiB)", "features")
     widths = [max(map(len, MODELS)), *map(len, head[1:])]
 
     def line(cells: Sequence[str]) -> str:

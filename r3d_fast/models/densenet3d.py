@@ -1,8 +1,8 @@
-"""3D DenseNets: each layer sees the outputs of all layers before it in its block.
+"""3D DenseNets: each layer gets the outputs of all layers before it in its block.
 
-Hara et al. 2018, arXiv:1711.09577, Table 1; Huang et al. 2017, arXiv:1608.06993, DenseNet-BC: growth 32 at width 64,
-bottlenecks of 4 times the growth, transitions that halve channels and size.
-Sizes below are those of DenseNet-121 and a clip of 16 frames of 112 x 112 px at width 64.
+Sources: Hara et al. 2018, arXiv:1711.09577, Table 1; Huang et al. 2017, arXiv:1608.06993, DenseNet-BC: growth 32 at
+width 64, bottlenecks of 4 times the growth, transitions that halve channels and size.
+The shapes in comments are those of DenseNet-121 at width 64, for a clip of 16 frames of 112 x 112 px.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from r3d_fast.models.classifier import Architecture, ConvNorm, NormConv
 
 @dataclass(frozen=True)
 class DenseNet(Architecture):
-    """A stem, a max pool, four blocks of dense layers and transitions between them."""
+    """A DenseNet: a stem, a max pool, and four blocks of dense layers with transitions between them."""
 
     shortcut: str | None = None
 
-    width_step: ClassVar[int] = 2  # the growth is half of it
+    width_step: ClassVar[int] = 2  # because the growth is half the width
 
     @property
     def growth(self) -> int:
-        """The channels that a layer adds."""
+        """The number of channels that a dense layer adds."""
         return self.width // 2
 
     def inputs(self, block: int) -> int:
-        """The channels that come into block 0 to 3."""
+        """The number of input channels of a block, 0 to 3."""
         return self.width if block == 0 else self.outputs(block - 1) // 2
 
     def outputs(self, block: int) -> int:
-        """The channels that block 0 to 3 puts out."""
+        """The number of output channels of a block, 0 to 3."""
         return self.inputs(block) + self.blocks[block] * self.growth
 
     @property
     def features(self) -> int:
-        """Those of the last block."""
+        """The number of output channels of the last block."""
         return self.outputs(3)
 
     def backbone(self) -> Any:
@@ -46,7 +46,7 @@ class DenseNet(Architecture):
 
 
 class DenseLayer(nn.Layer):  # type: ignore[misc]
-    """1x1x1 and 3x3x3 convolutions, whose output joins the input."""
+    """A 1x1x1 and a 3x3x3 convolution, whose output is appended to the input."""
 
     def __init__(self, arch: DenseNet, inputs: int) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class DenseLayer(nn.Layer):  # type: ignore[misc]
 
 
 class Transition(nn.Layer):  # type: ignore[misc]
-    """Half the channels, half the size; a size of 1 stays."""
+    """Halves the channels with a 1x1x1 convolution, and the size by averaging. A size of 1 stays 1."""
 
     def __init__(self, arch: DenseNet, inputs: int) -> None:
         super().__init__()
@@ -73,14 +73,14 @@ class Transition(nn.Layer):  # type: ignore[misc]
         self.axes = arch.other_axes
 
     def forward(self, x: Any) -> Any:
-        """The averages over 2x2x2 voxels; what is left over of an odd size is dropped."""
+        """The averages over 2x2x2 voxels; the last voxels of an odd size are dropped."""
         x = self.conv(F.relu(self.bn(x)))
         kernel = [2 if x.shape[axis] > 1 else 1 for axis in self.axes]
         return F.avg_pool3d(x, kernel, stride=kernel, data_format=self.data_format)
 
 
 class DenseNetBackbone(nn.Layer):  # type: ignore[misc]
-    """Everything before the head."""
+    """All layers of a DenseNet before the head."""
 
     def __init__(self, arch: DenseNet) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class DenseNetBackbone(nn.Layer):  # type: ignore[misc]
     def forward(self, clips: Any) -> Any:
         """The activations, float32 [N, features, T / 16, S / 32, S / 32], sizes rounded down after the max pool."""
         x = self.stem(clips)  # 64 x 16 x 56 x 56
-        # ReLU and maximum may change places, values and gradients the same: ReLU then has an eighth of the work.
+        # ReLU comes after the max pool, because there it has an eighth of the work. Values and gradients are the same.
         x = F.relu(self.pool(x))  # 64 x 8 x 28 x 28
         x = self.transition1(self.block1(x))  # 256 x 8 x 28 x 28, 128 x 4 x 14 x 14
         x = self.transition2(self.block2(x))  # 512 x 4 x 14 x 14, 256 x 2 x 7 x 7

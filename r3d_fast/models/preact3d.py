@@ -1,7 +1,8 @@
-"""Pre-activation 3D ResNets: batch norm and ReLU before each convolution, nothing on the way around.
+"""Pre-activation 3D ResNets: batch norm and ReLU come before each convolution, and not after the sum of a block.
 
-Hara et al. 2018, arXiv:1711.09577, Table 1; He et al. 2016, "Identity Mappings in Deep Residual Networks",
-arXiv:1603.05027, Figure 1b. As in the former's code, a batch norm and a ReLU follow the stem, and none the last block.
+Sources: Hara et al. 2018, arXiv:1711.09577, Table 1; He et al. 2016, "Identity Mappings in Deep Residual Networks",
+arXiv:1603.05027, Figure 1b. As in the code of Hara et al., a batch norm and a ReLU follow the stem, but not the last
+block.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class PreActivationResNet(ResNet):
 
 
 class PreActivationBasicBlock(nn.Layer):  # type: ignore[misc]
-    """Two 3x3x3 convolutions and a way around them."""
+    """A residual block of two 3x3x3 convolutions, and a shortcut."""
 
     def __init__(self, arch: ResNet, inputs: int, stage: int, stride: int) -> None:
         super().__init__()
@@ -33,7 +34,7 @@ class PreActivationBasicBlock(nn.Layer):  # type: ignore[misc]
             NormConv(arch.norm(inputs), arch.conv(inputs, outputs, 3, stride, padding=1)),
             NormConv(arch.norm(outputs), arch.conv(outputs, outputs, 3, 1, padding=1)),
         )
-        self.downsample = arch.way_around(inputs, outputs, stride)
+        self.downsample = arch.shortcut_layer(inputs, outputs, stride)
 
     def forward(self, x: Any) -> Any:
         """The sum, of any sign."""
@@ -41,7 +42,7 @@ class PreActivationBasicBlock(nn.Layer):  # type: ignore[misc]
 
 
 class PreActivationBottleneck(nn.Layer):  # type: ignore[misc]
-    """Channels made fewer by 1x1x1, convolved by 3x3x3, made more by 1x1x1, and a way around."""
+    """A residual block of a 1x1x1 convolution to fewer channels, a 3x3x3 one, a 1x1x1 one to more, and a shortcut."""
 
     def __init__(self, arch: ResNet, inputs: int, stage: int, stride: int) -> None:
         super().__init__()
@@ -51,7 +52,7 @@ class PreActivationBottleneck(nn.Layer):  # type: ignore[misc]
             NormConv(arch.norm(middle), arch.conv(middle, middle, 3, stride, padding=1)),
             NormConv(arch.norm(middle), arch.conv(middle, outputs, 1)),
         )
-        self.downsample = arch.way_around(inputs, outputs, stride)
+        self.downsample = arch.shortcut_layer(inputs, outputs, stride)
 
     def forward(self, x: Any) -> Any:
         """The sum, of any sign."""

@@ -1,8 +1,8 @@
-"""R(2+1)D: each 3D convolution is one over space, then one over time, with about as many weights together.
+"""R(2+1)D: each 3D convolution is replaced by one over space and one over time, with about as many weights together.
 
-Tran et al. 2018, "A Closer Look at Spatiotemporal Convolutions for Action Recognition", arXiv:1711.11248, section 3.5.
-The sizes are those of Hara et al.'s later code (kenshohara/3D-ResNets-PyTorch, master): a stem of 7x7 and 7 with a max
-pool after it, and stages that halve time and space alike.
+Source: Tran et al. 2018, "A Closer Look at Spatiotemporal Convolutions for Action Recognition", arXiv:1711.11248,
+section 3.5. The sizes are those of the later code of Hara et al. (kenshohara/3D-ResNets-PyTorch, master): the stem has
+kernels of 7x7 and 7 with a max pool after it, and the stages halve both time and space.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from r3d_fast.models.resnet3d import ResNet
 
 @dataclass(frozen=True)
 class R2Plus1D(ResNet):
-    """A ResNet of factorised convolutions."""
+    """A ResNet with factorised convolutions."""
 
     def split(
         self, inputs: int, outputs: int, kernel: int, space_stride: int, time_stride: int
     ) -> tuple[Any, Any, int]:
-        """(convolution over space, convolution over time, channels between them) in place of one over both.
+        """(convolution over space, convolution over time, channels between them), which replace one 3D convolution.
 
-        The channels between them are the most with which both have no more weights than the one.
+        There are as many channels between them as possible without more weights than the 3D convolution has.
         """
         middle = inputs * outputs * kernel**3 // (inputs * kernel**2 + outputs * kernel)
         pad = kernel // 2
@@ -33,7 +33,7 @@ class R2Plus1D(ResNet):
         return space, time, middle
 
     def stem(self) -> Any:
-        """What comes before the max pool and the ReLU."""
+        """A new stem: the layers before the max pool and the ReLU."""
         space, time, middle = self.split(3, self.width, 7, 2, 1)
         return nn.Sequential(ConvNorm(space, self.norm(middle)), ConvNorm(time, self.norm(self.width), relu=False))
 
@@ -43,7 +43,7 @@ class R2Plus1D(ResNet):
 
 
 class FactorisedBlock(nn.Layer):  # type: ignore[misc]
-    """Two convolutions, each over space and then over time, and a way around them."""
+    """A residual block of two factorised convolutions, each over space and then over time, and a shortcut."""
 
     def __init__(self, arch: R2Plus1D, inputs: int, stage: int, stride: int) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class FactorisedBlock(nn.Layer):  # type: ignore[misc]
             time2,
             arch.norm(outputs),
         )
-        self.downsample = arch.way_around(inputs, outputs, stride)
+        self.downsample = arch.shortcut_layer(inputs, outputs, stride)
 
     def forward(self, x: Any) -> Any:
         """The activations, >= 0."""

@@ -1,7 +1,7 @@
-"""3D ResNets of basic and of bottleneck blocks, and the reference run's variant of ResNet-18.
+"""3D ResNets with basic or bottleneck blocks, and the variant of ResNet-18 that the reference run trains.
 
-Hara et al. 2018, "Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and ImageNet?", arXiv:1711.09577, Table 1.
-Sizes below are those of a clip of 16 frames of 112 x 112 px at width 64.
+Source: Hara et al. 2018, "Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and ImageNet?", arXiv:1711.09577,
+Table 1. The shapes in comments are those at width 64, for a clip of 16 frames of 112 x 112 px.
 """
 
 from __future__ import annotations
@@ -15,24 +15,25 @@ from r3d_fast.models.classifier import Architecture, ConvNorm
 
 @dataclass(frozen=True)
 class ResNet(Architecture):
-    """A stem, a max pool and four stages of residual blocks; the defaults are the paper's.
+    """A ResNet: a stem, a max pool and four stages of residual blocks. The defaults are those of the paper.
 
-    The reference run (justld/3D-ResNets_paddle) pads its 3x3x3 convolutions "SAME" (an even size at stride 2 gets 0
-    before and 1 after, where the paper has 1 and 1), projects in every block, gives every convolution but the stem's a
-    bias, and scales the initial weights by their inputs instead of their outputs.
+    The reference run (justld/3D-ResNets_paddle) differs in four ways. Its 3x3x3 convolutions are padded "SAME": for an
+    even size and stride 2 that is 0 before and 1 after, where the paper has 1 and 1. Every block has a projection as
+    its shortcut. Every convolution except the stem has a bias. The initial weights are scaled by the number of inputs,
+    not of outputs.
     """
 
     padding: int | str = 1
-    project_all: bool = False
-    bottleneck: bool = False  # 50 layers and more
+    project_all: bool = False  # every block has shortcut B, even where the shape does not change
+    bottleneck: bool = False  # bottleneck blocks, as in models of 50 and more layers
 
     def outputs(self, stage: int) -> int:
-        """The channels that stage 0 to 3 puts out."""
+        """The number of output channels of a stage, 0 to 3."""
         return self.width * (1, 2, 4, 8)[stage] * (4 if self.bottleneck else 1)
 
     @property
     def features(self) -> int:
-        """Those of the last stage."""
+        """The number of output channels of the last stage."""
         return self.outputs(3)
 
     def block(self, inputs: int, stage: int, stride: int) -> Any:
@@ -40,12 +41,12 @@ class ResNet(Architecture):
         return (Bottleneck if self.bottleneck else BasicBlock)(self, inputs, stage, stride)
 
     def stem(self) -> Any:
-        """What comes before the max pool and the ReLU."""
+        """A new stem: the layers before the max pool and the ReLU."""
         conv = self.conv(3, self.width, 7, (1, 2, 2), padding=3)
         return nn.Sequential(ConvNorm(conv, self.norm(self.width), relu=False))
 
     def stage(self, stage: int) -> Any:
-        """All blocks of stage 0 to 3; the first halves the size, but in stage 0."""
+        """All blocks of a stage, 0 to 3. The first block of each stage except stage 0 halves the size."""
         outputs = self.outputs(stage)
         inputs = self.outputs(stage - 1) if stage else self.width
         first = self.block(inputs, stage, 2 if stage else 1)
@@ -55,15 +56,15 @@ class ResNet(Architecture):
         """A new ResNetBackbone."""
         return ResNetBackbone(self)
 
-    def way_around(self, inputs: int, outputs: int, stride: int) -> Any:
-        """A projection in every block of the reference, else as everywhere."""
+    def shortcut_layer(self, inputs: int, outputs: int, stride: int) -> Any:
+        """The shortcut of a block; with `project_all` it is always a projection."""
         if self.project_all:
             return self.projection(inputs, outputs, stride)
-        return super().way_around(inputs, outputs, stride)
+        return super().shortcut_layer(inputs, outputs, stride)
 
 
 class BasicBlock(nn.Layer):  # type: ignore[misc]
-    """Two 3x3x3 convolutions and a way around them."""
+    """A residual block of two 3x3x3 convolutions, and a shortcut."""
 
     def __init__(self, arch: ResNet, inputs: int, stage: int, stride: int) -> None:
         super().__init__()
@@ -71,7 +72,7 @@ class BasicBlock(nn.Layer):  # type: ignore[misc]
         first = arch.conv(inputs, outputs, 3, stride, arch.padding, bias=arch.conv_bias)
         second = arch.conv(outputs, outputs, 3, 1, arch.padding, bias=arch.conv_bias)
         self.block = nn.Sequential(ConvNorm(first, arch.norm(outputs)), second, arch.norm(outputs))
-        self.downsample = arch.way_around(inputs, outputs, stride)
+        self.downsample = arch.shortcut_layer(inputs, outputs, stride)
 
     def forward(self, x: Any) -> Any:
         """The activations, >= 0."""
@@ -79,9 +80,9 @@ class BasicBlock(nn.Layer):  # type: ignore[misc]
 
 
 class Bottleneck(nn.Layer):  # type: ignore[misc]
-    """Channels made fewer by 1x1x1, convolved by 3x3x3, made more by 1x1x1, and a way around.
+    """A residual block of a 1x1x1 convolution to fewer channels, a 3x3x3 one, a 1x1x1 one to more, and a shortcut.
 
-    `widen` times the stage's width are the channels in the middle, convolved in `groups` that do not see each other.
+    The 3x3x3 convolution has `widen` times the channels of the stage's width, in `groups` groups.
     """
 
     widen = 1
@@ -96,7 +97,7 @@ class Bottleneck(nn.Layer):  # type: ignore[misc]
             arch.conv(middle, outputs, 1),
             arch.norm(outputs),
         )
-        self.downsample = arch.way_around(inputs, outputs, stride)
+        self.downsample = arch.shortcut_layer(inputs, outputs, stride)
 
     def forward(self, x: Any) -> Any:
         """The activations, >= 0."""
@@ -104,7 +105,7 @@ class Bottleneck(nn.Layer):  # type: ignore[misc]
 
 
 class ResNetBackbone(nn.Layer):  # type: ignore[misc]
-    """Everything before the head."""
+    """All layers of a ResNet before the head."""
 
     def __init__(self, arch: ResNet) -> None:
         super().__init__()
@@ -118,7 +119,7 @@ class ResNetBackbone(nn.Layer):  # type: ignore[misc]
     def forward(self, clips: Any) -> Any:
         """The last stage's output, float32 [N, features, T / 16, S / 32, S / 32], sizes rounded up."""
         x = self.stem(clips)  # 64 x 16 x 56 x 56
-        # ReLU and maximum may change places, values and gradients the same: ReLU then has an eighth of the work.
+        # ReLU comes after the max pool, because there it has an eighth of the work. Values and gradients are the same.
         x = F.relu(self.pool(x))  # 64 x 8 x 28 x 28
         x = self.layer1(x)  # 64 x 8 x 28 x 28; bottlenecks: 256, and four times as many below
         x = self.layer2(x)  # 128 x 4 x 14 x 14

@@ -1,6 +1,6 @@
-"""3D ResNeXts: bottlenecks with twice the channels in the middle, convolved in 32 groups.
+"""3D ResNeXts: bottleneck blocks whose 3x3x3 convolution has twice the channels, in 32 groups.
 
-Hara et al. 2018, arXiv:1711.09577, Table 1 (cardinality 32); Xie et al. 2017, arXiv:1611.05431, Figure 3c.
+Sources: Hara et al. 2018, arXiv:1711.09577, Table 1 (cardinality 32); Xie et al. 2017, arXiv:1611.05431, Figure 3c.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from r3d_fast.models.resnet3d import Bottleneck, ResNet
 
 @dataclass(frozen=True)
 class ResNeXt(ResNet):
-    """A ResNet of grouped bottlenecks."""
+    """A ResNet of bottleneck blocks with grouped convolutions."""
 
     bottleneck: bool = True
 
-    width_step: ClassVar[int] = 16  # the first stage's groups have at least one channel each
+    width_step: ClassVar[int] = 16  # 2 * 16 channels, so that each of the 32 groups of the first stage has one
 
     def block(self, inputs: int, stage: int, stride: int) -> Any:
         """A residual block of a stage."""
@@ -25,7 +25,7 @@ class ResNeXt(ResNet):
 
 
 class GroupedBottleneck(Bottleneck):
-    """A bottleneck of twice the width in 32 groups."""
+    """A bottleneck block with twice the channels in the middle, in 32 groups."""
 
     widen = 2
     groups = 32

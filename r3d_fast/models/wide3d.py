@@ -1,6 +1,6 @@
-"""Wide 3D ResNets: bottlenecks with twice the channels in the middle, and as many outside.
+"""Wide 3D ResNets: bottleneck blocks whose 3x3x3 convolution has twice the channels, but not their output.
 
-Hara et al. 2018, arXiv:1711.09577, Table 1 (k = 2); Zagoruyko and Komodakis 2016, arXiv:1605.07146.
+Sources: Hara et al. 2018, arXiv:1711.09577, Table 1 (k = 2); Zagoruyko and Komodakis 2016, arXiv:1605.07146.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from r3d_fast.models.resnet3d import Bottleneck, ResNet
 
 @dataclass(frozen=True)
 class WideResNet(ResNet):
-    """A ResNet of wide bottlenecks."""
+    """A ResNet of wide bottleneck blocks."""
 
     bottleneck: bool = True
 
@@ -23,6 +23,6 @@ class WideResNet(ResNet):
 
 
 class WideBottleneck(Bottleneck):
-    """A bottleneck of twice the width."""
+    """A bottleneck block with twice the channels in the middle."""
 
     widen = 2
