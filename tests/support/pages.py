@@ -1,10 +1,10 @@
-"""The pages of the documentation as tests read them: their blocks of code, commands in the text, and what they print.
+"""Reads the pages of the documentation for tests: their blocks of code, the commands in the text, and their output.
 
-A comment on the line before a block says what it takes to run it, `<!-- needs: gpu -->`, or how far its output can be
-foreseen, `<!-- output: numbers vary -->`. Where predictions vary, the demo's classes do too. A `text` block with such a
-comment shows what the `sh` block before it prints.
+A comment on the line before a block says what is needed to run it, such as `<!-- needs: gpu -->`, or which parts of
+its output differ from run to run, such as `<!-- output: numbers vary -->`; with `predictions vary` the classes of the
+demo may differ too. A `text` block with a comment about output shows what the `sh` block before it prints.
 
-A block quotes code where the line before it is nothing but `path.py:function`.
+If the line before a block is only `path.py:function`, the block quotes lines of that function.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NUMBER = re.compile(r"\d+(?:[.:]\d+)*(?:e-?\d+)?")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its page by the path in the repository, the line of its fence, what is said before it."""
+    """A fenced block of a page: the path of the page in the repository, the line of its fence, and its comments."""
 
     page: str
     line: int
@@ -50,7 +50,7 @@ class Block:
 
 
 def pages() -> list[str]:
-    """The README and the pages of docs/, by their paths in the repository."""
+    """The paths in the repository of the README and of the pages in docs/."""
     return ["README.md", *sorted(str(path.relative_to(REPO)) for path in (REPO / "docs").glob("*.md"))]
 
 
@@ -59,37 +59,37 @@ def read(page: str) -> str:
 
 
 def blocks(page: str, text: str) -> list[Block]:
-    """The fenced blocks of a page's text, in order. Raises ValueError for a fence that nothing closes."""
+    """The fenced blocks in the text of a page, in order. Raises ValueError for a fence that is not closed."""
     found: list[Block] = []
-    said: dict[str, str] = {}
+    comments: dict[str, str] = {}
     start, language, inside = 0, "", []
     for number, line in enumerate(text.splitlines(), 1):
         fence = _FENCE.match(line)
         if start and line == "```":
-            found.append(Block(page, start, language, "".join(f"{part}\n" for part in inside), **said))
-            start, said = 0, {}
+            found.append(Block(page, start, language, "".join(f"{part}\n" for part in inside), **comments))
+            start, comments = 0, {}
         elif start:
             inside.append(line)
         elif fence:
             start, language, inside = number, fence[1], []
         elif comment := _COMMENT.match(line):
-            said[comment[1]] = comment[2]
+            comments[comment[1]] = comment[2]
         elif source := _SOURCE.match(line):
-            said["source"] = source[1]
+            comments["source"] = source[1]
         elif line.strip():
-            said = {}
+            comments = {}
     if start:
         raise ValueError(f"{page}:{start}: a fence that is not closed")
     return found
 
 
 def prose(text: str) -> str:
-    """A page's text without its fenced blocks."""
+    """The text of a page without its fenced blocks."""
     return re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
 
 
 def spans(text: str) -> list[str]:
-    """What stands between single backticks in a page's prose, each on one line."""
+    """The texts in single backticks outside of fenced blocks, each joined to one line."""
     return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose(text))]
 
 
@@ -114,7 +114,7 @@ def called(text: str) -> Iterator[list[str]]:
 
 
 def found_command(group: click.Command, words: list[str]) -> tuple[click.Command, list[str]]:
-    """The command that `words` name, and the words after its name. Raises ValueError where there is no such one."""
+    """(the command that `words` name, the words after its name). Raises ValueError if there is no such command."""
     command, rest = group, list(words)
     while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
         below = command.get_command(click.Context(command), rest[0])
@@ -125,7 +125,7 @@ def found_command(group: click.Command, words: list[str]) -> tuple[click.Command
 
 
 def check_options(command: click.Command, words: list[str]) -> None:
-    """Raise ValueError for a word that looks like an option and is none of the command's."""
+    """Raise ValueError for a word that looks like an option but is not an option of the command."""
     known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
     for word in words:
         option = word.partition("=")[0]
@@ -134,7 +134,7 @@ def check_options(command: click.Command, words: list[str]) -> None:
 
 
 def matches(shown: str, printed: str, how: str) -> bool:
-    """Whether `printed` holds what a page shows; `...` stands for any lines, and so do both ends."""
+    """Whether the output `printed` contains the lines that a page shows; `...` stands for any lines."""
 
     def plain(line: str) -> str:
         line = " ".join(line.split())
@@ -149,7 +149,7 @@ def matches(shown: str, printed: str, how: str) -> bool:
 
 
 def console_steps(text: str) -> list[tuple[str, str]]:
-    """(command, what it prints) of a console block."""
+    """The commands in a console block, each as (command, its output)."""
     steps: list[tuple[str, str]] = []
     for line in text.splitlines():
         if line.startswith("$ "):
@@ -164,7 +164,7 @@ def console_steps(text: str) -> list[tuple[str, str]]:
 
 
 def with_checked_shapes(code: str) -> str:
-    """Python code that also checks each comment of a type and a shape, as in `x = f()  # uint8 [3, 240, 320, 3]`."""
+    """The code with a check for each comment about type and shape, as in `x = f()  # uint8 [3, 240, 320, 3]`."""
     lines = []
     for line in code.splitlines():
         lines.append(line)

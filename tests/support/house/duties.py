@@ -1,4 +1,4 @@
-"""What is done in one place only. Each rule gives the lines that break it in the tree at `root`."""
+"""Rules about what only one place in the code may do. Each gives the lines of the tree at `root` that break it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ def renames(root: Path) -> list[str]:
 
 
 def _renames_a_path(call: ast.Call) -> bool:
-    """Whether it is `path.rename(new)` or `path.replace(new)`; `str.replace` takes two arguments, the others names."""
+    """Whether a call is `path.rename(new)` or `path.replace(new)`.
+
+    `str.replace` has two arguments, and the `replace` of dates and dataclasses has named ones.
+    """
     if not isinstance(call.func, ast.Attribute) or dotted(call.func) in _RENAMERS:
         return False
     if call.func.attr == "rename":
@@ -42,7 +45,7 @@ def _renames_a_path(call: ast.Call) -> bool:
 
 
 def exit_codes(root: Path) -> list[str]:
-    """Only the two errors.py give exit codes as numbers."""
+    """Only the two modules errors.py write exit codes as numbers."""
     found = []
     for source in sources(root):
         if source.within("pipelines/errors.py", "r3d_fast/errors.py"):
@@ -55,7 +58,7 @@ def exit_codes(root: Path) -> list[str]:
 
 
 def _exit_codes(node: ast.AST) -> list[ast.Constant]:
-    """The numbers in `node` that are an exit code: given to `sys.exit` and the like, or to the name `exit_code`."""
+    """The numbers in `node` that are exit codes: arguments of `sys.exit` and the like, or values of `exit_code`."""
     values: list[ast.AST | None] = []
     if isinstance(node, ast.Call):
         if called(node) in _LEAVERS:
@@ -76,7 +79,7 @@ def _exit_codes(node: ast.AST) -> list[ast.Constant]:
 
 
 def _numbers(value: ast.AST) -> list[ast.Constant]:
-    """The numbers that `value` may be, or is computed of; not what a call or an index takes."""
+    """The numbers from which `value` is made, but not those in the arguments of a call or in an index."""
     if isinstance(value, ast.Constant):
         return [value] if type(value.value) is int else []
     if isinstance(value, (ast.Call, ast.Subscript)):
@@ -85,10 +88,10 @@ def _numbers(value: ast.AST) -> list[ast.Constant]:
 
 
 def machine(root: Path) -> list[str]:
-    """Only pipelines/machine/ reads /proc and /sys, and loads the driver's libraries."""
+    """Only pipelines/machine/ reads /proc and /sys and loads the libraries of the GPU driver."""
     found = []
     for source in sources(root):
-        # While bench measures, it samples a GPU's counters by nvidia-ml-py, which only bench depends on.
+        # bench reads the counters of a GPU by nvidia-ml-py while it measures; only bench depends on that package.
         if source.within("pipelines/machine/", "bench/measuring/gpu_use.py"):
             continue
         for node in source.nodes:
@@ -106,10 +109,14 @@ def machine(root: Path) -> list[str]:
 
 
 def imports_by_name(root: Path) -> list[str]:
-    """Nobody imports the house's own modules or Paddle by a string, which no other rule would see, but who must."""
+    """The project's modules and Paddle are not imported by a string, except where there is no other way.
+
+    The other rules could not see imports by a string.
+    """
     found = []
     for source in sources(root):
-        # The faces look their names up on first use; Paddle's own parts differ by its version.
+        # The two top packages import their public names on first use; backend/ looks for parts of Paddle that depend on
+        # its version.
         if source.within("pipelines/__init__.py", "r3d_fast/__init__.py", "r3d_fast/backend/"):
             continue
         for node in source.nodes:
@@ -121,7 +128,7 @@ def imports_by_name(root: Path) -> list[str]:
     return found
 
 
-# Who may take the whole config: the verbs, and what makes, prints or edits configs.
+# The places that may take the whole config, and why: the verbs, and modules that make, print or edit configs.
 WHOLE_CONFIG = {
     "r3d_fast/config/": "it is theirs",
     "r3d_fast/commands/": "they read it for the verbs",
@@ -136,7 +143,7 @@ WHOLE_CONFIG = {
 
 
 def whole_config(root: Path) -> list[str]:
-    """Below the verbs no function takes the whole Config."""
+    """Only the verbs (train, evaluate, predict, export) and the config's own modules take the whole Config."""
     mend = "take the one spec of it that is needed"
     return [
         source.breach(argument, f"{argument.arg}: {ast.unparse(argument.annotation)}: {mend}")

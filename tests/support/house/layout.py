@@ -1,4 +1,4 @@
-"""Where files lie, what they are called and how long they are. Each rule gives the lines that break it."""
+"""Rules about the places, names and lengths of files. Each gives the lines of the tree at `root` that break it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 from house.source import PACKAGES, Source, sources
 
-MOST_FILES = 12  # of a folder, besides __init__.py
-MOST_LINES = 400  # of a file
-# Of a function of training/, whose code is to read from top to bottom.
+MOST_FILES = 12  # in a folder, __init__.py not counted
+MOST_LINES = 400  # in a file
+# Limits for the functions in training/, whose code must read from top to bottom.
 MOST_FUNCTION_LINES, MOST_DEPTH = 60, 4
 
-# The names that modules of several folders have: these folders, and why the name means the same in them.
+# The module names that occur in several folders: which folders these are, and why the name means the same in them.
 SHARED_NAMES = {
     "class_names": (
         ("pipelines/datasets", "r3d_fast/weights/foreign"),
@@ -40,7 +40,7 @@ _NESTING = (ast.For, ast.AsyncFor, ast.While, ast.If, ast.With, ast.AsyncWith, a
 
 
 def crowded_folders(root: Path) -> list[str]:
-    """At most 12 files a folder."""
+    """A folder has at most 12 files."""
     files = defaultdict(list)
     for source in sources(root, *PACKAGES, "tests"):
         if not source.path.endswith("__init__.py"):
@@ -53,7 +53,7 @@ def crowded_folders(root: Path) -> list[str]:
 
 
 def shared_names(root: Path) -> list[str]:
-    """A module's name means one thing in the house."""
+    """A module name means the same everywhere in the project."""
     found = []
     for name, modules in _by_name(root).items():
         known, _ = SHARED_NAMES.get(name, ((), ""))
@@ -67,7 +67,7 @@ def shared_names(root: Path) -> list[str]:
 
 
 def unshared_names(root: Path) -> list[str]:
-    """SHARED_NAMES holds nothing that is no longer there."""
+    """SHARED_NAMES names only modules that exist."""
     modules = _by_name(root)
     return [
         f"SHARED_NAMES: {name}: no {folder}/{name}.py any more: take it out"
@@ -87,7 +87,7 @@ def _by_name(root: Path) -> dict[str, list[Source]]:
 
 
 def long_files(root: Path) -> list[str]:
-    """At most 400 lines a file."""
+    """A file has at most 400 lines."""
     return [
         source.breach(MOST_LINES + 1, f"{lines} lines, at most {MOST_LINES}: split it by subject")
         for source in sources(root, *PACKAGES, "tests")
@@ -96,7 +96,7 @@ def long_files(root: Path) -> list[str]:
 
 
 def long_functions(root: Path) -> list[str]:
-    """In training/ at most 60 lines a function, its signature and docstring among them, and 4 blocks in each other."""
+    """A function in training/ has at most 60 lines, signature and docstring included, and is at most 4 blocks deep."""
     found = []
     for source in sources(root, "r3d_fast/training"):
         for node in source.nodes:
@@ -113,7 +113,7 @@ def long_functions(root: Path) -> list[str]:
 
 
 def depth(node: ast.AST) -> int:
-    """How many blocks stand in each other in the body of `node`; `elif` is as deep as its `if`."""
+    """How deeply blocks are nested in the body of `node`; an `elif` is as deep as its `if`."""
     deepest = 0
     for child in ast.iter_child_nodes(node):
         elif_of = isinstance(node, ast.If) and isinstance(child, ast.If) and node.orelse == [child]
@@ -122,7 +122,7 @@ def depth(node: ast.AST) -> int:
 
 
 def homeless_tests(root: Path) -> list[str]:
-    """tests/X/test_y.py and tests/X/test_y_topic.py test X/y.py."""
+    """A test file tests/X/test_y.py or tests/X/test_y_topic.py has its module X/y.py."""
     return [
         source.breach(1, f"no module {' or '.join(wanted)}: name it after the module that it tests")
         for source in sources(root, "tests")
@@ -132,7 +132,7 @@ def homeless_tests(root: Path) -> list[str]:
 
 
 def _tested(source: Source, root: Path) -> list[str]:
-    """The modules of which none is there; nothing where the test has its module or is one of the house's own."""
+    """The modules that a test file could test, if none of them exists; else nothing, as for the tests of the rules."""
     place = Path(source.path).relative_to("tests")
     if place.with_suffix("").as_posix() in HOUSE_TESTS:
         return []
@@ -143,7 +143,7 @@ def _tested(source: Source, root: Path) -> list[str]:
 
 
 def unlisted_packages(root: Path) -> list[str]:
-    """setup.cfg lists each folder that has an __init__.py, so that the wheel has it, and no other."""
+    """setup.cfg lists every folder that has an __init__.py, so that the wheel contains it, and no other folder."""
     config = ConfigParser()
     config.read(root / "setup.cfg", encoding="utf-8")
     listed = set(config["options"]["packages"].split()) - set(config["options"].get("package_dir", "").split())

@@ -12,12 +12,12 @@ SMALL = ("model.name=r3d10", "model.width=4", "augment.size_px=32", "clip.num_fr
 
 
 def bench(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """A finished `bench` in a process of its own, in which warnings are errors."""
+    """The finished process of a `bench` command, in which warnings are errors."""
     command = [sys.executable, "-W", "error", "-m", "bench.cli", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 def small(*more: str) -> list[str]:
-    """Options for a small model and small clips, and `more` overrides."""
+    """The options for a small model and small clips, and for the overrides `more`."""
     return [part for value in (*SMALL, *more) for part in ("-o", value)]

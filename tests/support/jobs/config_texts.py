@@ -1,4 +1,4 @@
-"""Config files that tests write, and the problems that are found in them."""
+"""Writes config files for tests, and gives the problems that `load_config` reports."""
 
 from __future__ import annotations
 

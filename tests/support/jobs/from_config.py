@@ -1,4 +1,4 @@
-"""Parts of a run, made of its config as `train` and `eval` make them."""
+"""Makes the parts of a run from its config, in the same way as `train` and `eval` do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs of several processes with Paddle's own launcher and gloo; run as a script, this file is what a rank does."""
+"""Starts jobs of several processes with Paddle's launcher and gloo. As a script, this file is the program of a rank."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def launcher(count: int, logs: Path, *command: str | Path) -> list[str]:
 
 
 def launch(count: int, logs: Path, *command: str | Path) -> subprocess.CompletedProcess[str]:
-    """`python COMMAND`, `count` times, by Paddle's launcher alone."""
+    """The finished job that ran `python COMMAND` in `count` processes, started by Paddle's launcher alone."""
     return subprocess.run(
         launcher(count, logs, *command), env=environment(), capture_output=True, text=True, timeout=LIMIT, check=False
     )
@@ -64,7 +64,7 @@ def train(index: VideoIndex, run: Path, count: int, *more: str) -> subprocess.Co
 
 
 def rank_pids(parent: int) -> dict[int, int]:
-    """The process of each rank below `parent`: its environment has a rank, that of its own parent has none."""
+    """The process id of each rank below `parent`, found by the rank in its environment."""
     pids, todo = {}, [parent]
     while todo:
         for child in map(int, Path(f"/proc/{todo.pop()}/task").glob("*/children").__next__().read_text().split()):
@@ -78,7 +78,10 @@ def rank_pids(parent: int) -> dict[int, int]:
 
 
 def batches(options: list[str], data: Path, group: Group) -> list[Batch]:
-    """The first batches of the training data; clips of the third that fall on rank 1 of several are not real."""
+    """The first three batches of the training data, in the last of which some clips are set to be not real.
+
+    These are positions 1, 3, 4 and 5 of the batch, so ranks have different numbers of real clips.
+    """
     config = tiny.load_config("demo", [*tiny.OVERRIDES, *options, f"data.root={data}/data"])
     with train_clips(config, open_index(config.data), group) as loader:
         found = [batch for batch, _ in zip(loader.epoch(0), range(STEPS), strict=False)]
@@ -91,7 +94,7 @@ def batches(options: list[str], data: Path, group: Group) -> list[Batch]:
 
 
 def one_rank(data: Path, group: Group) -> dict[str, Any]:
-    """Arrays by name: gradients of whole batches, the state after steps, dropout's draws, an evaluation."""
+    """Arrays by name: gradients of whole batches, the state after some steps, dropout's draws, an evaluation."""
     paddle = import_paddle()
     group.connect("cpu")
     config = tiny.tiny_config(VideoIndex.open(data / "data.r3dindex"), "eval.batch_size=5")

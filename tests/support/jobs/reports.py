@@ -1,4 +1,4 @@
-"""Reports made by hand, for the tests of what bench prints, draws and compares."""
+"""Reports with made-up figures, for the tests of what bench prints, draws and compares."""
 
 from __future__ import annotations
 

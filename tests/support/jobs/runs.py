@@ -1,4 +1,4 @@
-"""What tests ask of run folders: records, checkpoints, and whether two runs are the same run."""
+"""Reads run folders for tests: records, checkpoints, and whether two runs are the same."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from pipelines.index.video_index import VideoIndex
 from r3d_fast.runs.checkpoint_writer import CheckpointWriter
 from r3d_fast.weights.checkpoint import Checkpoint, latest_checkpoint, list_checkpoints, load_checkpoint
 
-CLOCKS = ("clips_per_second", "wait_share", "seconds")  # what no two runs have in common
+CLOCKS = ("clips_per_second", "wait_share", "seconds")  # these differ in every run
 PATIENCE = 120.0
 
 
 @contextmanager
 def each_checkpoint() -> Iterator[None]:
-    """A block in which training waits until each checkpoint is written, so that none gives way to a newer one."""
+    """A block in which training waits until each checkpoint is written, so that none is skipped for a newer one."""
     submit = CheckpointWriter.submit
 
     def submit_and_wait(self: CheckpointWriter, checkpoint: Checkpoint, *, best: bool = False) -> None:
@@ -39,7 +39,7 @@ def each_checkpoint() -> Iterator[None]:
 
 
 def records(run: Path, kind: str | None = None) -> list[dict[str, Any]]:
-    """The whole lines of metrics.jsonl so far, of one kind or all."""
+    """The records in the complete lines of metrics.jsonl so far, of one kind or of all."""
     path = run / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     found = [json.loads(line) for line in lines if line.endswith("\n")]
@@ -53,7 +53,7 @@ def last_checkpoint(run: Path) -> Checkpoint:
 
 
 def wait_for_step(run: Path, step: int, child: subprocess.Popen[str]) -> None:
-    """Return when `run` has taken `step` steps, or its process has ended."""
+    """Wait until `run` has taken `step` steps, or its process has ended."""
     deadline = time.monotonic() + PATIENCE
     while len(records(run, "train")) < step and child.poll() is None:
         assert time.monotonic() < deadline, f"no step {step} after two minutes"
@@ -65,7 +65,7 @@ def timeless(run: Path) -> list[dict[str, Any]]:
 
 
 def assert_same(run: Path, other: Path) -> None:
-    """Same bits in the last checkpoint and the best, every step once, the same figures."""
+    """Assert that two runs have the same bits in the last and the best checkpoint, and the same records."""
     for ours, theirs in (
         (last_checkpoint(run), last_checkpoint(other)),
         (load_checkpoint(run / "best"), load_checkpoint(other / "best")),
@@ -90,7 +90,7 @@ def start(index: VideoIndex, run: Path, *more: str, resume: bool = True) -> subp
 
 
 def cut(run: Path, to: Path, step: int) -> None:
-    """A copy of `run` as it was when it had taken `step` steps."""
+    """Copy `run` to `to` without the checkpoints after `step`."""
     shutil.copytree(run, to)
     for folder in list_checkpoints(to):
         if load_checkpoint(folder).state["step"] > step:

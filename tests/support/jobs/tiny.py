@@ -1,4 +1,4 @@
-"""A tiny data set and config that train in seconds: the demo's videos, smaller, and a network to match."""
+"""A tiny data set and config that train in seconds: the demo with smaller videos and a smaller network."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ OVERRIDES = (
 
 
 def make_tiny(folder: Path) -> VideoIndex:
-    """24 training and 16 test videos of 8 motions, 32x32 px, 12 frames, indexed."""
+    """The index of a new data set in `folder`: 24 training and 16 test videos of 8 motions, 32x32 px, 12 frames."""
     make_demo_dataset(folder / "data", videos_per_class=3, test_per_class=2, size=(32, 32), num_frames=12)
     return VideoIndex.build(folder / "data", index=folder / "data.r3dindex", workers=1)
 
 
 def untrained(folder: Path, *more: str, classes: Sequence[str] = CLASSES) -> Path:
-    """A checkpoint in `folder` of a tiny network as it is before training, of the demo's 8 motions or `classes`."""
+    """Write a checkpoint of a tiny network that is not trained to `folder`; by default for the demo's 8 motions."""
     config = resolve_auto(load_config("demo", [*OVERRIDES, *more]))[2]
     model = new_model(config.model, len(classes), config.train.seed)
     state = {"format": FORMAT, "config": config.model_dump(mode="json"), "classes": list(classes)}
@@ -60,13 +60,13 @@ def tiny_config(index: VideoIndex, *more: str) -> Config:
 
 
 def trained(run: Path, index: VideoIndex, *more: str) -> Path:
-    """A run in the folder `run` that has ended."""
+    """The folder `run` after a training in it has ended."""
     train(tiny_config(index, *more), run=run)
     return run
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    """(exit code, stdout, stderr) of the command line in this process."""
+    """(exit code, stdout, stderr) of an `r3d-fast` command that runs in this process."""
     capsys.readouterr()
     code = run_cli(cli, [str(a) for a in arguments], "r3d-fast")
     captured = capsys.readouterr()
@@ -84,7 +84,7 @@ def options(values: list[str]) -> list[str]:
 def call(
     *arguments: str | Path, cwd: Path | None = None, timeout: float = 240, stdin: str | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """A finished `r3d-fast` in a process of its own."""
+    """The finished process of an `r3d-fast` command."""
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
     return subprocess.run(
         command(*arguments),

@@ -1,9 +1,9 @@
-"""A CPU that Paddle's mixed precision takes for a GPU, so that its Python side can be tried without one.
+"""Makes Paddle's mixed precision take the CPU for a GPU, so that its Python side can be tested without a GPU.
 
-Paddle asks the tracer for the place it expects to compute on, and its own helpers what the GPU supports; on the CPU it
-warns and leaves autocast off. Here those two questions are answered as on a GPU. All else is Paddle's own: the lists
-that autocast puts in force, and the tracer they are put in force on. The CPU has no half-precision kernels, so ops
-there cast half weights and activations to float32 and give float32; which type an op computes in only a GPU can show.
+Paddle asks its tracer on which device it computes, and its own functions what the GPU supports. On the CPU it would
+warn and leave autocast off, so here these two questions are answered as on a GPU. All else is Paddle's own, for
+instance the lists of operations that autocast uses. The CPU has no half-precision kernels: operations cast half weights
+and activations to float32 and give float32. In which type an operation computes can be seen on a GPU only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _Place:
 
 
 class _Tracer:
-    """Paddle's tracer, but for the place."""
+    """Paddle's tracer, except that its device is a GPU."""
 
     _expected_place = _Place()
 
@@ -42,7 +42,7 @@ class _Tracer:
 
 
 def claim_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let autocast work as if on a GPU that has both half-precision formats."""
+    """Make autocast work as on a GPU that has both half-precision formats."""
     module = importlib.import_module("paddle.amp.auto_cast")
     monkeypatch.setattr(module, "_dygraph_tracer", _Tracer)
     monkeypatch.setattr(module, "_is_gpu_float16_supported", lambda: True)
@@ -50,7 +50,7 @@ def claim_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def in_force() -> tuple[str, str, set[str], set[str]]:
-    """(level, dtype, white list, black list) of the autocast in which the caller is, out of Paddle's tracer."""
+    """(level, dtype, white list, black list) of the autocast around the caller, from Paddle's tracer."""
     tracer = _dygraph_tracer()
     white, black = tracer._get_amp_op_list()
     return str(tracer._amp_level).rpartition(".")[2], str(tracer._amp_dtype), set(white), set(black)
@@ -61,6 +61,6 @@ def is_half(tensor: Any) -> bool:
 
 
 def precisions_here() -> list[Precision]:
-    """The half precisions of the GPU, at both levels."""
+    """The half precisions that this GPU supports, at both levels."""
     names = ["fp16", "bf16"] if paddle.device.cuda.get_device_capability()[0] >= 8 else ["fp16"]
     return [Precision(name, level) for name in names for level in ("O1", "O2")]  # type: ignore[arg-type]

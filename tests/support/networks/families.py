@@ -1,6 +1,6 @@
-"""The authors' models once more, apart from ours: names and shapes of their weights, and PyTorch's logits for them.
+"""A second, independent account of the authors' models: names and shapes of their weights, and logits by PyTorch.
 
-Written from Hara et al. 2018 (arXiv:1711.09577, Table 1) and the names in their files; nothing here knows of Paddle.
+It is written from Hara et al. 2018 (arXiv:1711.09577, Table 1) and the names in their files, and does not use Paddle.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DEPTHS = {
     **{152: (3, 8, 36, 3), 200: (3, 24, 36, 3)},
     **{121: (6, 12, 24, 16), 169: (6, 12, 32, 32), 201: (6, 12, 48, 32), 264: (6, 12, 64, 48)},
 }
-# Our name: the authors' family and depth.
+# Our name of a model: the authors' family and depth.
 NAMES = {
     **{f"r3d{depth}": ("resnet", depth) for depth in (10, 18, 34, 50, 101, 152, 200)},
     **{f"preact{depth}": ("preresnet", depth) for depth in (18, 34, 50, 101, 152, 200)},
@@ -31,7 +31,7 @@ NAMES = {
 
 
 def shapes(name: str, *, shortcut: str = "B", classes: int = 400, width: int = 64) -> dict[str, Shape]:
-    """Name -> shape of every tensor in a file of the authors' for our model `name`."""
+    """The name and shape of every tensor in the authors' file for our model `name`."""
     family, depth = NAMES[name]
     make = _dense if family == "densenet" else _residual
     return dict(make(family, depth, shortcut, classes, width))
@@ -43,7 +43,7 @@ def _norm(name: str, channels: int) -> Iterator[tuple[str, Shape]]:
 
 
 def _between(inputs: int, outputs: int, kernel: int) -> int:
-    """Tran et al. 2018, section 3.5: the channels between the convolution over space and the one over time."""
+    """The channels between the convolution over space and the one over time (Tran et al. 2018, section 3.5)."""
     return inputs * outputs * kernel**3 // (inputs * kernel**2 + outputs * kernel)
 
 
@@ -111,7 +111,7 @@ def _dense(family: str, depth: int, shortcut: str, classes: int, width: int) -> 
 
 
 def older(names: dict[str, Any]) -> dict[str, Any]:
-    """The same tensors as the authors' first files name them."""
+    """The same tensors with the names that they have in the authors' first files."""
     renamed = {}
     for name, value in names.items():
         name = name.replace("features.conv1", "features.conv0").replace("features.norm1", "features.norm0")
@@ -124,7 +124,7 @@ def older(names: dict[str, Any]) -> dict[str, Any]:
 
 
 def drawn(wanted: dict[str, Shape]) -> State:
-    """Weights as after training, drawn by NumPy from each tensor's name."""
+    """Random weights with values as after training; the seed of each tensor is its name."""
     state = {}
     for name, shape in wanted.items():
         random = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
@@ -133,7 +133,7 @@ def drawn(wanted: dict[str, Shape]) -> State:
         elif name.endswith("running_var"):
             value = random.uniform(0.5, 1.5, shape)
         else:
-            # Blocks add half of what they get, so that logits stay of a size.
+            # The weights of norms are near 0.5, so that values do not grow from block to block.
             value = 0.1 * random.standard_normal(shape) + (0.5 if name.endswith("weight") else 0.0)
         state[name] = value.astype(np.float32)
     return state
@@ -145,7 +145,7 @@ def clip(frames: int = 16, side: int = 56) -> NDArray[np.float32]:
 
 
 def torch_logits(name: str, state: State, clips: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The logits by PyTorch, in evaluation mode."""
+    """The logits that PyTorch computes in evaluation mode."""
     import torch
 
     family, depth = NAMES[name]
@@ -156,7 +156,7 @@ def torch_logits(name: str, state: State, clips: NDArray[np.float32]) -> NDArray
 
 
 class _Torch:
-    """What a network of these weights computes, as PyTorch's functions."""
+    """Computes what a network with these weights does, by PyTorch's functions."""
 
     def __init__(self, family: str, depth: int, weights: dict[str, Any]) -> None:
         from torch.nn import functional

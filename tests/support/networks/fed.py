@@ -1,4 +1,4 @@
-"""Batches of noise, and the same as a step takes them."""
+"""Batches of random noise, also in the form that a training step takes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from pipelines.loader import Batch
 from r3d_fast.backend.feed import DeviceBatch, feed
 
-# What Paddle says where a GPU has no memory left.
+# Paddle's message when a GPU has no memory left.
 GPU_TEXT = (
     "\n\n--------------------------------------\nC++ Traceback (most recent call last):\n"
     "--------------------------------------\nNot support stack backtrace yet.\n\n----------------------\n"

@@ -1,4 +1,4 @@
-"""What a traced layer is made of, in the form of 2.6 and in that of 3.x."""
+"""Reads the operations of a traced layer, in the form of Paddle 2.6 and in that of 3.x, and checks their types."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def clips(data_format: str = "NCDHW", seed: int = 0, batch: int = 6, side: int =
 
 
 def train(model: Any, forward: Any, steps: int = 3) -> tuple[list[float], dict[str, Any]]:
-    """(losses, gradients of the first step) of a few steps."""
+    """(losses, gradients of the first step) of a few training steps."""
     losses, first = [], {}
     optimizer = optimiser(model)
     model.train()
@@ -71,7 +71,7 @@ def assert_types(model: Any, found: list[tuple[str, set[str]]], dtype: str, cast
     assert len(convolutions) == sum(isinstance(layer, paddle.nn.Conv3D) for layer in model.sublayers())
     assert all(dtypes == {dtype} for dtypes in convolutions)
     for op, dtypes in found:
-        # Batch norm keeps its statistics and parameters in float32; a number that fills zeros of `dtype` is one too.
+        # Batch norm keeps its statistics and parameters in float32; so is the number with which a tensor is filled.
         mixed = op in ("cast", "batch_norm", "batch_norm_", "full", "full_with_tensor")
         allowed = {dtype, "float32"} if mixed else {dtype}
         assert dtypes <= allowed, op
@@ -85,5 +85,5 @@ def convolution_weights(model: Any) -> list[Any]:
 
 def optimiser(model: Any, weight_decay: float = 1e-3) -> Any:
     decay = paddle.regularizer.L2Decay(weight_decay)
-    # Small steps: batch norms over few values make two paths part that differ by rounding alone.
+    # The rate is small because batch norms over few values amplify differences that come from rounding alone.
     return paddle.optimizer.Momentum(1e-4, 0.9, parameters=model.parameters(), weight_decay=decay)

@@ -1,4 +1,4 @@
-"""All that a step may change, and whether two of these are the same."""
+"""Collects everything that a training step may change, and compares two such states."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from r3d_fast.training.step import TrainStep
 
 
 def everything(step: TrainStep) -> dict[str, Any]:
-    """Weights, half weights, running statistics and moments."""
+    """The weights, half weights, running statistics and moments of a step, by name."""
     weights = {f"weights {key}": value.numpy() for key, value in float32_weights(step.model).items()}
     stored = {f"stored {key}": value.astype("float32").numpy() for key, value in step.model.state_dict().items()}
     return {**weights, **stored, **moments(step.model, step.optimizer)}

@@ -1,4 +1,4 @@
-"""Weights files of models that nobody trained, as a run writes them: small, of any family, made in a moment."""
+"""Writes weights files like those of a run, for small models of any family that are not trained."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ CLASSES = tuple(f"class {number}" for number in range(5))
 
 
 def write_weights(path: Path, name: str = "r3d10", width: int = 8, *more: str) -> Config:
-    """The config of a model for clips of 8 frames of 32 px; its biases and batch norms are not what they begin with."""
+    """Write the weights of a model for clips of 8 frames of 32 px to `path`, and give its config.
+
+    Biases and batch norms are changed at random, so that they differ from their initial values.
+    """
     chosen = (f"model.name={name}", f"model.width={width}", "augment.size_px=32", "clip.num_frames=8")
     config = load_config("demo", [*chosen, "data.root=/nowhere/videos", *more]).in_data_format("NCDHW")
     model, rng = new_model(config.model, len(CLASSES)), np.random.default_rng(0)
@@ -32,5 +35,5 @@ def write_weights(path: Path, name: str = "r3d10", width: int = 8, *more: str) -
 
 
 def clips(count: int, seed: int = 0, frames: int = 8, side: int = 32) -> np.ndarray:
-    """Clips float32 [N, 3, 8, 32, 32] as such models take them."""
+    """Random clips for these models, float32 [N, 3, 8, 32, 32]."""
     return np.random.default_rng(seed).normal(size=(count, 3, frames, side, side)).astype(np.float32)

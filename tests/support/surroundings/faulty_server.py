@@ -14,26 +14,26 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Fault:
-    """What goes wrong with one answer. The connection is cut `after` so many bytes of it; `status` replaces it."""
+    """What goes wrong with one answer: the body ends `after` so many bytes, `status` replaces the answer, and so on."""
 
     after: int | None = None
     status: int = 0
-    location: str = ""  # of a redirect
-    chunk_seconds: float = 0.0  # between pieces of 1 kB
-    no_range: bool = False  # the whole file, whatever part was asked for
-    range_shift: int = 0  # bytes that the part begins after what was asked for
-    length_off_by: int = 0  # added to the length that is said
+    location: str = ""  # the target of a redirect
+    chunk_seconds: float = 0.0  # the pause after each 1 kB
+    no_range: bool = False  # send the whole file even if a range was asked for
+    range_shift: int = 0  # how many bytes too late the range begins
+    length_off_by: int = 0  # added to the Content-Length
     content_type: str = "application/octet-stream"
 
 
 @dataclass
 class FaultyServer:
-    """Files by path. Each answer takes the next of the path's `faults`, if one is left, and is noted in `requests`."""
+    """A server of `files` by path. Each request is noted in `requests`, and takes the next fault of its path if any."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     faults: dict[str, list[Fault]] = field(default_factory=lambda: defaultdict(list))
     has_tags: bool = True
-    requests: list[tuple[str, str]] = field(default_factory=list)  # path, Range
+    requests: list[tuple[str, str]] = field(default_factory=list)  # (path, Range header)
     sent: int = 0
     url: str = ""
 
@@ -77,7 +77,7 @@ class FaultyServer:
 
 @contextmanager
 def serving(server: FaultyServer) -> Iterator[FaultyServer]:
-    """The server at work on a free port of 127.0.0.1."""
+    """A block in which the server runs on a free port of 127.0.0.1."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -1,6 +1,6 @@
-"""RAR archives of stored files, versions 4 and 5, made byte by byte: no free program writes RAR.
+"""Makes RAR archives of versions 4 and 5 with stored files, byte by byte, since no free program writes RAR.
 
-The packed ones in `PACKED` were made once by rars 0.12.3 of PyPI, and are what RARLAB's own code reads from them.
+The packed archives in `PACKED` were made once by rars 0.12.3 from PyPI; RARLAB's own code reads the same from them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ PACKED = [GOLDEN / f"rar{version}-{kind}.rar" for version in (4, 5) for kind in 
 
 
 def packed_text(number: int) -> bytes:
-    """What file ``UCF-101/Class<number>/v_ü<number>.avi`` of each archive in `PACKED` holds; there are three."""
+    """The content of file ``UCF-101/Class<number>/v_ü<number>.avi`` in each archive of `PACKED`; there are three."""
     return b"".join(b"%d squared is %d\n" % (k, k * k) for k in range(number * 40, number * 40 + 200))
 
 
 class Stored(NamedTuple):
-    """A member as it is to be written: `mode` is Unix's; a `crc` that is given takes the place of the right one."""
+    """A file to be stored in an archive. `mode` is that of Unix; `crc` replaces the right checksum if it is given."""
 
     name: str
     data: bytes = b""
@@ -35,7 +35,7 @@ def folder(name: str) -> Stored:
 
 
 def rar4(*members: Stored, volume: bool = False, headers_encrypted: bool = False, end: bool = True) -> bytes:
-    """An archive of version 4; names with "\\0" as they are, others in the form that RAR gives them."""
+    """An archive of version 4 with `members`. Names are written in the form of RAR, also those that are not ASCII."""
     out = b"Rar!\x1a\x07\0" + block4(0x73, volume | headers_encrypted << 7, b"\0" * 6)
     for member in members:
         name = member.name.replace("/", "\\").encode()
@@ -53,7 +53,7 @@ def rar4(*members: Stored, volume: bool = False, headers_encrypted: bool = False
 
 
 def rar5(*members: Stored, volume: bool = False, headers_encrypted: bool = False, end: bool = True) -> bytes:
-    """An archive of version 5."""
+    """An archive of version 5 with `members`."""
     out = b"Rar!\x1a\x07\1\0"
     if headers_encrypted:
         out += _block5(4, _number(0) * 3 + b"\0" * 17)
@@ -81,7 +81,7 @@ def block4(kind: int, flags: int, body: bytes) -> bytes:
 
 
 def _unicode_name(name: str) -> bytes:
-    """RAR 4's form of a name beyond ASCII: each character as two bytes, four of them after a byte of flags."""
+    """A name in the form of RAR 4 for names beyond ASCII: two bytes a character, a byte of flags before every four."""
     units = name.encode("utf-16-le")
     out = b"\0"
     for at in range(0, len(units), 8):

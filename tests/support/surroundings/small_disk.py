@@ -1,4 +1,4 @@
-"""File systems of their own, small or read-only, for as long as a test needs them."""
+"""Mounts small or read-only file systems for the time of a test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ import pytest
 
 @contextmanager
 def mounted(folder: Path, options: str) -> Iterator[Path]:
-    """`folder`, new, with a tmpfs of the mount `options`. The test is skipped where this process may not mount."""
+    """A block in which the new `folder` is a tmpfs with these mount `options`.
+
+    The test is skipped if this process may not mount file systems.
+    """
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
     done = subprocess.run(mount, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Stand-ins for the libraries of NVIDIA's driver, compiled here, and Python processes that load them."""
+"""Compiles stand-ins for the libraries of NVIDIA's driver, and runs Python processes that load them."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def cuvid(folder: Path, *flags: str) -> None:
 
 
 def python(code: str, *arguments: object, paths: tuple[Path, ...] = (), libraries: Path | None = None) -> list[Any]:
-    """What `code` prints as JSON, and its exit code at the end."""
+    """Run `code` in a new Python; give the values that it prints as a JSON list, and then its exit code."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [*paths, REPO]))}
     environment |= {"LD_LIBRARY_PATH": str(libraries)} if libraries else {}
     environment.pop("CUDA_VISIBLE_DEVICES", None)

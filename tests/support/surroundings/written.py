@@ -1,4 +1,4 @@
-"""What tests of writing files use: pipes with a reader, processes that write, and what /dev holds."""
+"""Helps to test the writing of files: pipes with a reader, processes that write, and the device nodes in /dev."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 REPO = Path(__file__).resolve().parents[3]
-BEFORE = "import os, sys\nfrom pathlib import Path\nfrom r3d_fast.files import *\n"  # what code of `python` knows
+BEFORE = "import os, sys\nfrom pathlib import Path\nfrom r3d_fast.files import *\n"  # the first lines of each program
 _NODES = ("/dev/stdout", "/dev/stderr", "/dev/null", "/dev/full", "/dev/fd")
 
 
@@ -20,13 +20,13 @@ def names(folder: Path) -> list[str]:
 
 
 def device_nodes() -> list[tuple[int, int]]:
-    """(kind, device number) of each name in /dev that a careless writer would replace."""
+    """(type of file, device number) of each name in /dev that a careless writer would replace by a file."""
     status = [os.lstat(name) for name in _NODES]
     return [(stat.S_IFMT(s.st_mode), s.st_rdev) for s in status]
 
 
 class Reader:
-    """What comes out of a FIFO."""
+    """Makes a FIFO and reads it to its end in a thread."""
 
     def __init__(self, path: Path) -> None:
         os.mkfifo(path)
@@ -44,13 +44,13 @@ class Reader:
 
 
 def python(code: str, *arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
-    """A finished process that ran `code`, in which sys, Path and all of files.py are known."""
+    """The finished process that ran `code`, after imports of os, sys, Path and all names of files.py."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "timeout": 60, **options}
     return subprocess.run([sys.executable, "-c", BEFORE + code, *map(str, arguments)], cwd=REPO, check=False, **options)
 
 
 def break_off(writing: Any, write: Any, error: Any) -> None:
-    """Raise `error` after `write` in the block of `writing`."""
+    """Enter the context `writing`, call `write` with its value, and then raise `error` in the block."""
     with writing as new:
         write(new)
         raise error

@@ -1,7 +1,7 @@
-"""Notes which functions of the project a Python process calls, and all processes that it starts.
+"""Notes which functions of the project are called by a Python process and by the processes that it starts.
 
-Python imports this by itself where this folder is on its path. Into the file R3D_TRACE goes a line for each function on
-its first call: the process, then `path:qualified name`. R3D_ROOT is the project's folder.
+Python imports this module by itself if this folder is on its path. On the first call of each function a line is written
+to the file R3D_TRACE: the process id, and `path:qualified name`. R3D_ROOT is the folder of the project.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Test videos whose frames show their own number as black and white blocks that survive lossy codecs.
+"""Writes test videos whose frames show their own number as black and white blocks, which survive lossy codecs.
 
-The blocks lie on the 16 px grid of macroblocks: two rows of six bits, most significant first, and below them the same
-bits inverted, so that a black, grey or smeared frame is never read as a number. Around them a texture moves, so that
-P- and B-frames carry something.
+The blocks lie on the 16 px grid of macroblocks: two rows of six bits, most significant bit first, and below them the
+same bits inverted, so that a black, grey or smeared frame is never read as a number. Around the blocks a texture moves,
+so that P- and B-frames have content.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ ROWS = 2 * (BITS // COLUMNS)  # the bits, then the inverse copy
 ORIGIN_PX = 16
 MIN_SIZE = (ORIGIN_PX + COLUMNS * BLOCK_PX, ORIGIN_PX + ROWS * BLOCK_PX)
 
-# codec: (encoder, usual container, pixel format, options that keep the encoder fast, quiet and on the asked key frames)
+# For each codec: its encoder, usual container, pixel format, and options that make the encoder fast and quiet and let
+# it put key frames only where they are asked for.
 ENCODERS: dict[str, tuple[str, str, str, dict[str, str]]] = {
     "mpeg4": ("mpeg4", "avi", "yuv420p", {"sc_threshold": "1000000000"}),
     "mpeg2video": ("mpeg2video", "avi", "yuv420p", {"sc_threshold": "1000000000"}),
@@ -38,7 +39,7 @@ ENCODERS: dict[str, tuple[str, str, str, dict[str, str]]] = {
     "av1": ("libsvtav1", "mp4", "yuv420p", {"preset": "8", "crf": "20"}),
 }
 os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder prints a page for each video otherwise
-FORMATS = {"mkv": "matroska"}  # where FFmpeg's name is not the suffix
+FORMATS = {"mkv": "matroska"}  # FFmpeg's name of a container, if it is not the suffix
 
 
 def has_encoder(codec: str) -> bool:
@@ -66,7 +67,10 @@ def stamped_frame(number: int, size: tuple[int, int] = (128, 96)) -> Frame:
 
 
 def read_stamp(frame: Frame) -> int:
-    """The number that `frame` (uint8 [H, W, 3]) shows; AssertionError unless both copies say the same clearly."""
+    """The number that `frame`, uint8 [H, W, 3], shows.
+
+    Raises AssertionError unless both copies of the bits can be read clearly and agree.
+    """
     assert frame.dtype == np.uint8, f"expected uint8, got {frame.dtype}"
     assert frame.ndim == 3, f"expected [H, W, 3], got shape {frame.shape}"
     area = frame[ORIGIN_PX : ORIGIN_PX + ROWS * BLOCK_PX, ORIGIN_PX : ORIGIN_PX + COLUMNS * BLOCK_PX]
@@ -81,7 +85,7 @@ def read_stamp(frame: Frame) -> int:
 
 
 def read_stamps(path: str | Path | io.BytesIO) -> list[int]:
-    """The numbers of all frames of a full sequential decode."""
+    """The numbers that the frames of a video show, when the whole video is decoded."""
     with av.open(path) as container:
         return [read_stamp(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
 
@@ -99,10 +103,11 @@ def write_stamped_video(
     options: Mapping[str, str] | None = None,
     pix_fmt: str | None = None,
 ) -> Path:
-    """`path`, now a video whose frame k is `stamped_frame(k)`, with a key frame every `gop` frames.
+    """Write a video to `path` whose frame k is `stamped_frame(k)`, with a key frame every `gop` frames.
 
-    `codec` is a key of ENCODERS; `container` (avi, mp4, mkv, webm, mov) comes from the suffix of `path` if not given,
-    else from the codec. With B-frames mpeg4 and mpeg2video have open GOPs, as FFmpeg writes them by default.
+    `codec` is a key of ENCODERS. `container` is avi, mp4, mkv, webm or mov; by default it is the suffix of `path`, and
+    without a suffix the usual one of the codec. With B-frames mpeg4 and mpeg2video have open GOPs, as FFmpeg writes
+    them by default. Returns `path`.
     """
     path = Path(path)
     suffix = path.suffix.removeprefix(".").lower()
@@ -122,7 +127,7 @@ def write_classes(
     size: tuple[int, int] = (128, 112),
     codec: str = "mpeg4",
 ) -> Path:
-    """`root`, now a data set of `count` stamped AVIs: video k is ``<class k % n>/v<k>.avi`` for n `classes`."""
+    """Write a data set of `count` stamped AVIs to `root`: video k is ``<class k % n>/v<k>.avi`` for n `classes`."""
     for number in range(count):
         folder = root / classes[number % len(classes)]
         folder.mkdir(parents=True, exist_ok=True)
@@ -132,7 +137,7 @@ def write_classes(
 
 @contextmanager
 def _own_priority() -> Iterator[None]:
-    """A block after which this thread has the priority that it had: SVT-AV1 makes a superuser's real-time for good."""
+    """A block after which this thread has its old priority: SVT-AV1 leaves a superuser's thread real-time."""
     policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
     try:
         yield
@@ -149,10 +154,11 @@ def write_packed_mpeg4(
     b_frames: int = 1,
     fps: int = 25,
 ) -> Path:
-    """`path`, now an AVI as XviD writes it ("packed bitstream"), frames as in `write_stamped_video`.
+    """Write an AVI like XviD's ("packed bitstream") to `path`, with the frames of `write_stamped_video`.
 
-    A reference VOP shares its packet with the first B-VOP that follows it; the other B-VOPs move up by a packet, and a
-    VOP of a few bytes that is not coded fills the gap. Packets are as many as frames; user data announces the packing.
+    A reference VOP is in one packet with the first B-VOP that follows it. The other B-VOPs move up by one packet, and a
+    VOP of a few bytes that is not coded fills the gap. So there are as many packets as frames. User data say that the
+    stream is packed.
     """
     plain = _encode("avi", num_frames, size, "mpeg4", gop, b_frames, fps, {}, None)
     path = Path(path)
@@ -171,7 +177,10 @@ def write_packed_mpeg4(
 
 
 def write_open_gop_h264(path: str | Path, *, num_frames: int = 72, size: tuple[int, int] = (128, 96)) -> Path:
-    """`path`, now H.264 whose key frames after the first are no IDR: B-frames shown before them need the GOP before."""
+    """Write H.264 with open GOPs to `path`: B-frames shown before a later key frame need the GOP before it.
+
+    The key frames after the first one are not IDR.
+    """
     params = "open-gop=1:keyint=24:min-keyint=24:bframes=3:b-adapt=0:scenecut=0"
     options = {"preset": "fast", "x264-params": params}
     return write_stamped_video(
@@ -182,12 +191,12 @@ def write_open_gop_h264(path: str | Path, *, num_frames: int = 72, size: tuple[i
 def write_open_gop_mpeg(
     path: str | Path, *, num_frames: int = 48, size: tuple[int, int] = (128, 96), codec: str = "mpeg2video"
 ) -> Path:
-    """`path`, now MPEG-2 (or `codec="mpeg4"`) where two B-frames shown before each later key frame follow it."""
+    """Write MPEG-2, or `codec="mpeg4"`, with open GOPs: two B-frames after each later key frame are shown before it."""
     return write_stamped_video(path, num_frames=num_frames, size=size, codec=codec, gop=12, b_frames=2)
 
 
 def write_audio_only(path: str | Path, *, seconds: float = 0.5) -> Path:
-    """`path`, now a file with one audio stream (a tone) and no video."""
+    """Write a file with one audio stream (a tone) and no video to `path`."""
     rate = 48000
     wave = 8000 * np.sin(np.arange(int(rate * seconds)) * (2 * np.pi * 440 / rate))
     with av.open(str(path), "w") as target:
@@ -223,7 +232,7 @@ def _encode(
         stream.bit_rate = 0 if "crf" in merged else 2_000_000
         stream.codec_context.gop_size = gop
         stream.codec_context.max_b_frames = b_frames
-        stream.codec_context.thread_count = 1  # the same bytes wherever it runs
+        stream.codec_context.thread_count = 1  # so that the bytes are the same on every machine
         for number in range(num_frames):
             frame = av.VideoFrame.from_ndarray(stamped_frame(number, size), format="rgb24")
             frame.pts = number
@@ -233,7 +242,7 @@ def _encode(
 
 
 def _packed(packets: list[tuple[bytes, bool]], fps: int) -> Iterator[tuple[bytes, bool]]:
-    """The packets of a packed stream, with their key flags, from those of a plain one in decode order."""
+    """The packets of a packed stream with their key flags, made from those of a plain stream in decoding order."""
     groups: list[tuple[bytes, bool, list[bytes]]] = []  # a reference VOP, its key flag, the B-VOPs after it
     for data, is_key in packets:
         if _vop_type(data) == "B":
@@ -255,7 +264,7 @@ def _vop_type(data: bytes) -> str:
 
 
 def _with_packed_mark(data: bytes) -> bytes:
-    """`data` with the encoder's user data replaced by XviD's; unchanged where it has none."""
+    """`data` with the user data of the encoder replaced by XviD's; unchanged if it has none."""
     start = data.find(b"\0\0\1\xb2")
     if start < 0:
         return data
@@ -264,7 +273,7 @@ def _with_packed_mark(data: bytes) -> bytes:
 
 
 def _not_coded_vop(reference: bytes, fps: int) -> bytes:
-    """A P-VOP of the time of `reference` that says it is not coded (ISO/IEC 14496-2, 6.2.5)."""
+    """A P-VOP that is not coded, with the time of `reference` (ISO/IEC 14496-2, 6.2.5)."""
     header = reference[reference.index(b"\0\0\1\xb6") + 4 :][:8]
     bits = "".join(f"{byte:08b}" for byte in header)
     seconds = bits.index("0", 2)  # modulo_time_base: a 1 for each second since the last reference, then a 0

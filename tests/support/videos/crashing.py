@@ -1,4 +1,4 @@
-"""A source whose clips do to their process what the position says: for tests of the pool, in real processes."""
+"""CrashingSource: a clip source for tests of the worker pool, which crashes, raises or hangs at certain positions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ CRASHES, RAISES, HANGS = 1000, 1001, 1002
 
 
 class CrashingSource:
-    """Writes the position into the slot; some positions kill, raise or hang, `bad_start` fails on import."""
+    """Writes the position of a clip into its slot, but crashes, raises or hangs at the positions of these names.
+
+    With `bad_start` it can't be unpickled, so a worker can't start.
+    """
 
     def __init__(self, bad_start: bool = False) -> None:
         self.bad_start = bad_start

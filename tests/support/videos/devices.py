@@ -1,4 +1,4 @@
-"""Tests that say the same of the CPU and of a GPU: here with what DALI decodes on the CPU, there with NVDEC."""
+"""Videos, loaders and comparisons for tests that run on the CPU and on a GPU, with the codecs that DALI decodes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from pipelines.video.record import VideoRecord
 GPU = pytest.param("gpu:0", marks=pytest.mark.gpu)
 DEVICES = ["cpu", GPU]
 PIXELS = AugmentSpec(size_px=112, resize="graph", value_max=255, mean=(0.0,) * 3, std=(1.0,) * 3)
-# (suffix, how it is written). Sizes are no multiples of what codecs code in, where an encoder allows it.
+# For each video its suffix and how to write it. Where the encoder allows it, there are sizes that are no multiples of
+# the blocks of the codec.
 Write = Callable[[Path], Path]
 VIDEOS: dict[str, tuple[str, Write]] = {
     "mjpeg": ("avi", lambda path: write_stamped_video(path, codec="mjpeg", size=(177, 161))),
@@ -47,7 +48,7 @@ DECODED = [("cpu", name) for name in ON_CPU] + [
 
 
 def write(folder: Path, name: str) -> Path:
-    """The video of VIDEOS in `folder`; skips the test where FFmpeg has no encoder for it."""
+    """Write the video `name` of VIDEOS to `folder`. The test is skipped if FFmpeg has no encoder for it."""
     suffix, make = VIDEOS[name]
     codec = name.split()[0]
     if not has_encoder(codec):
@@ -57,21 +58,21 @@ def write(folder: Path, name: str) -> Path:
 
 
 def skip_unless_decoded(record: VideoRecord, device: str) -> None:
-    """Skip where the decoder of this device says that it does not take such a video."""
+    """Skip the test if DALI can't decode this video on this device."""
     reason = dali_limits(device).refuses(record)
     if reason:
         pytest.skip(f"{VideoKind.of(record)}: {reason}")
 
 
 def on_host(clips: Any) -> NDArray[np.float32]:
-    """The clips of a batch as an array, wherever they lie."""
+    """The clips of a batch as an array, also if they are on a GPU."""
     if hasattr(clips, "as_cpu"):
         clips = clips.as_cpu()
     return np.array(np.from_dlpack(clips), np.float32)
 
 
 def load(index: VideoIndex, decoder: str, device: str, *, train: bool = True, **options: Any) -> ClipLoader:
-    """A small loader of all videos; pixels are 0..255."""
+    """A small loader of all videos, with pixels of 0..255."""
     own = {name: options.pop(name) for name in ("batch_size", "workers", "dali_share") if name in options}
     spec = LoaderSpec.model_validate({"batch_size": 4, "workers": 2, "threads": 2, "decoder": decoder, **own})
     options = {"clip": ClipSpec(num_frames=8), "augment": PIXELS, "split": None, **options}
@@ -79,7 +80,10 @@ def load(index: VideoIndex, decoder: str, device: str, *, train: bool = True, **
 
 
 def assert_same_clips(one: list[Batch], other: list[Batch], *, mean: float = 3.0) -> float:
-    """The same plans, and pixels but for two colour converters; the mean absolute difference, of 255."""
+    """Assert that two epochs have the same plans and nearly the same pixels; give their mean difference, of 255.
+
+    Pixels differ because two colour converters round differently; `mean` is the limit for a batch.
+    """
     assert len(one) == len(other) > 0
     errors = []
     for a, b in zip(one, other, strict=True):

@@ -1,4 +1,4 @@
-"""Folders and lists of data sets, and what was found in them."""
+"""Makes the folders and lists of data sets for tests, and gives labels and splits of a recognised one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of the loader share: small stamped videos, and an independent account of what becomes of them."""
+"""Helps the tests of the loader: small loaders, and what a clip must look like, computed independently in NumPy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LENGTHS = (5, 21, 34, 47)
 
 
 def make(index: VideoIndex, *, workers: int = 0, batch_size: int = 3, seed: int = 0, **options: Any) -> ClipLoader:
-    """A small loader of all videos, in training unless told otherwise."""
+    """A small loader of all videos, by default for training."""
     names = ("prefetch", "repeats", "timeout_seconds", "decoder")
     own = {name: options.pop(name) for name in names if name in options}
     spec = LoaderSpec(batch_size=batch_size, workers=workers, threads=1, seed=seed, **own)
@@ -37,7 +37,7 @@ def pixels(batch: Batch) -> NDArray[np.float32]:
 
 
 def content(batches: Sequence[Batch]) -> list[tuple[Any, ...]]:
-    """Everything of the batches, bit for bit."""
+    """The whole content of batches, to be compared bit for bit."""
     return [
         (pixels(b).tobytes(), b.labels.tolist(), b.video_ids.tolist(), b.is_real.tolist(), b.epoch, b.position, b.bad)
         for b in batches
@@ -45,7 +45,7 @@ def content(batches: Sequence[Batch]) -> list[tuple[Any, ...]]:
 
 
 def children() -> list[int]:
-    """The decoding processes of this one (not multiprocessing's own tracker, which stays until the end)."""
+    """The ids of the decoding processes of this process, without the tracker process of multiprocessing."""
     found = []
     for folder in Path("/proc").iterdir():
         try:
@@ -61,11 +61,11 @@ def children() -> list[int]:
     return found
 
 
-# An independent account of what the graph does to frames
+# What the graph does to frames, computed independently
 
 
 def triangle(size: int, out: int) -> NDArray[np.float64]:
-    """Weights [out, size] of antialiased bilinear resizing: a triangle as wide as the step, edge pixels repeated."""
+    """The weights [out, size] of antialiased bilinear resizing: triangles as wide as the step, edge pixels repeated."""
     step = size / out
     radius = max(step, 1.0)
     weights = np.zeros((out, size))
@@ -77,7 +77,7 @@ def triangle(size: int, out: int) -> NDArray[np.float64]:
 
 
 def expected_clip(index: VideoIndex, plan: ClipPlan, spec: AugmentSpec) -> NDArray[np.float64]:
-    """The plan carried out by plain NumPy, [T, S, S, 3]."""
+    """The clip of a plan, made by plain NumPy, float64 [T, S, S, 3]."""
     y, x, h, w = plan.box
     frames = read_frames(index[plan.video_id], plan.frames, root=index.root)[:, y : y + h, x : x + w].astype(float)
     rows, columns = triangle(h, plan.resized[0]), triangle(w, plan.resized[1])
@@ -90,7 +90,7 @@ def expected_clip(index: VideoIndex, plan: ClipPlan, spec: AugmentSpec) -> NDArr
 
 
 def assert_parity(index: VideoIndex, loader: ClipLoader, batches: Sequence[Batch], spec: AugmentSpec) -> list[ClipPlan]:
-    """Each clip is its plan carried out: what differs is the rounding of resized pixels to whole numbers."""
+    """Assert that each clip is what its plan says, up to the rounding of resized pixels; give the plans."""
     plans = []
     for number, batch in enumerate(batches):
         shown = pixels(batch)

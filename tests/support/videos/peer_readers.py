@@ -1,4 +1,4 @@
-"""Readers of peers for tests: those that are installed, and some that read wrongly."""
+"""The readers of peers that are installed, for tests, and readers that read wrongly on purpose."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ CLIP = ClipSpec(num_frames=6)
 
 
 def needs(name: str, *, decoder_only: bool = False) -> Peer:
-    """The peer of `name`, or a skip that says what installs it; `decoder_only`: torch itself is not needed."""
+    """The peer with this name. If it is not installed, the test is skipped and says how to install it.
+
+    With `decoder_only` torch itself is not needed.
+    """
     peer = BY_NAME[name]
     for module in peer.modules:
         if not any(peers.is_importable(m) for m in module.split("|")) and not (decoder_only and module == "torch"):
@@ -25,12 +28,12 @@ def needs(name: str, *, decoder_only: bool = False) -> Peer:
 
 
 def off_by_one(path: str, frames: NDArray[np.int32]) -> Frames:
-    """A reader that gives the frame before, of one video."""
+    """A reader that gives the frame before the wanted one, for one of the videos."""
     return BY_NAME["PyAV naive"].decode(path, np.maximum(frames - 1, 0) if path.endswith("3.avi") else frames)
 
 
 def tinted(path: str, frames: NDArray[np.int32]) -> Frames:
-    """A reader with another conversion to RGB, and that can't read one video."""
+    """A reader that converts to RGB in another way, and that can't read one of the videos."""
     if path.endswith("2.avi"):
         raise RuntimeError("can't")
     pixels = BY_NAME["PyAV naive"].decode(path, frames)

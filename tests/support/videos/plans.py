@@ -1,4 +1,4 @@
-"""Videos to sample from, samplers, and plans as JSON."""
+"""Makes videos to sample from and samplers for tests, and writes plans as JSON."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
 GOLDEN = Path(__file__).parents[2] / "golden" / "sampler.json"
 ROOT = Path(__file__).resolve().parents[3]
 
-# The code's powers of 0.84089641525, not the exact 2^(-k/4): its last crop of a 240 px side is 119 px, not 120.
+# The authors' code uses powers of 0.84089641525 instead of the exact 2^(-k/4), so its last crop of a 240 px side is
+# 119 px instead of 120.
 PAPER = AugmentSpec(scales=tuple(0.84089641525**k for k in range(5)), max_scale_step=0, positions="corners5", snap_px=0)
 
 
 def videos(*num_frames: int, height: int = 240, width: int = 320) -> VideoColumns:
-    """Videos of these lengths; ids are 100, 101, .., labels 0, 1, 2, 0, .."""
+    """Videos with these numbers of frames; their ids are 100, 101, .., their labels 0, 1, 2, 0, .."""
     count = len(num_frames)
     return VideoColumns(
         np.arange(100, 100 + count),

@@ -1,4 +1,4 @@
-"""The test videos themselves: every frame says its own number, whatever the codec and the container."""
+"""Every frame of a test video shows its own number, in every codec and container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Videos whose frames have the times that a test wants."""
+"""Writes videos whose frames have given times."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import clips
 
 
 def write_with_times(path: Path, times: list[int]) -> Path:
-    """A video of which frame k is shown at `times[k]` ms."""
+    """Write a video whose frame k is shown at `times[k]` ms."""
     with av.open(str(path), "w") as target:
         stream = target.add_stream("mjpeg", rate=25)
         stream.width, stream.height, stream.pix_fmt = 128, 96, "yuvj420p"
