@@ -1,1 +1,1 @@
-"""The same models, faster: traced graphs for training and evaluation, on the CPU and on a GPU."""
+"""Makes models faster with traced graphs, on the CPU and on a GPU. The results are the same except for rounding."""

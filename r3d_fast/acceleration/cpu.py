@@ -1,8 +1,8 @@
-"""The same models, faster on the CPU: oneDNN's convolutions in training, a whole oneDNN graph in evaluation.
+"""Makes models faster on the CPU: with oneDNN's convolutions in training, and a graph all in oneDNN in evaluation.
 
-Paddle's own CPU convolution unfolds one clip at a time into a matrix; oneDNN's needs no such matrix, but is called
-from graphs only. So the backbone is traced, and in training only its convolutions are oneDNN's: with every operation
-there, batch norms and activations meet gradients in another memory layout and fall back to slow reference code.
+Paddle's own CPU convolution copies one clip at a time into a large matrix. oneDNN's needs no such matrix, but Paddle
+uses it in graphs only. So the backbone is traced. In training only its convolutions use oneDNN. If the other operations
+did too, batch norms and activations would get gradients in another memory layout and use slow reference code.
 """
 
 from __future__ import annotations
@@ -29,37 +29,40 @@ from r3d_fast.models.classifier import evaluating
 
 FullForward = Callable[[Any], tuple[Any, Any]]  # clips -> logits float32 [N, C], features float32 [N, F]
 
-_WORTH_TRACING = 16  # clips: for fewer, making a graph takes longer than it saves
+_WORTH_TRACING = 16  # clips; with fewer, making the graph takes longer than it saves
+# By model: a checksum of its weights, and its graphs by the shape of the clips.
 _graphs: WeakKeyDictionary[Any, tuple[int, dict[tuple[int, ...], FullForward]]] = WeakKeyDictionary()
 
 
 def accelerate_training(model: Any) -> Forward:
-    """Clips -> logits as `model` gives them while it trains, differentiable, several times as fast on a CPU.
+    """A function from clips to the logits that `model` computes in training, several times as fast on a CPU.
 
-    Parameters, buffers and their names stay the model's own: optimiser, checkpoints and evaluation go on using `model`.
-    Values differ by float32 rounding. Where Paddle can't do it, one warning on stderr and the model itself.
+    It is differentiable, and uses the parameters and buffers of `model`, so the optimiser, checkpoints and evaluation
+    keep using `model`. Values differ by float32 rounding. If this Paddle can't make the graph, the function prints one
+    warning on stderr and calls `model` itself.
     """
     _keep_freed_memory()
     return _TrainingGraph(model)
 
 
 def is_worth_tracing(clips: int, device: str, precision: Precision) -> bool:
-    """Whether a graph pays, as `traced` makes one: only float32 on the CPU gains, and only over some clips."""
+    """Whether `traced` saves time for this many clips: it needs float32 on the CPU, and enough clips."""
     return device == "cpu" and precision.name == "fp32" and clips >= _WORTH_TRACING
 
 
 def traced(model: Any) -> Forward:
-    """Clips -> logits of `model` in evaluation mode, its weights as they are now, without gradients.
+    """A function from clips to the logits of `model` in evaluation mode, with its present weights, without gradients.
 
-    Each shape of clips is compiled when it first comes, for any batch size. A model whose weights have not changed gets
-    its graphs of before. Where Paddle can't do it, one warning on stderr and the model itself.
+    A graph is made for each shape of clips when the first of them comes; it takes any batch size. Graphs are used again
+    as long as the weights have not changed. If this Paddle can't make the graph, the function prints one warning on
+    stderr and calls `model` itself.
     """
     both = traced_with_features(model)
     return lambda clips: both(clips)[0]
 
 
 def traced_with_features(model: Any) -> FullForward:
-    """Clips -> (logits, pooled features), as `traced` gives logits."""
+    """A function from clips to (logits, features), made in the same way as `traced`."""
     state = model.state_dict()
     digest = 0
     for value in state.values():
@@ -73,7 +76,7 @@ def traced_with_features(model: Any) -> FullForward:
         if shape not in graphs:
             try:
                 graphs[shape] = _compile(model, shape)
-            except Exception as error:  # whatever a version of Paddle may raise: the model gives the same
+            except Exception as error:  # different versions of Paddle raise different errors
                 warn_of_slower_path("evaluates", "CPU", error)
                 graphs[shape] = _untraced(model)
         return graphs[shape](clips)
@@ -82,7 +85,7 @@ def traced_with_features(model: Any) -> FullForward:
 
 
 class _TrainingGraph:
-    """The model's backbone as a graph; its head as it is, so that dropout draws what it always draws."""
+    """Runs the model's backbone as a graph. The head runs as it is, so that dropout draws the same random numbers."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -93,7 +96,7 @@ class _TrainingGraph:
             for conv, norm in pairwise(layer.children())
             if isinstance(conv, paddle.nn.Conv3D) and isinstance(norm, paddle.nn.BatchNorm3D) and conv.bias is not None
         ]
-        # A graph for each choice of layers that train, as parts may be frozen; None where Paddle can't.
+        # By which layers are in training mode, because parts may be frozen; None if this Paddle can't make the graph.
         self.graphs: dict[tuple[bool, ...], _Features | None] = {}
 
     def __call__(self, clips: Any) -> Any:
@@ -104,7 +107,7 @@ class _TrainingGraph:
             try:
                 self.graphs[key] = self._trace()
                 return self._logits(clips, self.graphs[key])
-            except Exception as error:  # whatever a version of Paddle may raise: the model gives the same
+            except Exception as error:  # different versions of Paddle raise different errors
                 warn_of_slower_path("trains", "CPU", error)
                 self.graphs[key] = None
         features = self.graphs[key]
@@ -112,7 +115,8 @@ class _TrainingGraph:
 
     def _trace(self) -> _Features:
         copying = _has_to_copy_weights()
-        # The bias of a convolution before a batch norm changes nothing but a mean: see below.
+        # The bias of a convolution before a batch norm only changes the mean, so the graph has no such biases. The
+        # running means are corrected in `_logits`, those of frozen batch norms in `_Features`.
         backbone = _channels_first(self.model, conv_bias=False)
         norms = dict(zip(self.model.backbone.sublayers(), backbone.sublayers(), strict=True))
         frozen = [(conv.bias, norm, norms[norm]) for conv, norm in self.biased if not norm.training]
@@ -131,26 +135,30 @@ class _TrainingGraph:
         with paddle.no_grad():
             for conv, norm in moving:
                 norm._mean.add_((1.0 - norm._momentum) * conv.bias)
-        # Gradients of 0, not none at all: an optimiser leaves out parameters without one, and their weight decay.
+        # Give the biases gradients of 0, because an optimiser skips parameters without a gradient, and so their decay.
         return logits + 0.0 * paddle.add_n([conv.bias.sum() for conv, _ in moving])
 
 
 @dataclass(frozen=True)
 class _Features:
-    """The backbone's `graph`, which has no biases; `frozen`: (bias, its batch norm, the graph's) that do not train."""
+    """The `graph` of a backbone without biases.
+
+    `frozen` has, for each batch norm that is not trained: (bias of the convolution before it, the model's batch norm,
+    that of the graph).
+    """
 
     graph: Any
     frozen: list[tuple[Any, Any, Any]]
 
     def __call__(self, clips: Any) -> Any:
         with paddle.no_grad():
-            for bias, norm, mine in self.frozen:  # here the bias counts: the mean does not follow it
+            for bias, norm, mine in self.frozen:  # a fixed mean does not follow the bias, so it has to be shifted
                 paddle.assign(norm._mean - bias, output=mine._mean)
         return self.graph(clips)
 
 
 class _Layout(paddle.nn.Layer):  # type: ignore[misc]
-    """A channels-first layer as one for `data_format`; `mark` is called with its output when it is traced."""
+    """Makes a channels-first layer take clips of `data_format`. Calls `mark` with its output when it is traced."""
 
     def __init__(self, layer: Any, data_format: str, mark: Callable[[Any], None]) -> None:
         super().__init__()
@@ -166,7 +174,10 @@ class _Layout(paddle.nn.Layer):  # type: ignore[misc]
 
 
 def _training_graph(layer: Any, data_format: str, copying: bool) -> Forward:
-    """`layer`, channels first, as a graph that trains on clips of `data_format`, convolutions by oneDNN."""
+    """A graph of the channels-first `layer` that trains on clips of `data_format`, with oneDNN's convolutions.
+
+    `copying`: see _has_to_copy_weights.
+    """
 
     @paddle.jit.not_to_static  # type: ignore[untyped-decorator]
     def mark(output: Any) -> None:
@@ -188,7 +199,7 @@ def _training_graph(layer: Any, data_format: str, copying: bool) -> Forward:
 
 
 def _copy_of(block: Any, name: str, position: int) -> str:
-    """The name of a copy of tensor `name`, made by a new operation at `position` of the block."""
+    """Insert an operation at `position` of the block that copies the tensor `name`; returns the name of the copy."""
     tensor = block.var(name)
     copy = block.create_var(name=f"{name}@COPY", shape=tensor.shape, dtype=tensor.dtype)
     tensors = {"inputs": {"X": [tensor]}, "outputs": {"Out": [copy]}}
@@ -197,17 +208,18 @@ def _copy_of(block: Any, name: str, position: int) -> str:
 
 
 def _channels_first(model: Any, *, conv_bias: bool) -> Any:
-    """A backbone with the weights of `model`'s, channels first: all that oneDNN does right here."""
+    """A channels-first backbone with the weights of `model`; with channels last, oneDNN's results are wrong here."""
     return backbone_sharing_weights(model, replace(model.architecture, data_format="NCDHW", conv_bias=conv_bias))
 
 
 @cache
 def _has_to_copy_weights() -> bool:
-    """Whether a graph has to copy its weights, and what it concatenates. Raises RuntimeError if that does not help.
+    """Whether a graph has to copy its weights and the tensors that it concatenates, because of bugs in Paddle 2.6.2.
 
-    2.6.2 leaves the gradient of a weight that goes straight into a convolution in oneDNN's order of elements. It also
-    takes the gradient of a convolution's output that goes straight into a concatenation for one in oneDNN's order, and
-    ends the process; so that can't be tried, and goes with the other.
+    If a weight goes straight into a convolution, Paddle 2.6.2 returns its gradient in oneDNN's order of elements. If
+    the output of a convolution goes straight into a concatenation, it reads the gradient in oneDNN's order and crashes
+    the process. The first bug is tested here; the second can't be tested, and is taken to come with the first. Raises
+    RuntimeError if the gradients are wrong even with copies.
     """
     state = paddle.get_rng_state()
     x = paddle.normal(shape=[2, 16, 4, 8, 8])
@@ -226,7 +238,7 @@ def _has_to_copy_weights() -> bool:
 
 
 class _EvaluationModel(paddle.nn.Layer):  # type: ignore[misc]
-    """Backbone, channels first, and the head of a model: logits and pooled features."""
+    """The channels-first backbone and the head of a model, which give logits and features in evaluation mode."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -242,7 +254,7 @@ class _EvaluationModel(paddle.nn.Layer):  # type: ignore[misc]
 
 
 def _compile(model: Any, shape: tuple[int, ...]) -> FullForward:
-    """`model`'s graph for clips of `shape`, through Paddle's inference engine."""
+    """A graph of `model` for clips of `shape` (without the batch), run by Paddle's inference engine."""
     with evaluating(model), tempfile.TemporaryDirectory(prefix="r3d-fast-") as folder, older_graphs():
         path = Path(folder) / "model"
         spec = paddle.static.InputSpec([None, *shape], "float32", "clips")
@@ -268,6 +280,8 @@ def _compile(model: Any, shape: tuple[int, ...]) -> FullForward:
 
 
 def _untraced(model: Any) -> FullForward:
+    """(logits, features) of `model` without a graph, as a function of clips."""
+
     def forward(clips: Any) -> tuple[Any, Any]:
         with evaluating(model):
             return model.logits_and_features(clips)  # type: ignore[no-any-return]
@@ -276,9 +290,9 @@ def _untraced(model: Any) -> FullForward:
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep what a step frees for the next step, where nobody set it up otherwise.
+    """Make glibc keep the memory that a step frees for the next step, unless the user has set malloc's options.
 
-    As it is, each large array is new memory from the kernel, which has to clear it page by page.
+    By default each large array is new memory from the kernel, which has to clear it page by page.
     """
     if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
         return

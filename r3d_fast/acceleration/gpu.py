@@ -1,9 +1,9 @@
-"""The same models on a GPU: the backbone as a graph in training, cuDNN's algorithms chosen by search.
+"""Makes training faster on a GPU: with the backbone as a graph, and the fastest cuDNN algorithms, found by search.
 
-Between the operations of a graph no Python runs. Which type an operation computes in is written into the graph, as
-autocast would have it: everything in the type of the clips, weights cast to it. Autocast itself can't be left to it:
-3.x casts by the context in which a graph is traced, 2.6 casts a traced graph afterwards, to float16 even where bfloat16
-is asked for. So graphs are traced and run outside of it.
+In a graph, no Python runs between the operations. The graph contains the casts that autocast would make: all operations
+compute in the type of the clips, and weights are cast to it. Autocast itself can't be used with graphs in the same way
+in all versions: 3.x uses the context in which the graph is traced, 2.6 casts the traced graph later, and to float16
+even if bfloat16 is wanted. So graphs are traced and run with autocast off.
 """
 
 from __future__ import annotations
@@ -19,44 +19,45 @@ from r3d_fast.backend.layers import F, paddle
 from r3d_fast.backend.memory import is_out_of_memory
 from r3d_fast.backend.paddle import without_autocast
 
-# The space in which an algorithm may work. Paddle's default is 512; this is what it names beside the search in its
-# settings for mixed precision (AMP_RELATED_FLAGS_SETTING of paddle.amp.auto_cast, 2.6.2 and 3.3.1).
+# The memory that an algorithm may use as workspace. Paddle's default is 512; this is what Paddle sets together with the
+# search for mixed precision (AMP_RELATED_FLAGS_SETTING of paddle.amp.auto_cast, 2.6.2 and 3.3.1).
 _WORKSPACE_MIB = 1000
 _FLAGS = ("FLAGS_cudnn_exhaustive_search", "FLAGS_conv_workspace_size_limit", "FLAGS_cudnn_deterministic")
 
 
 def accelerate_training(model: Any) -> Forward:
-    """Clips -> logits as `model` gives them while it trains, differentiable, its backbone as a graph.
+    """A function from clips to the logits that `model` computes in training, with its backbone as a graph.
 
-    Convolutions compute in the type of the clips, as under the autocast of `Precision.forward`, which makes the clips
-    of the type it asks for. Parameters, buffers and their names stay the model's own: optimiser, checkpoints and
-    evaluation go on using `model`. Parameters may change their values, not be exchanged for others. Each shape of clips
-    and each choice of frozen parts gets a graph. Where Paddle can't do it, one warning on stderr and the model itself.
+    Convolutions compute in the type of the clips, as with the autocast of `Precision.forward`, which casts the clips to
+    the wanted type. The function is differentiable, and uses the parameters and buffers of `model`, so the optimiser,
+    checkpoints and evaluation keep using `model`. The values of parameters may change, but not the parameter objects.
+    Each shape of clips and each choice of frozen parts gets its own graph. If this Paddle can't make one, the function
+    prints one warning on stderr and calls `model` itself.
     """
     return _TrainingGraph(model)
 
 
 def search_algorithms() -> None:
-    """Have cuDNN try all its algorithms for each convolution, once for each shape of clips, and keep the fastest.
+    """Make cuDNN try all its algorithms for each convolution, once for each shape of clips, and keep the fastest.
 
-    Paddle remembers them by shapes, type and layout: for the forward pass and for both gradients. For the time of the
-    search and where such an algorithm is the fastest, up to 1000 MiB of the GPU's memory are used. A flag that the user
-    set as an environment variable stays; nothing is searched on a CPU or under FLAGS_cudnn_deterministic, with which
-    Paddle refuses it.
+    Paddle stores the choice by shapes, type and layout, for the forward pass and for both gradients. Up to 1000 MiB of
+    the GPU's memory are used during the search, and later if the fastest algorithm needs them. A flag that the user has
+    set as an environment variable is not changed. There is no search on a CPU, or with FLAGS_cudnn_deterministic, with
+    which Paddle refuses it.
     """
     if not paddle.get_device().startswith("gpu"):
         return
     search, limit, deterministic = _FLAGS
-    with suppress(ValueError):  # a build of Paddle that has no such flag computes as it does
+    with suppress(ValueError):  # this build of Paddle has no such flags
         now = paddle.get_flags(list(_FLAGS))
         wanted: dict[str, Any] = {} if now[deterministic] else {search: True}
-        if wanted and 0 <= now[limit] < _WORKSPACE_MIB:  # less than 0: no limit
+        if wanted and 0 <= now[limit] < _WORKSPACE_MIB:  # a negative value means no limit
             wanted[limit] = _WORKSPACE_MIB
         paddle.set_flags({name: value for name, value in wanted.items() if name not in os.environ})
 
 
 class _TrainingGraph:
-    """The model's backbone as graphs; its head as it is, so that dropout draws what it always draws."""
+    """Runs the model's backbone as a graph. The head runs as it is, so that dropout draws the same random numbers."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -64,8 +65,8 @@ class _TrainingGraph:
         self.parameters = model.backbone.parameters()
         state = model.backbone.state_dict()
         self.statistics = [tensor for key, tensor in state.items() if key.endswith(("._mean", "._variance"))]
-        self.graphs: dict[tuple[bool, ...], Forward] = {}  # by what is frozen: that is part of a graph
-        self.tried: set[Any] = set()
+        self.graphs: dict[tuple[bool, ...], Forward] = {}  # by what is frozen, because a graph depends on that
+        self.tried: set[Any] = set()  # (what is frozen, type, shape) with which a graph has worked
         self.failed = False
 
     def __call__(self, clips: Any) -> Any:
@@ -76,9 +77,9 @@ class _TrainingGraph:
         if key not in self.tried:
             try:
                 self._try(frozen, clips)
-            except Exception as error:  # whatever a version of Paddle may raise: the model gives the same
+            except Exception as error:  # different versions of Paddle raise different errors
                 if is_out_of_memory(error):
-                    self.graphs.clear()  # with what they hold of this run: a smaller batch has to fit
+                    self.graphs.clear()  # they keep memory of this run, which a smaller batch will need
                     self.tried.clear()
                     raise
                 warn_of_slower_path("trains", "GPU", error)
@@ -90,18 +91,18 @@ class _TrainingGraph:
         return self.model.head(features)
 
     def _try(self, frozen: tuple[bool, ...], clips: Any) -> None:
-        """Trace a graph, run it forward and backward, and leave no trace of that in the model."""
+        """Trace a graph and run it forward and backward; afterwards restore the model's statistics and gradients."""
         with paddle.no_grad():
             statistics = [tensor.clone() for tensor in self.statistics]
         gradients = [None if p.grad is None else p.grad.clone() for p in self.parameters]
         try:
             with warnings.catch_warnings(), _apart_from_autocast():
-                warnings.simplefilter("ignore")  # Paddle's, of its own code: it is traced too
+                warnings.simplefilter("ignore")  # Paddle warns about its own code when it traces that
                 if frozen not in self.graphs:
                     self.graphs[frozen] = _trace_backbone(self.model)
                 features = self.graphs[frozen](clips)
                 if not features.stop_gradient:
-                    # Not paddle.grad: after it, 2.6.2 frees what the next run of the graph still needs.
+                    # Not paddle.grad: with it, 2.6.2 frees memory that the next run of the graph still needs.
                     features.sum().backward()
         finally:
             with paddle.no_grad():
@@ -115,13 +116,13 @@ class _TrainingGraph:
 
 @contextmanager
 def _apart_from_autocast() -> Iterator[None]:
-    """Without autocast; with names of its own, as a graph that raises leaves Paddle naming tensors in its way."""
+    """A block with autocast off and with its own tensor names, because a graph that fails leaves others behind."""
     with paddle.utils.unique_name.guard(), without_autocast():
         yield
 
 
 class _Traced(paddle.nn.Layer):  # type: ignore[misc]
-    """A layer to trace, of which parts may be frozen: in evaluation mode itself, no graph would have gradients."""
+    """Wraps a layer to trace. It stays in training mode even if the layer is frozen, else there are no gradients."""
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
@@ -132,7 +133,7 @@ class _Traced(paddle.nn.Layer):  # type: ignore[misc]
 
 
 class _Convolution(paddle.nn.Layer):  # type: ignore[misc]
-    """A convolution in the type of its input, whatever its weights are stored in."""
+    """A convolution that computes in the type of its input and casts its weights to that."""
 
     def __init__(self, conv: Any) -> None:
         super().__init__()
@@ -149,7 +150,7 @@ def _as_type(tensor: Any, dtype: Any) -> Any:
 
 
 def _trace_backbone(model: Any) -> Any:
-    """The backbone of `model` as a graph, frozen where it is frozen now."""
+    """A graph of the model's backbone, with the same parts frozen as now."""
     backbone = backbone_sharing_weights(model, model.architecture)
     for layer in backbone.sublayers():
         for name, child in list(layer.named_children()):

@@ -1,4 +1,4 @@
-"""What graphs of a model on the CPU and on a GPU have in common."""
+"""What the traced graphs for the CPU and for a GPU share."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ Forward = Callable[[Any], Any]
 
 
 def backbone_sharing_weights(model: Any, architecture: Architecture) -> Any:
-    """A new backbone of `architecture` with the very parameters and buffers of `model`'s own, frozen where that is.
+    """A new backbone of `architecture` that has the same parameter and buffer objects as the backbone of `model`.
 
-    It may lack some of them, such as biases. Tracing a layer replaces methods of it and of all layers in it, so it is
-    this backbone that is traced, and the model's stays as it is.
+    The same parts are frozen. `architecture` may lack some parameters, such as biases. The new backbone is for tracing:
+    that replaces methods of a layer and of all layers in it, and the model itself must stay as it is.
     """
-    state = paddle.get_rng_state()  # what the first weights of the new layers draw is not to be missed elsewhere
-    with paddle.LazyGuard():  # they are not kept, so they need not be drawn
+    # The new layers may draw random weights, which must not change the random numbers that come later.
+    state = paddle.get_rng_state()
+    with paddle.LazyGuard():  # the weights are replaced below, so they need not be drawn
         backbone = architecture.backbone()
     paddle.set_rng_state(state)
     layers, originals = (b.sublayers(include_self=True) for b in (backbone, model.backbone))
@@ -33,6 +34,6 @@ def backbone_sharing_weights(model: Any, architecture: Architecture) -> Any:
 
 
 def warn_of_slower_path(what: str, device: str, error: Exception) -> None:
-    """Say on stderr that Paddle `what` ("trains", "evaluates") as it does by itself on `device`, because of `error`."""
+    """Print on stderr that Paddle `what` ("trains" or "evaluates") without a graph on `device`, because of `error`."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
     print(f"warning: this Paddle {what} without its faster {device} path ({reason})", file=sys.stderr)
