@@ -76,7 +76,7 @@ class ClipPipeline:
     """
 
     def __init__(self, stream: ClipStream, *, threads: int) -> None:
-        """Build the graph. Raises one of DALI_ERRORS where DALI can't, for instance on a GPU without free memory."""
+        """Build the graph. Raises one of DALI_ERRORS if DALI can't, for instance on a GPU without free memory."""
         self._stream = stream
         self._pipeline = define_pipeline(stream, threads=threads)
         self._pipeline.build()

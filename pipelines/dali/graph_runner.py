@@ -44,7 +44,7 @@ class GraphRunner:
     """
 
     def __init__(self, stream: ClipStream, *, threads: int) -> None:
-        """Build the graph. Raises EnvironmentProblem where DALI can't."""
+        """Build the graph. Raises EnvironmentProblem if DALI can't build it."""
         self._stream, self._threads = stream, threads
         self._rows: list[DaliInput] | None = None
         self.failed_videos: set[int] = set()
@@ -75,7 +75,9 @@ class GraphRunner:
             if says_out_of_memory(error):
                 raise self._too_large(rows) from error
             if not any(row.sample.numbers for row in rows):
-                raise EnvironmentProblem(f"DALI failed: {telling_line(error)}") from error
+                raise EnvironmentProblem(
+                    f"DALI failed: {telling_line(error)}; to check the installation, run: r3d-fast doctor"
+                ) from error
         self._restart()
         self._redo_failing(rows, redo)
         self._feed(rows)

@@ -164,10 +164,10 @@ def _clip(row: list[str], place: dict[str, int], default: str, where: str) -> tu
             f"{where}: time_start {cell('time_start')!r}, time_end {cell('time_end')!r}; "
             "expected seconds, 0 <= start < end"
         )
-    said = cell("split").lower()
-    split = split_named(said) if said else default
+    word = cell("split").lower()
+    split = split_named(word) if word else default
     if not split:
-        raise ListError(f"{where}: split {said!r}; expected one of {', '.join(SPLIT_WORDS)}")
+        raise ListError(f"{where}: split {word!r}; expected one of {', '.join(SPLIT_WORDS)}")
     return name, KineticsClip(-1, video, begin, end, split, where)
 
 

@@ -265,7 +265,7 @@ def _read_hmdb(
     _check_split(folder, split, list(lists))
     if lacking := [name for name in classes if name not in lists[split]]:
         raise ListError(
-            f"lists {escaped(folder)}: split {split} has no file for {first_ten(lacking)}; expected one each"
+            f"lists {escaped(folder)}: split {split} has no file for {first_ten(lacking)}; expected one for each"
         )
     rows: list[ListedVideo] = []
     for label, name in enumerate(classes):
@@ -325,5 +325,5 @@ def _by_split(names: Sequence[str], pattern: re.Pattern[str]) -> dict[int, dict[
 
 def _check_split(folder: Path, split: int, there: Collection[int]) -> None:
     if split not in there:
-        known = ", ".join(str(n) for n in sorted(there)) or "none: a train or a test list lacks its twin"
+        known = ", ".join(str(n) for n in sorted(there)) or "none (each split needs a train and a test list)"
         raise ListError(f"lists {escaped(folder)}: split {split} is not there; expected one of these: {known}")

@@ -90,20 +90,21 @@ def _update(
         for table in _TABLES:
             db.execute(f"DELETE FROM {table}")
     whole = (-1.0, -1.0)  # the span in the tables of a video that is a whole file
+    # The stamp of each file when it was probed: of usable videos, and of those that could not be read.
     known = {(p, b, e): (s, m) for p, b, e, s, m in db.execute(f"SELECT {_KEY}, size, mtime_ns FROM videos")}
     bad = {p: (s, m) for p, s, m in db.execute("SELECT path, size, mtime_ns FROM quarantine WHERE size IS NOT NULL")}
-    pending = []
+    pending = []  # the new and changed ones, which must be probed
     for entry in data.entries:
         stamp = _stamp(root / entry.path)
         key = (entry.path, *(entry.span or whole))
         if stamp is None or (known.get(key) != stamp and bad.get(shown_key(entry.path, entry.span)) != stamp):
             pending.append((entry.path, entry.span))
     wanted = {(entry.path, *(entry.span or whole)) for entry in data.entries}
-    gone = (known.keys() - wanted) | {(path, *(span or whole)) for path, span in pending}
-    db.executemany("DELETE FROM videos WHERE path = ? AND begin_seconds = ? AND end_seconds = ?", gone)
-    named = {shown_key(entry.path, entry.span) for entry in data.entries}
-    again = {shown_key(path, span) for path, span in pending}
-    db.executemany("DELETE FROM quarantine WHERE path = ?", [(p,) for p in (bad.keys() - named) | again])
+    outdated = (known.keys() - wanted) | {(path, *(span or whole)) for path, span in pending}
+    db.executemany("DELETE FROM videos WHERE path = ? AND begin_seconds = ? AND end_seconds = ?", outdated)
+    names = {shown_key(entry.path, entry.span) for entry in data.entries}
+    pending_names = {shown_key(path, span) for path, span in pending}
+    db.executemany("DELETE FROM quarantine WHERE path = ?", [(p,) for p in (bad.keys() - names) | pending_names])
     db.execute("DELETE FROM quarantine WHERE size IS NULL")
     done = len(data.entries) - len(pending)
     for i, result in enumerate(probe_all(pending, root, workers=workers, allow_partial=allow_partial)):

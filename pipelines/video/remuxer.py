@@ -115,11 +115,11 @@ def _gather(
         packets = list(read_packets(path, table, run))
         if len(packets) < len(run.packets):
             raise FrameError(path, "packets missing", "the file is damaged or changed: index the data set again")
-        begins = run.packets[0] == 0 and not table.left_out  # with the stream
+        begins = run.packets[0] == 0 and not table.left_out  # whether it begins with the stream
         if record.codec in ("h264", "hevc") and not begins and not _restarts(record, packets[0][1]):
             if run.packets[0] == 0:
-                raise _inexact(path, "its part of the file begins where the order of display goes on")
-            # Its order of display goes on from pictures that are not here: begin at the first packet instead.
+                raise _inexact(path, "its part of the file begins in the middle of a display order")
+            # The display order of this run continues that of pictures before it, so begin at the first packet instead.
             flags = table.flags & ~np.uint8(START)
             flags[0] |= START
             return _gather(path, record, replace(table, flags=flags), frames, shown)

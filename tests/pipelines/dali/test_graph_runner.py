@@ -142,7 +142,7 @@ def test_dali_failing_on_frames_is_an_error() -> None:
     runner = GraphRunner(stream(), threads=1)
     longer = np.zeros((3, 16, 16, 3), np.uint8)
     runner.start([decoded(1), DaliInput(longer, decoded(2).sample._replace(shape=longer.shape))])
-    with pytest.raises(EnvironmentProblem, match=r"^DALI failed: "):
+    with pytest.raises(EnvironmentProblem, match=r"^DALI failed: .*; to check the installation, run: r3d-fast doctor$"):
         runner.finish(nothing_to_redo)
 
 

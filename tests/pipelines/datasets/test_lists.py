@@ -238,5 +238,5 @@ def test_hmdb_split_and_class_file_missing(tmp_path: Path) -> None:
     lines(tmp_path / "b_test_split2.txt", "a.avi 1")
     with pytest.raises(ListError, match="split 3 is not there; expected one of these: 1, 2"):
         read_lists(tmp_path, split=3)
-    with pytest.raises(ListError, match="split 2 has no file for a; expected one each"):
+    with pytest.raises(ListError, match="split 2 has no file for a; expected one for each"):
         read_lists(tmp_path, split=2)
