@@ -212,7 +212,11 @@ def test_what_can_not_be_is_said(
         (5, "a static model without its r3d_fast.json", [tmp_path / "static", videos[1]]),
         (2, "--views 0: expected a number of clips, or all", [model, videos[1], "--views", "0"]),
         (2, "can't be written: there is no folder", [model, videos[1], "--json", tmp_path / "no" / "p.json"]),
-        (2, "give one kind", [model, videos[1], "--timeline", "--features", tmp_path / "f.npy"]),
+        (
+            2,
+            "--views and --features can't be combined with --timeline",
+            [model, videos[1], "--timeline", "--features", tmp_path / "f.npy"],
+        ),
     ):
         found, out, err = said(capsys, *arguments)
         assert (found, out) == (code, ""), err
