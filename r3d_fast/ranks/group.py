@@ -65,7 +65,6 @@ class Group:
         self.index, self.count = index, count
         self.local_count = local_count  # ranks on this machine
         self._control = control
-        self._device = "cpu"
 
     @property
     def is_first(self) -> bool:
@@ -95,7 +94,6 @@ class Group:
 
     def connect(self, device: str) -> None:
         """Set up Paddle's collectives: NCCL between GPUs, gloo between CPUs; `device` is "cpu" or "gpu"."""
-        self._device = device
         if self._control is None:
             return
         paddle = import_paddle()
