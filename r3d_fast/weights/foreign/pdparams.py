@@ -145,12 +145,18 @@ class _Reader:
             elif name in _STORE:
                 self.memo[len(self.memo) if name == "MEMOIZE" else int(argument or 0)] = self.stack[-1]
             elif name in _FETCH:
-                self.stack.append(self.memo[int(argument or 0)])
+                self.stack.append(self._fetched(int(argument or 0)))
             elif name in _CODES:
                 raise _Forbidden(name if argument is None else f"{name} {argument}")
             elif name not in _IGNORED:
                 self._follow(name, argument)
         raise ValueError("no STOP")
+
+    def _fetched(self, number: int) -> Any:
+        """The value that the file stored under `number`."""
+        if number not in self.memo:
+            raise ValueError(f"value {number} is used before it is stored")
+        return self.memo[number]
 
     def _follow(self, name: str, argument: Any) -> None:
         """Carry out an opcode that works on the stack."""

@@ -182,6 +182,12 @@ def test_a_file_cut_anywhere_is_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+def test_a_text_file_is_refused_with_a_reason(tmp_path: Path) -> None:
+    file = write(tmp_path / "m.pdparams", b"hi\n")
+    with pytest.raises(CheckpointError, match=r"not a whole \.pdparams \(value 105 is used before it is stored\)"):
+        read_pdparams(file)
+
+
 def test_flipped_bytes_end_as_arrays_or_as_one_line(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     whole = bytearray(pickle.dumps({"w": WEIGHT, "s": ("w_0", np.zeros(3)), "n": [1, 2]}, 2))
