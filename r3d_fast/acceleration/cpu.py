@@ -114,6 +114,7 @@ class _TrainingGraph:
         return self.model(clips) if features is None else self._logits(clips, features)
 
     def _trace(self) -> _Features:
+        """A new graph of the backbone, for the layers that are in training mode now."""
         copying = _has_to_copy_weights()
         # The bias of a convolution before a batch norm only changes the mean, so the graph has no such biases. The
         # running means are corrected in `_logits`, those of frozen batch norms in `_Features`.
@@ -126,6 +127,7 @@ class _TrainingGraph:
         return _Features(_training_graph(backbone, self.model.architecture.data_format, copying), frozen)
 
     def _logits(self, clips: Any, features: _Features | None) -> Any:
+        """The logits of clips, with the effects of the biases that the graph leaves out."""
         assert features is not None
         with older_graphs():
             logits = self.model.head(features(clips))
@@ -181,6 +183,7 @@ def _training_graph(layer: Any, data_format: str, copying: bool) -> Forward:
 
     @paddle.jit.not_to_static  # type: ignore[untyped-decorator]
     def mark(output: Any) -> None:
+        """Make the convolutions in the traced block use oneDNN; called while the graph is traced."""
         block = output.block
         for position, op in reversed(list(enumerate(block.ops))):
             if op.type != "conv3d":

@@ -143,6 +143,7 @@ def _moments(
 
 
 def _say(out: TextIO, video: str, when: str, classes: TopClasses, error: str | None) -> None:
+    """Print the classes of a video on `out`, and its error on stderr; `when` is the time in it, such as " 2 s"."""
     if classes:
         named = ", ".join(f"{label} {100 * probability:.1f} %" for label, probability in classes)
         _print(f"{video}:{when} {named}", out)
@@ -158,6 +159,7 @@ def _print(text: str, stream: TextIO) -> None:
 
 
 def _views(given: str | None) -> int | str | None:
+    """The value of --views: a number, "all" or None. Raises UsageError for anything else."""
     if given is None or given == "all":
         return given
     if not given.isdecimal() or int(given) < 1:

@@ -86,6 +86,7 @@ def open_rar(archive: Path) -> Any:
 
 
 def _member(archive: Path, file: BinaryIO, item: Any) -> Member:
+    """The Member that rarfile's `item` describes; `file` is the open archive. Raises DataError."""
     file.seek(item.header_offset)
     is_cut = _has_zero_byte(file.read(item.header_size), item)
     name = item.filename.rstrip("/").replace("\\", "/") + "\0" * is_cut

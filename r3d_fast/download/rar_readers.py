@@ -69,6 +69,7 @@ def _has_library() -> bool:
 
 
 def _works(name: str) -> bool:
+    """Whether the program `name` is installed and can unpack RAR."""
     if shutil.which(name) is None:
         return False
     command, proof = _PROOFS.get(name, ((), ""))
@@ -82,6 +83,7 @@ def _works(name: str) -> bool:
 
 
 def _by_library(archive: Path, members: Sequence[Member], folder: Path, on_file: OnFile) -> None:
+    """Unpack with the library. Raises DataError and OSError like `unpack_with`."""
     from unrar.cffi.unrarlib import BadRarFile, RarArchive
 
     failures: list[OSError] = []

@@ -242,6 +242,7 @@ def _checksum(path: Path) -> int:
 
 
 def _check_room(archive: Path, folder: Path, needed: int) -> None:
+    """Raise EnvironmentProblem if there are less than `needed` bytes, and some to spare, for `folder`."""
     if shutil.disk_usage(folder.parent).free < needed + _SPARE_BYTES:
         raise out_of_room(f"unpacking {archive.name}", folder.parent, needed + _SPARE_BYTES)
 
@@ -260,6 +261,7 @@ def _said(archive: Path, folder: Path, needed: int) -> Iterator[None]:
 
 
 def _counting(on_file: OnProgress | None, total: int) -> Callable[[], None]:
+    """A function that counts its calls and passes the number, and `total`, to `on_file`."""
     done = 0
 
     def count() -> None:
