@@ -134,7 +134,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "videos" / "mine.avi").write_bytes(b"precious")
     (tmp_path / "file").write_bytes(b"precious")
     for name in ("videos", "file"):
-        with pytest.raises(UsageError, match="is no demo data set; give another folder"):
+        with pytest.raises(UsageError, match="exists, but is not a demo data set; give another folder"):
             make_demo_dataset(tmp_path / name)
     assert (tmp_path / "videos" / "mine.avi").read_bytes() == b"precious"
 
