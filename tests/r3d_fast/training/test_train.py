@@ -203,7 +203,7 @@ def test_a_loss_that_is_no_number_ends_the_run(index: VideoIndex, tmp_path: Path
     assert caught.value.exit_code == 6
     bad = [record for record in records(tmp_path / "run", "train") if "videos" in record]
     assert (len(bad), {len(record["videos"]) for record in bad}) == (20, {6})
-    assert f"(step {bad[-1]['step']}, videos {', '.join(bad[-1]['videos'][:4])}, ...;" in str(caught.value)
+    assert f"up to step {bad[-1]['step']} (videos {', '.join(bad[-1]['videos'][:4])}, ...;" in str(caught.value)
     assert set(bad[-1]["videos"]) <= {index[video].path for video in range(len(index))}
 
 
