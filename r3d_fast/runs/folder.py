@@ -29,14 +29,20 @@ _FREE = {
     "eval.views", "eval.crops", "eval.batch_size",
 }  # fmt: skip
 _HINT = "choose another --run"
+# A run has at least one of these; `ranks` holds the logs of `train --nproc`, which come first.
+_OF_A_RUN = {".lock", "checkpoints", "config.yaml", "ranks"}
 
 
 class RunFolder:
     """The folder of a run, locked while it is open, so that two processes never write the same run."""
 
     def __init__(self, path: Path) -> None:
-        """Create or open `path`. Raises UsageError if it can't be written, or if another process uses it."""
+        """Create or open `path`.
+
+        Raises UsageError if it holds anything but a run, if it can't be written, or if another process uses it.
+        """
         self.path = path
+        _refuse_other_folders(path)
         make_folder(path, _HINT)
         with write_errors(path, _HINT):
             (path / "checkpoints").mkdir(exist_ok=True)
@@ -104,3 +110,16 @@ class RunFolder:
             complaints = [*complaints, f"{folder}: is not damaged, and is used instead"]
             set_aside_newer(self.path, folder)
         return checkpoint, complaints
+
+
+def _refuse_other_folders(path: Path) -> None:
+    """Raise UsageError where `path` is a folder with files that no run writes: they could be replaced."""
+    try:
+        names = {entry.name for entry in path.iterdir()}
+    except OSError:  # not there yet, or no folder: `make_folder` says what is wrong
+        return
+    if names and not names & _OF_A_RUN:
+        raise UsageError(
+            f"{path}: holds {len(names)} files or folders that are no run's, such as {min(names)}; "
+            "expected a new folder, an empty one or the folder of a run; choose another --run"
+        )
