@@ -15,11 +15,12 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pipelines.datasets.lists import is_video_name
 from pipelines.errors import UsageError
 from r3d_fast.descriptors import STDOUT, descriptor_of, is_stdout, open_descriptor
 
@@ -123,16 +124,32 @@ def check_writable(path: Path | None, hint: str = "") -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
-def check_outputs(*paths: Path | None) -> bool:
+def check_outputs(*paths: Path | None, inputs: Iterable[Path] = ()) -> bool:
     """Whether one of `paths`, the output files that the user named, is stdout. All other text then goes to stderr.
 
-    Raises UsageError if one of them can't be written, or if two of them are stdout.
+    `inputs` are the other files that the command reads or writes. Raises UsageError if an output can't be written, is
+    one of `inputs` or an existing video, or if two outputs are stdout or the same file.
     """
     for path in paths:
         check_writable(path)
     count = sum(map(is_stdout, paths))
     if count > 1:
         raise UsageError(f"{count} results go to stdout; expected at most one: name a file for each of the others")
+    read = {Path(os.path.realpath(path)) for path in inputs}
+    written: set[Path] = set()
+    for path in paths:
+        if path is None or path == STDOUT or descriptor_of(path) is not None:
+            continue
+        place = _resolve(path)
+        if place is None:  # a device or a pipe may take several results
+            continue
+        if place in written:
+            raise UsageError(f"{path}: two results go to this file; expected a file for each")
+        is_video = place.exists() and (is_video_name(place.name) or is_video_name(path.name))
+        if is_video or place in read:
+            what = "it is a video" if is_video else "this command uses it"
+            raise UsageError(f"{path}: can't be written: {what}; choose another file for the results")
+        written.add(place)
     return count == 1
 
 

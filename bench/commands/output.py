@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,14 +22,17 @@ class Output:
     Where the JSON goes to stdout (`-`, /dev/stdout) the text goes to stderr.
     """
 
-    def __init__(self, json_file: Path | None, plot: Path | None = None) -> None:
-        """Raise, before anything is measured, the UsageError or EnvironmentProblem that writing the files would."""
+    def __init__(self, json_file: Path | None, plot: Path | None = None, *, inputs: Iterable[Path] = ()) -> None:
+        """Raise, before anything is measured, the UsageError or EnvironmentProblem that writing the files would.
+
+        `inputs` are files that are read, and must not be replaced.
+        """
         if plot is not None:
             from bench.reporting.chart import figure_class
 
             figure_class(plot)
         self._json_file, self._plot = json_file, plot
-        self._is_stdout_taken = check_outputs(json_file, plot)
+        self._is_stdout_taken = check_outputs(json_file, plot, inputs=inputs)
 
     def print(self, text: str) -> None:
         """Print results for people to read."""

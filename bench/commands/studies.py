@@ -77,8 +77,12 @@ def predict(data: Path | None, config: str, model: Path | None, rounds: int, jso
     The ceiling is decoding and computing with nothing around them.
     """
     from bench.studies.predict import measure_prediction, summary
+    from r3d_fast.config.yaml_files import config_files
+    from r3d_fast.export.manifest import exported_files
+    from r3d_fast.weights.checkpoint import model_files
 
-    output = Output(json_file)
+    of_model = [] if model is None else [*model_files(model), *exported_files(model)]
+    output = Output(json_file, inputs=[*config_files(config), *of_model])
     report = measure_prediction(
         data, config=config, model=model, rounds=rounds, command=published_command(data), say=tell
     )

@@ -54,6 +54,7 @@ def throughput(
     """
     from bench.training.training_throughput import PRECISIONS, TrainingSettings, measure_training
     from r3d_fast.config.config import LAYOUT_OF
+    from r3d_fast.config.yaml_files import config_files
 
     on_cpu = device == "cpu"
     settings = TrainingSettings(
@@ -68,6 +69,6 @@ def throughput(
         rounds=rounds,
         steps=steps or (2 if on_cpu else 20),
     )
-    output = Output(json_file, plot)
+    output = Output(json_file, plot, inputs=config_files(config))
     report = measure_training(settings, published_command(data), tell)
     output.show(report)

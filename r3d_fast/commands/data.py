@@ -64,7 +64,19 @@ def data_index(root: Path, json_file: Path | None, **options: Any) -> None:
     Training and evaluation read the index. The classes and splits come from folders (ROOT/CLASS/VIDEO, or
     ROOT/train/CLASS/VIDEO), or from --lists.
     """
-    _index(root, json_file, partial(click.echo, err=check_outputs(json_file)), **options)
+    is_stdout_taken = check_outputs(json_file, inputs=_inputs(root, options["index"], options["lists"]))
+    _index(root, json_file, partial(click.echo, err=is_stdout_taken), **options)
+
+
+def _inputs(root: Path, index: Path | None, lists: Path | None) -> list[Path]:
+    """The files that are used beside the videos: the index, and the lists."""
+    from pipelines.index.video_index import default_path
+
+    if index is None and root.is_dir():
+        index = default_path(root)
+    folder = lists if lists is not None and lists.is_dir() else None
+    listed = [] if folder is None else [path for path in folder.iterdir() if path.suffix in (".txt", ".csv", ".tsv")]
+    return [*(path for path in (index, lists) if path is not None), *listed]
 
 
 def _index(root: Path, json_file: Path | None, say: Callable[[str], None], **options: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -60,7 +61,7 @@ def evaluate(
     protocols = protocol_overrides(protocol, views, None if crops is None else int(crops))
     parts = models_of_splits(splits, run, weights, config, [*overrides, *protocols])
     configs = _load(parts)
-    say = partial(click.echo, err=check_outputs(json_file))
+    say = partial(click.echo, err=check_outputs(json_file, inputs=_inputs(parts, configs)))
     if folder is not None:
         make_folder(folder, "choose another --out")
     evaluations: list[Evaluation] = []
@@ -106,6 +107,19 @@ def _load(parts: list[SplitModel]) -> list[Any]:
     if numbers:
         check_splits([open_index(config.data) for config in configs], numbers)
     return configs
+
+
+def _inputs(parts: list[SplitModel], configs: list[Any]) -> Iterator[Path]:
+    """The files that the evaluation reads, but for the videos."""
+    from pipelines.index.video_index import find_index
+    from r3d_fast.config.yaml_files import config_files
+    from r3d_fast.weights.checkpoint import model_files
+
+    for part, config in zip(parts, configs, strict=True):
+        yield from (*model_files(part.model), *config_files(part.config))
+        index = config.data.index or (config.data.root and find_index(config.data.root))
+        if index:
+            yield index
 
 
 def _evaluate(model: Path, config: Any, split: str | None, group: Any) -> tuple[Evaluation, tuple[str, ...]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -66,13 +68,16 @@ def predict(
     """
     from r3d_fast.prediction.predictor import Predictor
     from r3d_fast.prediction.video_paths import find_videos
+    from r3d_fast.prediction.writers.features import feature_outputs
 
     timeline = timeline or options["annotate_to"] is not None
     if timeline and (views is not None or options["features"] is not None):
         raise UsageError("--views and --features can't be combined with --timeline or --annotate; use one or the other")
     if options["font"] is not None and options["annotate_to"] is None:
         raise UsageError("--font is used only with --annotate; give both or none")
-    out = sys.stderr if check_outputs(options["json_file"], options["csv_file"]) else sys.stdout
+    outputs = [options["json_file"], options["csv_file"], *feature_outputs(options["features"])]
+    out = sys.stderr if check_outputs(*outputs, inputs=_inputs(model, videos, options["font"])) else sys.stdout
+    _check_not_beside(options["annotate_to"], videos)
     predictor = Predictor(model, device=device)
     found = find_videos(videos, _stdin() if "-" in videos else None)
     if timeline:
@@ -81,6 +86,29 @@ def predict(
         total, failed = _predictions(predictor, found, out, _views(views), **options)
     if failed:
         raise DataError(f"{failed} of {total} videos could not be read")
+
+
+def _inputs(model: Path, videos: tuple[str, ...], font: Path | None) -> list[Path]:
+    """The files that the command reads, as far as the user named them."""
+    from r3d_fast.export.manifest import exported_files
+    from r3d_fast.weights.checkpoint import model_files
+
+    named = [Path(video) for video in videos if os.path.isfile(video)]  # noqa: PTH113 - takes any text
+    return [*named, *model_files(model), *exported_files(model), *([] if font is None else [font])]
+
+
+def _check_not_beside(folder: Path | None, videos: tuple[str, ...]) -> None:
+    """Raise UsageError if one of `videos` is or lies in `folder`, where an annotated video could replace it."""
+    if folder is None:
+        return
+    place = os.path.realpath(folder)
+    for named in videos:
+        for video in [named] if os.path.lexists(named) else glob.iglob(named, recursive=True):  # noqa: PTH207
+            found = os.path.realpath(video)
+            if place in (found, os.path.dirname(found), os.path.realpath(os.path.dirname(video))):  # noqa: PTH120
+                raise UsageError(
+                    f"--annotate {folder}: the videos are in this folder, and could be replaced; choose another one"
+                )
 
 
 def _stdin() -> BinaryIO:

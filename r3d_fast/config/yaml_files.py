@@ -62,6 +62,11 @@ def read_sources(name: str, problems: list[str]) -> list[Source]:
     return [below, source]
 
 
+def config_files(name: str) -> list[Path]:
+    """The files that config `name` is read from: its own, and that of its base. Raises ConfigError."""
+    return [Path(source.label) for source in read_sources(name, [])]
+
+
 def parse_override(override: str) -> Source:
     """The source of an override `section.key=value`, with the value in YAML. Raises ConfigError."""
     key, equals, value = override.partition("=")

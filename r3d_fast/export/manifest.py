@@ -114,6 +114,11 @@ def is_exported(folder: Path) -> bool:
     return (folder / ABOUT).is_file()
 
 
+def exported_files(folder: Path) -> list[Path]:
+    """The files that make `folder` an exported model; none where it is not one."""
+    return [folder / ABOUT, *folder.glob("model.*")] if is_exported(folder) else []
+
+
 def read_exported(folder: Path) -> ExportManifest:
     """The content of r3d_fast.json in `folder`. Raises CheckpointError where the file is missing or damaged."""
     path = folder / ABOUT

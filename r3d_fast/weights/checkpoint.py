@@ -155,6 +155,14 @@ def clean_leftovers(run: Path) -> None:
                 put_in_place(old, old.with_suffix(""))
 
 
+def model_files(model: Path) -> list[Path]:
+    """The paths that the files of `model` have: a .safetensors file, a checkpoint or a run. Some may not exist."""
+    files = [model, *(model / name for name in ("config.yaml", "env.json", "metrics.jsonl"))]
+    folder = model if model.is_dir() else model.parent
+    checkpoints = [folder, model / "best", model / "best.old", *list_checkpoints(model)]
+    return files + [place / name for place in checkpoints for name in (WEIGHTS, OPTIMIZER, STATE, MANIFEST)]
+
+
 def find_weights(model: Path) -> Path:
     """The weights file of `model`: a .safetensors file, a checkpoint, or a run (its best weights, else its last).
 

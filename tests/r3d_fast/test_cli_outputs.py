@@ -91,6 +91,97 @@ def test_two_results_do_not_go_to_stdout_at_once(
     assert capsys.readouterr() == ("", says)
 
 
+def _refused(capsys: pytest.CaptureFixture[str], words: list[Any], place: Path, reason: str) -> None:
+    """Expect that the command `words` refuses to write `place`, and leaves the file there as it is."""
+    before = place.read_bytes()
+    assert run_cli(cli, list(map(str, words)), "r3d-fast") == 2
+    assert capsys.readouterr() == ("", f"r3d-fast: {place}: {reason}\n")
+    assert place.read_bytes() == before
+
+
+_USED = "can't be written: this command uses it; choose another file for the results"
+_VIDEO = "can't be written: it is a video; choose another file for the results"
+
+
+@pytest.mark.parametrize("more", [["--json"], ["--timeline", "--csv"]])
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_video_is_not_replaced_by_its_predictions(
+    model: Path, video: Path, tmp_path: Path, more: list[str], is_link: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "link.json" if is_link else video
+    if is_link:
+        place.symlink_to(video)
+    _refused(capsys, ["predict", model, video, *more, place], place, _VIDEO)
+    _refused(capsys, ["predict", model, video.parent, *more, place], place, _VIDEO)
+
+
+def test_a_file_that_predict_reads_is_not_replaced(
+    model: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unnamed = tmp_path / "clip.bin"
+    unnamed.write_bytes(video.read_bytes())
+    _refused(capsys, ["predict", model, unnamed, "--json", unnamed], unnamed, _USED)
+    for place in sorted(model.iterdir()):
+        _refused(capsys, ["predict", model, video, "--csv", place], place, _USED)
+    exported = tmp_path / "exported"
+    exported.mkdir()
+    for name in ("r3d_fast.json", "model.pdiparams"):
+        (exported / name).write_text("{}")
+        _refused(capsys, ["predict", exported, video, "--json", exported / name], exported / name, _USED)
+
+
+def test_a_video_is_not_replaced_by_its_annotated_copy(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = tmp_path / "v.mp4"
+    video.write_bytes(b"a video")
+    for named in (video, tmp_path, tmp_path / "*.mp4"):
+        assert run_cli(cli, ["predict", str(model), str(named), "--annotate", str(tmp_path)], "r3d-fast") == 2
+        assert capsys.readouterr().err == (
+            f"r3d-fast: --annotate {tmp_path}: the videos are in this folder, and could be replaced; "
+            "choose another one\n"
+        )
+    assert video.read_bytes() == b"a video"
+
+
+def test_two_results_do_not_go_to_one_file(
+    model: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "f.csv"
+    (tmp_path / "link").symlink_to(place)
+    for first in (["--json", place], ["--json", tmp_path / "link"], ["--features", tmp_path / "f.npy"]):
+        words = ["predict", model, video, "--csv", place, *first]
+        assert run_cli(cli, list(map(str, words)), "r3d-fast") == 2
+        assert "two results go to this file; expected a file for each" in capsys.readouterr().err
+    assert not place.exists()
+    null = ["--json", "/dev/null", "--csv", "/dev/null"]
+    assert run_cli(cli, ["predict", str(model), str(video), "--device", "cpu", *null], "r3d-fast") == 0
+
+
+def test_a_file_that_eval_reads_is_not_replaced(
+    data: VideoIndex, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("base: demo\n")
+    words = ["eval", "-c", config, "--weights", model, *tiny.options(tiny.overrides(data))]
+    for place in (config, data.path, model / "model.safetensors"):
+        _refused(capsys, [*words, "--json", place], place, _USED)
+
+
+def test_the_index_and_the_lists_are_not_replaced_by_the_summary(
+    data: VideoIndex, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lists = tmp_path / "lists.csv"
+    lists.write_text("path,label\n")
+    _refused(capsys, ["data", "index", data.root, "--json", data.path], data.path, _USED)
+    _refused(capsys, ["data", "index", data.root, "--lists", lists, "--json", lists], lists, _USED)
+    video = next(data.root.rglob("*.avi"))
+    _refused(capsys, ["data", "index", data.root, "--json", video], video, _VIDEO)
+    new = tmp_path / "new"
+    assert run_cli(cli, ["data", "index", str(data.root), "--index", str(new), "--json", str(new)], "r3d-fast") == 2
+    assert not new.exists()
+
+
 def test_a_reader_that_leaves_early_ends_the_command_quietly(data: VideoIndex, tmp_path: Path) -> None:
     command = tiny.command("data", "index", data.root, "--index", tmp_path / "index", "--json", "-")
     child = subprocess.Popen(command, cwd=tiny.REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

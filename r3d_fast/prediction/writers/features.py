@@ -22,6 +22,15 @@ _COLUMNS = ("video", "clip", "start_frame", "end_frame")
 INDEX = "features.csv"
 
 
+def feature_outputs(path: Path | None) -> list[Path]:
+    """The files of known names that `feature_file(path)` writes; of a folder that does not exist yet, none."""
+    if path is None or path.suffix == ".parquet":
+        return [] if path is None else [path]
+    if path.is_dir():
+        return [path / INDEX]
+    return [path, path.with_suffix(".csv")] if path.suffix == ".npy" else []
+
+
 @contextmanager
 def feature_file(path: Path) -> Iterator[Add]:
     """A function that adds the features of a clip to `path`: NAME.npy, NAME.parquet, or a folder of .npy files.

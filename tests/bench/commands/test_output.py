@@ -88,6 +88,17 @@ def test_what_cannot_be_written_is_said_before_anything_is_measured(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_neither_a_file_that_is_read_nor_a_video_is_replaced(tmp_path: Path) -> None:
+    config, video = tmp_path / "c.yaml", tmp_path / "v.avi"
+    for path, message in ((config, "this command uses it"), (video, "it is a video")):
+        path.write_text("kept")
+        with pytest.raises(UsageError, match=message):
+            Output(path, inputs=[config])
+        assert path.read_text() == "kept"
+    with pytest.raises(UsageError, match="two results go to this file"):
+        Output(tmp_path / "a.png", tmp_path / "a.png")
+
+
 def test_a_published_command_has_names_and_no_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["loader", "throughput", "--data", ".", f"--json={tmp_path}/a b.json", "-o", "data.root=/home/me/videos"]
