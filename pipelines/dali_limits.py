@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pipelines.machine.nvdec import DALI_CODECS, DecoderCaps, can_decode
+from pipelines.machine.nvdec import DALI_CODECS, DecoderCaps, refusal_of
 from pipelines.video.bitstream import parse_video_object_layer
 from pipelines.video.nal_units import nal_units, unit_type
 from pipelines.video.record import VideoRecord
@@ -66,15 +66,17 @@ class DaliLimits:
             return f"DALI decodes no {chroma} video on a GPU"
         if self._takes_anothers_session(record):
             return "DALI would confuse its size with that of another video, which is coded in the same size"
-        return refused_profile(record) or can_decode(
+        return refused_profile(record) or refusal_of(
             self.caps, record.codec, bit_depth, chroma, record.width, record.height
         )
 
     def _takes_anothers_session(self, record: VideoRecord) -> bool:
-        """Whether DALI would decode this video, which is cropped, in the NVDEC session of one that is not.
+        """Whether DALI might decode this video in the NVDEC session of a video of another height, with wrong colours.
 
-        DALI keeps its sessions by the shown size but looks them up by the coded size, and the height of a session
-        decides where in memory the colours are (DALI, frames_decoder_gpu.cc, NVDECCache).
+        The coded size of a video is its shown size rounded up to whole blocks. DALI stores a session under the shown
+        size of its video, but looks for one by the coded size. So a video with rows that are not shown can get the
+        session of a video that shows all of them. The height of the session decides where in memory the colours are
+        (DALI, frames_decoder_gpu.cc, NVDECCache).
         """
         unit = DALI_CODECS[record.codec]
         width, height = (-(-side // unit) * unit for side in (record.width, record.height))

@@ -199,7 +199,7 @@ class ClipPrefetcher:
             self._next = (epoch + 1, 0) if stream.train else None
 
     def _share_frames(self, batch: _Pending, one: int, other: int) -> bool:
-        """Whether two rows are crops of the same frames, so that PyAV need decode them only once."""
+        """Whether two rows are crops of the same frames, which PyAV then decodes once for both; False with DALI."""
         crops = self._sampler.crops
         if crops == 1 or self._runner.decodes:
             return False

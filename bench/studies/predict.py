@@ -164,7 +164,10 @@ class _Decoding:
 
 
 def _computing(predictor: Predictor, decoding: _Decoding) -> Callable[[], int]:
-    """What computes as many clips as `decoding` makes, in whole batches, and returns how many that are."""
+    """A function that computes as many clips as `decoding` makes, rounded up to whole batches, and returns the number.
+
+    Each batch is the one that was decoded last.
+    """
     batches = -(-decoding.clips // decoding.batch)
 
     def run() -> int:

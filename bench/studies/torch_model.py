@@ -12,8 +12,8 @@ def runner(mode: str, threads: int, batch: int, clip: tuple[int, ...], classes: 
     from torch import nn
     from torch.nn import functional as F
 
-    class Same(nn.Conv3d):  # type: ignore[misc]
-        """Padded as Paddle's "SAME": of an even size at stride 2, nothing before and one after."""
+    class SamePaddingConv3d(nn.Conv3d):  # type: ignore[misc]
+        """A convolution padded like Paddle's "SAME": at stride 2 an even size gets no zeros before and one after."""
 
         def forward(self, x: Any) -> Any:
             if self.stride[0] == 2:
@@ -23,7 +23,7 @@ def runner(mode: str, threads: int, batch: int, clip: tuple[int, ...], classes: 
     class Block(nn.Module):  # type: ignore[misc]
         def __init__(self, inputs: int, outputs: int, stride: int) -> None:
             super().__init__()
-            first = Same(inputs, outputs, 3, stride, 0 if stride == 2 else 1)
+            first = SamePaddingConv3d(inputs, outputs, 3, stride, 0 if stride == 2 else 1)
             second = nn.Conv3d(outputs, outputs, 3, 1, 1)
             norms = [nn.BatchNorm3d(outputs) for _ in range(3)]
             self.block = nn.Sequential(first, norms[0], nn.ReLU(), second, norms[1])

@@ -177,10 +177,11 @@ def _named(precision: str) -> PrecisionName:
 
 
 def _paces(synthetic: SyntheticContender, data: LoaderContender, steps: int) -> dict[str, Pace]:
-    """What each contender makes in a turn, after a few steps that show that the model learns.
+    """The number of steps or batches that each contender makes in a turn, and how many it makes before to warm up.
 
-    A model has nothing made ahead, one step is warm enough. Training begins with a full queue; where the model is much
-    slower than the loader it stays full, so one step is enough there too, else those that empty it.
+    Before that, a few steps check that the model learns. The model alone warms up with one step, as nothing is prepared
+    ahead of it. Training starts with a full queue of batches. Where the loader is at least `_AHEAD` times as fast as
+    the model the queue stays full, so one step is enough; elsewhere training warms up until the queue is used up.
     """
     begin = perf_counter()
     # The first steps in fp16 may find the scale of the loss and move nothing.

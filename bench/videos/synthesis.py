@@ -33,7 +33,7 @@ Plane = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class _Video:
-    """What one video will be: frames in all, the most from one key frame to the next, B-frames between others."""
+    """One video to write: its number of frames, the most frames from a key frame to the next and B-frames in a row."""
 
     num_frames: int
     gop: int
@@ -45,10 +45,11 @@ def make_clips(
 ) -> None:
     """Write `videos` clips into `root` as CLASS/NNN.avi, in 8 classes in turn.
 
-    Of each 8 of a class 5 have a key frame every 12 frames, 2 have one, 1 has two; every other of the latter three has
-    B-frames. `progress` is told how many of how many are written. Equal arguments give equal files. Clips of the same
-    arguments are left as they are; a kill leaves `root` absent. Raises UsageError for `videos` < 8 (one a class), a
-    negative seed or a `root` that holds anything else.
+    Of 8 videos of a class, 5 have a key frame every 12 frames, 2 have only one key frame, and 1 has two. Every
+    other one of the last three has B-frames. `progress(written, videos)` is called after each video.
+
+    Equal arguments give equal files, and a `root` that has them is left as it is. If the process is killed, there is no
+    `root`. Raises UsageError for `videos` < 8 (one a class), a negative seed or a `root` that holds anything else.
     """
     if videos < CLASSES or seed < 0:
         raise UsageError(f"videos {videos}, seed {seed}: expected at least {CLASSES} and 0")

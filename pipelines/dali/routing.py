@@ -24,8 +24,11 @@ _log = logging.getLogger(__name__)
 
 
 @cache
-def dali_limits(device: str) -> DaliLimits:
-    """What DALI can decode on `device`. If NVDEC can't be used, that is nothing, and a warning says what to do."""
+def limits_of_device(device: str) -> DaliLimits:
+    """The kinds of video that DALI can decode on `device`.
+
+    If NVDEC of the GPU `device` can't be used, there are none, and a warning says what to do.
+    """
     number = device_number(device)
     if number is None:
         return DaliLimits(cpu_video_codecs())
@@ -38,9 +41,10 @@ def dali_limits(device: str) -> DaliLimits:
 
 
 def choose_decoder(stream: ClipStream, index: VideoIndex, workers: int) -> tuple[ClipStream, ShareFinder]:
-    """(stream with its DALI limits, finder). `finder.routing` says who decodes; None: measured in the first batches.
+    """(`stream` with the limits of DALI filled in, the finder of the share of clips that DALI decodes).
 
-    DALI gets only kinds of video of which it has decoded one exactly, as checked in pipelines/dali/decoder_check.py.
+    `finder.routing` says which decoder is used; it is None until the first batches have measured that. DALI gets a kind
+    of video only if it gave the right frames of one example of it (pipelines/dali/decoder_check.py).
     """
     wanted, share = stream.decoder, stream.dali_share
     if wanted == "pyav":
@@ -49,7 +53,7 @@ def choose_decoder(stream: ClipStream, index: VideoIndex, workers: int) -> tuple
         return _by_pyav(stream, "no GPU")
     if not stream.train and (wanted == "auto" or (wanted == "hybrid" and share == "auto")):
         return _by_pyav(stream, "evaluation does not depend on measurements")
-    limits = replace(dali_limits(stream.device), sizes=frozenset(index.sizes()))
+    limits = replace(limits_of_device(stream.device), sizes=frozenset(index.sizes()))
     exact, refused = set(), []
     for examples, count in index.kinds(stream.split):
         reason = _why_not(examples, limits, str(index.root), stream.device)

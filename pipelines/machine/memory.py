@@ -18,10 +18,10 @@ def usable_memory(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def fitting_size(size: int, attempt: Callable[[int], object], lacks_memory: Callable[[Exception], bool]) -> int:
-    """The first of `size`/2, `size`/4, ... rows for which `attempt` has enough memory; 0 if not even one row fits.
+    """How many rows fit into memory: the first of `size` // 2, `size` // 4, ..., 1 that does, or 0 if none does.
 
-    `attempt` is called with the number of rows. `lacks_memory` says whether an error that it raised means that it was
-    out of memory; any other error is raised again.
+    Each number is tried by `attempt(number)`. `lacks_memory(error)` says whether the error that it raised means that
+    memory ran out; any other error is raised again.
     """
     while size := size // 2:
         try:

@@ -126,7 +126,7 @@ def probe_decoder(device: int = 0) -> Decoder:
     return Decoder(device, (), refused or "NVDEC takes no codec: this GPU, or this part of one, has no decoder", "")
 
 
-def can_decode(
+def refusal_of(
     caps: Iterable[DecoderCaps], codec_name: str, bit_depth: int, chroma: str, width: int, height: int
 ) -> str:
     """Why NVDEC can't decode a video with these properties, in words; empty if it can.

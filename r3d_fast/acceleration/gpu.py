@@ -116,7 +116,7 @@ class _TrainingGraph:
 
 @contextmanager
 def _apart_from_autocast() -> Iterator[None]:
-    """A block with autocast off and with its own tensor names, because a graph that fails leaves others behind."""
+    """Turns autocast off in its block, which has tensor names of its own: a graph that fails leaves names behind."""
     with paddle.utils.unique_name.guard(), without_autocast():
         yield
 

@@ -64,7 +64,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 def _out_of_memory(
     said: str, device: str, size: int, fits: int, key: str, accumulate: int | None
 ) -> EnvironmentProblem:
-    """The error for a batch of `size` clips that does not fit, where one of `fits` does; `said` is Paddle's message."""
+    """The error for a batch of `size` clips that does not fit into the memory of `device`.
+
+    `said` is Paddle's message; `fits` is the number of clips that do fit, 0 if none do; `key` is the setting or option
+    of the batch size; `accumulate` is `train.accumulate`, or None if no training step is taken.
+    """
     wanted = re.search(r"Cannot allocate ([\d.]+\s?[A-Za-z]+)", said)
     more = f" ({wanted[1]} more were needed)" if wanted else ""
     apart = "; evaluation has a batch size of its own" if key.startswith("eval.") else ""

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 def demo(folder: Path) -> None:
     """Try all steps on a small generated data set.
 
-    Makes the videos, indexes them, trains a model, evaluates it and predicts. This takes minutes on a laptop and needs
-    no GPU.
+    Makes the videos, indexes them, trains a model, evaluates it and predicts. On 2 CPU cores this takes about half a
+    minute. No GPU is needed.
     """
     from r3d_fast.demo.demo import run_demo
 

@@ -28,7 +28,7 @@ from r3d_fast.config.sections import (
     ScheduleSpec,
     TrainSpec,
 )
-from r3d_fast.config.yaml_files import Key, Source, dotted, merge, parse_override, read_sources, shown
+from r3d_fast.config.yaml_files import ConfigSource, Key, dotted, merge, parse_override, read_sources, shown
 from r3d_fast.errors import ConfigError
 
 __all__ = ["Config", "ConfigError", "config_diff", "config_from_json", "dump_config", "load_config"]
@@ -220,7 +220,7 @@ def _fields(section: str) -> dict[str, FieldInfo]:
     return dict(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else {}
 
 
-def _explain(errors: ValidationError, sources: list[Source]) -> list[str]:
+def _explain(errors: ValidationError, sources: list[ConfigSource]) -> list[str]:
     """One line for each key that pydantic refuses; it begins with the file or override that set the key."""
     wrong: dict[Key, list[str]] = {}
     expected: dict[Key, list[str]] = {}
@@ -241,7 +241,7 @@ def _explain(errors: ValidationError, sources: list[Source]) -> list[str]:
     return [f"{_place(path, sources)}: {texts[-1]}" for path, texts in wrong.items() if path not in parents]
 
 
-def _place(path: Key, sources: list[Source]) -> str:
+def _place(path: Key, sources: list[ConfigSource]) -> str:
     """`file: section.key (line N)` or `-o section.key=value`, of the last source that sets the key `path`."""
     for source in reversed(sources):
         if path[:2] in source.lines:

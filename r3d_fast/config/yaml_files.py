@@ -26,7 +26,7 @@ CONFIG_FOLDERS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
 Key = tuple[int | str, ...]
 
 
-class Source(NamedTuple):
+class ConfigSource(NamedTuple):
     """A parsed config file or override: its name in messages, its values, and the line of each key (override: 0)."""
 
     label: str
@@ -39,7 +39,7 @@ def shipped_configs() -> dict[str, Path]:
     return {path.stem: path for folder in reversed(CONFIG_FOLDERS) for path in sorted(folder.glob("*.yaml"))}
 
 
-def read_sources(name: str, problems: list[str]) -> list[Source]:
+def read_sources(name: str, problems: list[str]) -> list[ConfigSource]:
     """The sources of config `name`: that of its base, if it has one, then its own.
 
     Adds a message to `problems` for each key that is given twice. Raises ConfigError for a file that can't be read.
@@ -67,7 +67,7 @@ def config_files(name: str) -> list[Path]:
     return [Path(source.label) for source in read_sources(name, [])]
 
 
-def parse_override(override: str) -> Source:
+def parse_override(override: str) -> ConfigSource:
     """The source of an override `section.key=value`, with the value in YAML. Raises ConfigError."""
     key, equals, value = override.partition("=")
     label = f"-o {override}"
@@ -78,7 +78,7 @@ def parse_override(override: str) -> Source:
     for part in reversed(path):
         data = {part: data}
     below = data[path[0]] if isinstance(data[path[0]], dict) else {}
-    return Source(label, data, {path[:1]: 0, **{(path[0], name): 0 for name in below}})
+    return ConfigSource(label, data, {path[:1]: 0, **{(path[0], name): 0 for name in below}})
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def _find(source: str, folder: Path) -> Path:
     return shipped[source]
 
 
-def _read(path: Path, problems: list[str]) -> Source:
+def _read(path: Path, problems: list[str]) -> ConfigSource:
     """The source of a config file; a message for each key that it gives twice is added to `problems`."""
     try:
         if not path.is_file():  # refuses pipes too, because reading one could wait for ever
@@ -166,12 +166,12 @@ def _read(path: Path, problems: list[str]) -> Source:
     if not isinstance(data, dict):
         got = "nothing" if data is None else shown(data)
         raise ConfigError(f"{path}: expected sections such as `train:` with keys below them, got {got}")
-    source = Source(str(path), data, {})
+    source = ConfigSource(str(path), data, {})
     problems += _number_lines(node, source)
     return source
 
 
-def _number_lines(node: yaml.Node | None, source: Source, above: Key = ()) -> Iterator[str]:
+def _number_lines(node: yaml.Node | None, source: ConfigSource, above: Key = ()) -> Iterator[str]:
     """Fill `source.lines` with the lines of sections and keys; yields a message for each key that is given twice."""
     for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
         path = (*above, key.value)

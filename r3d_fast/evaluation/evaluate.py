@@ -33,7 +33,7 @@ OnBatch = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Source:
+class EvaluatedClips:
     """Which clips were evaluated: clips of `videos` (numbers in `index`), those of `split` (None: of all splits)."""
 
     index: VideoIndex
@@ -71,7 +71,7 @@ class Evaluation:
     video: Result
     scores: VideoScores
     bad: tuple[BadClip, ...]
-    source: Source
+    source: EvaluatedClips
 
     @property
     def num_videos(self) -> int:
@@ -119,7 +119,9 @@ def evaluate_model(
             group.check()
     clips, of_videos, bad = _pool(clips, videos, bad, group)
     sampler = loader.sampler
-    source = Source(loader.index, loader.split, tuple(sampler.videos.video_id.tolist()), sampler.clip, sampler.augment)
+    source = EvaluatedClips(
+        loader.index, loader.split, tuple(sampler.videos.video_id.tolist()), sampler.clip, sampler.augment
+    )
     return Evaluation(clips.result(), of_videos.result(), videos, tuple(bad), source)
 
 

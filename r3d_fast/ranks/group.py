@@ -249,7 +249,11 @@ def _end_soon(number: int, frame: Any) -> None:
 
 
 def _master() -> str:
-    """The address at which Paddle's own store listens: the launcher's, or a free port where ours listens at that."""
+    """The address, as host:port, for Paddle's own store.
+
+    It is PADDLE_MASTER, unless that is missing or is where the store of this group listens: then it is a free port of
+    the same host.
+    """
     ours = os.environ["PADDLE_TRAINER_ENDPOINTS"].split(",")[0]
     launchers = os.environ.get("PADDLE_MASTER")
     if launchers and launchers != ours:

@@ -129,7 +129,8 @@ def _begin(
 ) -> tuple[RunState, int, Checkpoint | None]:  # fmt: skip
     """(where the run is, records that it has written, checkpoint to go on from), the same on all ranks.
 
-    Writes config.yaml and env.json to `folder`, which only the first rank has.
+    On the first rank, which alone has a `folder`, this writes config.yaml and env.json there. It prints a warning for
+    each damaged checkpoint and for another precision than before, and the step at which the run goes on.
     """
 
     def find() -> FoundCheckpoint | None:
@@ -138,7 +139,10 @@ def _begin(
     found = checkpoint_of_first(find, group) if resume else None
     if found is None:
         if folder is not None:
-            (folder.describe if resume else folder.begin)(config)
+            if resume:
+                folder.describe(config)
+            else:
+                folder.begin(config)
         return RunState(), 0, None
     checkpoint, complaints = found
     check_classes(tuple(checkpoint.state["classes"]), index.classes, str(run), str(index.path))
@@ -206,7 +210,10 @@ class _Trainer:
         self.log.read(state, self.writer)
 
     def _end_epoch(self) -> None:
-        """Evaluate, if it is due, and save. An epoch that was left early, for want of time, is not counted."""
+        """Evaluate if that is due, count the epoch, and save. Raises Stopped if a signal came and the run is not over.
+
+        An epoch that `train.max_minutes` ended early is not counted: a run that goes on takes its remaining steps.
+        """
         state = self.state
         is_whole = self.plan.ends_epoch(state.position)
         is_last = (is_whole and state.epoch + 1 == self.spec.epochs) or state.early_end(self.spec) is not None
@@ -247,7 +254,8 @@ class _Trainer:
         try:
             return self.learner.step(batch, rate, last=last, place=place)
         except (EnvironmentProblem, RankFailed) as error:
-            # With a rank lost, a GPU may wait for it for ever. Steps of several ranks can't be read without the others.
+            # Saving would hang in two cases: a GPU may wait for ever for a rank that is lost, and steps that were not
+            # read yet can't be read without the other ranks.
             unsaved = isinstance(error, RankLost) or (self.group.count > 1 and self.log.has_unread)
             if unsaved or self.state.step == self._first_step:  # no step was taken: there is nothing new to save
                 raise

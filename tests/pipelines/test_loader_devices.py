@@ -14,7 +14,7 @@ from clips import write_stamped_video
 from devices import DEVICES, PIXELS, assert_same_clips, load, on_host
 from numpy.typing import NDArray
 
-from pipelines.dali.routing import dali_limits
+from pipelines.dali.routing import limits_of_device
 from pipelines.index.video_index import VideoIndex
 from pipelines.machine.nvidia import probe_driver
 
@@ -231,7 +231,7 @@ def test_nothing_leaks(videos: dict[str, VideoIndex], device: str, batches: int,
 @pytest.mark.gpu
 def test_the_gpu_is_what_it_says(gpu: str) -> None:
     """What stands in a report beside these tests: the card, and what its decoder takes."""
-    driver, limits = probe_driver(), dali_limits(gpu)
+    driver, limits = probe_driver(), limits_of_device(gpu)
     print(
         f"{driver.gpus[0]}, driver {driver.version}; NVDEC through DALI: {', '.join(sorted(limits.codecs)) or 'none'}"
     )

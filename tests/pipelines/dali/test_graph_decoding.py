@@ -12,7 +12,7 @@ from devices import DECODED, DEVICES, PIXELS, assert_same_clips, load, on_host, 
 from numpy.typing import NDArray
 
 from pipelines.dali.decoder_check import decode_by_dali, wrong_frames
-from pipelines.dali.routing import dali_limits
+from pipelines.dali.routing import limits_of_device
 from pipelines.index.video_index import VideoIndex
 from pipelines.specs import ClipSpec
 from pipelines.video.decoder import read_frames
@@ -93,7 +93,7 @@ def test_nvdec_decodes_the_real_clips_exactly(real_clips: Path, tmp_path: Path, 
     root, found = str(index.root), []
     for number in range(len(index)):
         record = index[number]
-        assert dali_limits(gpu).refuses(record) == "", record.path
+        assert limits_of_device(gpu).refuses(record) == "", record.path
         assert wrong_frames(record, root, gpu) == ""
         frames = np.linspace(0, record.num_frames - 1, 16).astype(np.int32)
         found.append(difference(record, np.unique(frames), gpu, root))

@@ -26,13 +26,13 @@ LIMITS = """
 import json, logging
 from pipelines.machine.device import check_device
 from pipelines.errors import R3DFastError
-from pipelines.dali.routing import dali_limits
+from pipelines.dali.routing import limits_of_device
 told = []
 handler = logging.Handler()
 handler.emit = lambda record: told.append(record.getMessage())
 logging.getLogger("pipelines").addHandler(handler)
 logging.getLogger("pipelines").propagate = False
-limits = [dali_limits("gpu:0") for _ in range(3)][0]
+limits = [limits_of_device("gpu:0") for _ in range(3)][0]
 problems = []
 for device in ("gpu:0", "gpu:3"):
     try: problems.append(check_device(device) or "")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.machine.nvdec import DecoderCaps, can_decode
+from pipelines.machine.nvdec import DecoderCaps, refusal_of
 
 
 def caps(codec: str, bit_depth: int = 8, least: int = 48, most: int = 4096, blocks: int = 65536) -> DecoderCaps:
@@ -26,6 +26,6 @@ def caps(codec: str, bit_depth: int = 8, least: int = 48, most: int = 4096, bloc
         ("msmpeg4v3", 8, "4:2:0", 320, 240, "no msmpeg4v3 on this GPU's NVDEC"),
     ],
 )
-def test_can_decode(codec: str, bit_depth: int, chroma: str, width: int, height: int, reason: str) -> None:
+def test_refusal_of(codec: str, bit_depth: int, chroma: str, width: int, height: int, reason: str) -> None:
     card = [caps("mpeg4", most=2032, blocks=8192), caps("vc1"), caps("hevc", 8, 144), caps("hevc", 10, 144)]
-    assert can_decode(card, codec, bit_depth, chroma, width, height) == reason
+    assert refusal_of(card, codec, bit_depth, chroma, width, height) == reason

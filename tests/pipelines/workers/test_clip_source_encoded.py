@@ -51,7 +51,7 @@ def batches(index: VideoIndex, decoder: str, *, train: bool, epochs: int = 1, **
 
 def promise(monkeypatch: pytest.MonkeyPatch, *codecs: str) -> None:
     """Have it believed that DALI decodes all of `codecs` exactly: a driver that says more than is true."""
-    monkeypatch.setattr("pipelines.dali.routing.dali_limits", lambda device: DaliLimits(frozenset(codecs)))
+    monkeypatch.setattr("pipelines.dali.routing.limits_of_device", lambda device: DaliLimits(frozenset(codecs)))
     monkeypatch.setattr("pipelines.dali.routing.wrong_frames", lambda record, root, device: "")
 
 

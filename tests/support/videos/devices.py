@@ -11,7 +11,7 @@ import pytest
 from clips import has_encoder, write_open_gop_h264, write_packed_mpeg4, write_stamped_video
 from numpy.typing import NDArray
 
-from pipelines.dali.routing import dali_limits
+from pipelines.dali.routing import limits_of_device
 from pipelines.dali_limits import VideoKind
 from pipelines.index.video_index import VideoIndex
 from pipelines.loader import Batch, ClipLoader
@@ -59,7 +59,7 @@ def write(folder: Path, name: str) -> Path:
 
 def skip_unless_decoded(record: VideoRecord, device: str) -> None:
     """Skip the test if DALI can't decode this video on this device."""
-    reason = dali_limits(device).refuses(record)
+    reason = limits_of_device(device).refuses(record)
     if reason:
         pytest.skip(f"{VideoKind.of(record)}: {reason}")
 
