@@ -31,7 +31,7 @@ class Stopped(R3DFastError):
 
 
 class ParityError(R3DFastError):
-    """The outputs of an exported model differ from those of the trained model; nothing was written."""
+    """An exported model can't be run, or gives other outputs than the trained model; no export was written."""
 
 
 class RankLost(EnvironmentProblem):
@@ -49,15 +49,17 @@ class RankFailed(R3DFastError):
 _MEANINGS = {
     ExitCode.OK: ("The command did what it was asked to.", ""),
     ExitCode.INTERNAL: (
-        "An unexpected error, or the outputs of an exported model differ from those of the trained model.",
+        "An unexpected error, or an exported model that gives other outputs than the trained model.",
         "Run the command again as `r3d-fast --debug COMMAND` to see the traceback, and report it.",
     ),
     ExitCode.USAGE: (
-        "An argument, an option or a config can't be used.",
-        "Change what the message names. Nothing was written.",
+        "An argument, an option or a config can't be used. Also: there is no model, run or config at a path, or an "
+        "output can't be written.",
+        "Change what the message names. No data set, checkpoint or result was changed. A training that could not start "
+        "may leave a run folder with `config.yaml`.",
     ),
     ExitCode.DATA: (
-        "A data set, a list, an index or a video can't be used, or some of the videos could not be read.",
+        "A data set, a list or an index is missing or can't be used, or some of the videos could not be read.",
         "Run `r3d-fast data index ROOT`: it makes the index again and lists the files that it leaves out, and why.",
     ),
     ExitCode.ENVIRONMENT: (
