@@ -26,7 +26,7 @@ def stop_signals(same_seconds: float = 0.0) -> Iterator[Callable[[], bool]]:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         came.append(time.monotonic())
-        tell("stopping after this step; a second signal stops at once")
+        tell("stopping after this step or evaluation; a second signal stops at once")
 
     before = {}
     try:
