@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from r3d_fast.prediction.predictor import Predictor
     from r3d_fast.prediction.top_classes import TopClasses
+    from r3d_fast.prediction.windows import Hops
 
 _file = click.Path(path_type=Path)
 
@@ -39,8 +40,7 @@ _file = click.Path(path_type=Path)
 )  # fmt: skip
 @click.option("--timeline", is_flag=True, help="Predict second by second; for videos of any length.")
 @click.option(
-    "--hop", type=float, default=1.0, show_default=True,
-    help="With --timeline or --annotate: seconds from one prediction to the next.",
+    "--hop", type=float, help="With --timeline or --annotate: seconds from one prediction to the next (default: 1).",
 )  # fmt: skip
 @click.option(
     "--window", type=float, help="With --timeline or --annotate: seconds of video that each prediction looks at."
@@ -68,9 +68,14 @@ def predict(
     """
     from r3d_fast.prediction.predictor import Predictor
     from r3d_fast.prediction.video_paths import find_videos
+    from r3d_fast.prediction.windows import Hops
     from r3d_fast.prediction.writers.features import feature_outputs
 
     timeline = timeline or options["annotate_to"] is not None
+    hop, window = options.pop("hop"), options.pop("window")
+    hops = Hops(Hops().seconds if hop is None else hop, window)  # refuses values out of range
+    if not timeline and (hop is not None or window is not None):
+        raise UsageError("--hop and --window are used only with --timeline or --annotate; add one of these")
     if timeline and (views is not None or options["features"] is not None):
         raise UsageError("--views and --features can't be combined with --timeline or --annotate; use one or the other")
     if options["font"] is not None and options["annotate_to"] is None:
@@ -81,7 +86,7 @@ def predict(
     predictor = Predictor(model, device=device)
     found = find_videos(videos, _stdin() if "-" in videos else None)
     if timeline:
-        total, failed = _moments(predictor, found, out, **options)
+        total, failed = _moments(predictor, found, out, hops, **options)
     else:
         total, failed = _predictions(predictor, found, out, _views(views), **options)
     if failed:
@@ -144,9 +149,8 @@ def _predictions(
 
 
 def _moments(
-    predictor: Predictor, videos: Iterator[str], out: TextIO, *, top: int, batch_size: int | None, hop: float,
-    window: float | None, annotate_to: Path | None, font: Path | None, json_file: Path | None, csv_file: Path | None,
-    **_: Any,
+    predictor: Predictor, videos: Iterator[str], out: TextIO, hops: Hops, *, top: int, batch_size: int | None,
+    annotate_to: Path | None, font: Path | None, json_file: Path | None, csv_file: Path | None, **_: Any,
 ) -> tuple[int, int]:  # fmt: skip
     """Predict each video second by second; returns (number of videos, number of those that could not be read)."""
     from r3d_fast.prediction.writers.annotated_video import Annotator
@@ -161,7 +165,9 @@ def _moments(
             reports.append(stack.enter_context(timeline_csv(csv_file, top)))
         if annotate_to is not None:
             reports.append(stack.enter_context(Annotator(annotate_to, predictor.classes, font)).add)
-        for item in predictor.timeline(videos, hop=hop, window=window, top=top, batch_size=batch_size):
+        for item in predictor.timeline(
+            videos, hop=hops.seconds, window=hops.window_seconds, top=top, batch_size=batch_size
+        ):
             seen[item.video] = seen.get(item.video, False) or item.error is not None
             when = f" {item.start:g} s" if item.start or not item.error else ""
             _say(out, item.video, when, item.classes, item.error)
