@@ -93,6 +93,7 @@ def test_a_signal_stops_after_a_checkpoint_and_says_how_to_go_on(
     _, err = child.communicate(timeout=60)
     assert child.returncode == 75, err
     assert "Traceback" not in err
+    assert "stopping after this step or evaluation; a second signal stops at once\n" in err
     assert f"continue with: r3d-fast train -c {run / 'config.yaml'} --run {run} --resume auto" in err
     assert last_checkpoint(run).state["step"] >= 2
     done = tiny.call("train", "-c", run / "config.yaml", "--run", run, "--resume", "auto")
