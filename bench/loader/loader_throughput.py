@@ -22,6 +22,7 @@ from bench.measuring.gpu_use import GpuSampler
 from bench.measuring.turns import Contender, Pace, Say, take_turns
 from bench.reporting.figures import BASE, MeasuredRun, figures_of
 from bench.reporting.results import LOADER_KIND, ThroughputReport, throughput_report
+from bench.reporting.text import count
 from bench.videos.selection import VideoSelection, described, selected_videos
 from pipelines.errors import EnvironmentProblem
 from pipelines.specs import AugmentSpec, ClipSpec
@@ -108,7 +109,7 @@ def _run(
     settings: LoaderSettings, clips: VideoSelection, sampling: str, workers: int, say: Say, left_out: dict[str, str]
 ) -> MeasuredRun:
     """All contenders at one sampling and number of workers; those that can't be measured go to `left_out`, with why."""
-    where = f"{sampling}, {workers} workers"
+    where = f"{sampling}, {count(workers, 'worker')}"
     clip = ClipSpec.model_validate({"sampling": sampling, "num_frames": settings.num_frames})
     work = Work(clips.index, clip, AugmentSpec(size_px=settings.size_px), workers, settings.batch_size)
     say(f"{where}: comparing frames")

@@ -59,7 +59,8 @@ def recognise_dataset(
     try:
         is_folder = stat.S_ISDIR(root.stat().st_mode)
     except (OSError, ValueError) as problem:
-        raise DataError(f"{escaped(root)}: {problem}; expected a folder of videos, check the path") from problem
+        reason = (problem.strerror if isinstance(problem, OSError) else None) or problem
+        raise DataError(f"{escaped(root)}: {reason}; expected a folder of videos, check the path") from problem
     if not is_folder:
         raise DataError(f"{escaped(root)}: is not a folder; expected the folder that holds the videos")
     kinetics = [] if lists is None else find_kinetics(lists)

@@ -56,8 +56,9 @@ def write_tables(
     try:
         connection = sqlite3.connect(path, timeout=1.0, isolation_level=None)
     except sqlite3.OperationalError as error:
+        what = "it is a folder; expected a file" if path.is_dir() else error
         raise UsageError(
-            f"{path}: the index can't be written there ({error}); choose another path with --index"
+            f"{path}: the index can't be written there ({what}); choose another path with --index"
         ) from error
     with closing(connection):
         try:

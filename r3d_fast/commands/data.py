@@ -165,9 +165,11 @@ def data_download(
 
 @data.command("make-demo")
 @click.argument("root", type=click.Path(path_type=Path))
-@click.option("--videos-per-class", type=int, default=None, help="Training videos per class (default: 24).")
-@click.option("--test-per-class", type=int, default=None, help="Test videos per class (default: 6).")
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random textures and speeds.")
+@click.option("--videos-per-class", type=click.IntRange(min=1), help="Training videos per class (default: 24).")
+@click.option("--test-per-class", type=click.IntRange(min=1), help="Test videos per class (default: 6).")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the random textures and speeds."
+)
 def data_make_demo(root: Path, **options: int | None) -> None:
     """Generate the demo's videos in the folder ROOT.
 

@@ -88,9 +88,8 @@ def evaluate(
         print_means(means, ", ".join(reports), say)
     bad = [clip for evaluation in evaluations for clip in evaluation.bad]
     if bad:
-        raise DataError(
-            f"{len(bad)} clips could not be read; the figures are of the others; first reason: {bad[0].reason}"
-        )
+        clips = "1 clip" if len(bad) == 1 else f"{len(bad)} clips"
+        raise DataError(f"{clips} could not be read; the figures are of the others; first reason: {bad[0].reason}")
 
 
 def _load(parts: list[SplitModel]) -> list[Any]:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec, Spec
 from r3d_fast.config.sections import (
@@ -232,13 +233,31 @@ def _explain(errors: ValidationError, sources: list[ConfigSource]) -> list[str]:
             text = f"unknown key{_suggest(path)}"
         elif error["type"] == "model_type":
             text = f"expected keys below it, got {shown(error['input'])}"
+        elif error["type"] in ("missing", "too_short", "too_long") and isinstance(error["input"], list | tuple):
+            path, text = loc[:2], _expected_length(error)
         elif text.startswith("Input should be "):
             text = re.sub(r", (unable to|got a) .*", "", text).removeprefix("Input should be ")
             expected.setdefault(path, []).append(text)
-            text = f"expected {' or '.join(dict.fromkeys(expected[path]))}, got {shown(error['input'])}"
+            got = "but the value is empty" if error["input"] is None else f"got {shown(error['input'])}"
+            text = f"expected {' or '.join(dict.fromkeys(expected[path]))}, {got}"
         wrong.setdefault(path, []).append(text.removeprefix("Value error, "))
     parents = {path[:2] for path in wrong if len(path) > 2}  # pydantic also calls a list with wrong items too short
     return [f"{_place(path, sources)}: {texts[-1]}" for path, texts in wrong.items() if path not in parents]
+
+
+def _expected_length(error: ErrorDetails) -> str:
+    """The message about a list that is too short or too long; pydantic reports each item that is missing in it.
+
+    All keys whose lists have a certain length take numbers.
+    """
+    got, bounds = len(error["input"]), error.get("ctx", {})
+    if error["type"] == "missing":
+        expected = f"{int(error['loc'][-1]) + 1} numbers"
+    elif error["type"] == "too_long":
+        expected = f"{bounds['max_length']} numbers"
+    else:
+        expected = f"at least {bounds['min_length']} number{'' if bounds['min_length'] == 1 else 's'}"
+    return f"expected {expected}, got {got}"
 
 
 def _place(path: Key, sources: list[ConfigSource]) -> str:

@@ -141,9 +141,9 @@ def _find(source: str, folder: Path) -> Path:
     if source not in shipped:
         close = "".join(f" (did you mean {name}?)" for name in difflib.get_close_matches(source, shipped, n=1))
         names = ", ".join(sorted(shipped)) or "none found"
+        what = "it is a folder" if os.path.isdir(source) else f"no such config{close}"  # noqa: PTH112 - takes any text
         raise ConfigError(
-            f"{source}: no such config{close}; expected a file that ends in .yaml or one of the shipped configs: "
-            f"{names}"
+            f"{source}: {what}; expected a file that ends in .yaml or one of the shipped configs: {names}"
         )
     return shipped[source]
 
@@ -152,7 +152,8 @@ def _read(path: Path, problems: list[str]) -> ConfigSource:
     """The source of a config file; a message for each key that it gives twice is added to `problems`."""
     try:
         if not path.is_file():  # refuses pipes too, because reading one could wait for ever
-            what, names = "not a file" if path.exists() else "no such file", ", ".join(sorted(shipped_configs()))
+            what = "it is a folder" if path.is_dir() else "not a file" if path.exists() else "no such file"
+            names = ", ".join(sorted(shipped_configs()))
             raise ConfigError(f"{path}: {what}; expected a YAML file or one of the shipped configs: {names}")
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)

@@ -53,11 +53,10 @@ def make_demo_dataset(
     equal videos. If `root` already has the data set of the same arguments, nothing is written; if the process is
     killed, `root` does not exist. Raises UsageError for an argument out of range, or if `root` contains anything else.
     """
-    if min(videos_per_class, test_per_class) < 1 or num_frames < 2 or seed < 0:
-        raise UsageError(
-            f"videos_per_class {videos_per_class}, test_per_class {test_per_class}, num_frames {num_frames}, "
-            f"seed {seed}: expected at least 1, 1, 2 and 0"
-        )
+    given = {"videos_per_class": videos_per_class, "test_per_class": test_per_class, "num_frames": num_frames}
+    for name, value, least in zip((*given, "seed"), (*given.values(), seed), (1, 1, 2, 0), strict=True):
+        if value < least:
+            raise UsageError(f"{name} {value}: expected at least {least}")
     if any(side % 2 or not 16 <= side <= 1024 for side in size):
         raise UsageError(f"size {size[0]}x{size[1]}: expected even numbers from 16 to 1024")
     counts = {"train": videos_per_class, "test": test_per_class}

@@ -133,7 +133,8 @@ def _open_files(cpus: int) -> _Finding:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     soft, hard = (sys.maxsize if limit == resource.RLIM_INFINITY else limit for limit in limits)
     needed = 2 * cpus + _OPEN_FILES
-    found = f"limit {'none' if soft == sys.maxsize else soft}; training with {cpus} workers needs up to {needed}"
+    workers = "1 worker" if cpus == 1 else f"{cpus} workers"
+    found = f"limit {'none' if soft == sys.maxsize else soft}; training with {workers} needs up to {needed}"
     if soft >= needed:
         return "ok", found, ""
     fewer = f"train with -o loader.workers={max(0, (soft - _OPEN_FILES) // 2)}"

@@ -219,6 +219,7 @@ def test_usage_is_explained(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
         (["predict", "m", "v.avi", "--hop", "0"], "hop 0.0: expected a number of seconds, at least 0.01"),
         (["predict", "m", "v.avi", "--window", "-1"], "window -1.0: expected a number of seconds, at least 0.01"),
         (["predict", "m", "v.avi", "--timeline", "--hop", "-1"], "hop -1.0: expected a number of seconds"),
+        (["data", "make-demo", "d", "--videos-per-class", "0"], "Invalid value for '--videos-per-class': 0 is not in"),
         (["nonsense"], "r3d-fast: No such command 'nonsense' (see r3d-fast --help)\n"),
         (["data", "index"], "r3d-fast: Missing argument 'ROOT' (see r3d-fast data index --help)\n"),
         (["data"], "Usage: r3d-fast data [OPTIONS] COMMAND [ARGS]..."),

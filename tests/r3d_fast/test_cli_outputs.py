@@ -177,6 +177,8 @@ def test_the_index_and_the_lists_are_not_replaced_by_the_summary(
     _refused(capsys, ["data", "index", data.root, "--lists", lists, "--json", lists], lists, _USED)
     video = next(data.root.rglob("*.avi"))
     _refused(capsys, ["data", "index", data.root, "--json", video], video, _VIDEO)
+    assert run_cli(cli, ["data", "index", str(data.root), "--index", str(tmp_path)], "r3d-fast") == 2
+    assert "the index can't be written there (it is a folder; expected a file); choose" in capsys.readouterr().err
     new = tmp_path / "new"
     assert run_cli(cli, ["data", "index", str(data.root), "--index", str(new), "--json", str(new)], "r3d-fast") == 2
     assert not new.exists()

@@ -110,7 +110,8 @@ def load_font(size: int, file: Path | None = None) -> Any:
     if file is None:
         return fonts.load_default(size)
     if not file.is_file():
-        raise UsageError(f"--font {file}: no such file; expected a TrueType or OpenType font")
+        what = "it is a folder" if file.is_dir() else "no such file"
+        raise UsageError(f"--font {file}: {what}; expected a TrueType or OpenType font")
     try:
         # Opened here, because Pillow, given a path that it can't read, looks for another font of that name.
         with file.open("rb") as opened:

@@ -27,7 +27,9 @@ ODD_NAMES = [
 
 
 def test_missing_root_names_path_and_remedy(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"/gone: .*No such file.*; expected a folder of videos, check the path"):
+    with pytest.raises(
+        DataError, match=r"/gone: No such file or directory; expected a folder of videos, check the path"
+    ):
         recognise_dataset(tmp_path / "gone")
 
 

@@ -64,6 +64,12 @@ augment:
         ("model: {name: no}", "FILE: model.name (line 1): expected a valid string, got false"),
         ("augment: {value_max: true}", "FILE: augment.value_max (line 1): expected 1 or 255, got true"),
         ("loader: {workers: many}", "FILE: loader.workers (line 1): expected a valid integer or 'auto', got 'many'"),
+        ("train: {epochs: }", "FILE: train.epochs (line 1): expected a valid integer, but the value is empty"),
+        ("augment: {mean: [1, 2]}", "FILE: augment.mean (line 1): expected 3 numbers, got 2"),
+        ("augment: {mean: [1]}", "FILE: augment.mean (line 1): expected 3 numbers, got 1"),
+        ("augment: {mean: [1, 2, 3, 4]}", "FILE: augment.mean (line 1): expected 3 numbers, got 4"),
+        ("augment: {scales: []}", "FILE: augment.scales (line 1): expected at least 1 number, got 0"),
+        ("optimizer: {betas: [0.9]}", "FILE: optimizer.betas (line 1): expected 2 numbers, got 1"),
         ("train: {epochs: 2.5}", "FILE: train.epochs (line 1): expected a valid integer, got 2.5"),
         (
             "train:\n  epochs: 2\n  seed: 1\n  epochs: 3",
@@ -129,7 +135,7 @@ def test_bombs_are_refused_quickly(tmp_path: Path) -> None:
     assert found == "FILE: larger than 1 MiB; expected a config file of a few kB: check the path"
 
 
-def test_files_that_are_no_text(tmp_path: Path) -> None:
+def test_files_that_are_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "run.yaml"
     assert (
         "no such file; expected a YAML file or one of the shipped configs: demo, folder_r3d18, hmdb51_r3d18, "
@@ -137,7 +143,10 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
     )
     path.write_bytes(b"data: {root: caf\xe9}")
     assert problems(path) == ["FILE: not UTF-8 at byte 16; save the file as UTF-8"]
-    assert "not a file" in problems(f"{tmp_path}/")[0]
+    assert "it is a folder; expected a YAML file" in problems(f"{tmp_path}/")[0]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    assert problems("mine")[0].startswith("FILE: it is a folder; expected a file that ends in .yaml")
     assert "can't be read" in problems("x" * 5000 + ".yaml")[0]
     path.write_bytes(b"\xef\xbb\xbfdata: {root: caf\xc3\xa9}\r\n")
     assert load_config(path).data.root == Path("café")

@@ -157,10 +157,10 @@ def test_a_stop_half_way_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"videos_per_class": 0}, "videos_per_class 0"),
-        ({"test_per_class": 0}, "test_per_class 0"),
-        ({"num_frames": 1}, "num_frames 1"),
-        ({"seed": -1}, "seed -1"),
+        ({"videos_per_class": 0}, "videos_per_class 0: expected at least 1"),
+        ({"test_per_class": 0}, "test_per_class 0: expected at least 1"),
+        ({"num_frames": 1}, "num_frames 1: expected at least 2"),
+        ({"seed": -1}, "seed -1: expected at least 0"),
         ({"size": (71, 72)}, "size 71x72"),
         ({"size": (8, 8)}, "size 8x8"),
     ],

@@ -158,7 +158,7 @@ def test_a_video_that_cannot_be_read_is_told_and_counts_nowhere(
     code, told, err = tiny.said(capsys, "eval", "--run", run, *options, "--out", tmp_path / "out")
     assert code == 3
     assert "evaluated 15 of 16 videos" in told
-    assert "1 clips could not be read; the figures are of the others" in err
+    assert "1 clip could not be read; the figures are of the others" in err
     lines = json_lines(tmp_path / "out" / "predictions.jsonl")
     assert len(lines) == 16
     (failed,) = [line for line in lines if "error" in line]

@@ -185,7 +185,7 @@ def test_a_font_that_can_not_be_used_is_said_before_anything_is_written(
     there = {path.name for path in tmp_path.iterdir()}
     for name, said in (
         ("none.ttf", "no such file"),
-        ("run", "no such file"),
+        ("run", "it is a folder"),
         ("text.ttf", "can't be used ("),
         ("cut.ttf", "can't be used ("),
         ("DejaVuSans.ttf", "can't be used ("),
