@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import stat
 from pathlib import Path
@@ -18,20 +17,12 @@ _ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC
 
 
 def check_regular(path: str) -> os.stat_result:
-    """The status of the file, which is not opened. Raises VideoError if it is missing, empty or not a regular file.
-
-    Users name videos also by folders and patterns. The path of one that stands for no video gets here as it is, so the
-    error says that too.
-    """
+    """The status of the file, which is not opened. Raises VideoError if it is missing, empty or not a regular file."""
     try:
         status = Path(path).stat()
     except OSError as error:
-        is_pattern = isinstance(error, FileNotFoundError) and glob.has_magic(path)
-        reason = "the pattern matches no video" if is_pattern else error.strerror
-        raise VideoError(path, "can't be read", reason or str(error)) from error
+        raise VideoError(path, "can't be read", error.strerror or str(error)) from error
     if not stat.S_ISREG(status.st_mode):
-        if stat.S_ISDIR(status.st_mode) and os.access(path, os.R_OK | os.X_OK):
-            raise VideoError(path, "no video in it", "it is a folder")
         kind = "FIFO" if stat.S_ISFIFO(status.st_mode) else "folder" if stat.S_ISDIR(status.st_mode) else "device"
         raise VideoError(path, f"not a regular file ({kind})")
     if status.st_size == 0:

@@ -29,6 +29,7 @@ from pipelines.specs import ClipSpec
 from r3d_fast.backend.paddle import from_dlpack
 from r3d_fast.loaders import clip_loader
 from r3d_fast.prediction.network import Network
+from r3d_fast.prediction.video_paths import why_no_video
 
 # Decoding fewer clips than this takes less time than starting a worker process.
 _FEW_CLIPS = 32
@@ -162,8 +163,8 @@ class _Chunk:
         for number, video in enumerate(self.videos):
             if "\0" in video:
                 self.errors[number] = "not a file name: it contains a NUL byte"
-            elif os.path.isdir(video):  # noqa: PTH112 - "" is no folder
-                self.errors[number] = "a folder, not a video file"
+            elif (reason := why_no_video(video)) is not None:
+                self.errors[number] = reason
             else:
                 name = _link_name(number)
                 # The path is made absolute but not resolved: a video may itself be a link.

@@ -25,6 +25,7 @@ from r3d_fast.prediction.clip_logits import NOT_FINITE, clip_spec, default_batch
 from r3d_fast.prediction.network import Network
 from r3d_fast.prediction.read_ahead import ahead
 from r3d_fast.prediction.top_classes import TopClasses, likeliest, top_classes_json
+from r3d_fast.prediction.video_paths import why_no_video
 from r3d_fast.prediction.windows import Hops, Kept, Window, windows
 
 _GROUP = 64  # frames that DALI prepares at once
@@ -116,7 +117,7 @@ def _batches(videos: Iterable[str], clip: ClipSpec, hops: Hops, size: int, prepa
                 window = next(found, None)
             except VideoError as error:
                 detail = f": {error.detail}" if error.detail else ""
-                parts.append(_Part(video, hops_done, 1, f"{error.reason}{detail}"))
+                parts.append(_Part(video, hops_done, 1, why_no_video(video) or f"{error.reason}{detail}"))
                 if len(parts) >= _MOST_PARTS:  # many bad files: report them before the batch is full
                     yield _Work(parts, preparer.clips(waiting) if waiting else None)
                     parts, waiting = [], []

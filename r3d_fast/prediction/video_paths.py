@@ -81,6 +81,13 @@ def _under(folder: str) -> Iterator[str]:
     yield from unreadable if any_video or unreadable else [folder]
 
 
+def why_no_video(path: str) -> str | None:
+    """The reason why a path is no video if it is a folder or a pattern without a match; None for anything else."""
+    if os.path.isdir(path):  # noqa: PTH112 - "" is no path
+        return "a folder, no video in it" if next(_under(path)) == path else "a folder, not a video file"
+    return "the pattern matches no video" if glob.has_magic(path) and not os.path.lexists(path) else None
+
+
 def read_list(stream: BinaryIO) -> Iterator[str]:
     """The paths of a list, as soon as they are read: separated by NUL if the first bytes have one, else one a line."""
     rest = b""

@@ -144,6 +144,18 @@ def test_a_video_is_not_replaced_by_its_annotated_copy(
     assert video.read_bytes() == b"a video"
 
 
+@pytest.mark.parametrize("more", [[], ["--timeline"]])
+def test_a_folder_and_a_pattern_without_videos_are_said(
+    model: Path, tmp_path: Path, more: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["predict", model, tmp_path, tmp_path / "no*.avi", "--device", "cpu", *more]
+    assert run_cli(cli, list(map(str, words)), "r3d-fast") == 3
+    assert capsys.readouterr().err.splitlines()[:2] == [
+        f"{tmp_path}: error: a folder, no video in it",
+        f"{tmp_path / 'no*.avi'}: error: the pattern matches no video",
+    ]
+
+
 def test_two_results_do_not_go_to_one_file(
     model: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

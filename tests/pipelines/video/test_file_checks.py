@@ -47,10 +47,7 @@ def test_the_stream_of_a_video_and_of_a_file_without_one(tmp_path: Path) -> None
 def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     os.mkfifo(tmp_path / "fifo")
-    for name, said in (
-        ("empty", "empty"), ("fifo", r"FIFO"), (".", "no video in it: it is a folder"),
-        ("none", "can't be read: No such file"), ("no*.avi", "can't be read: the pattern matches no video"),
-    ):  # fmt: skip
+    for name, said in (("empty", "empty"), ("fifo", r"FIFO"), (".", "folder"), ("none", "can't be read")):
         with pytest.raises(VideoError, match=said):
             check_regular(str(tmp_path / name))
 

@@ -69,7 +69,7 @@ def test_a_fifo_is_never_opened(tmp_path: Path) -> None:
 
 def test_a_folder(tmp_path: Path) -> None:
     (tmp_path / "a.avi").mkdir()
-    assert refusal(tmp_path / "a.avi").reason == "no video in it"
+    assert refusal(tmp_path / "a.avi").reason == "not a regular file (folder)"
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9])
