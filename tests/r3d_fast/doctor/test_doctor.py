@@ -77,10 +77,11 @@ def fake(folder: Path, module: str, code: str, distribution: str = "") -> Path:
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What pip installs for r3d-fast without extras, less PyAV and rarfile."""
+    """What pip installs for r3d-fast without extras, less PyAV."""
     folder = tmp_path_factory.mktemp("bare")
     names = ["numpy", "click", "pyyaml", "pydantic", "pydantic_core", "annotated-types", "typing-extensions"]
-    for name in [*names, "typing-inspection", "safetensors", "rich", "markdown-it-py", "mdurl", "pygments"]:
+    names += ["typing-inspection", "safetensors", "rich", "markdown-it-py", "mdurl", "pygments", "rarfile"]
+    for name in names:
         files = metadata.distribution(name).files or []
         for first in {file.parts[0] for file in files} - {"..", "__pycache__"}:
             (folder / first).symlink_to(Path(str(metadata.distribution(name).locate_file(first))).resolve())
@@ -152,6 +153,16 @@ def test_nothing_installed(bare: Path) -> None:
     tools = [tool for tool in rar_readers() if tool != LIBRARY]  # the system's are there all the same
     assert checks["archives"]["found"] == (f"ZIP; RAR with {', '.join(tools)}" if tools else NO_RAR)
     assert checks["archives"]["to_do"] == ("" if tools else TO_DO)
+
+
+def test_archives_are_looked_at_without_rarfile_too(bare: Path, tmp_path: Path) -> None:
+    for path in bare.iterdir():
+        if not path.name.startswith("rarfile"):
+            (tmp_path / path.name).symlink_to(path.resolve())
+    checks, _, code = doctor(isolated=tmp_path)
+    assert code == 4
+    tools = [tool for tool in rar_readers() if tool != LIBRARY]
+    assert checks["archives"]["found"] == (f"ZIP; RAR with {', '.join(tools)}" if tools else NO_RAR)
 
 
 def test_libraries_that_fail_to_import(tmp_path: Path) -> None:
