@@ -73,8 +73,8 @@ def test_ways_to_decode_stand_beside_each_other_and_what_fails_is_left_out(mjpeg
     finally:
         none.rename(mjpeg_videos)
     assert measured.runs[0].names == ["r3d-fast", cpu, "decode only (ceiling)"]
-    assert measured.extra["not measured"] == {f"segments, 1 workers: {nvdec}": "no NVDEC here"}
-    assert f"not measured, segments, 1 workers: {nvdec}: no NVDEC here" in tables([measured])
+    assert measured.extra["not measured"] == {f"segments, 1 worker: {nvdec}": "no NVDEC here"}
+    assert f"not measured, segments, 1 worker: {nvdec}: no NVDEC here" in tables([measured])
 
 
 def test_by_default_all_three_ways_are_measured(mjpeg_videos: Path) -> None:
