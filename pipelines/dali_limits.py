@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pipelines.bitstreams.mpeg4 import parse_video_object_layer
+from pipelines.bitstreams.nal_units import nal_units, unit_type
 from pipelines.machine.nvdec import DALI_CODECS, DecoderCaps, refusal_of
-from pipelines.video.bitstream import parse_video_object_layer
-from pipelines.video.nal_units import nal_units, unit_type
 from pipelines.video.record import VideoRecord
 
 _PIX_FMT = re.compile(r"yuvj?(420|422|444)p(9|10|12|14|16)?(?:le|be)?")

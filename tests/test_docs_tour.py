@@ -14,10 +14,10 @@ import pytest
 import tiny
 from pages import ANY_LINES, REPO, Block, blocks, pages, read
 
+from pipelines.bitstreams.packet_flags import START
 from pipelines.index.video_index import VideoIndex
 from pipelines.sampler import ClipSampler
 from pipelines.specs import ShardSpec
-from pipelines.video.bitstream import START
 from pipelines.video.packets import select
 from r3d_fast.config.config import load_config
 from r3d_fast.demo.videos import make_demo_dataset

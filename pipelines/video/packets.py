@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.video.bitstream import DROPPABLE, START
+from pipelines.bitstreams.packet_flags import DROPPABLE, START
 
 _HEADER = struct.Struct("<4sBBHQQ")
 _PART = struct.Struct("<QQQ")

@@ -14,11 +14,12 @@ import av.error
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.bitstreams.mpeg4 import VOP, mpeg4_pictures, parse_video_object_layer
+from pipelines.bitstreams.packet_flags import DROPPABLE, START
+from pipelines.containers.demuxer import PacketList, list_packets
+from pipelines.containers.file_checks import AVI_HEAD, check_regular, check_size, find_video_stream, is_avi
 from pipelines.errors import VideoError
-from pipelines.video.bitstream import DROPPABLE, START, VOP, mpeg4_pictures, parse_video_object_layer
 from pipelines.video.decoder import ScannedFrame, scan_frames
-from pipelines.video.demuxer import PacketList, list_packets
-from pipelines.video.file_checks import AVI_HEAD, check_regular, check_size, find_video_stream, is_avi
 from pipelines.video.packets import PacketTable
 from pipelines.video.record import Span, VideoRecord
 

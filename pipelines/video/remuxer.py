@@ -17,9 +17,10 @@ import av.error
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.bitstreams.mpeg4 import VOP, has_video_object_layer
+from pipelines.bitstreams.nal_units import is_slice, length_size, nal_units, unit_type
+from pipelines.bitstreams.packet_flags import DROPPABLE, SILENT, START
 from pipelines.errors import FrameError, R3DFastError, VideoError
-from pipelines.video.bitstream import DROPPABLE, SILENT, START, VOP, has_video_object_layer
-from pipelines.video.nal_units import is_slice, length_size, nal_units, unit_type
 from pipelines.video.packet_reader import check_unchanged, read_packets
 from pipelines.video.packets import DecodeRun, PacketTable, select
 from pipelines.video.record import VideoRecord

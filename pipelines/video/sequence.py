@@ -20,8 +20,8 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from pipelines.containers.file_checks import AVI_HEAD, check_regular, check_size, find_video_stream, is_cut_short
 from pipelines.errors import FrameError, VideoError
-from pipelines.video.file_checks import AVI_HEAD, check_regular, check_size, find_video_stream, is_cut_short
 from pipelines.video.scaler import rgb_pixels
 
 _USUAL_RATE = Fraction(25)  # frames a second if the file does not say

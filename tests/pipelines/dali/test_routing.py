@@ -11,6 +11,7 @@ from clips import write_stamped_video
 from loading import content, make, pixels
 from stand_ins import cuda, python
 
+from pipelines.bitstreams.mpeg4 import parse_video_object_layer
 from pipelines.dali.routing import Routing
 from pipelines.dali_limits import DaliLimits, VideoKind, refused_profile
 from pipelines.errors import EnvironmentProblem, UsageError
@@ -18,7 +19,6 @@ from pipelines.index.video_index import VideoIndex
 from pipelines.loader import ClipLoader
 from pipelines.machine.nvdec import DecoderCaps
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec
-from pipelines.video.bitstream import parse_video_object_layer
 from pipelines.video.record import VideoRecord
 
 MIXED = {"mjpeg": "avi", "vp8": "webm", "vp9": "mkv", "mpeg4": "avi"}  # the last is none of DALI's on the CPU

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.video.bitstream import DROPPABLE, START, packet_flags, parse_video_object_layer
+from pipelines.bitstreams.mpeg4 import parse_video_object_layer
+from pipelines.bitstreams.packet_flags import DROPPABLE, START, packet_flags
 from pipelines.video.packets import PacketTable, select, whole
 
 

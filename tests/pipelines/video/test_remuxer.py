@@ -14,9 +14,9 @@ import pytest
 from av.video import reformatter
 from numpy.typing import NDArray
 
+from pipelines.bitstreams.packet_flags import SILENT
 from pipelines.dali.versions import cpu_video_codecs, executor_options, import_dali, video_decoder
 from pipelines.errors import FrameError, VideoError
-from pipelines.video.bitstream import SILENT
 from pipelines.video.decoder import read_frames
 from pipelines.video.packets import select
 from pipelines.video.probe import probe_video

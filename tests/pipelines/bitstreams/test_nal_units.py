@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.video.nal_units import is_slice, length_size, nal_units, unit_type
+from pipelines.bitstreams.nal_units import is_slice, length_size, nal_units, unit_type
 
 UNITS = [b"\x67\x64\x00", b"\x68", b"\x65\x88\x80"]
 HVCC = b"\x01" + bytes(20) + b"\xfc\0"

@@ -7,8 +7,7 @@ import av
 import pytest
 from clips import write_stamped_video
 
-from pipelines.errors import VideoError
-from pipelines.video.file_checks import (
+from pipelines.containers.file_checks import (
     AVI_HEAD,
     MAX_PIXELS,
     check_regular,
@@ -17,6 +16,7 @@ from pipelines.video.file_checks import (
     is_avi,
     is_cut_short,
 )
+from pipelines.errors import VideoError
 
 
 def test_an_avi_knows_its_length(tmp_path: Path) -> None:

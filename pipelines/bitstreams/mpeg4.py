@@ -1,7 +1,7 @@
-"""Reads the headers of compressed pictures: at which packets decoding may start, and which pictures can be left out.
+"""Reads the headers of MPEG-4 part 2: the size of the video, its pictures and their display order.
 
-Nothing is decoded. Sources: ISO/IEC 14496-2 (MPEG-4 Visual) 6.2.3 and 6.2.5, ITU-T H.264 7.3.1 and D.1.8, ITU-T H.265
-7.4.2.2, ISO/IEC 13818-2 (MPEG-2) 6.2. Packed bitstreams are treated as FFmpeg's decoder treats them.
+Nothing is decoded. Source: ISO/IEC 14496-2 (MPEG-4 Visual) 6.2.3 and 6.2.5. Packed bitstreams are treated as FFmpeg's
+decoder treats them.
 """
 
 from __future__ import annotations
@@ -11,39 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.video.nal_units import is_slice, length_size, nal_units, unit_type
-
-START = 1  # decoding may begin at this packet: its frame and all frames shown after it are then exact
-DROPPABLE = 2  # no other picture needs this one to be decoded
-SILENT = 4  # MPEG-4: a VOP (picture) that is not coded; it sets the clock but gives no frame
+from pipelines.bitstreams.bits import Bits
+from pipelines.bitstreams.packet_flags import DROPPABLE, SILENT, START
 
 VOP = b"\0\0\1\xb6"  # the start code of an MPEG-4 picture
 
 # FFmpeg treats a packet of at most this size as the filler after two packed pictures (libavcodec: MAX_NVOP_SIZE).
 _MAX_FILLER_SIZE = 19
 _I, _B = 0, 2
-
-
-class _Bits:
-    """Reads bit fields of `data`, most significant bit first. Raises EOFError past the end."""
-
-    def __init__(self, data: bytes) -> None:
-        self._value = int.from_bytes(data, "big")
-        self._left = len(data) * 8
-
-    def take(self, count: int) -> int:
-        """The next `count` bits as an unsigned integer."""
-        if count > self._left:
-            raise EOFError("bit field runs past the end of the header")
-        self._left -= count
-        return (self._value >> self._left) & ((1 << count) - 1)
-
-    def exp_golomb(self) -> int:
-        """The next unsigned Exp-Golomb code, ue(v) of H.264 9.1."""
-        zeros = 0
-        while not self.take(1):
-            zeros += 1
-        return (1 << zeros) - 1 + self.take(zeros)
 
 
 @dataclass(frozen=True)
@@ -65,7 +40,7 @@ def parse_video_object_layer(header: bytes) -> VideoObjectLayer | None:
     if at < 0:
         return None
     try:
-        return _layer_fields(_Bits(header[at + 4 : at + 68]))
+        return _layer_fields(Bits(header[at + 4 : at + 68]))
     except EOFError:
         return None
 
@@ -83,7 +58,7 @@ def _layer_start(header: bytes) -> int:
     return at if at < len(header) - 4 else -1
 
 
-def _layer_fields(bits: _Bits) -> VideoObjectLayer | None:
+def _layer_fields(bits: Bits) -> VideoObjectLayer | None:
     bits.take(1)  # random_accessible_vol
     object_type, version = bits.take(8), 1
     if bits.take(1):  # is_object_layer_identifier
@@ -119,7 +94,7 @@ def _layer_fields(bits: _Bits) -> VideoObjectLayer | None:
 
 def _is_coded(vop: bytes, time_increment_bits: int) -> bool:
     """Whether a VOP, given without its start code, holds a picture (`vop_coded`)."""
-    bits = _Bits(vop)
+    bits = Bits(vop)
     bits.take(2)
     while bits.take(1):  # modulo_time_base
         pass
@@ -234,82 +209,3 @@ def _order(data: NDArray[np.uint8], table: NDArray[np.int64], layer: VideoObject
     key = np.where(bidirectional[shown], following - 1, following)
     order = np.lexsort((shown, bidirectional[shown], key))
     return Mpeg4Pictures(result.offset, result.size, result.flags, shown[order])
-
-
-def packet_flags(codec: str, packet: bytes, is_key: bool, extradata: bytes, intra_only: bool) -> int:
-    """The flags START and DROPPABLE of one packet of `codec`, set only where the standard guarantees them."""
-    if intra_only:
-        return START
-    if codec == "h264":
-        return _h264_flags(packet, extradata)
-    if codec == "hevc":
-        kinds = [unit_type(codec, unit) for unit in nal_units(packet, length_size(codec, extradata))]
-        return START if any(16 <= kind <= 21 for kind in kinds) else 0
-    if codec in ("mpeg1video", "mpeg2video"):
-        return _mpeg2_flags(packet)
-    if codec in ("vp8", "vp9", "libvpx-vp8", "libvpx-vp9", "av1", "libdav1d"):
-        return START if is_key else 0
-    return 0
-
-
-def _h264_flags(packet: bytes, extradata: bytes) -> int:
-    flags, used = 0, False
-    for unit in nal_units(packet, length_size("h264", extradata)):
-        kind = unit_type("h264", unit)
-        if kind == 5 or (kind == 6 and _exact_recovery_point(unit[1:])):
-            flags |= START
-        if is_slice("h264", kind):
-            used = used or bool(unit[0] & 0x60)
-    return flags if used or flags else flags | DROPPABLE
-
-
-def _exact_recovery_point(sei: bytes) -> bool:
-    """Whether a recovery point message says that this picture and all after it are exact (H.264 D.2.8)."""
-    sei = sei.replace(b"\0\0\3", b"\0\0")
-    at = 0
-    while at + 2 < len(sei):
-        kind = length = 0
-        while at < len(sei) and sei[at] == 255:
-            kind, at = kind + 255, at + 1
-        kind, at = kind + sei[at], at + 1
-        while at < len(sei) and sei[at] == 255:
-            length, at = length + 255, at + 1
-        if at >= len(sei):
-            return False
-        length, at = length + sei[at], at + 1
-        if kind == 6:
-            bits = _Bits(sei[at : at + length])
-            try:
-                return bits.exp_golomb() == 0 and bits.take(1) == 1 and bits.take(1) == 0
-            except EOFError:
-                return False
-        at += length
-    return False
-
-
-def _mpeg2_flags(packet: bytes) -> int:
-    kinds = []
-    at = packet.find(b"\0\0\1\0")
-    while 0 <= at < len(packet) - 5:
-        kinds.append((packet[at + 5] >> 3) & 7)
-        at = packet.find(b"\0\0\1\0", at + 4)
-    if kinds and kinds[0] == 1 and b"\0\0\1\xb3" in packet:
-        return START
-    return DROPPABLE if kinds and all(kind == 3 for kind in kinds) else 0
-
-
-def single_picture(codec: str, packet: bytes, extradata: bytes) -> bool:
-    """Whether an H.264 or HEVC packet certainly gives one frame.
-
-    It does if it has exactly one first slice and is neither a leading picture that a decoder may skip nor BLA or CRA.
-    """
-    if codec not in ("h264", "hevc"):
-        return False
-    first_slice_at = 2 if codec == "hevc" else 1  # the byte whose first bit is set in a picture's first slice
-    firsts = 0
-    for unit in nal_units(packet, length_size(codec, extradata)):
-        kind = unit_type(codec, unit)
-        if codec == "hevc" and (kind in (8, 9) or 16 <= kind <= 18 or kind == 21):
-            return False
-        firsts += is_slice(codec, kind) and len(unit) > first_slice_at and unit[first_slice_at] >> 7
-    return firsts == 1

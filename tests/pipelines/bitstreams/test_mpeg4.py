@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipelines.video import bitstream
-from pipelines.video.bitstream import DROPPABLE, SILENT, START, Mpeg4Pictures, mpeg4_pictures, parse_video_object_layer
+from pipelines.bitstreams.mpeg4 import Mpeg4Pictures, mpeg4_pictures, parse_video_object_layer
+from pipelines.bitstreams.packet_flags import DROPPABLE, SILENT, START
 
 FPS = 25
 
@@ -83,13 +83,6 @@ def test_the_layer_of_encoded_videos_says_what_the_decoder_says(tmp_path: Path) 
             assert found is not None
             assert (found.width, found.height) == (context.width, context.height) == (322, 242)
             assert found.time_increment_bits == 5
-
-
-def test_exp_golomb_codes() -> None:
-    bits = bitstream._Bits(packed_bits((1, 1), (0b010, 3), (0b011, 3), (0b00100, 5), (0b00111, 5), (0b0001000, 7)))
-    assert [bits.exp_golomb() for _ in range(6)] == [0, 1, 2, 3, 6, 7]
-    with pytest.raises(EOFError, match="past the end"):
-        bitstream._Bits(b"\0").exp_golomb()
 
 
 def test_a_vop_that_is_not_coded_gives_no_frame() -> None:

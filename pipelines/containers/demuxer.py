@@ -9,9 +9,9 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from pipelines.bitstreams.packet_flags import packet_flags, single_picture
+from pipelines.containers.file_checks import AVI_HEAD, is_cut_short
 from pipelines.errors import VideoError
-from pipelines.video.bitstream import packet_flags, single_picture
-from pipelines.video.file_checks import AVI_HEAD, is_cut_short
 
 _CHUNK_HEADER = 8  # AVI: four characters and a size precede each packet
 

@@ -1,0 +1,1 @@
+"""Reads the headers of compressed pictures: what a packet gives and needs, without decoding it."""

@@ -1,0 +1,92 @@
+"""Says of each packet whether decoding may begin there, whether it can be left out, and whether it gives one frame.
+
+Only headers are read. Sources: ITU-T H.264 7.3.1 and D.1.8, ITU-T H.265 7.4.2.2, ISO/IEC 13818-2 (MPEG-2) 6.2.
+"""
+
+from __future__ import annotations
+
+from pipelines.bitstreams.bits import Bits
+from pipelines.bitstreams.nal_units import is_slice, length_size, nal_units, unit_type
+
+START = 1  # decoding may begin at this packet: its frame and all frames shown after it are then exact
+DROPPABLE = 2  # no other picture needs this one to be decoded
+SILENT = 4  # MPEG-4: a VOP (picture) that is not coded; it sets the clock but gives no frame
+
+
+def packet_flags(codec: str, packet: bytes, is_key: bool, extradata: bytes, intra_only: bool) -> int:
+    """The flags START and DROPPABLE of one packet of `codec`, set only where the standard guarantees them."""
+    if intra_only:
+        return START
+    if codec == "h264":
+        return _h264_flags(packet, extradata)
+    if codec == "hevc":
+        kinds = [unit_type(codec, unit) for unit in nal_units(packet, length_size(codec, extradata))]
+        return START if any(16 <= kind <= 21 for kind in kinds) else 0
+    if codec in ("mpeg1video", "mpeg2video"):
+        return _mpeg2_flags(packet)
+    if codec in ("vp8", "vp9", "libvpx-vp8", "libvpx-vp9", "av1", "libdav1d"):
+        return START if is_key else 0
+    return 0
+
+
+def _h264_flags(packet: bytes, extradata: bytes) -> int:
+    flags, used = 0, False
+    for unit in nal_units(packet, length_size("h264", extradata)):
+        kind = unit_type("h264", unit)
+        if kind == 5 or (kind == 6 and _exact_recovery_point(unit[1:])):
+            flags |= START
+        if is_slice("h264", kind):
+            used = used or bool(unit[0] & 0x60)
+    return flags if used or flags else flags | DROPPABLE
+
+
+def _exact_recovery_point(sei: bytes) -> bool:
+    """Whether a recovery point message says that this picture and all after it are exact (H.264 D.2.8)."""
+    sei = sei.replace(b"\0\0\3", b"\0\0")
+    at = 0
+    while at + 2 < len(sei):
+        kind = length = 0
+        while at < len(sei) and sei[at] == 255:
+            kind, at = kind + 255, at + 1
+        kind, at = kind + sei[at], at + 1
+        while at < len(sei) and sei[at] == 255:
+            length, at = length + 255, at + 1
+        if at >= len(sei):
+            return False
+        length, at = length + sei[at], at + 1
+        if kind == 6:
+            bits = Bits(sei[at : at + length])
+            try:
+                return bits.exp_golomb() == 0 and bits.take(1) == 1 and bits.take(1) == 0
+            except EOFError:
+                return False
+        at += length
+    return False
+
+
+def _mpeg2_flags(packet: bytes) -> int:
+    kinds = []
+    at = packet.find(b"\0\0\1\0")
+    while 0 <= at < len(packet) - 5:
+        kinds.append((packet[at + 5] >> 3) & 7)
+        at = packet.find(b"\0\0\1\0", at + 4)
+    if kinds and kinds[0] == 1 and b"\0\0\1\xb3" in packet:
+        return START
+    return DROPPABLE if kinds and all(kind == 3 for kind in kinds) else 0
+
+
+def single_picture(codec: str, packet: bytes, extradata: bytes) -> bool:
+    """Whether an H.264 or HEVC packet certainly gives one frame.
+
+    It does if it has exactly one first slice and is neither a leading picture that a decoder may skip nor BLA or CRA.
+    """
+    if codec not in ("h264", "hevc"):
+        return False
+    first_slice_at = 2 if codec == "hevc" else 1  # the byte whose first bit is set in a picture's first slice
+    firsts = 0
+    for unit in nal_units(packet, length_size(codec, extradata)):
+        kind = unit_type(codec, unit)
+        if codec == "hevc" and (kind in (8, 9) or 16 <= kind <= 18 or kind == 21):
+            return False
+        firsts += is_slice(codec, kind) and len(unit) > first_slice_at and unit[first_slice_at] >> 7
+    return firsts == 1

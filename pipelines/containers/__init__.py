@@ -1,0 +1,1 @@
+"""Opens video files, says what kind they are and whether they are whole, and lists their packets."""
