@@ -1,4 +1,4 @@
-"""Checks whether a file can be used: it must be a regular file, complete, with a video stream of a usable size."""
+"""Checks whether a file can be used: it must be a regular file, complete, of a usable size."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ import os
 import stat
 from pathlib import Path
 
-from av.container import InputContainer
-from av.video.stream import VideoStream
-
 from pipelines.errors import VideoError
 
 MAX_PIXELS = 4096 * 2304  # of a frame, 28 MB as RGB; videos with larger frames are refused before decoding
 AVI_HEAD = 12  # bytes at the start of an AVI: "RIFF", the little-endian size of the rest, "AVI "
-_ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC
 
 
 def check_regular(path: str) -> os.stat_result:
@@ -38,20 +34,6 @@ def is_avi(head: bytes) -> bool:
 def is_cut_short(head: bytes, size: int) -> bool:
     """Whether an AVI of `size` bytes is shorter than its header says; `head` are its first AVI_HEAD bytes."""
     return int.from_bytes(head[4:8], "little") + 8 > size
-
-
-def find_video_stream(path: str, container: InputContainer) -> VideoStream:
-    """The first video stream of `container`, cover pictures aside. Raises VideoError if none can be decoded."""
-    streams = [s for s in container.streams.video if not s.disposition & _ATTACHED_PICTURE]
-    if not streams:
-        raise VideoError(path, "no video stream")
-    context = streams[0].codec_context
-    if context is None:
-        raise VideoError(path, "unknown codec", "FFmpeg has no decoder for it")
-    # For MPEG-4 the container may give a wrong size, so the size in the frame headers is checked later.
-    if context.codec.canonical_name != "mpeg4":
-        check_size(path, context.width, context.height)
-    return streams[0]
 
 
 def check_size(path: str, width: int, height: int) -> None:

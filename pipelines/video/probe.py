@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from pipelines.bitstreams.mpeg4 import VOP, mpeg4_pictures, parse_video_object_layer
 from pipelines.bitstreams.packet_flags import DROPPABLE, START
 from pipelines.containers.demuxer import PacketList, list_packets
-from pipelines.containers.file_checks import AVI_HEAD, check_regular, check_size, find_video_stream, is_avi
+from pipelines.containers.file_checks import AVI_HEAD, check_regular, check_size, is_avi
+from pipelines.containers.opening import find_video_stream
 from pipelines.errors import VideoError
 from pipelines.video.decoder import ScannedFrame, scan_frames
 from pipelines.video.packets import PacketTable

@@ -20,7 +20,8 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from pipelines.containers.file_checks import AVI_HEAD, check_regular, check_size, find_video_stream, is_cut_short
+from pipelines.containers.file_checks import AVI_HEAD, check_regular, check_size, is_cut_short
+from pipelines.containers.opening import find_video_stream
 from pipelines.errors import FrameError, VideoError
 from pipelines.video.scaler import rgb_pixels
 

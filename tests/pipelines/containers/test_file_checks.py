@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import av
 import pytest
 from clips import write_stamped_video
 
@@ -12,7 +11,6 @@ from pipelines.containers.file_checks import (
     MAX_PIXELS,
     check_regular,
     check_size,
-    find_video_stream,
     is_avi,
     is_cut_short,
 )
@@ -29,19 +27,6 @@ def test_an_avi_knows_its_length(tmp_path: Path) -> None:
     assert is_cut_short(head, len(data) - 1)
     for other in (b"", b"RIFF\0\0\0\0WAVE", b"\0\0\0\x20ftypisom"):
         assert not is_avi(other)
-
-
-def test_the_stream_of_a_video_and_of_a_file_without_one(tmp_path: Path) -> None:
-    write_stamped_video(tmp_path / "v.avi", num_frames=4)
-    with av.open(str(tmp_path / "v.avi")) as container:
-        assert find_video_stream("v.avi", container).type == "video"
-    with av.open(str(tmp_path / "a.wav"), "w") as sound:
-        stream = sound.add_stream("pcm_s16le", rate=8000)
-        frame = av.AudioFrame(format="s16", layout="mono", samples=80)
-        frame.sample_rate = 8000
-        sound.mux(stream.encode(frame))
-    with av.open(str(tmp_path / "a.wav")) as container, pytest.raises(VideoError, match=r"^a\.wav: no video stream"):
-        find_video_stream("a.wav", container)
 
 
 def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -193,6 +194,47 @@ def write_open_gop_mpeg(
 ) -> Path:
     """Write MPEG-2, or `codec="mpeg4"`, with open GOPs: two B-frames after each later key frame are shown before it."""
     return write_stamped_video(path, num_frames=num_frames, size=size, codec=codec, gop=12, b_frames=2)
+
+
+def turn_mp4(path: Path, matrix: Sequence[float]) -> Path:
+    """Make an MP4 or MOV with one track ask to be shown by `matrix`, its a b c d (ISO/IEC 14496-12, 8.3.2).
+
+    (0, 1, -1, 0) is what a phone that is held upright writes: players turn the picture clockwise. Returns `path`.
+    """
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 4
+    at += 52 if data[at] == 1 else 40  # the matrix, after version, flags, times and so on
+    a, b, c, d = (round(value * 65536) for value in matrix)
+    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    return path
+
+
+def write_cover_before_video(path: str | Path, *, num_frames: int = 24) -> Path:
+    """Write a stamped MP4 whose first stream is a cover picture, a PNG of 16 x 16 px."""
+    plain = io.BytesIO(_encode("mp4", num_frames, (128, 96), "h264", 12, 0, 25, {}, None))
+    file = io.BytesIO()
+    with av.open(plain) as source, av.open(file, "w", format="mp4") as target:
+        cover = target.add_stream("png", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 16, 16, "rgb24"
+        cover.disposition = 0x400  # AV_DISPOSITION_ATTACHED_PIC
+        video = target.add_stream_from_template(source.streams.video[0])
+        picture = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")
+        picture.pts = 0
+        for packet in (*cover.encode(picture), *cover.encode(None)):
+            target.mux(packet)
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = video
+                target.mux(packet)
+    data = file.getvalue()
+    moov = data.index(b"moov") - 4
+    size = int.from_bytes(data[moov : moov + 4], "big")
+    mvhd = 8 + int.from_bytes(data[moov + 8 : moov + 12], "big")
+    udta = data.index(b"udta", moov) - 4  # with the picture; as the last box of moov it can go before the track
+    end = moov + size
+    Path(path).write_bytes(data[: moov + mvhd] + data[udta:end] + data[moov + mvhd : udta] + data[end:])
+    return Path(path)
 
 
 def write_audio_only(path: str | Path, *, seconds: float = 0.5) -> Path:

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import av.error
+import pytest
+from clips import read_stamp, write_audio_only, write_cover_before_video, write_stamped_video
+
+from pipelines.containers.opening import open_video
+from pipelines.errors import VideoError
+
+
+def test_the_video_is_open_with_its_stream_and_one_thread(tmp_path: Path) -> None:
+    with open_video(str(write_stamped_video(tmp_path / "v.mp4", num_frames=4))) as video:
+        assert video.format == "mov"
+        assert (video.stream.width, video.stream.codec_context.thread_count) == (128, 1)
+        assert [read_stamp(f.to_ndarray(format="rgb24")) for f in video.container.decode(video.stream)] == [0, 1, 2, 3]
+
+
+def test_a_cover_picture_is_not_the_video(tmp_path: Path) -> None:
+    path = write_cover_before_video(tmp_path / "v.mp4", num_frames=4)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].codec_context.name == "png"  # or this test would test nothing
+    with open_video(str(path)) as video:
+        assert (video.stream.width, video.stream.height) == (128, 96)
+
+
+@pytest.mark.parametrize("name", ["rec:1.avi", "http:v.avi", "concat:a|b.avi", "-v.avi", "%03d.avi"])
+def test_a_name_is_never_a_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    write_stamped_video(tmp_path / name, num_frames=2)
+    monkeypatch.chdir(tmp_path)
+    with open_video(name) as video:
+        assert video.stream.frames == 2
+
+
+def test_what_holds_no_video_is_refused(tmp_path: Path) -> None:
+    with (
+        pytest.raises(VideoError, match=r"a\.mp4: no video stream"),
+        open_video(str(write_audio_only(tmp_path / "a.mp4"))),
+    ):
+        pass
+    (tmp_path / "t.avi").write_text("no video")
+    with pytest.raises(av.error.FFmpegError), open_video(str(tmp_path / "t.avi")):
+        pass
