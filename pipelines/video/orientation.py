@@ -66,7 +66,7 @@ def orientation_of(frame: VideoFrame) -> Orientation:
     libavutil/display.h, ISO/IEC 14496-12, 8.3.2.
     """
     try:
-        data = frame.side_data[Type.DISPLAYMATRIX]
+        data = frame.side_data[Type.DISPLAYMATRIX]  # type: ignore[typeddict-item]  # PyAV's stub is too narrow
     except KeyError:
         return UPRIGHT
     return _by_matrix(_MATRIX.unpack_from(bytes(data))) if data.buffer_size >= _MATRIX.size else UPRIGHT

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import mmap
 import os
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
 
 import av
 import av.error
@@ -16,17 +14,15 @@ from numpy.typing import NDArray
 
 from pipelines.bitstreams.mpeg4 import VOP, mpeg4_pictures, parse_video_object_layer
 from pipelines.bitstreams.packet_flags import DROPPABLE, START
+from pipelines.containers.clock import TimeStamps
 from pipelines.containers.demuxer import PacketList, list_packets
 from pipelines.containers.file_checks import AVI_HEAD, check_regular, check_size, is_avi
 from pipelines.containers.opening import find_video_stream
 from pipelines.errors import VideoError
 from pipelines.video.decoder import ScannedFrame, scan_frames
 from pipelines.video.packets import PacketTable
+from pipelines.video.parts import part_of
 from pipelines.video.record import Span, VideoRecord
-
-_CUT_SLACK_SECONDS = 1.0  # a cut file may be this much too long: tools cut at the next key frame or audio packet
-_ROUNDING_SECONDS = 1e-5  # containers round times: the frame at 10 s may have the time 9.999999
-Times = NDArray[np.float64]
 
 
 def probe_video(
@@ -35,8 +31,8 @@ def probe_video(
     """The record of the video at `root`/`path`, with the number of frames that decoding the whole file gives.
 
     With a `span` (begin, end) the record has only the frames that are shown from `begin` on and before `end`, in
-    seconds from the start of the file, as players count; see `frame_times`. If the file is hardly longer than the span,
-    it is assumed to be cut to it already, and the record has all frames.
+    seconds from the start of the file, as players count; see containers.clock. If the file is hardly longer than the
+    span, it is assumed to be cut to it already, and the record has all frames.
 
     Frames of MPEG-4 part 2 are counted by their headers, those of H.264 and HEVC in a sound MP4 by the container. For
     all other files, and in case of doubt, the file is decoded. With `allow_partial` a truncated file is used as far as
@@ -49,53 +45,12 @@ def probe_video(
         with Path(full).open("rb") as file:
             # The map is not closed explicitly, since the traceback of an error may hold arrays that use it.
             data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-        record, clock = _probe(name, full, status, data, allow_partial)
-        return record if span is None else _part(full, record, frame_times(record, clock), span)
+        record, stamps = _probe(name, full, status, data, allow_partial)
+        return record if span is None else part_of(full, record, stamps, span)
     except av.error.FFmpegError as error:
         raise VideoError(full, "not a readable video", error.strerror or str(error)) from error
     except OSError as error:
         raise VideoError(full, "can't be read", error.strerror or str(error)) from error
-
-
-class TimeStamps(NamedTuple):
-    """The clock of a file: time stamps of its packets in ticks, int64 [P], None if they can't be used.
-
-    `tick` is the length of a tick and `start` the time at which the file starts, both in seconds.
-    """
-
-    pts: NDArray[np.int64] | None
-    tick: float
-    start: float
-
-
-def frame_times(record: VideoRecord, clock: TimeStamps) -> Times:
-    """When each frame of the file is shown, float64 [F], in seconds from the start of the file.
-
-    The times are those of the packets. If these are missing, repeat, belong to other packets or are not in display
-    order, or if packets do not tell which frame they give, frame k is shown at k / fps. The same holds for AVI, which
-    stores no time stamps.
-    """
-    table = record.packets
-    even: Times = np.arange(table.num_frames, dtype=np.float64) / (record.fps or 25.0)
-    if clock.pts is None or len(clock.pts) != len(table.offset) or table.ordinal or record.container == "avi":
-        return even
-    times: Times = np.asarray(clock.pts[table.frame_packet], np.float64) * clock.tick - clock.start
-    return even if np.any(np.diff(times) < 0) else times
-
-
-def _part(path: str, record: VideoRecord, times: Times, span: Span) -> VideoRecord:
-    """The record of the frames in `span`. Raises VideoError if there are none."""
-    begin, end = span
-    record = replace(record, begin_seconds=begin, end_seconds=end)
-    gap = 1 / (record.fps or 25.0)
-    if times[-1] - times[0] + gap <= end - begin + _CUT_SLACK_SECONDS:
-        return record
-    first, last = np.searchsorted(times + _ROUNDING_SECONDS, [begin, end]).tolist()
-    if first == last:
-        raise VideoError(path, "no frame in its range", f"{begin:g} to {end:g} s of {times[-1] + gap:.1f} s")
-    notes = [record.note] * bool(record.note) + ["ends before its range"] * bool(times[-1] + 2 * gap < end)
-    table = record.packets.part(first, last)
-    return replace(record, num_frames=table.num_frames, table=table.to_bytes(), note="; ".join(notes))
 
 
 def _probe(
@@ -123,14 +78,14 @@ def _probe(
         extradata = context.extradata or b""
         pix_fmt = context.pix_fmt or ""
         size = (context.height, context.width)
-        clock = TimeStamps(packets.pts, float(stream.time_base or 0), (container.start_time or 0) / av.time_base)
+        stamps = TimeStamps.of(container, stream, packets.pts)
     if base["codec"] == "mpeg4":
         record = _from_vops(full, base, data, packets, extradata, pix_fmt)
         if record is not None:
-            return record, clock
+            return record, stamps
         size = _layer_size(extradata + packets.first) or size
     check_size(full, size[1], size[0])
-    return _from_decode(full, base, packets, extradata), clock
+    return _from_decode(full, base, packets, extradata), stamps
 
 
 def _from_vops(
