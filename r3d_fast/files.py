@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipelines.datasets.lists import is_video_name
+from pipelines.datasets.video_files import is_video_name
 from pipelines.errors import UsageError
 from r3d_fast.descriptors import STDOUT, descriptor_of, is_stdout, open_descriptor
 

@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-import heapq
-import os
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from pipelines.datasets.entries import Dataset, Entry, LeftOut
-from pipelines.datasets.kinetics import KineticsLists, find_clips, find_kinetics, read_kinetics
-from pipelines.datasets.lists import (
-    EXTENSIONS_SHOWN,
-    ListedVideo,
-    Lists,
-    final_split,
-    is_video_name,
-    read_lists,
-    ucf_group,
-)
-from pipelines.datasets.split_names import SPLITS, split_named
+from pipelines.datasets.folder_walk import FolderWalk
+from pipelines.datasets.lists.forms import read_lists
+from pipelines.datasets.lists.kinetics import KineticsLists, find_clips, find_kinetics, read_kinetics
+from pipelines.datasets.lists.listed_videos import ListedVideo, Lists
+from pipelines.datasets.split_names import SPLITS, final_split, split_named
 from pipelines.datasets.text_files import escaped, first_ten
+from pipelines.datasets.video_files import EXTENSIONS_SHOWN, ucf_group
 from pipelines.errors import DataError, ListError, UsageError
 
 _LAYOUTS = (
     "expected ROOT/<class>/<video>, or ROOT/train/<class>/<video> with ROOT/test/<class>/<video>, "
     "or lists that say which video is of which class"
 )
-_NOT_REGULAR = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
 
 
 def recognise_dataset(
@@ -70,7 +62,7 @@ def recognise_dataset(
         )
     clips = read_kinetics(kinetics) if kinetics else None
     listed = None if lists is None or kinetics else read_lists(lists, split=split, root=root)
-    found = _Walk(root, follow_links)
+    found = FolderWalk(root, follow_links)
     found.run()
     if not found.videos:
         raise DataError(_nothing(found))
@@ -82,86 +74,7 @@ def recognise_dataset(
     return _from_folders(found, val_fraction)
 
 
-@dataclass
-class _Walk:
-    """Collects everything under `root`, by its path relative to `root`. Hidden files and folders are skipped."""
-
-    root: Path
-    follow_links: bool
-    videos: set[str] = field(default_factory=set)
-    folders: set[str] = field(default_factory=set)
-    left_out: dict[str, str] = field(default_factory=dict)
-    others: Counter[str] = field(default_factory=Counter)
-    to_scan: list[str] = field(default_factory=lambda: [""])
-    linked: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.real_root = self.root.resolve()
-
-    def run(self) -> None:
-        """Fill the sets. Real folders come before linked ones, so that a video gets a path without links if it can."""
-        seen: set[tuple[int, int]] = set()
-        while self.to_scan or self.linked:
-            folder = self.to_scan.pop() if self.to_scan else heapq.heappop(self.linked)
-            full = self.root / folder
-            try:
-                status = full.stat()
-                if (status.st_dev, status.st_ino) in seen:
-                    self.left_out[folder] = "link to a folder that is searched already"
-                    continue
-                seen.add((status.st_dev, status.st_ino))
-                with os.scandir(full) as scan:
-                    items = sorted(scan, key=lambda item: item.name)
-            except OSError as problem:
-                if not folder:
-                    raise DataError(
-                        f"{escaped(self.root)}: {problem.strerror}; expected a readable folder"
-                    ) from problem
-                self.left_out[folder] = "unreadable folder"
-                continue
-            self.folders.add(folder)
-            for item in items:
-                if not item.name.startswith("."):
-                    self.take(item, f"{folder}/{item.name}" if folder else item.name)
-
-    def take(self, item: os.DirEntry[str], path: str) -> None:
-        """Put one item into `to_scan`, `linked`, `videos`, `left_out` or `others`, by its name and type.
-
-        No item is opened, since opening a FIFO would wait for ever.
-        """
-        try:
-            path.encode()
-            # Only links and special files need a stat. A stat of every file would be slow on network disks.
-            if item.is_file(follow_symlinks=False) or item.is_dir(follow_symlinks=False):
-                mode = stat.S_IFREG if item.is_file() else stat.S_IFDIR
-            else:
-                mode = item.stat().st_mode
-        except UnicodeEncodeError:
-            self.left_out[os.fsencode(path).decode(errors="backslashreplace")] = "file name is not valid UTF-8"
-            return
-        except OSError:
-            self.left_out[path] = "broken link" if item.is_symlink() else "unreadable"
-            return
-        is_video = is_video_name(path) and not stat.S_ISDIR(mode)
-        if not is_video and not stat.S_ISDIR(mode):
-            self.others["." + path.rpartition(".")[2].lower() if "." in item.name else "no extension"] += 1
-        elif item.is_symlink() and not self.follow_links and not self.is_inside(item):
-            self.left_out[path] = "symlink outside ROOT (--follow-links takes it)"
-        elif not is_video and item.is_symlink():
-            heapq.heappush(self.linked, path)
-        elif not is_video:
-            self.to_scan.append(path)
-        elif stat.S_ISREG(mode):
-            self.videos.add(path)
-        else:
-            self.left_out[path] = f"not a regular file ({_NOT_REGULAR.get(stat.S_IFMT(mode), 'unknown')})"
-
-    def is_inside(self, item: os.DirEntry[str]) -> bool:
-        """Whether the link leads to something under the root."""
-        return Path(item.path).resolve().is_relative_to(self.real_root)
-
-
-def _from_folders(found: _Walk, val_fraction: float) -> Dataset:
+def _from_folders(found: FolderWalk, val_fraction: float) -> Dataset:
     """The data set as the names of its folders describe it, with or without train and test folders."""
     videos = sorted(found.videos)
     tops = {path.partition("/")[0] for path in videos if "/" in path}
@@ -193,7 +106,7 @@ def _from_folders(found: _Walk, val_fraction: float) -> Dataset:
     return _dataset("folders", classes, entries, found, warnings, val_fraction)
 
 
-def _from_lists(listed: Lists, found: _Walk, val_fraction: float) -> Dataset:
+def _from_lists(listed: Lists, found: FolderWalk, val_fraction: float) -> Dataset:
     """The data set of the lists. Raises DataError, with some of the paths, if listed videos are missing."""
     rows, warnings = _each_once(listed.rows, listed.classes)
     entries, missing, unusable = [], [], []
@@ -220,7 +133,7 @@ def _from_lists(listed: Lists, found: _Walk, val_fraction: float) -> Dataset:
     return _dataset(listed.kind, listed.classes, entries, found, warnings, val_fraction)
 
 
-def _from_kinetics(listed: KineticsLists, found: _Walk) -> Dataset:
+def _from_kinetics(listed: KineticsLists, found: FolderWalk) -> Dataset:
     """The data set of the Kinetics lists, with the videos that are on disk. Raises DataError if there are none."""
     clips = find_clips(listed, found.videos)
     if not clips.entries:
@@ -294,7 +207,12 @@ def _ordered(splits: Collection[str]) -> list[str]:
 
 
 def _dataset(
-    kind: str, classes: tuple[str, ...], entries: Sequence[Entry], found: _Walk, warnings: list[str], fraction: float
+    kind: str,
+    classes: tuple[str, ...],
+    entries: Sequence[Entry],
+    found: FolderWalk,
+    warnings: list[str],
+    fraction: float,
 ) -> Dataset:
     """The data set, with warnings about its classes. If no entry has a split, a share of them becomes "test"."""
     if not any(entry.split for entry in entries):
@@ -337,17 +255,17 @@ def _hold_out(entries: Iterable[Entry], classes: Sequence[str], fraction: float)
     return result
 
 
-def _nothing(found: _Walk) -> str:
+def _nothing(found: FolderWalk) -> str:
     others = ", ".join(sorted(found.others)[:5]) or "no other file"
     left_out = f"; left out: {_some_left_out(found)}" if found.left_out else ""
     return f"{escaped(found.root)}: no video file; looked for {EXTENSIONS_SHOWN}, found {others}{left_out}; {_LAYOUTS}"
 
 
-def _some_left_out(found: _Walk) -> str:
+def _some_left_out(found: FolderWalk) -> str:
     return first_ten([f"{escaped(path)}: {reason}" for path, reason in sorted(found.left_out.items())])
 
 
-def _advice(missing: Sequence[str], found: _Walk) -> str:
+def _advice(missing: Sequence[str], found: FolderWalk) -> str:
     """What to do about missing files, by their most likely cause."""
     for path in missing:
         parts = path.split("/")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from pipelines.datasets.lists import EXTENSIONS_SHOWN, is_video_name
+from pipelines.datasets.video_files import EXTENSIONS_SHOWN, is_video_name
 from pipelines.errors import DataError
 
 _PIECE = 1 << 16  # bytes of a list read at once

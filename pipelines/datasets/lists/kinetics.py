@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipelines.datasets.entries import Entry, Missing
-from pipelines.datasets.lists import read_csv_rows
+from pipelines.datasets.lists.csv_lists import read_csv_rows
 from pipelines.datasets.split_names import SPLIT_WORDS, split_named
 from pipelines.datasets.text_files import escaped, first_ten, read_text
 from pipelines.errors import DataError, ListError

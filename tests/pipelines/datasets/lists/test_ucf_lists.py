@@ -7,7 +7,8 @@ import pytest
 from layouts import labels, lines, touch, ucf
 
 from pipelines.datasets.entries import LeftOut
-from pipelines.datasets.lists import parse_hmdb, read_lists
+from pipelines.datasets.lists.forms import read_lists
+from pipelines.datasets.lists.hmdb_lists import parse_hmdb
 from pipelines.datasets.recognition import recognise_dataset
 from pipelines.errors import DataError, ListError
 

@@ -12,8 +12,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from layouts import labels, lines, split_of, touch
 
-from pipelines.datasets.lists import is_video_name, parse_csv, parse_hmdb, parse_ucf, read_lists, ucf_group
+from pipelines.datasets.lists.csv_lists import parse_csv
+from pipelines.datasets.lists.forms import read_lists
+from pipelines.datasets.lists.hmdb_lists import parse_hmdb
+from pipelines.datasets.lists.ucf_lists import parse_ucf
 from pipelines.datasets.recognition import recognise_dataset
+from pipelines.datasets.video_files import is_video_name, ucf_group
 from pipelines.errors import DataError, ListError, UsageError
 
 # ---- CSV
