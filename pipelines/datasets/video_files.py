@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import re
 
+# The endings of files that FFmpeg reads as videos. Left out are those of pictures, also if they move (.gif), those that
+# mostly hold sound (.ogg), and those that are used for much else (.dat, .mod).
 VIDEO_EXTENSIONS = frozenset(
-    ["avi", "mp4", "mkv", "webm", "mov", "m4v", "mpg", "mpeg", "wmv", "flv", "ogv", "ts", "m2ts", "3gp"]
+    [
+        *("avi", "divx", "mkv", "webm", "flv", "nut", "ogv", "ogm", "rm", "rmvb", "ivf", "y4m"),
+        *("mp4", "m4v", "mov", "qt", "3gp", "3g2", "f4v"),
+        *("mpg", "mpeg", "mpe", "m1v", "m2v", "vob", "ts", "mts", "m2ts", "m2t"),
+        *("wmv", "asf", "wtv"),
+        *("mxf", "gxf", "dv"),  # of broadcasting and of camcorders
+        *("dav", "h264", "264", "h265", "265", "hevc", "mjpg", "mjpeg"),  # of recorders and of network cameras
+    ]
 )
 EXTENSIONS_SHOWN = " ".join(f".{extension}" for extension in sorted(VIDEO_EXTENSIONS))
 

@@ -53,8 +53,27 @@ def test_no_video_says_what_was_left_out(tmp_path: Path) -> None:
 
 def test_every_extension_in_any_case(tmp_path: Path) -> None:
     ends = ["avi", "MP4", "mkv", "webm", "mov", "m4v", "mpg", "mpeg", "wmv", "flv", "ogv", "Ts", "m2ts", "3gp"]
+    ends += [
+        "MTS",
+        "m2t",
+        "asf",
+        "VOB",
+        "divx",
+        "3g2",
+        "mxf",
+        "f4v",
+        "ogm",
+        "rm",
+        "rmvb",
+        "y4m",
+        "nut",
+        "DV",
+        "m2v",
+        "qt",
+    ]
+    ends += ["mpe", "m1v", "ivf", "wtv", "gxf", "dav", "h264", "264", "h265", "265", "hevc", "mjpg", "mjpeg"]
     names = [f"A/{end}.{end}" for end in ends]
-    data = recognise_dataset(touch(tmp_path, *names, "A/avi", "A/x.avi.txt"), val_fraction=0)
+    data = recognise_dataset(touch(tmp_path, *names, "A/avi", "A/x.avi.txt", "A/x.gif", "A/x.ogg"), val_fraction=0)
     assert [e.path for e in data.entries] == sorted(names)
 
 
