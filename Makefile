@@ -13,7 +13,7 @@ OLDEST_TESTS := $(addprefix tests/pipelines/,dali test_loader.py test_loader_dev
 # Of mkdocs-material, about what may come after it.
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: demo test test-oldest lint docs clean
+.PHONY: demo test test-oldest exact lint docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/r3d-fast demo
@@ -24,6 +24,10 @@ test: $(VENV)/.test
 # The oldest versions that are supported, and that the index of PyPI still has: Paddle 2.6 and DALI 1.53.
 test-oldest: $(OLDEST)/.test
 	$(OLDEST)/bin/python -m pytest $(TOGETHER) -m "not slow" $(OLDEST_TESTS)
+
+# Videos of every encoder and container that FFmpeg has here, read by r3d-fast and by PyAV: some minutes.
+exact: $(VENV)/.test
+	PYTHONPATH=tests/support:tests/support/videos $(BIN)/python -m exact --write docs/data.md
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

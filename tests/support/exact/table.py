@@ -1,0 +1,125 @@
+"""The verdicts as Markdown: a line an encoder, a line a container, and what is refused or wrong."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+from exact.forms import PLAIN
+from exact.matrix import Row
+from exact.verdicts import DEMUXED, REFUSED, SILENT, VARIES, WRONG, Verdict
+
+MOST_SHOWN = 6  # pixel formats that a line names
+
+
+def markdown(rows: Sequence[Row], versions: str) -> str:
+    """All tables."""
+    rows = [row for row in rows if row.verdicts]
+    pairs = {(row.pair.encoding.encoder, row.pair.muxer.name) for row in rows}
+    codings = {row.pair.encoding for row in rows}
+    files = sum(len(row.verdicts) for row in rows)
+    wrong = sum(verdict.mark == WRONG for row in rows for verdict in row.verdicts.values())
+    lines = [
+        f"{len(pairs)} pairs of encoder and container, {len(codings)} of encoder and pixel format, {len(rows)} of all "
+        f"three; {files} verdicts, {wrong} wrong. {versions}.",
+        "",
+        "| encoder | pixel formats | packets read at their offsets | by demuxing | wrong |",
+        "| --- | --- | --- | --- | --- |",
+        *_encoder_lines(rows),
+        "",
+        "| container | encoders | turns kept | cut: refused | cut: taken with a note | cut: nothing tells |",
+        "| --- | ---: | --- | ---: | ---: | ---: |",
+        *_container_lines(rows),
+        "",
+        "| refused, or not compared | files | for instance |",
+        "| --- | ---: | --- |",
+        *_reason_lines(rows),
+    ]
+    return "\n".join(lines)
+
+
+def faults(rows: Iterable[Row]) -> list[str]:
+    """A line for each wrong verdict."""
+    return [
+        f"{row.pair.encoding.encoder} {row.pair.encoding.pix_fmt} {row.pair.muxer.name}, {name}: {verdict.reason}"
+        for row in rows
+        for name, verdict in row.verdicts.items()
+        if verdict.mark == WRONG
+    ]
+
+
+def mark_of(row: Row) -> str:
+    """The mark of a pair: that of its worst form."""
+    marks = {verdict.mark for verdict in row.verdicts.values()}
+    whole = {verdict.mark for name, verdict in row.verdicts.items() if not name.startswith("cut")}
+    return next((mark for mark in (WRONG, DEMUXED) if mark in (marks if mark == WRONG else whole)), "exact")
+
+
+def _encoder_lines(rows: Sequence[Row]) -> list[str]:
+    """Pixel formats with the same marks in all containers share a line."""
+    marks: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
+    for row in rows:
+        marks[row.pair.encoding.encoder, row.pair.encoding.pix_fmt][row.pair.muxer.name] = mark_of(row)
+    groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[str]] = defaultdict(list)
+    for (encoder, pix_fmt), those in marks.items():
+        groups[encoder, tuple(sorted(those.items()))].append(pix_fmt)
+    lines = []
+    for (encoder, those), formats in sorted(groups.items()):
+        cells = [
+            ", ".join(container for container, mark in those if mark == wanted) or "-"
+            for wanted in ("exact", DEMUXED, WRONG)
+        ]
+        shown = ", ".join(formats[:MOST_SHOWN]) + f" and {len(formats) - MOST_SHOWN} more" * (len(formats) > MOST_SHOWN)
+        lines.append(f"| {encoder} | {shown} | {' | '.join(cells)} |")
+    return lines
+
+
+def _container_lines(rows: Sequence[Row]) -> list[str]:
+    by_name: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_name[row.pair.muxer.name].append(row)
+    lines = []
+    for name, those in sorted(by_name.items()):
+        encoders = {row.pair.encoding.encoder for row in those}
+        keeps = "yes" if any(form.startswith(("turned", "mirrored")) for row in those for form in row.verdicts) else "-"
+        cut = Counter(
+            what
+            for row in those
+            for form, verdict in row.verdicts.items()
+            if form.startswith("cut")
+            if (what := _cut_column(form, verdict))
+        )
+        counts = [str(cut[what]) if cut[what] else "-" for what in ("refused", "noted", SILENT)]
+        lines.append(f"| {name} | {len(encoders)} | {keeps} | {' | '.join(counts)} |")
+    return lines
+
+
+def _cut_column(form: str, verdict: Verdict) -> str:
+    """In which column the verdict on a cut file counts: without the option, and with it only where it is taken."""
+    if form.endswith("allowed"):
+        return "noted" if verdict.mark in ("exact", DEMUXED) else ""
+    return verdict.mark if verdict.mark in (REFUSED, SILENT) else ""
+
+
+def _reason_lines(rows: Sequence[Row]) -> list[str]:
+    counts: Counter[tuple[str, str]] = Counter()
+    example: dict[tuple[str, str], str] = {}
+    for row in rows:
+        for form, verdict in row.verdicts.items():
+            if verdict.mark not in (REFUSED, VARIES):
+                continue
+            kind = "cut" if form.startswith("cut") else "whole"
+            key = (kind, ":".join(verdict.reason.split(":")[:1]) or verdict.mark)
+            counts[key] += 1
+            example.setdefault(key, f"{row.pair.encoding.encoder} in {row.pair.muxer.name}, {form}")
+    return [
+        f"| {kind}: {reason} | {count} | {example[kind, reason]} |" for (kind, reason), count in counts.most_common()
+    ]
+
+
+def progress(row: Row, done: int, total: int) -> str:
+    """A line on a row that is done."""
+    encoding = row.pair.encoding
+    name = f"{encoding.encoder} {encoding.pix_fmt} in {row.pair.muxer.name}"
+    plain = row.verdicts.get(PLAIN)
+    return f"[{done}/{total}] {name}: {mark_of(row)}" + (f", plain {plain.mark}" if plain else "")
