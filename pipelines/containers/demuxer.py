@@ -10,6 +10,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipelines.bitstreams.packet_flags import packet_flags, single_picture
+from pipelines.containers.clock import TimeStamps
 from pipelines.containers.file_checks import AVI_HEAD, is_cut_short
 from pipelines.errors import VideoError
 
@@ -28,6 +29,7 @@ class PacketList:
     addressable: bool  # the bytes of the file at `offset` are the packets; all were compared
     sound: bool  # an MP4 in which each packet gives exactly one frame, and all frames are shown
     truncated: bool  # the file ends before its last packet
+    stamps: TimeStamps
 
 
 def list_packets(path: str, stream: VideoStream, data: NDArray[np.uint8]) -> PacketList:
@@ -45,11 +47,11 @@ def _from_avi_index(stream: VideoStream, data: NDArray[np.uint8]) -> PacketList 
     """
     if stream.container.format.name != "avi" or is_cut_short(data[:AVI_HEAD].tobytes(), len(data)):
         return None
-    entries = [(entry.pos, entry.size) for entry in getattr(stream, "index_entries", ())]
+    entries = [(entry.pos, entry.size, entry.timestamp) for entry in getattr(stream, "index_entries", ())]
     if not entries or len(entries) != stream.frames:
         return None
     table = np.array(entries, np.int64)
-    at, size = table[:, 0], table[:, 1]
+    at, size, stamps = table.T
     if size.min() <= 0 or at.min() < 0 or (at + _CHUNK_HEADER + size).max() > len(data) or np.any(np.diff(at) <= 0):
         return None
     head = data[at[:, None] + np.arange(_CHUNK_HEADER)]
@@ -58,7 +60,9 @@ def _from_avi_index(stream: VideoStream, data: NDArray[np.uint8]) -> PacketList 
         return None
     offset = at + _CHUNK_HEADER
     first = data[offset[0] : offset[0] + size[0]].tobytes()
-    return PacketList(offset, size.copy(), np.zeros(0, np.uint8), None, first, True, False, False)
+    return PacketList(
+        offset, size.copy(), np.zeros(0, np.uint8), None, first, True, False, False, TimeStamps.of(stream, stamps)
+    )
 
 
 def _demux(path: str, stream: VideoStream, data: NDArray[np.uint8], is_mpeg4: bool) -> PacketList:
@@ -69,9 +73,11 @@ def _demux(path: str, stream: VideoStream, data: NDArray[np.uint8], is_mpeg4: bo
     intra_only = bool(context.codec.properties & 1)  # AV_CODEC_PROP_INTRA_ONLY
     view = data.data
     rows: list[tuple[int, int, int | None]] = []
+    ticks: list[int | None] = []
+    durations: list[int] = []
     flags: list[int] = []
     first = b""
-    is_mp4 = "mp4" in container.format.name
+    is_mp4, is_avi = "mp4" in container.format.name, container.format.name == "avi"
     addressable, sound, truncated = True, is_mp4, False
     for packet in container.demux(stream):
         if not packet.size:
@@ -87,12 +93,14 @@ def _demux(path: str, stream: VideoStream, data: NDArray[np.uint8], is_mpeg4: bo
             flags.append(packet_flags(codec, content, packet.is_keyframe, extradata, intra_only))
             sound = sound and not packet.is_discard and single_picture(codec, content, extradata)
         rows.append((at, len(content), packet.pts))
+        ticks.append(packet.dts if is_avi else packet.pts)
+        durations.append(packet.duration or 0)
     if not rows:
         raise VideoError(path, "no video packets", "the container opens but holds no picture")
-    stamps = [row[2] for row in rows if row[2] is not None]
-    unique = len(set(stamps)) == len(rows)
+    pts = [row[2] for row in rows if row[2] is not None]
+    unique = len(set(pts)) == len(rows)
     table = np.array([row[:2] for row in rows], np.int64)
-    if container.format.name == "avi":
+    if is_avi:
         truncated = truncated or is_cut_short(data[:AVI_HEAD].tobytes(), len(data))
     elif is_mp4:
         truncated = truncated or len(rows) < stream.frames
@@ -100,9 +108,10 @@ def _demux(path: str, stream: VideoStream, data: NDArray[np.uint8], is_mpeg4: bo
         table[:, 0].copy(),
         table[:, 1].copy(),
         np.array(flags, np.uint8),
-        np.array(stamps, np.int64) if unique else None,
+        np.array(pts, np.int64) if unique else None,
         first,
         addressable,
         sound and unique and not truncated,
         truncated,
+        TimeStamps.of(stream, None if None in ticks else np.array(ticks, np.int64), np.array(durations, np.int64)),
     )

@@ -7,7 +7,7 @@ as those of `read_frames`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fractions import Fraction
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -15,22 +15,19 @@ from typing import NamedTuple
 import av
 import av.error
 import numpy as np
-from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from pipelines.containers.clock import FrameClock, TimeBase, usual_rate
 from pipelines.containers.file_checks import AVI_HEAD, check_regular, check_size, is_cut_short
-from pipelines.containers.opening import find_video_stream
+from pipelines.containers.opening import open_video
 from pipelines.errors import FrameError, VideoError
+from pipelines.video.orientation import UPRIGHT, orientation_of
 from pipelines.video.scaler import rgb_pixels
-
-_USUAL_RATE = Fraction(25)  # frames a second if the file does not say
-_LONGEST_STEP = 10.0  # seconds from one frame to the next; a longer step is taken for damage
 
 
 class ShownFrame(NamedTuple):
-    """A decoded frame, its 0-based `number` in display order, and when it is shown, in seconds after the first one."""
+    """A decoded frame: its 0-based `number` in display order, and the `seconds` from the file's start to its time."""
 
     number: int
     seconds: float
@@ -40,8 +37,8 @@ class ShownFrame(NamedTuple):
 class FrameSequence:
     """Gives the frames of the video at `path` in display order. Iterate over it once, in a `with` block.
 
-    `fps` is the average frame rate that the file states. Times are those of the file. Where these are missing or do not
-    increase, and in AVI, which has none, they are computed with `fps`.
+    `fps` is the usual frame rate of the video, `clock` tells the times of its frames: those that the file states, as
+    `containers.clock` says.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -49,35 +46,36 @@ class FrameSequence:
         self.path = str(path)
         self.size = check_regular(self.path).st_size
         self._reformatter = VideoReformatter()
+        self._orientation = UPRIGHT
+        self._open = ExitStack()
         try:
-            self._container: InputContainer = av.open(self.path, metadata_errors="ignore")
+            self._container, self._stream = self._open.enter_context(open_video(self.path))
         except (av.error.FFmpegError, OSError) as error:
             raise VideoError(self.path, "not a readable video", error.strerror or str(error)) from error
-        try:
-            self._stream = find_video_stream(self.path, self._container)
-        except BaseException:
-            self._container.close()
-            raise
-        self.fps = self._stream.average_rate or self._stream.guessed_rate or _USUAL_RATE
+        self.fps = usual_rate(self._stream)
+        self.clock = FrameClock(TimeBase.of(self._stream))
         self.num_frames = 0  # the number of frames given so far
-        self.end_seconds = 0.0  # the time at which the last one of these ends
+
+    @property
+    def end_seconds(self) -> float:
+        """When the last frame given so far ends, in seconds from the start of the file."""
+        return self.clock.end
 
     def __iter__(self) -> Iterator[ShownFrame]:
         """The frames. Raises FrameError where the file can't be decoded, VideoError at the end if it is truncated."""
-        clock = _FrameTimes(self._container, self._stream, self.fps)
         packets, truncated = 0, self._lacks_bytes()
         size: tuple[int, int] | None = None
         try:
             for packet in self._container.demux(self._stream):
                 packets += bool(packet.size)
                 truncated = truncated or packet.is_corrupt
+                self.clock.prepare(packet)
                 for frame in packet.decode():
-                    size = size or (frame.height, frame.width)
+                    if size is None:
+                        size, self._orientation = (frame.height, frame.width), orientation_of(frame)
                     self._check(frame, size)
-                    seconds = clock.seconds(frame)
                     self.num_frames += 1
-                    self.end_seconds = seconds + clock.step
-                    yield ShownFrame(self.num_frames - 1, seconds, frame)
+                    yield ShownFrame(self.num_frames - 1, self.clock.read(frame), frame)
         except (av.error.FFmpegError, ValueError) as error:  # PyAV raises ValueError for some damage
             raise FrameError(self.path, "does not decode", f"after frame {self.num_frames}: {error}") from error
         if self.num_frames == 0:
@@ -86,12 +84,15 @@ class FrameSequence:
             raise VideoError(self.path, "truncated", f"{self.num_frames} frames left")
 
     def pixels(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
-        """The pixels of a frame, uint8 [H, W, 3], RGB, the same bit for bit as PyAV's `to_ndarray(format="rgb24")`."""
-        return rgb_pixels(self._reformatter.reformat(frame, format="rgb24", threads=1))
+        """The pixels of a frame as they are shown, uint8 [H, W, 3], RGB: a view that is turned upright.
+
+        They are those of PyAV's `to_ndarray(format="rgb24")`, bit for bit, turned as the file says.
+        """
+        return self._orientation.turned(rgb_pixels(self._reformatter.reformat(frame, format="rgb24", threads=1)))
 
     def close(self) -> None:
         """Close the file."""
-        self._container.close()
+        self._open.close()
 
     def __enter__(self) -> FrameSequence:
         return self
@@ -113,27 +114,3 @@ class FrameSequence:
             return False
         with Path(self.path).open("rb") as file:
             return is_cut_short(file.read(AVI_HEAD), self.size)
-
-
-class _FrameTimes:
-    """When each frame is shown, in seconds after the first."""
-
-    def __init__(self, container: InputContainer, stream: VideoStream, fps: Fraction) -> None:
-        self.step = float(1 / fps)  # seconds to the next frame if the file does not say
-        self._base = stream.time_base if container.format.name != "avi" else None
-        self._fps = fps
-        self._count = 0
-        self._stamp: int | None = None
-        self._seconds = 0.0
-
-    def seconds(self, frame: av.VideoFrame) -> float:
-        """The time of `frame`, which must be the one after that of the last call."""
-        stamp, before = frame.pts, self._stamp
-        if self._base is None:
-            self._seconds = float(self._count / self._fps)
-        elif self._count:
-            step = float((stamp - before) * self._base) if stamp is not None and before is not None else 0.0
-            self._seconds += step if 0.0 < step <= _LONGEST_STEP else self.step
-        self._stamp = stamp if stamp is not None else before
-        self._count += 1
-        return self._seconds

@@ -44,7 +44,7 @@ def annotate(
         output: _Output | None = None
         try:
             for shown in source:
-                pixels = _upright(source.pixels(shown.frame), shown.frame)
+                pixels = _even(source.pixels(shown.frame))
                 if output is None:
                     output = _Output(file, pixels, source.fps)
                     captions = Captions(pixels.shape[0], pixels.shape[1], classes, font)
@@ -138,9 +138,8 @@ def _at(moments: Sequence[Moment], seconds: float) -> Moment | None:
     return moments[min(int(seconds / hop + 1e-9), len(moments) - 1)]
 
 
-def _upright(pixels: NDArray[np.uint8], frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """A copy of `pixels` of `frame`, turned upright as the file says, its sides made even."""
-    turned: NDArray[np.uint8] = np.rot90(pixels, round(frame.rotation / 90) % 4)  # both count counterclockwise
-    height, width = (max(2, side // 2 * 2) for side in turned.shape[:2])
-    even: NDArray[np.uint8] = turned[:height, :width].copy()
+def _even(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A copy of `pixels` uint8 [H, W, 3] whose sides are even."""
+    height, width = (max(2, side // 2 * 2) for side in pixels.shape[:2])
+    even: NDArray[np.uint8] = pixels[:height, :width].copy()
     return even

@@ -62,7 +62,7 @@ def test_times_that_can_not_be_are_replaced(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, [0, 0.04, 0.08, 0.08 + step, 0.12 + step], atol=2e-3)
 
 
-def test_an_avi_has_no_times_but_a_rate(tmp_path: Path) -> None:
+def test_an_avi_counts_time_by_its_rate(tmp_path: Path) -> None:
     with FrameSequence(clips.write_stamped_video(tmp_path / "v.avi", num_frames=30, fps=30)) as video:
         assert [shown.seconds for shown in video] == [k / 30 for k in range(30)]
         assert video.end_seconds == pytest.approx(1.0)
