@@ -7,12 +7,14 @@ decoder treats them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.bitstreams.bits import Bits
 from pipelines.bitstreams.packet_flags import DROPPABLE, SILENT, START
+from pipelines.file_bytes import FileBytes
 
 VOP = b"\0\0\1\xb6"  # the start code of an MPEG-4 picture
 
@@ -116,39 +118,45 @@ class Mpeg4Pictures:
 
 
 def mpeg4_pictures(
-    data: NDArray[np.uint8], offset: NDArray[np.int64], size: NDArray[np.int64], header: bytes, *, packed: bool
+    file: FileBytes, offset: NDArray[np.int64], size: NDArray[np.int64], header: bytes, *, packed: bool
 ) -> Mpeg4Pictures | None:
     """The pictures of an MPEG-4 part 2 stream; None if its headers do not say enough, so that it must be decoded.
 
-    `data` is the file, uint8 [bytes]; `offset` and `size` are those of the demuxer's packets; `header` is the extradata
-    of the stream; `packed` says whether the stream declares itself a packed bitstream.
+    `offset` and `size` are those of the demuxer's packets in `file`; `header` is the extradata of the stream; `packed`
+    says whether the stream declares itself a packed bitstream.
     """
     layer = parse_video_object_layer(header)
     if layer is None or layer.interlaced or len(offset) == 0:
         # Interlaced B-VOPs need a frame period that FFmpeg learns from the first one in the stream, so the stream must
         # be decoded from its start.
         return None
-    codes = _vop_starts(data, offset, size)
+    codes = _vop_codes(file, offset, size)
     if codes is None:
         return None
-    rows = _decoded(data, offset, size, codes, packed=packed)
-    return _order(data, rows, layer)
+    rows = _decoded(offset, size, codes, packed=packed)
+    return _order(file, rows, layer)
+
+
+class _VopCodes(NamedTuple):
+    """The VOP start codes in a file: `place` int64 [V] and coding type `kind` int64 [V] (0 I, 1 P, 2 B, 3 S).
+
+    `first` and `last`, int64 [P], are the range of these that lies in each packet.
+    """
+
+    place: NDArray[np.int64]
+    kind: NDArray[np.int64]
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
 
 
 def _decoded(
-    data: NDArray[np.uint8],
-    offset: NDArray[np.int64],
-    size: NDArray[np.int64],
-    codes: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
-    *,
-    packed: bool,
+    offset: NDArray[np.int64], size: NDArray[np.int64], codes: _VopCodes, *, packed: bool
 ) -> NDArray[np.int64]:
-    """The VOPs that the decoder decodes, int64 [P, 3]: offset, size, coding type (0 I, 1 P, 2 B, 3 S)."""
-    hits, first, last = codes
+    """The VOPs that the decoder decodes, int64 [P, 3]: offset, size, coding type."""
+    first, last = codes.first, codes.last
     if np.all(last - first == 1):  # a VOP a packet: nothing is packed
-        return np.stack([offset, size, data[hits[first] + 4].astype(np.int64) >> 6], axis=1)
-    kinds = (data[np.minimum(hits + 4, len(data) - 1)] >> 6).tolist()
-    places = hits.tolist()
+        return np.stack([offset, size, codes.kind[first]], axis=1)
+    kinds, places = codes.kind.tolist(), codes.place.tolist()
     rows: list[tuple[int, int, int]] = []
     stored: tuple[int, int, int] | None = None
     for begin, length, a, b in zip(offset.tolist(), size.tolist(), first.tolist(), last.tolist(), strict=True):
@@ -169,18 +177,21 @@ def _decoded(
     return np.array(rows, np.int64).reshape(-1, 3)
 
 
-def _vop_starts(
-    data: NDArray[np.uint8], offset: NDArray[np.int64], size: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]] | None:
-    """(positions of all VOP start codes, first and last index of them for each packet); None if a packet has none."""
-    tail = np.flatnonzero(data[3:] == 0xB6)
-    hits = tail[(data[tail] == 0) & (data[tail + 1] == 0) & (data[tail + 2] == 1)]
-    first = np.searchsorted(hits, offset)
-    last = np.searchsorted(hits, offset + size - 4)
-    return None if np.any(last <= first) else (hits, first, last)
+def _vop_codes(file: FileBytes, offset: NDArray[np.int64], size: NDArray[np.int64]) -> _VopCodes | None:
+    """The VOP start codes of the packets; None if a packet has none."""
+    places, kinds = [], []
+    for start, data in file.windows(overlap=len(VOP)):
+        tail = np.flatnonzero(data[3:-1] == VOP[3])
+        hits = tail[(data[tail] == 0) & (data[tail + 1] == 0) & (data[tail + 2] == 1)]
+        places.append(hits + start)
+        kinds.append(data[hits + len(VOP)].astype(np.int64) >> 6)
+    place, kind = np.concatenate(places), np.concatenate(kinds)
+    first = np.searchsorted(place, offset)
+    last = np.searchsorted(place, offset + size - 4)
+    return None if np.any(last <= first) else _VopCodes(place, kind, first, last)
 
 
-def _order(data: NDArray[np.uint8], table: NDArray[np.int64], layer: VideoObjectLayer) -> Mpeg4Pictures | None:
+def _order(file: FileBytes, table: NDArray[np.int64], layer: VideoObjectLayer) -> Mpeg4Pictures | None:
     """The pictures of `table`, int64 [P, 3] as `_decoded` gives it, with their flags and their display order."""
     kinds = table[:, 2]
     if kinds[0] != _I:
@@ -188,7 +199,7 @@ def _order(data: NDArray[np.uint8], table: NDArray[np.int64], layer: VideoObject
     silent = np.zeros(len(table), bool)
     for i in np.flatnonzero(table[:, 1] < 64).tolist():  # a VOP that is not coded has 6 or 7 bytes without headers
         at, length, _ = table[i].tolist()
-        chunk = data[at : at + length].tobytes()
+        chunk = bytes(file.read(at, length))
         code = chunk.find(VOP)
         try:
             silent[i] = not _is_coded(chunk[code + 4 :], layer.time_increment_bits)

@@ -11,6 +11,7 @@ from pipelines.bitstreams.nal_units import is_slice, length_size, nal_units, uni
 START = 1  # decoding may begin at this packet: its frame and all frames shown after it are then exact
 DROPPABLE = 2  # no other picture needs this one to be decoded
 SILENT = 4  # MPEG-4: a VOP (picture) that is not coded; it sets the clock but gives no frame
+KEY = 8  # the container marks this packet as a key frame; some decoders go by this mark
 
 
 def packet_flags(codec: str, packet: bytes, is_key: bool, extradata: bytes, intra_only: bool) -> int:

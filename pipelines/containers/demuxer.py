@@ -5,16 +5,43 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from av.container import InputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from pipelines.bitstreams.packet_flags import packet_flags, single_picture
+from pipelines.bitstreams.packet_flags import KEY, packet_flags, single_picture
 from pipelines.containers.clock import TimeStamps
-from pipelines.containers.file_checks import AVI_HEAD, is_cut_short
+from pipelines.containers.opening import OpenVideo
 from pipelines.errors import VideoError
+from pipelines.file_bytes import FileBytes
 
 _CHUNK_HEADER = 8  # AVI: four characters and a size precede each packet
+# What a demuxer says beside the bytes of a packet and a decoder of pictures does not need.
+_NEEDLESS = frozenset(
+    [
+        "a53_cc",
+        "afd",
+        "ambient_viewing_environment",
+        "content_light_level",
+        "cpb_properties",
+        "dynamic_hdr10_plus",
+        "fallback_track",
+        "mastering_display_metadata",
+        "metadata_update",
+        "mpegts_stream_id",
+        "prft",
+        "quality_stats",
+        "replay_gain",
+        "rtcp_sr",
+        "s12m_timecode",
+        "skip_samples",
+        "spherical",
+        "stereo_3d",
+        "strings_metadata",
+    ]
+)
+# Containers whose time stamps order the pictures of all codecs, and those in which they do so without reordering.
+_ORDERED, _PLAIN = ("mov",), ("matroska", "ivf")
+_UNREORDERED = ("vp8", "vp9", "av1")
 
 
 @dataclass
@@ -23,95 +50,88 @@ class PacketList:
 
     offset: NDArray[np.int64]  # in bytes; has no meaning if not addressable
     size: NDArray[np.int64]  # in bytes
-    flags: NDArray[np.uint8]  # of bitstream.packet_flags; empty for MPEG-4, whose headers say more
+    flags: NDArray[np.uint8]  # of bitstreams.packet_flags; empty for MPEG-4, whose headers say more
     pts: NDArray[np.int64] | None  # None: a time stamp is missing or repeats
     first: bytes  # the first packet
     addressable: bool  # the bytes of the file at `offset` are the packets; all were compared
-    sound: bool  # an MP4 in which each packet gives exactly one frame, and all frames are shown
-    truncated: bool  # the file ends before its last packet
+    sound: bool  # each packet gives exactly one frame, all frames are shown, and `pts` orders them
     stamps: TimeStamps
+    corrupt: frozenset[int] = frozenset()  # the numbers of the packets that the demuxer marks as damaged or cut
+    hidden: int = 0  # packets whose frames are not shown, by an edit list
+    changes: bool = False  # the headers of the stream change on the way, beside the packets
 
 
-def list_packets(path: str, stream: VideoStream, data: NDArray[np.uint8]) -> PacketList:
-    """The packets of `stream`. `data` is the whole file, uint8 [bytes]. Raises VideoError if there are no packets."""
-    is_mpeg4 = stream.codec_context.codec.canonical_name == "mpeg4"
-    indexed = _from_avi_index(stream, data) if is_mpeg4 else None
-    return indexed or _demux(path, stream, data, is_mpeg4)
+def list_packets(video: OpenVideo, path: str, file: FileBytes) -> PacketList:
+    """The packets of `video`, which is in `file`. Raises VideoError if there are none."""
+    is_mpeg4 = video.stream.codec_context.codec.canonical_name == "mpeg4"
+    indexed = _from_avi_index(video.stream, file) if is_mpeg4 and video.format == "avi" else None
+    return indexed or _demux(video, path, file, is_mpeg4)
 
 
-def _from_avi_index(stream: VideoStream, data: NDArray[np.uint8]) -> PacketList | None:
+def _from_avi_index(stream: VideoStream, file: FileBytes) -> PacketList | None:
     """The packets of an AVI by the file's own index; None if the index does not agree with the rest of the file.
 
     This is three times faster than demuxing. The index is trusted if it has as many entries as the header says frames,
     and if a chunk header with the number of the stream and the same size is before each packet.
     """
-    if stream.container.format.name != "avi" or is_cut_short(data[:AVI_HEAD].tobytes(), len(data)):
-        return None
     entries = [(entry.pos, entry.size, entry.timestamp) for entry in getattr(stream, "index_entries", ())]
     if not entries or len(entries) != stream.frames:
         return None
     table = np.array(entries, np.int64)
-    at, size, stamps = table.T
-    if size.min() <= 0 or at.min() < 0 or (at + _CHUNK_HEADER + size).max() > len(data) or np.any(np.diff(at) <= 0):
+    at, size, ticks = (np.ascontiguousarray(column) for column in table.T)
+    end = int((at + _CHUNK_HEADER + size).max())
+    if size.min() <= 0 or at.min() < 0 or end > file.size or np.any(np.diff(at) <= 0):
         return None
-    head = data[at[:, None] + np.arange(_CHUNK_HEADER)]
     number = np.frombuffer(b"%02d" % stream.index, np.uint8)
-    if np.any(head[:, :2] != number) or np.any(np.ascontiguousarray(head[:, 4:]).view("<u4")[:, 0] != size):
-        return None
+    window_of = file.window_of(at)
+    for start, data in file.windows(overlap=_CHUNK_HEADER):
+        here = window_of == start
+        head = data[(at[here] - start)[:, None] + np.arange(_CHUNK_HEADER)]
+        sizes = np.ascontiguousarray(head[:, 4:]).view("<u4")[:, 0]
+        if np.any(head[:, :2] != number) or np.any(sizes != size[here]):
+            return None
     offset = at + _CHUNK_HEADER
-    first = data[offset[0] : offset[0] + size[0]].tobytes()
-    return PacketList(
-        offset, size.copy(), np.zeros(0, np.uint8), None, first, True, False, False, TimeStamps.of(stream, stamps)
-    )
+    first = bytes(file.read(int(offset[0]), int(size[0])))
+    return PacketList(offset, size, np.zeros(0, np.uint8), None, first, True, False, TimeStamps.of(stream, ticks))
 
 
-def _demux(path: str, stream: VideoStream, data: NDArray[np.uint8], is_mpeg4: bool) -> PacketList:
-    """The packets of `stream` by demuxing the file."""
-    context, container = stream.codec_context, stream.container
-    assert isinstance(container, InputContainer)
+def _demux(video: OpenVideo, path: str, file: FileBytes, is_mpeg4: bool) -> PacketList:
+    """The packets of `video` by demuxing the file."""
+    context = video.stream.codec_context
     codec, extradata = context.codec.canonical_name, context.extradata or b""
     intra_only = bool(context.codec.properties & 1)  # AV_CODEC_PROP_INTRA_ONLY
-    view = data.data
+    ordered = video.format in _ORDERED or (video.format in _PLAIN and codec in _UNREORDERED)
+    unknown = TimeStamps.of(video.stream, None)
+    found = PacketList(*(np.zeros(0, np.int64),) * 2, np.zeros(0, np.uint8), None, b"", True, ordered, unknown)
     rows: list[tuple[int, int, int | None]] = []
     ticks: list[int | None] = []
     durations: list[int] = []
     flags: list[int] = []
-    first = b""
-    is_mp4, is_avi = "mp4" in container.format.name, container.format.name == "avi"
-    addressable, sound, truncated = True, is_mp4, False
-    for packet in container.demux(stream):
+    for packet in video.container.demux(video.stream):
         if not packet.size:
             continue
-        if packet.is_corrupt:
-            truncated = True
-            break
         content = bytes(packet)
-        first = first or content
+        found.first = found.first or content
         at = -1 if packet.pos is None else packet.pos
-        addressable = addressable and at >= 0 and view[at : at + len(content)] == content
+        found.addressable = found.addressable and file.read(at, len(content)) == content
+        found.changes = found.changes or any(data.data_type not in _NEEDLESS for data in packet.iter_sidedata())
+        if packet.is_corrupt:
+            found.corrupt |= {len(rows)}
+        found.hidden += packet.is_discard
         if not is_mpeg4:
-            flags.append(packet_flags(codec, content, packet.is_keyframe, extradata, intra_only))
-            sound = sound and not packet.is_discard and single_picture(codec, content, extradata)
+            key = KEY if packet.is_keyframe else 0
+            flags.append(packet_flags(codec, content, bool(key), extradata, intra_only) | key)
+            found.sound = found.sound and not packet.is_discard and single_picture(codec, content, extradata)
         rows.append((at, len(content), packet.pts))
-        ticks.append(packet.dts if is_avi else packet.pts)
+        ticks.append(packet.dts if video.format == "avi" else packet.pts)
         durations.append(packet.duration or 0)
     if not rows:
         raise VideoError(path, "no video packets", "the container opens but holds no picture")
-    pts = [row[2] for row in rows if row[2] is not None]
-    unique = len(set(pts)) == len(rows)
+    stamps = [row[2] for row in rows if row[2] is not None]
     table = np.array([row[:2] for row in rows], np.int64)
-    if is_avi:
-        truncated = truncated or is_cut_short(data[:AVI_HEAD].tobytes(), len(data))
-    elif is_mp4:
-        truncated = truncated or len(rows) < stream.frames
-    return PacketList(
-        table[:, 0].copy(),
-        table[:, 1].copy(),
-        np.array(flags, np.uint8),
-        np.array(pts, np.int64) if unique else None,
-        first,
-        addressable,
-        sound and unique and not truncated,
-        truncated,
-        TimeStamps.of(stream, None if None in ticks else np.array(ticks, np.int64), np.array(durations, np.int64)),
-    )
+    found.offset, found.size, found.flags = table[:, 0].copy(), table[:, 1].copy(), np.array(flags, np.uint8)
+    found.pts = np.array(stamps, np.int64) if len(set(stamps)) == len(rows) else None
+    if None not in ticks:
+        found.stamps = TimeStamps.of(video.stream, np.array(ticks, np.int64), np.array(durations, np.int64))
+    found.sound = found.sound and found.pts is not None and not found.corrupt and not found.changes
+    return found

@@ -45,9 +45,14 @@ def open_video(path: str, *, form: str | None = None) -> Iterator[OpenVideo]:
         yield OpenVideo(container, stream)
 
 
+def video_streams(container: InputContainer) -> list[VideoStream]:
+    """The video streams of `container`, without cover pictures."""
+    return [stream for stream in container.streams.video if not stream.disposition & _ATTACHED_PICTURE]
+
+
 def find_video_stream(path: str, container: InputContainer) -> VideoStream:
     """The first video stream of `container`, cover pictures aside. Raises VideoError if none can be decoded."""
-    streams = [stream for stream in container.streams.video if not stream.disposition & _ATTACHED_PICTURE]
+    streams = video_streams(container)
     if not streams:
         raise VideoError(path, "no video stream")
     context = streams[0].codec_context

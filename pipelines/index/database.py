@@ -16,11 +16,11 @@ from pipelines.errors import IndexFileError, UsageError, VideoError
 from pipelines.index.probe_pool import ProbeJob, probe_all
 from pipelines.video.record import Span, VideoRecord
 
-SCHEMA = 2
+SCHEMA = 3
 COLUMNS = ("rowid", "label", "split", "num_frames", "height", "width")
 VIDEO_FIELDS = (
     "path, size, mtime_ns, num_frames, height, width, codec, decoder, pix_fmt, fps, container, extradata, packets, "
-    "note, begin_seconds, end_seconds"
+    "parameters, orientation, checksum, note, begin_seconds, end_seconds"
 )
 FIELD_COUNT = VIDEO_FIELDS.count(",") + 1
 _KEY = "path, begin_seconds, end_seconds"
@@ -29,7 +29,8 @@ _CREATE = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS videos (id INTEGER PRIMARY KEY, path TEXT NOT NULL, size INTEGER, mtime_ns INTEGER,
   num_frames INTEGER, height INTEGER, width INTEGER, codec TEXT, decoder TEXT, pix_fmt TEXT, fps REAL, container TEXT,
-  extradata BLOB, packets BLOB, note TEXT, begin_seconds REAL NOT NULL DEFAULT -1, end_seconds REAL NOT NULL DEFAULT -1,
+  extradata BLOB, packets BLOB, parameters TEXT, orientation INTEGER, checksum TEXT, note TEXT,
+  begin_seconds REAL NOT NULL DEFAULT -1, end_seconds REAL NOT NULL DEFAULT -1,
   label INTEGER NOT NULL DEFAULT -1, split TEXT NOT NULL DEFAULT '', UNIQUE (path, begin_seconds, end_seconds));
 CREATE TABLE IF NOT EXISTS quarantine (path TEXT PRIMARY KEY, reason TEXT NOT NULL, detail TEXT NOT NULL,
   size INTEGER, mtime_ns INTEGER);
@@ -156,7 +157,18 @@ def _insert(db: sqlite3.Connection, root: Path, job: ProbeJob, result: VideoReco
     places = ", ".join("?" * FIELD_COUNT)
     db.execute(
         f"INSERT INTO videos ({VIDEO_FIELDS}) VALUES ({places})",
-        (*row, r.container, r.extradata, r.table, r.note, r.begin_seconds, r.end_seconds),
+        (
+            *row,
+            r.container,
+            r.extradata,
+            r.table,
+            r.parameters.to_json(),
+            r.orientation.code,
+            r.checksum,
+            r.note,
+            r.begin_seconds,
+            r.end_seconds,
+        ),
     )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import get_ident
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -24,9 +25,12 @@ from pipelines.datasets.split_names import split_named
 from pipelines.errors import DataError, IndexFileError
 from pipelines.index.database import COLUMNS, FIELD_COUNT, SCHEMA, VIDEO_FIELDS, OnProgress, shown_key, write_tables
 from pipelines.sampler import VideoColumns
+from pipelines.video.orientation import Orientation
+from pipelines.video.parameters import StreamParameters
 from pipelines.video.record import VideoRecord
 
 SUFFIX = ".r3dindex"
+_PARAMETERS, _ORIENTATION = (VIDEO_FIELDS.split(", ").index(name) for name in ("parameters", "orientation"))
 
 
 @dataclass(frozen=True)
@@ -254,7 +258,10 @@ def write_index(
 
 
 def _record(row: Sequence[object]) -> VideoRecord:
-    return VideoRecord(*row[:FIELD_COUNT])  # type: ignore[arg-type]
+    values: list[Any] = list(row[:FIELD_COUNT])
+    values[_PARAMETERS] = StreamParameters.from_json(values[_PARAMETERS])
+    values[_ORIENTATION] = Orientation.of_code(values[_ORIENTATION])
+    return VideoRecord(*values)
 
 
 def _connect_to_read(path: Path) -> sqlite3.Connection:

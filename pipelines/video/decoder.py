@@ -12,44 +12,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import av
 import av.error
 import numpy as np
+from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from pipelines.bitstreams.packet_flags import KEY
+from pipelines.containers.opening import open_video
 from pipelines.errors import FrameError, R3DFastError, VideoError
-from pipelines.video.packet_reader import check_unchanged, read_packets
+from pipelines.video.packet_reader import check_unchanged, demux_packets, read_ranges
 from pipelines.video.packets import DecodeRun, PacketTable, select, whole
 from pipelines.video.record import VideoRecord
 from pipelines.video.scaler import Box, BoxScaler, rgb_pixels
-
-
-@dataclass(frozen=True)
-class ScannedFrame:
-    """One frame of a full sequential decode: the number of its packet (None: unknown), size in px, pixel format."""
-
-    packet: int | None
-    height: int
-    width: int
-    pix_fmt: str
-    corrupt: bool
-
-
-def scan_frames(path: str) -> Iterator[ScannedFrame]:
-    """Decode the whole video and give the facts of each frame, without pixels.
-
-    Raises av.error.FFmpegError where decoding fails.
-    """
-    with av.open(path, metadata_errors="ignore") as container:
-        stream = container.streams.video[0]
-        for number, packet in enumerate(container.demux(stream)):
-            if packet.size:
-                packet.pts = number
-            for frame in packet.decode():
-                yield ScannedFrame(frame.pts, frame.height, frame.width, frame.format.name, frame.is_corrupt)
 
 
 @dataclass(frozen=True)
@@ -57,9 +34,9 @@ class Cut:
     """The part of a video's frames that one clip needs, and the array to write it to.
 
     `frames` int [T] are 0-based frame numbers in display order; they may come in any order and repeat. `box` is
-    (y, x, height, width) in px: this part of each frame is cut out. With a `size_px` the box is also scaled to a square
-    of that side by FFmpeg's scaler (see scaler.py). The result is written to `out`: uint8 [T, height, width, 3] or
-    [T, size_px, size_px, 3], RGB.
+    (y, x, height, width) in px of the upright picture: this part of each frame is cut out. With a `size_px` the box is
+    also scaled to a square of that side by FFmpeg's scaler (see scaler.py). The result is written to `out`: uint8
+    [T, height, width, 3] or [T, size_px, size_px, 3], RGB.
     """
 
     frames: Sequence[int] | NDArray[np.integer]
@@ -131,7 +108,7 @@ class FrameReader:
                     if wanted is None:
                         continue
                     _check_same_size(path, wanted, frame, record)
-                    self._write(frame, left.pop(wanted))
+                    self._write(frame, record, left.pop(wanted))
                 else:
                     if not left:
                         return
@@ -151,16 +128,19 @@ class FrameReader:
             "the file is damaged or changed: index the data set again",
         )
 
-    def _write(self, frame: av.VideoFrame, places: list[tuple[Cut, int]]) -> None:
+    def _write(self, frame: av.VideoFrame, record: VideoRecord, places: list[tuple[Cut, int]]) -> None:
         begin = perf_counter()
+        orientation = record.orientation
         whole_frame: NDArray[np.uint8] | None = None
         for cut, place in places:
             if cut.size_px is not None:
-                cut.out[place] = self._scaler.scale(frame, cut.box, cut.size_px)
+                box = orientation.stored_box(cut.box, record.height, record.width)
+                cut.out[place] = orientation.turned(self._scaler.scale(frame, box, cut.size_px))
                 continue
             if whole_frame is None:
                 # By default FFmpeg splits even small frames over all cores, which costs more than it saves.
                 whole_frame = rgb_pixels(self._reformatter.reformat(frame, format="rgb24", threads=1))
+                whole_frame = orientation.turned(whole_frame)
             y, x, height, width = cut.box
             cut.out[place] = whole_frame[y : y + height, x : x + width]
         self.statistics.convert_seconds += perf_counter() - begin
@@ -173,30 +153,49 @@ class FrameReader:
             self.statistics.bytes_read += record.size
             yield from _counted(path, runs)
             return
-        context = _open_context(record)
+        decoder = record.parameters.decoder(record.decoder, record.extradata) if table.addressable else None
+        # Without this H.264's decoder guesses how far frames are reordered, and drops those that come later than that.
+        options = {"strict": "1"} if record.codec == "h264" else {}
+        if decoder is not None:
+            decoder.options = options
         for run in runs:
+            self.statistics.packets += len(run.packets)
+            self.statistics.bytes_read += int(table.size[run.packets].sum())
             wanted: dict[int | None, int] = dict(run.wanted)  # type: ignore[arg-type]  # pts may be None, keys are not
-            for packet in self._packets(path, table, run):
-                for frame in context.decode(packet):
-                    yield wanted.pop(frame.pts, None), frame
-            for frame in context.decode(None):
+            if decoder is None:
+                decoded = _by_demuxing(path, table, run, options)
+            else:
+                decoded = self._by_offsets(path, table, run, decoder)
+            for frame in decoded:
                 yield wanted.pop(frame.pts, None), frame
-            context.flush_buffers()
 
-    def _packets(self, path: str, table: PacketTable, run: DecodeRun) -> Iterator[av.Packet[Any]]:
-        """The packets of the run, each with its number as timestamp."""
+    def _by_offsets(
+        self, path: str, table: PacketTable, run: DecodeRun, decoder: VideoCodecContext
+    ) -> Iterator[av.VideoFrame]:
+        """The frames that the run gives, each with the number of its packet as time stamp."""
         begin = perf_counter()
-        pairs = list(read_packets(path, table, run))
+        pairs = list(read_ranges(path, table, run))
         self.statistics.read_seconds += perf_counter() - begin
-        self.statistics.packets += len(run.packets)
-        self.statistics.bytes_read += int(table.size[run.packets].sum())
         for number, data in pairs:
             # The decoder reads up to 64 bytes past the end of a packet, which must be zeros. A packet that is made by
             # its size has them; av.Packet(data) would use our buffer, which has not.
             packet = av.Packet(len(data))
             packet.update(data)  # type: ignore[arg-type]  # any buffer will do
             packet.pts = number
-            yield packet
+            packet.is_keyframe = bool(table.flags[number] & KEY)
+            yield from decoder.decode(packet)
+        yield from decoder.decode(None)
+        decoder.flush_buffers()
+
+
+def _by_demuxing(path: str, table: PacketTable, run: DecodeRun, options: dict[str, str]) -> Iterator[av.VideoFrame]:
+    """The frames that the run gives by the container's own decoder, each with the number of its packet as its time."""
+    last = int(run.packets[-1])
+    for number, packet in demux_packets(path, table, run, options):
+        packet.pts = number
+        yield from packet.decode()
+        if number == last:  # before the file is closed
+            yield from packet.stream.decode(None)
 
 
 def read_frames(
@@ -204,7 +203,8 @@ def read_frames(
 ) -> NDArray[np.uint8]:
     """The frames of a video with the numbers `frames`, uint8 [T, H, W, 3], RGB.
 
-    They are the same bit for bit as PyAV's `to_ndarray(format="rgb24")` after decoding the whole video. `frames` are
+    They are the same bit for bit as PyAV's `to_ndarray(format="rgb24")` after decoding the whole video, turned upright
+    where the file asks for that. `frames` are
     0-based numbers in display order; they may come in any order and repeat. `root` is the folder that `record.path` is
     relative to. Raises VideoError if the file is gone or has changed since it was indexed, FrameError if a frame can't
     be decoded exactly, IndexError for a frame number that the video does not have.
@@ -213,31 +213,20 @@ def read_frames(
 
 
 def _check_same_size(path: str, number: int, frame: av.VideoFrame, record: VideoRecord) -> None:
-    if frame.height != record.height or frame.width != record.width:
+    height, width = record.stored_size
+    if (frame.height, frame.width) != (height, width):
         raise FrameError(
             path,
             "frame size changes",
-            f"frame {number} is {frame.width}x{frame.height}, the index says {record.width}x{record.height}",
+            f"frame {number} is {frame.width}x{frame.height}, the index says {width}x{height}",
         )
-
-
-def _open_context(record: VideoRecord) -> av.VideoCodecContext:
-    context = av.CodecContext.create(record.decoder, "r")
-    assert isinstance(context, av.VideoCodecContext)
-    context.extradata = record.extradata or None
-    context.width, context.height = record.width, record.height
-    context.thread_count = 1  # the worker processes use the other CPUs already
-    if record.codec == "h264":
-        # Without this the decoder guesses how far frames are reordered, and drops those that come later than that.
-        context.options = {"strict": "1"}
-    return context
 
 
 def _counted(path: str, runs: list[DecodeRun]) -> Iterator[tuple[int, av.VideoFrame]]:
     """The wanted frames of an ordinal table as (frame number, frame), found by counting from the first frame."""
     wanted = {count: frame for run in runs for count, frame in run.wanted.items()}
-    with av.open(path, metadata_errors="ignore") as container:
-        for count, frame in enumerate(container.decode(container.streams.video[0])):
+    with open_video(path) as video:
+        for count, frame in enumerate(video.container.decode(video.stream)):
             if count in wanted:
                 yield wanted.pop(count), frame
             if not wanted:

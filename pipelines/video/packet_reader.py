@@ -4,29 +4,49 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 
 import av
 import av.error
+from av.video.stream import VideoStream
 
+from pipelines.containers.opening import open_video
 from pipelines.errors import VideoError
+from pipelines.file_bytes import FileBytes
 from pipelines.video.packets import DecodeRun, PacketTable
 from pipelines.video.record import VideoRecord
 
 
 def check_unchanged(path: str, record: VideoRecord) -> None:
-    """Raise VideoError if the file has changed since it was indexed, OSError if it is gone."""
+    """Raise VideoError if the file has changed since it was indexed, OSError if it is gone.
+
+    A copy, which may have another time, has the same bytes: then it is read once as a whole to see that.
+    """
     status = os.stat(path)  # noqa: PTH116 - in the hot path
-    if status.st_size != record.size or status.st_mtime_ns != record.mtime_ns:
-        raise VideoError(
-            path,
-            "changed since it was indexed",
-            f"{record.size} bytes then, {status.st_size} now; index the data set again",
-        )
+    if status.st_size == record.size and (
+        status.st_mtime_ns == record.mtime_ns or _checksum(path, status.st_mtime_ns) == record.checksum
+    ):
+        return
+    detail = "the same size, but other bytes"
+    if status.st_size != record.size:
+        detail = f"{record.size} bytes then, {status.st_size} now"
+    raise VideoError(path, "changed since it was indexed", f"{detail}; index the data set again")
+
+
+@lru_cache(maxsize=1 << 16)
+def _checksum(path: str, mtime_ns: int) -> str:
+    """The checksum of the file, which is computed anew when its time changes."""
+    with FileBytes(path) as file:
+        return file.checksum()
 
 
 def read_packets(path: str, table: PacketTable, run: DecodeRun) -> Iterator[tuple[int, bytes | memoryview]]:
     """(number, bytes) of each packet of the run in decoding order, read as fast as the container allows."""
-    return read_ranges(path, table, run) if table.addressable else demux_packets(path, table, run)
+    if table.addressable:
+        yield from read_ranges(path, table, run)
+        return
+    for number, packet in demux_packets(path, table, run):
+        yield number, bytes(packet)
 
 
 def read_ranges(path: str, table: PacketTable, run: DecodeRun) -> Iterator[tuple[int, bytes | memoryview]]:
@@ -46,22 +66,27 @@ def read_ranges(path: str, table: PacketTable, run: DecodeRun) -> Iterator[tuple
         yield number, data[at : at + length]
 
 
-def demux_packets(path: str, table: PacketTable, run: DecodeRun) -> Iterator[tuple[int, bytes]]:
-    """(number, bytes) of each packet of the run, found by seeking in the container and comparing time stamps."""
+def demux_packets(
+    path: str, table: PacketTable, run: DecodeRun, options: dict[str, str] | None = None
+) -> Iterator[tuple[int, av.Packet[VideoStream]]]:
+    """(number, packet) of each packet of the run, found by seeking in the container and comparing time stamps.
+
+    A packet can decode itself until the next one is asked for, by the container's own decoder, which gets `options`.
+    """
     assert table.pts is not None
     number_of = {pts: number for number, pts in enumerate(table.pts.tolist())}
     left = set(run.packets.tolist())
     first, last = int(run.packets[0]), int(run.packets[-1])
     for seeks in (True, False):
-        with av.open(path, metadata_errors="ignore") as container:
-            stream = container.streams.video[0]
+        with open_video(path) as video:
+            video.stream.codec_context.options = options or {}
             if seeks:
                 try:
-                    container.seek(int(table.pts[first]), stream=stream)
+                    video.container.seek(int(table.pts[first]), stream=video.stream)
                 except av.error.FFmpegError:
                     continue  # the file may be too short to seek in: read from the beginning instead
             started = False
-            for packet in container.demux(stream):
+            for packet in video.container.demux(video.stream):
                 number = number_of.get(packet.pts) if packet.pts is not None and packet.size else None
                 if number is None or number < first:
                     continue
@@ -70,7 +95,7 @@ def demux_packets(path: str, table: PacketTable, run: DecodeRun) -> Iterator[tup
                 started = True
                 if number in left:
                     left.discard(number)
-                    yield number, bytes(packet)
+                    yield number, packet
                 if number >= last or not left:
                     return
             if started:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import mmap
-import os
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import av.error
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.bitstreams.mpeg4 import VOP, mpeg4_pictures, parse_video_object_layer
-from pipelines.bitstreams.packet_flags import DROPPABLE, START
-from pipelines.containers.clock import TimeStamps
+from pipelines.bitstreams.packet_flags import DROPPABLE, KEY, START
+from pipelines.containers.completeness import Completeness, completeness
 from pipelines.containers.demuxer import PacketList, list_packets
 from pipelines.containers.file_checks import AVI_HEAD, check_regular, check_size, is_avi
-from pipelines.containers.opening import find_video_stream
+from pipelines.containers.notes import notes_of
+from pipelines.containers.opening import OpenVideo, open_video
 from pipelines.errors import VideoError
-from pipelines.video.decoder import ScannedFrame, scan_frames
+from pipelines.file_bytes import FileBytes
 from pipelines.video.packets import PacketTable
+from pipelines.video.parameters import StreamParameters
 from pipelines.video.parts import part_of
+from pipelines.video.proof import FullDecode, decode_fully, mismatch
 from pipelines.video.record import Span, VideoRecord
+
+# Codecs in which some packets give no frame though nothing is damaged.
+_WITH_HIDDEN = ("vp8", "vp9", "av1")
 
 
 def probe_video(
@@ -34,154 +38,191 @@ def probe_video(
     seconds from the start of the file, as players count; see containers.clock. If the file is hardly longer than the
     span, it is assumed to be cut to it already, and the record has all frames.
 
-    Frames of MPEG-4 part 2 are counted by their headers, those of H.264 and HEVC in a sound MP4 by the container. For
-    all other files, and in case of doubt, the file is decoded. With `allow_partial` a truncated file is used as far as
-    it goes. Raises VideoError with a short reason if the file can't be used.
+    Where the headers of all packets tell, they give the number of frames: in AVI for MPEG-4 part 2, in a sound MP4 for
+    H.264, HEVC, VP8, VP9 and AV1, in a sound Matroska or WebM for the last three. All other files are decoded, and
+    some of their frames are read again by the record, to prove that it gives the same pixels. With `allow_partial` a
+    truncated or damaged file is used as far as it decodes. Raises VideoError with a short reason if the file can't be
+    used.
     """
     name = str(path)
     full = str(Path(root) / name) if str(root) else name
     status = check_regular(full)
     try:
-        with Path(full).open("rb") as file:
-            # The map is not closed explicitly, since the traceback of an error may hold arrays that use it.
-            data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
-        record, stamps = _probe(name, full, status, data, allow_partial)
-        return record if span is None else part_of(full, record, stamps, span)
+        with FileBytes(full) as file:
+            # If FFmpeg is told the format, opening takes a third less time.
+            form = "avi" if is_avi(bytes(file.read(0, AVI_HEAD))) else None
+            with open_video(full, form=form) as video:
+                probe = _Probe.of(full, video, file, allow_partial=allow_partial)
+            probe.base.update(path=name, size=status.st_size, mtime_ns=status.st_mtime_ns, checksum=file.checksum())
+            record = probe.record(file, str(root))
+        return record if span is None else part_of(full, record, probe.packets.stamps, span)
     except av.error.FFmpegError as error:
         raise VideoError(full, "not a readable video", error.strerror or str(error)) from error
     except OSError as error:
         raise VideoError(full, "can't be read", error.strerror or str(error)) from error
 
 
-def _probe(
-    name: str, full: str, status: os.stat_result, data: NDArray[np.uint8], allow_partial: bool
-) -> tuple[VideoRecord, TimeStamps]:
-    """The record of the whole file, and the time stamps of its packets."""
-    # If FFmpeg is told the format, opening takes a third less time.
-    form = "avi" if is_avi(data[:AVI_HEAD].tobytes()) else None
-    with av.open(full, format=form, metadata_errors="ignore") as container:
-        stream = find_video_stream(full, container)
-        context = stream.codec_context
-        packets = list_packets(full, stream, data)
-        if packets.truncated and not allow_partial:
-            raise VideoError(full, "truncated", f"{len(packets.offset)} packets left")
-        base = {
-            "path": name,
-            "size": status.st_size,
-            "mtime_ns": status.st_mtime_ns,
+@dataclass
+class _Probe:
+    """What the container says of a video: `base` are fields of its record, `size` its (height, width) in px."""
+
+    path: str
+    form: str
+    base: dict[str, object]
+    packets: PacketList
+    extradata: bytes
+    parameters: StreamParameters
+    whole: Completeness
+    notes: list[str]
+    allow_partial: bool
+
+    @classmethod
+    def of(cls, path: str, video: OpenVideo, file: FileBytes, *, allow_partial: bool) -> _Probe:
+        """What the open container says. Raises VideoError if it is truncated, unless `allow_partial` is given."""
+        stream, context = video.stream, video.stream.codec_context
+        parameters = StreamParameters.of_context(context)
+        whole = completeness(path, video.format, ((entry.pos, entry.size) for entry in stream.index_entries))
+        packets = list_packets(video, path, file)
+        if whole.missing and not allow_partial:
+            raise VideoError(path, "truncated", f"{whole.missing}; --allow-partial takes the frames before that")
+        base: dict[str, object] = {
             "codec": context.codec.canonical_name,
             "decoder": context.name,
             "fps": float(stream.average_rate or stream.guessed_rate or Fraction(0)),
-            "container": container.format.name.split(",")[0],
-            "note": _note(full, container.format.name, packets),
+            "container": video.format,
         }
-        extradata = context.extradata or b""
-        pix_fmt = context.pix_fmt or ""
-        size = (context.height, context.width)
-    if base["codec"] == "mpeg4":
-        record = _from_vops(full, base, data, packets, extradata, pix_fmt)
+        return cls(
+            path, video.container.format.name, base, packets, context.extradata or b"",
+            replace(parameters, changes=parameters.changes or packets.changes), whole,
+            notes_of(path, video, packets, whole), allow_partial,
+        )  # fmt: skip
+
+    def record(self, file: FileBytes, root: str) -> VideoRecord:
+        """The record of the whole file. Raises VideoError if it can't be used."""
+        size = (self.parameters.height, self.parameters.width)
+        if self.base["codec"] == "mpeg4":
+            record = self._from_vops(file, root)
+            if record is not None:
+                return record
+            layer = parse_video_object_layer(self.extradata + self.packets.first)
+            size = (layer.height, layer.width) if layer else size
+        check_size(self.path, size[1], size[0])
+        if self._tells_all and self.packets.pts is not None:
+            shown = np.argsort(self.packets.pts, kind="stable")
+            record = self._proved([self._table(shown)], self._first(), root)
+            if record is not None:
+                return record
+        return self._from_decode(root)
+
+    @property
+    def _tells_all(self) -> bool:
+        """Whether the packets are known to give a frame each, in the order of their time stamps."""
+        return self.packets.sound and not self.whole.missing and bool(self.packets.flags[0] & START)
+
+    def _first(self) -> FullDecode:
+        return decode_fully(self.path, limit=1)
+
+    def _from_vops(self, file: FileBytes, root: str) -> VideoRecord | None:
+        """The record of an MPEG-4 part 2 stream by the headers of its pictures; None if it has to be decoded."""
+        packets, extradata = self.packets, self.extradata
+        if not packets.addressable or packets.corrupt or packets.hidden or packets.changes or self.whole.missing:
+            return None
+        # The bytes before the first picture go into the extradata, so that a decoder that begins later also gets them.
+        # They name the encoder, for instance, which decides the inverse transform.
+        header = packets.first[: packets.first.find(VOP)] if VOP in packets.first else b""
+        if header and header not in extradata:
+            extradata += header
+        packed = any(mark in extradata and b"p" in extradata.split(mark, 1)[1][:16] for mark in (b"DivX", b"divx"))
+        pictures = mpeg4_pictures(file, packets.offset, packets.size, extradata, packed=packed)
+        layer = parse_video_object_layer(extradata)
+        if pictures is None or pictures.frame_packet is None or layer is None:
+            return None
+        check_size(self.path, layer.width, layer.height)
+        table = PacketTable(pictures.offset, pictures.size, pictures.flags, pictures.frame_packet)
+        if self.base["container"] != "avi":
+            # Other containers than AVI state colours and turns, which the first frame shows.
+            return self._proved([table], self._first(), root, extradata)
+        facts = FullDecode(height=layer.height, width=layer.width, pix_fmt=self.parameters.pix_fmt or "yuv420p")
+        return self._made(table, facts, extradata)
+
+    def _from_decode(self, root: str) -> VideoRecord:
+        """The record by decoding the whole file, in the fastest way to read it that gives the same frames."""
+        facts = decode_fully(self.path, form="avi" if self.form == "avi" else None)
+        if facts.error and not self.allow_partial:
+            where = f"after frame {len(facts.packets)}: {facts.error}"
+            raise VideoError(self.path, "does not decode", f"{where}; --allow-partial takes the frames before that")
+        if facts.error and not self.whole.missing:
+            self.notes.append("damaged")
+        if self.whole.missing:
+            facts.end_before(self.packets.corrupt)
+        if not facts.packets:
+            raise VideoError(self.path, "no frame decodes", self.whole.missing)
+        record = self._proved(self._tables(facts), facts, root)
         if record is not None:
-            return record, packets.stamps
-        size = _layer_size(extradata + packets.first) or size
-    check_size(full, size[1], size[0])
-    return _from_decode(full, base, packets, extradata), packets.stamps
+            return record
+        raise VideoError(
+            self.path, "decodes differently each time", "no way of reading gives the frames of a full decode"
+        )
 
+    def _tables(self, facts: FullDecode) -> list[PacketTable]:
+        """The packet tables by which the frames might be read, the fastest one first."""
+        tags, packets, count = facts.tags, self.packets, len(facts.packets)
+        counted = self._table(np.arange(count), ordinal=True)
+        if tags is None or (len(tags) and tags.max() >= len(packets.offset)):
+            return [counted]
+        if facts.corrupt or (packets.corrupt and not self.whole.missing):
+            # The decoder hides damage with what it decoded before, whatever that was: it must be the same.
+            return [counted]
+        given = len(packets.offset) - packets.hidden
+        explained = count == given or self.base["codec"] in _WITH_HIDDEN or bool(self.whole.missing)
+        table = self._table(tags)
+        return (
+            [table, self._table(tags, starts=False), counted]
+            if explained
+            else [self._table(tags, starts=False), counted]
+        )
 
-def _from_vops(
-    path: str, base: dict[str, object], data: NDArray[np.uint8], packets: PacketList, extradata: bytes, pix_fmt: str
-) -> VideoRecord | None:
-    """The record of an MPEG-4 part 2 stream by the headers of its pictures; None if it has to be decoded."""
-    if not packets.addressable or packets.truncated:
-        return None
-    # The bytes before the first picture go into the extradata, so that a decoder that begins later also gets them. They
-    # name the encoder, for instance, which decides the inverse transform.
-    header = packets.first[: packets.first.find(VOP)] if VOP in packets.first else b""
-    if header and header not in extradata:
-        extradata += header
-    packed = any(mark in extradata and b"p" in extradata.split(mark, 1)[1][:16] for mark in (b"DivX", b"divx"))
-    pictures = mpeg4_pictures(data, packets.offset, packets.size, extradata, packed=packed)
-    layer = parse_video_object_layer(extradata)
-    if pictures is None or pictures.frame_packet is None or layer is None:
-        return None
-    check_size(path, layer.width, layer.height)
-    table = PacketTable(pictures.offset, pictures.size, pictures.flags, pictures.frame_packet)
-    return VideoRecord(
-        **base,  # type: ignore[arg-type]
-        num_frames=table.num_frames,
-        height=layer.height,
-        width=layer.width,
-        pix_fmt=pix_fmt or "yuv420p",
-        extradata=extradata,
-        table=table.to_bytes(),
-    )
+    def _table(self, shown: NDArray[np.int64], *, ordinal: bool = False, starts: bool = True) -> PacketTable:
+        """The table of the packets, of which `shown` int64 [F] give the frames.
 
-
-def _layer_size(header: bytes) -> tuple[int, int] | None:
-    layer = parse_video_object_layer(header)
-    return (layer.height, layer.width) if layer else None
-
-
-def _from_decode(path: str, base: dict[str, object], packets: PacketList, extradata: bytes) -> VideoRecord:
-    """The record by decoding the whole file, or only its first frame if the container says all the rest."""
-    count = len(packets.offset)
-    flags = packets.flags if len(packets.flags) else np.zeros(count, np.uint8)
-    sure = packets.sound and packets.addressable and bool(flags[0] & START)
-    frames: list[ScannedFrame] = []
-    for frame in scan_frames(path):
-        if frames and (frame.height, frame.width) != (frames[0].height, frames[0].width):
-            raise VideoError(
-                path,
-                "frame size changes",
-                f"{frames[0].width}x{frames[0].height}, then {frame.width}x{frame.height}",
-            )
-        if frame.packet is None or frame.packet < count or not packets.truncated:
-            frames.append(frame)
-        if sure:
-            break
-    if not frames:
-        raise VideoError(path, "no frame decodes")
-    ordinal = False
-    if sure:
-        assert packets.pts is not None
-        shown = np.argsort(packets.pts, kind="stable")
-    else:
-        tags = [frame.packet for frame in frames]
-        ordinal = None in tags or len(set(tags)) < len(tags)
-        shown = np.arange(len(frames)) if ordinal else np.array(tags, np.int64)
-        if len(frames) != count or any(frame.corrupt for frame in frames):
-            # The decoder hides damage with earlier frames, so it has to start at the first packet.
-            flags = np.zeros(count, np.uint8)
-        if base["codec"] == "h264":
+        Unless decoding `starts` in the middle, it starts at the first packet.
+        """
+        packets = self.packets
+        flags = packets.flags.copy() if len(packets.flags) else np.zeros(len(packets.offset), np.uint8)
+        if not starts:
+            flags &= KEY
+        if self.base["codec"] == "h264" and not self._tells_all:
             # Streams that are not in a sound MP4 are often damaged in ways that show only if pictures are left out.
-            flags = flags & ~np.uint8(DROPPABLE)
-    flags = flags.copy()
-    flags[0] |= START
-    addressable = packets.addressable
-    if not addressable and packets.pts is None:
-        ordinal, shown = True, np.arange(len(frames))
-    pts = None if addressable else packets.pts if packets.pts is not None else np.zeros(count, np.int64)
-    table = PacketTable(np.maximum(packets.offset, 0), packets.size, flags, shown, pts, ordinal)
-    return VideoRecord(
-        **base,  # type: ignore[arg-type]
-        num_frames=len(shown),
-        height=frames[0].height,
-        width=frames[0].width,
-        pix_fmt=frames[0].pix_fmt,
-        extradata=extradata,
-        table=table.to_bytes(),
-    )
+            flags &= ~np.uint8(DROPPABLE)
+        flags[0] |= START
+        by_offset = packets.addressable and not self.parameters.changes
+        ordinal = ordinal or (not by_offset and packets.pts is None)
+        pts = None if by_offset else packets.pts if packets.pts is not None else np.zeros(len(flags), np.int64)
+        return PacketTable(np.maximum(packets.offset, 0), packets.size, flags, shown, pts, ordinal)
 
+    def _proved(
+        self, tables: list[PacketTable], facts: FullDecode, root: str, extradata: bytes | None = None
+    ) -> VideoRecord | None:
+        """The record with the first of `tables` by which the frames of the full decode are read; None if by none."""
+        for table in tables:
+            record = self._made(table, facts, self.extradata if extradata is None else extradata)
+            if not mismatch(record, facts.samples, root=root):
+                return record
+        return None
 
-def _note(path: str, formats: str, packets: PacketList) -> str:
-    """What is unusual about the file: another format than its name says, a missing end, uneven frame times."""
-    notes = []
-    ending = Path(path).suffix.lower().lstrip(".")
-    if ending == "avi" and "avi" not in formats:
-        notes.append(f"{formats.split(',')[0]} content under an .avi name")
-    if packets.truncated:
-        notes.append("truncated")
-    if packets.pts is not None and "avi" not in formats and len(packets.pts) > 2:
-        steps = np.diff(np.sort(packets.pts))
-        if steps.max() > 2 * max(1, int(np.median(steps))) or steps.min() * 2 < int(np.median(steps)):
-            notes.append("uneven frame times")
-    return "; ".join(notes)
+    def _made(self, table: PacketTable, facts: FullDecode, extradata: bytes) -> VideoRecord:
+        notes = list(self.notes)
+        notes += ["rotated"] * (facts.orientation.code != 0) + ["interlaced"] * facts.is_interlaced
+        notes += ["read from its start"] * table.ordinal
+        return VideoRecord(
+            **self.base,  # type: ignore[arg-type]
+            num_frames=table.num_frames,
+            height=facts.height,
+            width=facts.width,
+            pix_fmt=facts.pix_fmt,
+            extradata=extradata,
+            table=table.to_bytes(),
+            parameters=self.parameters,
+            orientation=facts.orientation,
+            note="; ".join(notes),
+        )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from pipelines.video.orientation import UPRIGHT, Orientation
 from pipelines.video.packets import PacketTable
+from pipelines.video.parameters import AS_PLAIN, StreamParameters
 
 
 @dataclass(frozen=True)
@@ -13,9 +15,13 @@ class VideoRecord:
     """One video of an index.
 
     `num_frames` is the number of frames that decoding the whole video gives; it never comes from a header of the file.
-    `height` and `width` in px are those of the decoded frames. `size` in bytes and `mtime_ns` show whether the file has
-    changed since it was indexed. `table` is a packets.PacketTable as bytes. The record may be of a part of its file,
-    from `begin_seconds` to before `end_seconds` (both -1: of the whole file); then it has only the frames of that part.
+    `height` and `width` in px are those of the frames as they are shown, upright; `orientation` turns a decoded frame
+    to that. `size` in bytes, `mtime_ns` and `checksum`, the CRC-32 of the file, show whether it has changed since it
+    was indexed. `parameters` and `extradata`, the header, are what a decoder has to know. `table` is a
+    packets.PacketTable as bytes. `note` says what is odd about the file, in parts that are separated by "; ".
+
+    The record may be of a part of its file, from `begin_seconds` to before `end_seconds` (both -1: of the whole file);
+    then it has only the frames of that part.
     """
 
     path: str
@@ -31,6 +37,9 @@ class VideoRecord:
     container: str
     extradata: bytes
     table: bytes
+    parameters: StreamParameters = AS_PLAIN
+    orientation: Orientation = UPRIGHT
+    checksum: str = ""
     note: str = ""
     begin_seconds: float = -1.0
     end_seconds: float = -1.0
@@ -42,6 +51,16 @@ class VideoRecord:
     def span(self) -> Span | None:
         """The part of the file that the record is of, (begin, end) in seconds; None for a whole file."""
         return None if self.end_seconds < 0 else (self.begin_seconds, self.end_seconds)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The parts of `note`, each an odd fact about the file."""
+        return tuple(self.note.split("; ")) if self.note else ()
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """(height, width) in px of the frames as they come out of the decoder, not turned."""
+        return self.orientation.size(self.height, self.width)
 
     @cached_property
     def packets(self) -> PacketTable:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import av
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipelines.bitstreams.mpeg4 import Mpeg4Pictures, mpeg4_pictures, parse_video_object_layer
 from pipelines.bitstreams.packet_flags import DROPPABLE, SILENT, START
+from pipelines.file_bytes import FileBytes
 
 FPS = 25
 
@@ -45,10 +47,14 @@ def vop(kind: str, *, coded: bool = True, time: int = 0, seconds: int = 0, lengt
 
 
 def pictures(packets: list[bytes], header: bytes | None = None, *, packed: bool = False) -> Mpeg4Pictures | None:
-    data = np.frombuffer(b"start " + b"".join(packets), np.uint8)
+    data = b"start " + b"".join(packets)
     size = np.array([len(packet) for packet in packets], np.int64)
     offset = 6 + np.cumsum(size) - size
-    return mpeg4_pictures(data, offset, size, layer(low_delay=0) if header is None else header, packed=packed)
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "v.m4v")
+        path.write_bytes(data)
+        with FileBytes(path) as file:
+            return mpeg4_pictures(file, offset, size, layer(low_delay=0) if header is None else header, packed=packed)
 
 
 def shown(packets: list[bytes], **options: Any) -> list[int] | None:
@@ -145,7 +151,8 @@ def test_the_model_of_packed_streams_is_the_real_decoders(tmp_path: Path, name: 
     PACKED[name](path)
     content = path.read_bytes()
     offset, size, header = demuxed(path)
-    found = mpeg4_pictures(np.frombuffer(content, np.uint8), offset, size, header, packed=True)
+    with FileBytes(path) as file:
+        found = mpeg4_pictures(file, offset, size, header, packed=True)
     assert found is not None
     assert found.frame_packet is not None
     # Fed alone, as a packet of its own, each picture comes out as the frame that the model says.

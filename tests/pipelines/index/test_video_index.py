@@ -192,7 +192,7 @@ def test_files_that_are_no_index(root: Path, tmp_path: Path) -> None:
     with sqlite3.connect(index.path) as db:
         db.execute("UPDATE meta SET value = '99' WHERE key = 'schema'")
     db.close()
-    with pytest.raises(IndexFileError, match=r"index schema 99, expected 2; .*r3d-fast data index " + str(root)):
+    with pytest.raises(IndexFileError, match=r"index schema 99, expected 3; .*r3d-fast data index " + str(root)):
         VideoIndex.open(index.path)
 
 

@@ -144,7 +144,7 @@ def test_hidden_vp8_frames_are_shown_so_that_packets_count(folder: Path) -> None
     record = made(folder, "vp8 hidden")
     assert (len(record.packets.offset), record.num_frames) == (48, 43)
     mini = remux(record, [0, 42])
-    assert mini.frames.tolist() == [0, 47]
+    assert mini.frames.tolist() == [0, 12]  # the first packet, then the last group with the hidden frame in it
 
 
 @pytest.mark.real

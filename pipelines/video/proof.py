@@ -1,0 +1,129 @@
+"""The full decode of a video, and the proof that the packets of its record give the same frames.
+
+Frames early, in the middle and late are compared, pixel by pixel. They show whether a decoder without the container
+knows enough, and whether decoding may begin in the middle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+import av.error
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+from pipelines.containers.opening import open_video
+from pipelines.errors import R3DFastError, VideoError
+from pipelines.video.decoder import FrameReader
+from pipelines.video.orientation import UPRIGHT, Orientation, orientation_of
+from pipelines.video.record import VideoRecord
+from pipelines.video.scaler import rgb_pixels
+
+
+@dataclass
+class FullDecode:
+    """The facts of the frames that decoding a video from its start gives, in display order.
+
+    `packets` are the numbers of the packets that they come from, None where the decoder does not say. `height`,
+    `width` (in px, of the upright picture), `pix_fmt`, `orientation` and `is_interlaced` are those of the first frame.
+    `samples` are digests of the pixels of some frames. `error` says why decoding stopped before the end.
+    """
+
+    packets: list[int | None] = field(default_factory=list)
+    corrupt: list[int] = field(default_factory=list)
+    height: int = 0
+    width: int = 0
+    pix_fmt: str = ""
+    orientation: Orientation = UPRIGHT
+    is_interlaced: bool = False
+    samples: dict[int, bytes] = field(default_factory=dict)
+    error: str = ""
+
+    @property
+    def tags(self) -> NDArray[np.int64] | None:
+        """The number of the packet of each frame, int64 [F]; None if a frame has none, or two have the same."""
+        if None in self.packets or len(set(self.packets)) < len(self.packets):
+            return None
+        return np.array(self.packets, np.int64)
+
+    def end_before(self, packets: Collection[int]) -> None:
+        """Leave out the first frame that comes from one of `packets`, and all frames after it."""
+        end = next((number for number, packet in enumerate(self.packets) if packet in packets), len(self.packets))
+        self.packets, self.corrupt = self.packets[:end], [number for number in self.corrupt if number < end]
+
+
+def decode_fully(path: str, *, limit: int | None = None, form: str | None = None) -> FullDecode:
+    """The facts of the frames that decoding the whole video gives, or only of its first `limit` frames.
+
+    Raises VideoError if there is no frame or if their size changes.
+    """
+    found, reformatter = FullDecode(), VideoReformatter()
+    first: tuple[int, int] | None = None
+    latest: VideoFrame | None = None
+    with open_video(path, form=form) as video:
+        try:
+            for number, packet in enumerate(video.container.demux(video.stream)):
+                if packet.size:
+                    packet.pts = number
+                for latest in packet.decode():
+                    size = (latest.height, latest.width)
+                    if first is None:
+                        first = size
+                        _describe(found, latest)
+                    if size != first:
+                        detail = f"{first[1]}x{first[0]}, then {size[1]}x{size[0]}"
+                        raise VideoError(path, "frame size changes", detail)
+                    count = len(found.packets)
+                    if _is_sample(count):
+                        found.samples[count] = _digest(latest, found.orientation, reformatter)
+                    if latest.is_corrupt:
+                        found.corrupt.append(count)
+                    found.packets.append(latest.pts)
+                    if limit is not None and len(found.packets) >= limit:
+                        return found
+        except (av.error.FFmpegError, ValueError) as error:  # PyAV raises ValueError for some damage
+            found.error = getattr(error, "strerror", None) or str(error)
+        if latest is None:
+            raise VideoError(path, "no frame decodes", found.error)
+        found.samples[len(found.packets) - 1] = _digest(latest, found.orientation, reformatter)
+    return found
+
+
+def mismatch(record: VideoRecord, samples: dict[int, bytes], *, root: str) -> str:
+    """Why reading by `record` does not give the frames whose digests are `samples`, in words; empty if it does.
+
+    Of many samples those early, in the middle and late are read.
+    """
+    count = record.num_frames
+    numbers = sorted(number for number in samples if number < count)
+    middle = min(numbers, key=lambda number: abs(number - count // 2))
+    chosen = sorted({*numbers[:2], middle, *numbers[-2:]})
+    try:
+        frames = FrameReader().read(record, chosen, root=root)
+    except R3DFastError as error:
+        return str(error)
+    for number, pixels in zip(chosen, frames, strict=True):
+        if hashlib.sha256(pixels.data).digest() != samples[number]:
+            return f"frame {number} differs from that of a full decode"
+    return ""
+
+
+def _describe(found: FullDecode, frame: VideoFrame) -> None:
+    found.orientation = orientation_of(frame)
+    found.height, found.width = found.orientation.size(frame.height, frame.width)
+    found.pix_fmt, found.is_interlaced = frame.format.name, frame.interlaced_frame
+
+
+def _is_sample(number: int) -> bool:
+    """Whether a frame is kept as a sample: 0, 1, 2, 3, 4, 6, 8, 12, 16, ..., so that some are in the middle."""
+    top = max(0, number.bit_length() - 2)
+    return number == number >> top << top
+
+
+def _digest(frame: VideoFrame, orientation: Orientation, reformatter: VideoReformatter) -> bytes:
+    pixels = orientation.turned(rgb_pixels(reformatter.reformat(frame, format="rgb24", threads=1)))
+    return hashlib.sha256(np.ascontiguousarray(pixels).data).digest()

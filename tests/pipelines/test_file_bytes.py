@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines import file_bytes
+from pipelines.file_bytes import FileBytes
+
+CONTENT = np.random.default_rng(0).bytes(1000)
+
+
+@pytest.fixture(params=[16, 100, 1000, 5000])
+def path(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of 1000 bytes, which is read in windows of several sizes."""
+    monkeypatch.setattr(file_bytes, "_WINDOW", request.param)
+    (tmp_path / "v").write_bytes(CONTENT)
+    return tmp_path / "v"
+
+
+def test_any_bytes_are_those_of_the_file(path: Path) -> None:
+    random = np.random.default_rng(1)
+    with FileBytes(path) as file:
+        assert file.size == 1000
+        for at, length in [
+            (0, 1000),
+            (990, 50),
+            (1000, 1),
+            (5000, 5),
+            (-1, 5),
+            (3, 0),
+            *random.integers(0, 999, (200, 2)),
+        ]:
+            expected = CONTENT[int(at) : int(at + length)] if at >= 0 else b""
+            assert bytes(file.read(int(at), int(length))) == expected
+
+
+def test_windows_cover_the_file_and_overlap(path: Path) -> None:
+    with FileBytes(path) as file:
+        pieces = [(at, data.tobytes()) for at, data in file.windows(overlap=4)]
+        assert all(CONTENT[at : at + len(data)] == data for at, data in pieces)
+        whole = b"".join(data[: file_bytes._WINDOW] for _, data in pieces)
+        assert whole == CONTENT
+        starts = [at for at, _ in pieces]
+        assert all(int(file.window_of(np.array([at]))[0]) in starts for at in range(1000))
+
+
+def test_the_checksum_is_that_of_all_bytes(path: Path) -> None:
+    with FileBytes(path) as file:
+        assert file.checksum() == f"{zlib.crc32(CONTENT):08x}"
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    (tmp_path / "v").touch()
+    os.truncate(tmp_path / "v", 1 << 30)
+    code = (
+        "import resource, sys; from pipelines.file_bytes import FileBytes\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "with FileBytes(sys.argv[1]) as file: file.checksum()\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "v"], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 32 * 1024  # KiB, of a file of 1 GiB
