@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 
 from pipelines.containers.formats.asf import asf_completeness
 from pipelines.containers.formats.ebml import matroska_completeness
-from pipelines.containers.formats.file_bytes import EndlessHeadersError, FileBytes
 from pipelines.containers.formats.flv import flv_completeness
+from pipelines.containers.formats.header_bytes import EndlessHeadersError, HeaderBytes
 from pipelines.containers.formats.isobmff import mov_completeness
 from pipelines.containers.formats.mpeg_ps import mpeg_ps_completeness
 from pipelines.containers.formats.mxf import mxf_completeness
@@ -27,7 +27,7 @@ from pipelines.containers.formats.verdict import WHOLE, Completeness
 
 __all__ = ["Completeness", "completeness"]
 
-_FORMATS: dict[str, Callable[[FileBytes], Completeness]] = {
+_FORMATS: dict[str, Callable[[HeaderBytes], Completeness]] = {
     "asf": asf_completeness,
     "avi": avi_completeness,
     "flv": flv_completeness,
@@ -51,7 +51,7 @@ def completeness(path: str, container_format: str, index_entries: Iterable[tuple
     known here counts as whole, and so does one whose headers are a tangle. `index_entries` are offset and size in bytes
     of the samples of the video that FFmpeg's index of a MOV or MP4 lists. Raises OSError if the file can't be read.
     """
-    with FileBytes(path) as file:
+    with HeaderBytes(path) as file:
         try:
             if container_format == "mov":
                 return mov_completeness(file, index_entries)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pipelines.containers.formats.file_bytes import FileBytes
+from pipelines.containers.formats.header_bytes import HeaderBytes
 from pipelines.containers.formats.verdict import WHOLE, Completeness, ends_before, ends_within
 
 _HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
@@ -29,13 +29,13 @@ class AsfObject(NamedTuple):
     end: int
 
 
-def header_objects(file: FileBytes) -> Iterator[AsfObject]:
+def header_objects(file: HeaderBytes) -> Iterator[AsfObject]:
     """The objects in the header; nothing if the file has none."""
     if file.at(0, 16) == _HEADER:
         yield from _objects(file, _HEADER_HEAD, file.little(16, 8))
 
 
-def _objects(file: FileBytes, at: int, end: int) -> Iterator[AsfObject]:
+def _objects(file: HeaderBytes, at: int, end: int) -> Iterator[AsfObject]:
     while at + _HEAD <= min(end, file.size):
         size = file.little(at + 16, 8)
         if size < _HEAD:
@@ -44,7 +44,7 @@ def _objects(file: FileBytes, at: int, end: int) -> Iterator[AsfObject]:
         at += size
 
 
-def asf_completeness(file: FileBytes) -> Completeness:
+def asf_completeness(file: HeaderBytes) -> Completeness:
     """Whether the file holds all data packets that its header announces; of a broadcast, whether the last is whole."""
     properties = next((found.start for found in header_objects(file) if found.guid == _FILE_PROPERTIES), None)
     data = next((found for found in _objects(file, file.little(16, 8), file.size) if found.guid == _DATA), None)

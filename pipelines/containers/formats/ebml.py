@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pipelines.containers.formats.file_bytes import FileBytes
+from pipelines.containers.formats.header_bytes import HeaderBytes
 from pipelines.containers.formats.verdict import WHOLE, Completeness, ends_before, ends_within
 
 SEGMENT, SEEK_HEAD, TRACKS, CLUSTER = 0x18538067, 0x114D9B74, 0x1654AE6B, 0x1F43B675
@@ -28,7 +28,7 @@ class Element(NamedTuple):
     end: int | None
 
 
-def element_at(file: FileBytes, at: int) -> Element | None:
+def element_at(file: HeaderBytes, at: int) -> Element | None:
     """The element that starts at `at`; None if the file ends within its head, or no element starts there."""
     head = file.at(at, 12)
     if not head or head[0] < 0x10:
@@ -45,7 +45,7 @@ def element_at(file: FileBytes, at: int) -> Element | None:
     return Element(int.from_bytes(head[:id_length], "big"), at, data, None if size == mask else data + size)
 
 
-def elements(file: FileBytes, parent: Element) -> Iterator[Element]:
+def elements(file: HeaderBytes, parent: Element) -> Iterator[Element]:
     """The elements in `parent`; the last one may reach beyond the end of the file, or have no known end."""
     at = parent.data
     while parent.end is None or at < parent.end:
@@ -58,12 +58,12 @@ def elements(file: FileBytes, parent: Element) -> Iterator[Element]:
         at = element.end
 
 
-def unsigned(file: FileBytes, element: Element) -> int:
+def unsigned(file: HeaderBytes, element: Element) -> int:
     """The value of an unsigned integer element; 0 if it has no valid size."""
     return file.big(element.data, min(element.end - element.data, 8)) if element.end is not None else 0
 
 
-def segment(file: FileBytes) -> Element | None:
+def segment(file: HeaderBytes) -> Element | None:
     """The first Segment of the file; None if there is none near its start."""
     at = 0
     for _ in range(16):
@@ -76,7 +76,7 @@ def segment(file: FileBytes) -> Element | None:
     return None
 
 
-def video_track(file: FileBytes, top: Element) -> Element | None:
+def video_track(file: HeaderBytes, top: Element) -> Element | None:
     """The first TrackEntry of a video in the Tracks element `top`."""
     for entry in elements(file, top):
         if entry.id == TRACK_ENTRY and any(
@@ -86,7 +86,7 @@ def video_track(file: FileBytes, top: Element) -> Element | None:
     return None
 
 
-def matroska_completeness(file: FileBytes) -> Completeness:
+def matroska_completeness(file: HeaderBytes) -> Completeness:
     """Whether the file holds all blocks that its Segment and its clusters announce.
 
     A Segment or Cluster whose size is not known, as of a live recording, is followed block by block.
@@ -118,7 +118,7 @@ def matroska_completeness(file: FileBytes) -> Completeness:
     return ends_within("a cluster") if cut else WHOLE
 
 
-def _cluster_end(file: FileBytes, cluster: Element) -> tuple[int, bool]:
+def _cluster_end(file: HeaderBytes, cluster: Element) -> tuple[int, bool]:
     """Where `cluster` ends, or the file if that is before, and whether the file ends within the cluster."""
     if cluster.end is not None:
         return min(cluster.end, file.size), cluster.end > file.size
@@ -132,7 +132,7 @@ def _cluster_end(file: FileBytes, cluster: Element) -> tuple[int, bool]:
     return file.size, at < file.size
 
 
-def _positions(file: FileBytes, seek_head: Element) -> Iterator[int]:
+def _positions(file: HeaderBytes, seek_head: Element) -> Iterator[int]:
     """Where a SeekHead says that elements start, in bytes from the start of the data of the Segment."""
     for seek in elements(file, seek_head):
         if seek.id == _SEEK:

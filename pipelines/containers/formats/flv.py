@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 
-from pipelines.containers.formats.file_bytes import FileBytes
+from pipelines.containers.formats.header_bytes import HeaderBytes
 from pipelines.containers.formats.verdict import WHOLE, Completeness, ends_before, ends_within
 
 _TAG_HEAD, _BACK_POINTER = 11, 4  # bytes before the data of a tag, and after it
@@ -16,7 +16,7 @@ _SOUND, _VIDEO, _SCRIPT = 8, 9, 18
 _SLACK_SECONDS = 0.5  # the last tag starts before the video ends
 
 
-def flv_completeness(file: FileBytes) -> Completeness:
+def flv_completeness(file: HeaderBytes) -> Completeness:
     """Whether the last tag of the file is whole, and the last that its metadata announces."""
     if file.at(0, 3) != b"FLV":
         return WHOLE
@@ -34,7 +34,7 @@ def flv_completeness(file: FileBytes) -> Completeness:
     return WHOLE
 
 
-def _last_tag(file: FileBytes) -> int | None:
+def _last_tag(file: HeaderBytes) -> int | None:
     """Where the last tag starts, if its size is repeated at the end of the file as it should be."""
     size = file.big(file.size - _BACK_POINTER, _BACK_POINTER)
     at = file.size - _BACK_POINTER - size
@@ -42,7 +42,7 @@ def _last_tag(file: FileBytes) -> int | None:
     return at if is_tag else None
 
 
-def _walk(file: FileBytes, at: int) -> tuple[bool, int | None]:
+def _walk(file: HeaderBytes, at: int) -> tuple[bool, int | None]:
     """Whether the file ends within a tag, and where the last tag starts, going from the first one at `at`."""
     last = None
     while at < file.size:
@@ -60,12 +60,12 @@ def _is_tag(head: bytes) -> bool:
     return len(head) == _TAG_HEAD and head[0] & 0x1F in (_SOUND, _VIDEO, _SCRIPT) and head[8:] == b"\0\0\0"
 
 
-def _seconds(file: FileBytes, tag: int) -> float:
+def _seconds(file: HeaderBytes, tag: int) -> float:
     """The time of the tag that starts at `tag`."""
     return (file.big(tag + 4, 3) | file.big(tag + 7, 1) << 24) / 1000
 
 
-def _metadata(file: FileBytes, at: int) -> dict[bytes, float]:
+def _metadata(file: HeaderBytes, at: int) -> dict[bytes, float]:
     """The numbers `filesize`, in bytes, and `duration`, in seconds, of the script tag at `at`, where it has them."""
     if file.big(at, 1) != _SCRIPT:
         return {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from pipelines.containers.formats.file_bytes import FileBytes
+from pipelines.containers.formats.header_bytes import HeaderBytes
 from pipelines.containers.formats.verdict import WHOLE, Completeness, ends_before, ends_within
 
 _BOX_HEAD = 8
@@ -24,7 +24,7 @@ class Box(NamedTuple):
     end: int
 
 
-def boxes(file: FileBytes, at: int, end: int) -> Iterator[Box]:
+def boxes(file: HeaderBytes, at: int, end: int) -> Iterator[Box]:
     """The boxes from `at` on that start before `end`; the last one may reach beyond."""
     while at + _BOX_HEAD <= end:
         head = file.at(at, 16)
@@ -41,7 +41,7 @@ def boxes(file: FileBytes, at: int, end: int) -> Iterator[Box]:
         at += size
 
 
-def find_box(file: FileBytes, parent: Box, *kinds: bytes) -> Box | None:
+def find_box(file: HeaderBytes, parent: Box, *kinds: bytes) -> Box | None:
     """The first box of `kinds[0]` in `parent`, in it the first of `kinds[1]`, and so on; None if there is none."""
     for kind in kinds:
         found = next((box for box in boxes(file, parent.content, parent.end) if box.kind == kind), None)
@@ -51,7 +51,7 @@ def find_box(file: FileBytes, parent: Box, *kinds: bytes) -> Box | None:
     return parent
 
 
-def video_tracks(file: FileBytes, moov: Box) -> Iterator[Box]:
+def video_tracks(file: HeaderBytes, moov: Box) -> Iterator[Box]:
     """The `trak` boxes of video in `moov`."""
     for box in boxes(file, moov.content, moov.end):
         handler = find_box(file, box, b"mdia", b"hdlr") if box.kind == b"trak" else None
@@ -59,7 +59,7 @@ def video_tracks(file: FileBytes, moov: Box) -> Iterator[Box]:
             yield box
 
 
-def mov_completeness(file: FileBytes, index_entries: Iterable[tuple[int, int]]) -> Completeness:
+def mov_completeness(file: HeaderBytes, index_entries: Iterable[tuple[int, int]]) -> Completeness:
     """Whether the file holds all samples of the video: those of `index_entries` (offset, size), and of the fragments.
 
     Samples that an edit list hides are not in FFmpeg's index, and so are not missed.
@@ -84,7 +84,7 @@ def mov_completeness(file: FileBytes, index_entries: Iterable[tuple[int, int]]) 
     return WHOLE
 
 
-def _announced(file: FileBytes, sidx: Box) -> int:
+def _announced(file: HeaderBytes, sidx: Box) -> int:
     """The end, in bytes of the file, of the last segment that a segment index lists."""
     wide = 8 if file.at(sidx.content, 1) == b"\1" else 4
     at = sidx.content + 12 + wide

@@ -5,7 +5,7 @@ Sources: ISO/IEC 13818-1 (MPEG-2 systems) 2.5.3 pack header, 2.4.3.6 PES packet,
 
 from __future__ import annotations
 
-from pipelines.containers.formats.file_bytes import FileBytes
+from pipelines.containers.formats.header_bytes import HeaderBytes
 from pipelines.containers.formats.verdict import WHOLE, Completeness, ends_within
 
 _PACK, _END = b"\0\0\1\xba", 0xB9
@@ -13,7 +13,7 @@ _LARGEST_PACKET = 6 + 0xFFFF
 _TAIL = 4 * _LARGEST_PACKET  # bytes at the end in which a pack starts; packs are rarely larger than 64 KB
 
 
-def mpeg_ps_completeness(file: FileBytes) -> Completeness:
+def mpeg_ps_completeness(file: HeaderBytes) -> Completeness:
     """Whether the file ends where a packet ends, going from a pack header shortly before the end.
 
     What follows is not known: a program stream states no length.

@@ -5,7 +5,7 @@ Sources: SMPTE ST 377-1 6.3 (KLV coding), 6.5 (run-in), 7.1 (partition pack); ST
 
 from __future__ import annotations
 
-from pipelines.containers.formats.file_bytes import FileBytes
+from pipelines.containers.formats.header_bytes import HeaderBytes
 from pipelines.containers.formats.verdict import WHOLE, Completeness, ends_before, ends_within
 
 _PARTITION = bytes.fromhex("060e2b34020501010d01020101")
@@ -14,7 +14,7 @@ _KEY, _FOOTER_FIELD = 16, 24  # bytes of a key; offset in a partition pack of wh
 _MOST_RUN_IN = 1 << 16  # bytes before the first partition
 
 
-def mxf_completeness(file: FileBytes) -> Completeness:
+def mxf_completeness(file: HeaderBytes) -> Completeness:
     """Whether the file reaches up to its footer, or if that is not known, whether its last item is whole."""
     run_in = file.at(0, _MOST_RUN_IN + _KEY).find(_PARTITION)
     if run_in < 0:
@@ -36,7 +36,7 @@ def mxf_completeness(file: FileBytes) -> Completeness:
     return WHOLE
 
 
-def _value(file: FileBytes, at: int) -> tuple[int, int]:
+def _value(file: HeaderBytes, at: int) -> tuple[int, int]:
     """Where the value of the item at `at` starts, and its size in bytes (ST 377-1 6.3.4, BER long and short form)."""
     length = file.big(at + _KEY, 1)
     if length < 0x80:

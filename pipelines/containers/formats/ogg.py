@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pipelines.containers.formats.file_bytes import FileBytes
+from pipelines.containers.formats.header_bytes import HeaderBytes
 from pipelines.containers.formats.verdict import WHOLE, Completeness, ends_within
 
 _SYNC, _HEAD = b"OggS\0", 27
@@ -25,7 +25,7 @@ class _Page(NamedTuple):
     end: int
 
 
-def ogg_completeness(file: FileBytes) -> Completeness:
+def ogg_completeness(file: HeaderBytes) -> Completeness:
     """Whether the last page is whole, or the video ends before it, as its last page says.
 
     Where pages are whole but none is marked as the last of the video, the file counts as whole: the recording of a
@@ -51,7 +51,7 @@ def ogg_completeness(file: FileBytes) -> Completeness:
     return Completeness(remarks=("no last page of the video",)) if last.stream in videos else WHOLE
 
 
-def _videos(file: FileBytes) -> set[bytes]:
+def _videos(file: HeaderBytes) -> set[bytes]:
     """The serial numbers of the videos, whose first pages are at the start of the file."""
     at, videos = 0, set[bytes]()
     while True:
@@ -64,7 +64,7 @@ def _videos(file: FileBytes) -> set[bytes]:
         at = page.end
 
 
-def _pages(file: FileBytes, begin: int, end: int) -> list[_Page]:
+def _pages(file: HeaderBytes, begin: int, end: int) -> list[_Page]:
     """The pages that start from `begin` on and before `end`, each of which is followed by another or the end."""
     window, pages = file.at(begin, end - begin), list[_Page]()
     at = window.find(_SYNC)
@@ -79,7 +79,7 @@ def _pages(file: FileBytes, begin: int, end: int) -> list[_Page]:
     return pages
 
 
-def _page(file: FileBytes, at: int) -> _Page | None:
+def _page(file: HeaderBytes, at: int) -> _Page | None:
     head = file.at(at, _HEAD + 255)
     if len(head) < _HEAD or head[:5] != _SYNC:
         return None

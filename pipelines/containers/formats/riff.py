@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pipelines.containers.formats.file_bytes import FileBytes
+from pipelines.containers.formats.header_bytes import HeaderBytes
 from pipelines.containers.formats.verdict import WHOLE, Completeness, ends_before, ends_within
 
 _RIFF = (b"RIFF", b"ON2 ")
@@ -27,7 +27,7 @@ class _Chunk(NamedTuple):
     end: int  # without padding
     open: bool  # the size was never written
 
-    def is_whole(self, file: FileBytes) -> bool:
+    def is_whole(self, file: HeaderBytes) -> bool:
         return not self.open and self.end <= file.size
 
 
@@ -39,7 +39,7 @@ class _Video(NamedTuple):
     indexed_to: int = 0  # where its last index of an OpenDML file ends, in bytes; 0 if it has none
 
 
-def avi_completeness(file: FileBytes) -> Completeness:
+def avi_completeness(file: HeaderBytes) -> Completeness:
     """Whether the file holds all chunks of the first video stream that its `movi` lists announce.
 
     The sizes of the RIFFs decide nothing: they are wrong in whole files whose index was cut or never written.
@@ -72,7 +72,7 @@ def avi_completeness(file: FileBytes) -> Completeness:
     return Completeness(remarks=remarks)
 
 
-def _chunks(file: FileBytes, *, enter_whole: bool) -> Iterator[_Chunk]:
+def _chunks(file: HeaderBytes, *, enter_whole: bool) -> Iterator[_Chunk]:
     """The chunks of the file; those of `movi` lists only where the list is not whole, or with `enter_whole`."""
     padded = file.at(8, 4) != b"AMV "
     at = 0
@@ -94,7 +94,7 @@ def _is_picture(chunk: _Chunk, video: _Video) -> bool:
     return bool(video.number) and chunk.name[:2] == video.number and chunk.name[2:] not in _NO_PICTURE
 
 
-def _has_all(file: FileBytes, video: _Video) -> bool:
+def _has_all(file: HeaderBytes, video: _Video) -> bool:
     """Whether the file holds as many whole chunks of the video as its header announces; False if it does not say."""
     if not video.length:
         return False

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from pipelines.containers.formats.file_bytes import FileBytes
+from pipelines.containers.formats.header_bytes import HeaderBytes
 from pipelines.containers.formats.verdict import WHOLE, Completeness, ends_before, ends_within
 
 _IVF_FRAME_HEAD = 12
@@ -20,7 +20,7 @@ _GXF_HEAD, _GXF_START, _GXF_END = 16, b"\0\0\0\0\1", b"\xe1\xe2"
 _Y4M_CHROMA = {"420": (2, 2, 2), "411": (4, 1, 2), "422": (2, 1, 2), "444": (1, 1, 2), "mono": (1, 1, 0)}
 
 
-def ivf_completeness(file: FileBytes) -> Completeness:
+def ivf_completeness(file: HeaderBytes) -> Completeness:
     """Whether the last frame of an IVF file is whole."""
     at = file.little(6, 2) if file.at(0, 4) == b"DKIF" else file.size
     while 0 < at < file.size:
@@ -28,7 +28,7 @@ def ivf_completeness(file: FileBytes) -> Completeness:
     return ends_within("a frame") if at > file.size else WHOLE
 
 
-def y4m_completeness(file: FileBytes) -> Completeness:
+def y4m_completeness(file: HeaderBytes) -> Completeness:
     """Whether the last frame of a YUV4MPEG2 file is whole."""
     header = _line(file, 0)
     size = _y4m_frame_size(header.decode("ascii", "replace")) if header.startswith(b"YUV4MPEG2 ") else 0
@@ -41,7 +41,7 @@ def y4m_completeness(file: FileBytes) -> Completeness:
     return ends_within("a frame") if size and at > file.size else WHOLE
 
 
-def gxf_completeness(file: FileBytes) -> Completeness:
+def gxf_completeness(file: HeaderBytes) -> Completeness:
     """Whether the last packet of a GXF file is whole."""
     at = 0 if file.at(0, 5) == _GXF_START else file.size
     while at < file.size:
@@ -52,7 +52,7 @@ def gxf_completeness(file: FileBytes) -> Completeness:
     return ends_within("a packet") if at > file.size else WHOLE
 
 
-def rm_completeness(file: FileBytes) -> Completeness:
+def rm_completeness(file: HeaderBytes) -> Completeness:
     """Whether the data chunk of a RealMedia file is whole; a recorder that was stopped leaves its size 0.
 
     FFmpeg counts the head of the chunk twice in its size, but for its last 8 bytes.
@@ -68,7 +68,7 @@ def rm_completeness(file: FileBytes) -> Completeness:
     return WHOLE
 
 
-def mpegts_completeness(file: FileBytes) -> Completeness:
+def mpegts_completeness(file: HeaderBytes) -> Completeness:
     """Whole: a transport stream states no length, and joined or lost packets are usual. A last cut packet is a remark.
 
     Packets have 188 bytes, with a time stamp before them 192, with a checksum after them 204.
@@ -79,7 +79,7 @@ def mpegts_completeness(file: FileBytes) -> Completeness:
     return WHOLE
 
 
-def _line(file: FileBytes, at: int) -> bytes:
+def _line(file: HeaderBytes, at: int) -> bytes:
     """The line at `at` with its end; what is there of it, at most 256 bytes, if it has none."""
     line = file.at(at, 256)
     return line[: line.find(b"\n") + 1] or line

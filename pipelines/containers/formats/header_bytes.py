@@ -1,4 +1,4 @@
-"""FileBytes: reads a few bytes anywhere in a file that may be far larger than memory."""
+"""HeaderBytes: reads a few bytes anywhere in a file that may be far larger than memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class EndlessHeadersError(Exception):
     """The headers of a file do not end within MOST_READS reads."""
 
 
-class FileBytes:
+class HeaderBytes:
     """The bytes of the file at `path`, and its `size` when it was opened.
 
     Opening and reading raise OSError if the file can't be read, and EndlessHeadersError after MOST_READS reads.
@@ -26,7 +26,7 @@ class FileBytes:
         self.size = os.fstat(self._file).st_size
         self._reads = 0
 
-    def __enter__(self) -> FileBytes:
+    def __enter__(self) -> HeaderBytes:
         return self
 
     def __exit__(
