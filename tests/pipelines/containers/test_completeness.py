@@ -12,7 +12,7 @@ import pytest
 from cut_files import LAYOUTS, Demuxed, Layout, demux, write_layout
 
 from pipelines.containers.completeness import Completeness, completeness
-from pipelines.containers.formats import file_bytes
+from pipelines.containers.formats import header_bytes
 
 UNTOLD = {"mpegts", "nut"}  # containers that say neither how long they are nor how long their last picture is
 STEP = 5  # percent of a file
@@ -251,7 +251,7 @@ def test_a_file_of_endless_headers_is_given_up(
     path = tmp_path / "v"
     path.write_bytes(head + unit * 600_000 + head[-4:])
     if form != "mov":  # one of them with the real limit, which takes seconds
-        monkeypatch.setattr(file_bytes, "MOST_READS", 20_000)
+        monkeypatch.setattr(header_bytes, "MOST_READS", 20_000)
     begin = time.perf_counter()
     assert completeness(str(path), form) == Completeness()
     assert time.perf_counter() - begin < 10
