@@ -10,8 +10,8 @@ Times are those that the file states. Where it states none, or impossible ones, 
 - A stamp goes back by less, or repeats: the frame is shown at the time of the frame before it.
 
 AVI stores no stamps, but a chunk for each tick of its clock; a chunk without content stands for a frame that was
-dropped. A frame is shown at the tick at which a decoder gives it, less the delay with which the decoder gives the first
-one.
+dropped. A frame is shown at the tick of the chunk at which a decoder gives it, less the number of packets by which the
+decoder is late with the first frame.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ _RATES_DIFFER = 0.1  # an average rate that is off by more is that of a video wi
 # 33 bits at 90 kHz, the counter of MPEG streams, last 26.5 hours. A longer way forward than half of that is a way back.
 _LONGEST_STEP_SECONDS = 12 * 3600
 _REORDERED = 16  # frames, at most, by which H.264 and HEVC reorder (ISO/IEC 14496-10, max_dec_frame_buffering)
-_SHORTEST_JUMP_SECONDS = Fraction(1)
 _ROUNDING_SECONDS = Fraction(2, av.time_base)  # the start of a file comes in microseconds
 
 
@@ -56,7 +55,9 @@ class TimeBase(NamedTuple):
         container = stream.container
         assert isinstance(container, InputContainer)
         start = None if container.start_time is None else Fraction(container.start_time, av.time_base)
-        return cls(stream.time_base or Fraction(0), start, 1 / usual_rate(stream), container.format.name == "avi")
+        tick, step = stream.time_base or Fraction(0), 1 / usual_rate(stream)
+        by_chunk = bool(container.format.name == "avi" and tick)
+        return cls(tick, start, max(1, round(step / tick)) * tick if by_chunk else step, by_chunk)
 
 
 class TimeStamps(NamedTuple):
@@ -102,21 +103,33 @@ class FrameClock:
         self._now = -base.step  # when the latest frame is shown
         self._zero: Fraction | None = None  # what the clock of the file shows at time 0
         self._standing = 0  # frames in a row whose stamps did not go on
-        self._delay: int | None = None  # chunks after its own one at which the decoder gave the first frame
-        self._jump = max(_SHORTEST_JUMP_SECONDS, _REORDERED * base.step)
+        self._begun: list[int | None] | None = [] if base.by_chunk else None  # stamps of packets before the first frame
+        self._delay = 0  # ticks after its chunk at which a decoder gives a frame
+        self._jump = _REORDERED * base.step
 
     def prepare(self, packet: av.Packet[VideoStream]) -> None:
         """Prepare a packet, before it is decoded, so that `read` can read the stamp of its frame."""
         if self._base.by_chunk:
             packet.pts = packet.dts  # FFmpeg's guess of when it is shown is wrong for streams with reordered frames
+            if self._begun is not None and packet.size:
+                self._begun.append(packet.dts)
 
     def read(self, frame: av.VideoFrame) -> float:
         """When the decoded `frame` is shown, in seconds from the start of the file."""
-        stamp = frame.dts if self._base.by_chunk or frame.pts is None else frame.pts
-        if self._base.by_chunk and self._delay is None:
-            stamp = frame.pts if stamp is None else stamp
-            self._delay = 0 if stamp is None or frame.pts is None else stamp - frame.pts
-        return self.seconds(None if stamp is None else stamp - (self._delay or 0), frame.duration)
+        if self._base.by_chunk:
+            return self.seconds(self._turn(frame), frame.duration)
+        return self.seconds(frame.dts if frame.pts is None else frame.pts, frame.duration)
+
+    def _turn(self, frame: av.VideoFrame) -> int | None:
+        """The tick at which the decoder gives the frame of an AVI, less its delay; None for the frames at the end."""
+        if self._begun is not None:
+            if frame.pts in self._begun:
+                late = len(self._begun) - 1 - self._begun.index(frame.pts)
+                self._delay = late * round(self._base.step / self._base.tick)
+            self._begun = None
+            if frame.dts is None:
+                return frame.pts
+        return None if frame.dts is None else frame.dts - self._delay
 
     def seconds(self, stamp: int | None, duration: int = 0) -> float:
         """When the frame with `stamp` is shown, in seconds from the start of the file.
@@ -137,8 +150,8 @@ class FrameClock:
             self._zero = stamp - even if first or start is None else start
         ahead = stamp - self._zero - self._now
         if not -self._jump <= ahead <= _LONGEST_STEP_SECONDS:
-            ahead = self._base.step
             self._zero = stamp - even
+            return even
         if ahead > 0:
             self._standing = 0
             return self._now + ahead

@@ -52,7 +52,7 @@ def frame_times(path: str, record: VideoRecord, stamps: TimeStamps) -> tuple[Tim
     durations = np.zeros_like(ticks) if stamps.durations is None else stamps.durations[table.frame_packet]
     if base.by_chunk:
         ticks = np.sort(ticks)  # of reordered frames each is shown in the turn of another one
-        if len(set(np.diff(ticks).tolist())) > 1:
+        if np.any(np.diff(ticks) != round(base.step / base.tick)):
             return _decoded_times(path, record.num_frames)
     times = [clock.seconds(*stamp) for stamp in zip(ticks.tolist(), durations.tolist(), strict=True)]
     return np.array(times), clock.end
