@@ -27,7 +27,7 @@ test-oldest: $(OLDEST)/.test
 
 # Videos of every encoder and container that FFmpeg has here, read by r3d-fast and by PyAV: some minutes.
 exact: $(VENV)/.test
-	PYTHONPATH=tests/support:tests/support/videos $(BIN)/python -m exact --write docs/data.md
+	PYTHONPATH=tests/support:tests/support/videos:tests/support/jobs $(BIN)/python -m exact --write docs/data.md
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

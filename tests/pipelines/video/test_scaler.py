@@ -7,8 +7,8 @@ import av
 import numpy as np
 import pytest
 from clips import write_stamped_video
-from loading import triangle
 from numpy.typing import NDArray
+from resizing import triangle
 
 from pipelines.index.video_index import VideoIndex
 from pipelines.sampler import ClipSampler

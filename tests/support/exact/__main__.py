@@ -14,8 +14,8 @@ from collections import defaultdict
 from pathlib import Path
 
 import av
+import crew
 
-from exact import crew
 from exact.encoders import encoders
 from exact.matrix import Pair, Row, judged, usable
 from exact.muxers import Muxer, muxers

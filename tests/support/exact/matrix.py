@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import av.logging
+import crew
 
-from exact import crew
 from exact.encoders import Encoding, encoding_of, pixel_formats
 from exact.forms import PLAIN, written
 from exact.muxers import Muxer

@@ -21,8 +21,7 @@ class Truth:
     error: str = ""  # of the decoder or demuxer, which ended the frames
     damaged: bool = False  # a packet is flagged as damaged
     turned: bool = False  # a frame is to be turned or mirrored
-    container: str = ""
-    packets: int = 0
+    too_large: bool = False  # decoding was ended, since the frames take too much memory
 
     @property
     def sizes(self) -> set[tuple[int, ...]]:
@@ -34,12 +33,14 @@ class Truth:
         return len(self.frames) == len(other.frames) and all(map(np.array_equal, self.frames, other.frames))
 
 
-def truth_of(path: Path, most: int = 1000) -> Truth:
-    """The frames of the first video stream that is no attached picture, until decoding ends, fails or gave `most`."""
+def truth_of(path: Path, most: int = 1000, most_bytes: int = 1 << 30) -> Truth:
+    """The frames of the first video stream that is no attached picture, until decoding ends or fails.
+
+    Of a long video the first `most` frames, or those that take `most_bytes`.
+    """
     truth = Truth()
     try:
         with av.open(f"file:{path}", metadata_errors="ignore") as container:
-            truth.container = container.format.name
             stream = next((s for s in container.streams.video if not s.disposition & _ATTACHED_PICTURE), None)
             if stream is None:
                 truth.error = "no video stream"
@@ -47,13 +48,13 @@ def truth_of(path: Path, most: int = 1000) -> Truth:
             stream.codec_context.thread_count = 1
             for packet in container.demux(stream):
                 truth.damaged = truth.damaged or packet.is_corrupt
-                truth.packets += bool(packet.size)
                 for frame in packet.decode():
                     matrix = frame.side_data.get("DISPLAYMATRIX")
                     pixels = frame.to_ndarray(format="rgb24", threads=1)
                     truth.turned = truth.turned or (matrix is not None and _turns(bytes(matrix)))
                     truth.frames.append(pixels if matrix is None else upright(pixels, bytes(matrix)))
-                    if len(truth.frames) >= most:
+                    truth.too_large = sum(frame.nbytes for frame in truth.frames) > most_bytes
+                    if truth.too_large or len(truth.frames) >= most:
                         return truth
     except (av.FFmpegError, ValueError, AttributeError) as error:
         truth.error = str(error) or type(error).__name__

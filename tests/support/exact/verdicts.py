@@ -41,7 +41,7 @@ def judge(path: Path, truth: Truth, seed: int, *, allow_partial: bool = False) -
         return Verdict(REFUSED if error.reason in GOOD_REASONS or not truth.frames else WRONG, f"refused, {said}")
     except Exception as error:
         return Verdict(WRONG, f"indexing raises {type(error).__name__}: {error}")
-    return compare(path, record, truth, seed)
+    return compare(record, truth, seed)
 
 
 def judge_cut(path: Path, truth: Truth, whole_frames: int, seed: int, *, allow_partial: bool) -> Verdict:
@@ -54,7 +54,7 @@ def judge_cut(path: Path, truth: Truth, whole_frames: int, seed: int, *, allow_p
         return Verdict(REFUSED if honest else WRONG, f"refused, {said}")
     except Exception as error:
         return Verdict(WRONG, f"indexing raises {type(error).__name__}: {error}")
-    verdict = compare(path, record, truth, seed)
+    verdict = compare(record, truth, seed)
     if verdict.mark == WRONG or len(truth.frames) == whole_frames or not truth.frames:
         return verdict
     noted = any(word in record.note for word in MISSING)
@@ -66,7 +66,7 @@ def judge_cut(path: Path, truth: Truth, whole_frames: int, seed: int, *, allow_p
     return Verdict(WRONG if told else SILENT, f"taken without a word{', though ' * bool(told)}{told}")
 
 
-def compare(path: Path, record: VideoRecord, truth: Truth, seed: int) -> Verdict:
+def compare(record: VideoRecord, truth: Truth, seed: int, root: str | Path = "") -> Verdict:
     """Whether count, size and frames of the record are those of the truth."""
     count = len(truth.frames)
     if record.num_frames != count:
@@ -80,7 +80,7 @@ def compare(path: Path, record: VideoRecord, truth: Truth, seed: int) -> Verdict
     single = {0, count // 2, count - 1, *(draw.randrange(count) for _ in range(2))}
     for wanted in (numbers, *([number] for number in sorted(single))):
         try:
-            frames = read_frames(record, wanted)
+            frames = read_frames(record, wanted, root=root)
         except FrameError as error:
             return Verdict(WRONG, f"indexed, but reading fails: {error.reason}: {error.detail}")
         except Exception as error:
@@ -91,20 +91,20 @@ def compare(path: Path, record: VideoRecord, truth: Truth, seed: int) -> Verdict
                 return Verdict(
                     WRONG, f"frame {number} of {count} differs by {off:.2f} of 255 when {len(wanted)} are read"
                 )
-    fault = _scaled(record, truth, count // 2)
+    fault = _scaled(record, truth, count // 2, str(root))
     if fault:
         return Verdict(WRONG, fault)
     by_packets = record.packets.addressable and not record.packets.ordinal
     return Verdict(EXACT if by_packets else DEMUXED)
 
 
-def _scaled(record: VideoRecord, truth: Truth, number: int) -> str:
+def _scaled(record: VideoRecord, truth: Truth, number: int, root: str) -> str:
     """What is wrong with a crop that training's scaler makes, "" if nothing."""
     height, width = record.height, record.width
     box = (height // 8, width // 8, height // 2, width // 2)
     out = np.empty((1, SCALED_PX, SCALED_PX, 3), np.uint8)
     try:
-        FrameReader().fill(record, [Cut([number], box, SCALED_PX, out)])
+        FrameReader().fill(record, [Cut([number], box, SCALED_PX, out)], root=root)
     except Exception as error:
         return f"scaling raises {type(error).__name__}: {error}"
     off = out[0] - scaled(truth.frames[number], box)

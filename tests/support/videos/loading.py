@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from resizing import triangle
+from resizing import planned_clip
 
 from pipelines.index.video_index import VideoIndex
 from pipelines.loader import Batch, ClipLoader
@@ -67,15 +67,7 @@ def children() -> list[int]:
 
 def expected_clip(index: VideoIndex, plan: ClipPlan, spec: AugmentSpec) -> NDArray[np.float64]:
     """The clip of a plan, made by plain NumPy, float64 [T, S, S, 3]."""
-    y, x, h, w = plan.box
-    frames = read_frames(index[plan.video_id], plan.frames, root=index.root)[:, y : y + h, x : x + w].astype(float)
-    rows, columns = triangle(h, plan.resized[0]), triangle(w, plan.resized[1])
-    resized = np.einsum("ih,thwc,jw->tijc", rows, frames, columns, optimize=True)
-    top, left = plan.window
-    seen = resized[:, top : top + spec.size_px, left : left + spec.size_px]
-    if plan.mirror:
-        seen = seen[:, :, ::-1]
-    return (seen * (spec.value_max / 255.0) - np.array(spec.mean)) / np.array(spec.std)
+    return planned_clip(read_frames(index[plan.video_id], plan.frames, root=index.root), plan, spec)
 
 
 def assert_parity(index: VideoIndex, loader: ClipLoader, batches: Sequence[Batch], spec: AugmentSpec) -> list[ClipPlan]:
