@@ -102,6 +102,7 @@ class FrameClock:
         self._base = base
         self._now = -base.step  # when the latest frame is shown
         self._zero: Fraction | None = None  # what the clock of the file shows at time 0
+        self._step = base.step  # from the latest frame to the next one, if that has no stamp
         self._standing = 0  # frames in a row whose stamps did not go on
         self._begun: list[int | None] | None = [] if base.by_chunk else None  # stamps of packets before the first frame
         self._delay = 0  # ticks after its chunk at which a decoder gives a frame
@@ -136,8 +137,11 @@ class FrameClock:
 
         `duration` is for how many ticks, if the file says so. Both are in ticks.
         """
-        even = self._now + self._base.step
+        before = self._now
+        even = before + self._step
         self._now = even if stamp is None else self._by_stamp(stamp * self._base.tick, even)
+        if self._base.by_chunk and self._now > before:
+            self._step = min(self._base.step, self._now - before)  # the latest frames say how many are dropped now
         lasts = duration * self._base.tick
         self.end = float(self._now + (lasts if 0 < lasts <= _LONGEST_STEP_SECONDS else self._base.step))
         return float(self._now)
