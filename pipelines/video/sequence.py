@@ -19,7 +19,8 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from pipelines.containers.clock import FrameClock, TimeBase, usual_rate
-from pipelines.containers.file_checks import AVI_HEAD, check_regular, check_size, is_cut_short
+from pipelines.containers.completeness import completeness
+from pipelines.containers.file_checks import check_regular, check_size
 from pipelines.containers.opening import open_video
 from pipelines.errors import FrameError, VideoError
 from pipelines.video.orientation import UPRIGHT, orientation_of
@@ -44,12 +45,15 @@ class FrameSequence:
     def __init__(self, path: str | Path) -> None:
         """Open the video. Raises VideoError if there is none, or if it can't be decoded."""
         self.path = str(path)
-        self.size = check_regular(self.path).st_size
+        check_regular(self.path)
         self._reformatter = VideoReformatter()
         self._orientation = UPRIGHT
         self._open = ExitStack()
         try:
-            self._container, self._stream = self._open.enter_context(open_video(self.path))
+            video = self._open.enter_context(open_video(self.path))
+            self._container, self._stream = video
+            entries = ((entry.pos, entry.size) for entry in self._stream.index_entries)
+            self._whole = completeness(self.path, video.format, entries)
         except (av.error.FFmpegError, OSError) as error:
             raise VideoError(self.path, "not a readable video", error.strerror or str(error)) from error
         self.fps = usual_rate(self._stream)
@@ -62,26 +66,37 @@ class FrameSequence:
         return self.clock.end
 
     def __iter__(self) -> Iterator[ShownFrame]:
-        """The frames. Raises FrameError where the file can't be decoded, VideoError at the end if it is truncated."""
-        packets, truncated = 0, self._lacks_bytes()
-        size: tuple[int, int] | None = None
+        """The frames. Raises VideoError after the last one if the file is truncated, or can't be decoded further."""
+        error = ""
         try:
-            for packet in self._container.demux(self._stream):
-                packets += bool(packet.size)
-                truncated = truncated or packet.is_corrupt
-                self.clock.prepare(packet)
-                for frame in packet.decode():
-                    if size is None:
-                        size, self._orientation = (frame.height, frame.width), orientation_of(frame)
-                    self._check(frame, size)
-                    self.num_frames += 1
-                    yield ShownFrame(self.num_frames - 1, self.clock.read(frame), frame)
-        except (av.error.FFmpegError, ValueError) as error:  # PyAV raises ValueError for some damage
-            raise FrameError(self.path, "does not decode", f"after frame {self.num_frames}: {error}") from error
+            for frame in self._frames():
+                self.num_frames += 1
+                yield ShownFrame(self.num_frames - 1, self.clock.read(frame), frame)
+        except (av.error.FFmpegError, ValueError) as problem:  # PyAV raises ValueError for some damage
+            error = getattr(problem, "strerror", None) or str(problem)
+        missing = self._whole.missing
         if self.num_frames == 0:
-            raise VideoError(self.path, "no frame decodes")
-        if truncated or ("mp4" in self._container.format.name and packets < self._stream.frames):
-            raise VideoError(self.path, "truncated", f"{self.num_frames} frames left")
+            raise VideoError(self.path, "no frame decodes", missing or error)
+        if missing:
+            raise VideoError(self.path, "truncated", f"{self.num_frames} frames left; {missing}")
+        if error:
+            raise FrameError(self.path, "does not decode", f"after frame {self.num_frames}: {error}")
+
+    def _frames(self) -> Iterator[av.VideoFrame]:
+        """The frames that the decoder gives; of a truncated file those before the first one from a damaged packet."""
+        size: tuple[int, int] | None = None
+        damaged: set[int] = set()  # time stamps
+        for packet in self._container.demux(self._stream):
+            self.clock.prepare(packet)
+            if packet.is_corrupt and self._whole.missing and packet.pts is not None:
+                damaged.add(packet.pts)
+            for frame in packet.decode():
+                if frame.pts in damaged:
+                    return
+                if size is None:
+                    size, self._orientation = (frame.height, frame.width), orientation_of(frame)
+                self._check(frame, size)
+                yield frame
 
     def pixels(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         """The pixels of a frame as they are shown, uint8 [H, W, 3], RGB: a view that is turned upright.
@@ -107,10 +122,3 @@ class FrameSequence:
         if (frame.height, frame.width) != size:
             detail = f"{size[1]}x{size[0]}, then {frame.width}x{frame.height}"
             raise FrameError(self.path, "frame size changes", detail)
-
-    def _lacks_bytes(self) -> bool:
-        """Whether an AVI is shorter than its header says."""
-        if self._container.format.name != "avi":
-            return False
-        with Path(self.path).open("rb") as file:
-            return is_cut_short(file.read(AVI_HEAD), self.size)
