@@ -38,8 +38,8 @@ class ShownFrame(NamedTuple):
 class FrameSequence:
     """Gives the frames of the video at `path` in display order. Iterate over it once, in a `with` block.
 
-    `fps` is the usual frame rate of the video, `clock` tells the times of its frames: those that the file states, as
-    `containers.clock` says.
+    `fps` is the usual frame rate of the video. `clock` tells when its frames are shown, as the file states it (see
+    containers.clock), and `clock.end` when the latest one ends.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -59,11 +59,6 @@ class FrameSequence:
         self.fps = usual_rate(self._stream)
         self.clock = FrameClock(TimeBase.of(self._stream))
         self.num_frames = 0  # the number of frames given so far
-
-    @property
-    def end_seconds(self) -> float:
-        """When the last frame given so far ends, in seconds from the start of the file."""
-        return self.clock.end
 
     def __iter__(self) -> Iterator[ShownFrame]:
         """The frames. Raises VideoError after the last one if the file is truncated, or can't be decoded further."""

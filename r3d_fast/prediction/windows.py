@@ -78,6 +78,7 @@ def windows(path: str, clip: ClipSpec, hops: Hops) -> Iterator[Window]:
     problem: VideoError | None = None
     with FrameSequence(path) as video:
         line = _Line(clip.num_frames, hops.seconds)
+        slack = float(1 / video.fps) / 4
         stride = hops.stride(clip, float(video.fps))
         try:
             for shown in video:
@@ -86,9 +87,9 @@ def windows(path: str, clip: ClipSpec, hops: Hops) -> Iterator[Window]:
         except VideoError as error:
             problem = error
     if line.is_whole:
-        yield from line.rest(video.end_seconds)
+        yield from line.rest(_count(video.clock.end, hops.seconds, slack))
     elif problem is None:
-        yield Window(_short(path, clip, video.num_frames), 0, _count(video.end_seconds, hops.seconds))
+        yield Window(_short(path, clip, video.num_frames), 0, _count(video.clock.end, hops.seconds, slack))
     if problem is not None:
         raise problem
 
@@ -122,16 +123,19 @@ class _Line:
             yield Window(list(self._latest), self._done, hops)
             self._done += hops
 
-    def rest(self, end_seconds: float) -> Iterator[Window]:
-        """The last window, for all hops up to the end of the video that have no window yet."""
-        hops = _count(end_seconds, self._hop) - self._done
+    def rest(self, total: int) -> Iterator[Window]:
+        """The last window, for all of the `total` hops of the video that have no window yet."""
+        hops = total - self._done
         if hops > 0:
             yield Window(list(self._latest), self._done, hops)
 
 
-def _count(seconds: float, hop_seconds: float) -> int:
-    """The number of hops in `seconds`; a shorter last hop counts too, unless it is only a rounding error long."""
-    return max(1, int(np.ceil(seconds / hop_seconds - 1e-6)))
+def _count(seconds: float, hop_seconds: float, slack: float) -> int:
+    """The number of hops in `seconds`; a shorter last hop counts too, if it is longer than `slack` seconds.
+
+    A quarter of a frame is left out: the picture often begins some ms after the sound, where time begins.
+    """
+    return max(1, int(np.ceil((seconds - min(slack, hop_seconds / 4)) / hop_seconds)))
 
 
 def _short(path: str, clip: ClipSpec, num_frames: int) -> list[Kept]:

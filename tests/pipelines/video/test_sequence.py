@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import clips
@@ -65,7 +66,7 @@ def test_times_that_can_not_be_are_replaced(tmp_path: Path) -> None:
 def test_an_avi_counts_time_by_its_rate(tmp_path: Path) -> None:
     with FrameSequence(clips.write_stamped_video(tmp_path / "v.avi", num_frames=30, fps=30)) as video:
         assert [shown.seconds for shown in video] == [k / 30 for k in range(30)]
-        assert video.end_seconds == pytest.approx(1.0)
+        assert video.clock.end == pytest.approx(1.0)
 
 
 def test_a_file_that_is_cut_gives_what_is_left_and_then_says_so(tmp_path: Path) -> None:
@@ -77,6 +78,33 @@ def test_a_file_that_is_cut_gives_what_is_left_and_then_says_so(tmp_path: Path) 
         found.extend(shown.number for shown in video)
     assert found == list(range(len(found)))
     assert 20 < len(found) < 48
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv", "v.flv", "v.avi"])
+def test_it_gives_the_frames_of_a_cut_file_that_an_index_takes(tmp_path: Path, name: str) -> None:
+    codec, options = ("mpeg4", {}) if name == "v.avi" else ("libx264", {})
+    if name == "v.mp4":
+        options = {"movflags": "faststart"}
+    times = range(0, 1920, 40)
+    path = write_with_times(tmp_path / name, times, codec=codec, b_frames=2, tick=Fraction(1, 25), options=options)
+    content = path.read_bytes()
+    for part in (0.9, 0.6):
+        path.write_bytes(content[: int(len(content) * part)])
+        found: list[int] = []
+        with pytest.raises(VideoError, match=r"truncated: \d+ frames left; it"), FrameSequence(path) as video:
+            found.extend(shown.number for shown in video)
+        assert len(found) == probe_video(path, allow_partial=True).num_frames < 48
+
+
+def test_what_is_odd_but_whole_is_given_to_its_end(tmp_path: Path) -> None:
+    plain = clips.write_stamped_video(tmp_path / "p.ts", codec="mpeg2video", container="mpegts", num_frames=24)
+    content = plain.read_bytes()
+    (tmp_path / "joined.ts").write_bytes(content + content)
+    assert stamps(tmp_path / "joined.ts") == [*range(24), *range(24)]
+    path = clips.write_stamped_video(tmp_path / "v.avi", num_frames=24)
+    content = path.read_bytes()
+    path.write_bytes(content[: content.rindex(b"idx1") + 20])
+    assert stamps(path) == list(range(24))
 
 
 def test_what_is_no_video_is_named(tmp_path: Path) -> None:

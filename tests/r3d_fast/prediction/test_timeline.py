@@ -11,6 +11,7 @@ import sys
 import termios
 import time
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -93,6 +94,35 @@ def test_hops_go_by_the_files_own_times(tmp_path: Path) -> None:
     assert spans(path, clip, Hops(1.0)) == expected([t / 1000 for t in times], 1, 3, 1.0, 7.08)
 
 
+STILL = [*range(0, 840, 40), *range(15_840, 16_920, 40)]  # ms: 21 frames, 15 s of a still, 27 frames
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.mkv", "v.ts", "v.avi"])
+def test_hops_within_a_still_show_the_frames_about_it(tmp_path: Path, name: str) -> None:
+    codec = "mpeg4" if name.endswith(("avi", "ts")) else "libx264"
+    path = write_with_times(tmp_path / name, STILL, codec=codec, b_frames=2, tick=Fraction(1, 25))
+    found = spans(path, ClipSpec(num_frames=4, sampling="consecutive", stride=1), Hops())
+    assert found[0] == [11, 12, 13, 14]
+    assert found[1:16] == [[19, 20, 21, 22]] * 15
+    assert found[16:] == [[36, 37, 38, 39]]
+    # A still makes the average rate 2.8 frames a second, but windows of 0.64 s have every fourth frame.
+    assert spans(path, ClipSpec(num_frames=4), Hops(1.0, 0.64))[8] == [14, 18, 22, 26]
+
+
+def test_hops_of_an_avi_with_dropped_frames_take_as_long_as_it_was_filmed(tmp_path: Path) -> None:
+    path = write_with_times(tmp_path / "v.avi", range(0, 4800, 80), codec="mpeg4", tick=Fraction(1, 25))
+    clip = ClipSpec(num_frames=4, sampling="consecutive")
+    assert spans(path, clip, Hops()) == expected([k * 0.08 for k in range(60)], 1, 4, 1.0, 4.8)
+    assert spans(path, ClipSpec(num_frames=4), Hops(1.0, 0.64))[1] == [15, 17, 19, 21]  # 12.5 frames a second
+
+
+def test_no_hop_for_the_moment_by_which_the_picture_begins_late(tmp_path: Path) -> None:
+    times = [7 + 40 * k for k in range(50)]
+    path = write_with_times(tmp_path / "v.mkv", times, codec="libx264", sound_at=0)
+    found = spans(path, ClipSpec(num_frames=4, sampling="consecutive"), Hops())
+    assert found == expected([time / 1000 for time in times], 1, 4, 1.0, 2.0)
+
+
 def test_a_window_is_prepared_as_evaluation_prepares_a_clip(tmp_path: Path, model: Path) -> None:
     network = Predictor(model, device="cpu").network
     path = clips.write_stamped_video(tmp_path / "v.avi", num_frames=7, size=(200, 150))
@@ -104,6 +134,20 @@ def test_a_window_is_prepared_as_evaluation_prepares_a_clip(tmp_path: Path, mode
     (window,) = windows(str(path), clip, Hops())
     preparer = _Preparer(augment, "float32")
     np.testing.assert_array_equal(preparer.clips([window, window]), [wanted, wanted])
+
+
+def test_a_window_of_a_video_filmed_upright_is_upright(tmp_path: Path, model: Path) -> None:
+    network = Predictor(model, device="cpu").network
+    path = clips.write_stamped_video(tmp_path / "v.mp4", num_frames=7, size=(200, 150), codec="h264")
+    clips.turn_mp4(path, (0, 1, -1, 0))
+    index = VideoIndex.build(folder_of(path, tmp_path / "data"), workers=0)
+    clip, augment = network.config.clip, network.config.augment
+    with clip_loader(index, "cpu", "float32", clip=clip, augment=augment, split=None, train=False) as loader:
+        wanted = np.array(next(loader.epoch(0)).clips)[0]
+    (window,) = windows(str(path), clip, Hops())
+    assert [frame.pixels().shape for frame in window.frames] == [(200, 150, 3)] * clip.num_frames
+    assert clips.read_stamp(np.rot90(window.frames[0].pixels())) == 0
+    np.testing.assert_array_equal(_Preparer(augment, "float32").clips([window])[0], wanted)
 
 
 def test_moments_of_many_videos_in_order_with_errors_among_them(tmp_path: Path, model: Path) -> None:
@@ -171,6 +215,19 @@ def test_the_command_writes_a_timeline(tmp_path: Path, model: Path, capsys: pyte
     assert [row["start"] for row in rows] == ["0", "0.5", "1", "1.5", "2", "0"]
     assert rows[0]["class1"] == items[0]["timeline"][0]["classes"][0]["class"]
     assert rows[5]["error"].startswith("can't be read")
+
+
+def test_names_that_look_like_something_else_are_files(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["rec:1.avi", "concat:a|b.avi", "http:x.avi", "file:x.avi", "pipe:0.avi", "a%03d.avi", "-x.avi"]
+    for name in names:
+        clips.write_stamped_video(tmp_path / name, num_frames=30)
+    for options, lines in ((["--timeline"], 2), ([], 1)):
+        assert run_cli(cli, ["predict", str(model), *options, "--", *names], "r3d-fast") == 0
+        shown = capsys.readouterr().out.splitlines()
+        assert [line.rsplit(": ", 1)[0] for line in shown] == [name for name in names for _ in range(lines)]
 
 
 def test_a_model_that_answers_nan_says_so_each_second(tmp_path: Path, model: Path) -> None:
