@@ -16,7 +16,8 @@ SEGMENT, SEEK_HEAD, TRACKS, CLUSTER = 0x18538067, 0x114D9B74, 0x1654AE6B, 0x1F43
 _CUES, _INFO, _CHAPTERS, _ATTACHMENTS, _TAGS = 0x1C53BB6B, 0x1549A966, 0x1043A770, 0x1941A469, 0x1254C367
 _TOP = (SEGMENT, SEEK_HEAD, TRACKS, CLUSTER, _CUES, _INFO, _CHAPTERS, _ATTACHMENTS, _TAGS)
 _SEEK, _SEEK_POSITION = 0x4DBB, 0x53AC
-TRACK_ENTRY, TRACK_TYPE, _VIDEO = 0xAE, 0x83, 1
+_TRACK_ENTRY, _TRACK_TYPE, _VIDEO = 0xAE, 0x83, 1
+CONTENT_ENCODINGS, CONTENT_ENCODING, CONTENT_ENCODING_TYPE = 0x6D80, 0x6240, 0x5033
 
 
 class Element(NamedTuple):
@@ -79,8 +80,8 @@ def segment(file: HeaderBytes) -> Element | None:
 def video_track(file: HeaderBytes, top: Element) -> Element | None:
     """The first TrackEntry of a video in the Tracks element `top`."""
     for entry in elements(file, top):
-        if entry.id == TRACK_ENTRY and any(
-            field.id == TRACK_TYPE and unsigned(file, field) == _VIDEO for field in elements(file, entry)
+        if entry.id == _TRACK_ENTRY and any(
+            field.id == _TRACK_TYPE and unsigned(file, field) == _VIDEO for field in elements(file, entry)
         ):
             return entry
     return None

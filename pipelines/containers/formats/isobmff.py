@@ -1,6 +1,7 @@
 """Says whether the samples of the video of a MOV or MP4 are whole, and finds boxes in it.
 
-Sources: ISO/IEC 14496-12 (ISO base media file format) 4.2 boxes, 8.4.3 `hdlr`, 8.8 movie fragments, 8.16.3 `sidx`.
+Sources: ISO/IEC 14496-12 (ISO base media file format) 4.2 boxes, 8.3.2 `tkhd`, 8.4.3 `hdlr`, 8.8 movie fragments,
+8.16.3 `sidx`.
 """
 
 from __future__ import annotations
@@ -57,6 +58,12 @@ def video_tracks(file: HeaderBytes, moov: Box) -> Iterator[Box]:
         handler = find_box(file, box, b"mdia", b"hdlr") if box.kind == b"trak" else None
         if handler is not None and file.at(handler.content + 8, 4) == b"vide":
             yield box
+
+
+def track_number(file: HeaderBytes, track: Box) -> int:
+    """The track_ID of a `trak` box (8.3.2); 0 if it has none."""
+    header = find_box(file, track, b"tkhd")
+    return file.big(header.content + (20 if file.at(header.content, 1) == b"\1" else 12), 4) if header else 0
 
 
 def mov_completeness(file: HeaderBytes, index_entries: Iterable[tuple[int, int]]) -> Completeness:

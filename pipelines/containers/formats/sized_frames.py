@@ -69,14 +69,20 @@ def rm_completeness(file: HeaderBytes) -> Completeness:
 
 
 def mpegts_completeness(file: HeaderBytes) -> Completeness:
-    """Whole: a transport stream states no length, and joined or lost packets are usual. A last cut packet is a remark.
+    """Whole: a transport stream states no length, and lost or joined packets are usual. A cut packet is a remark."""
+    size, _ = transport_packets(file)
+    return Completeness(remarks=("last packet cut short",)) if size and file.size % size else WHOLE
+
+
+def transport_packets(file: HeaderBytes) -> tuple[int, int]:
+    """How many bytes it is from one transport packet to the next, and where the first starts; (0, 0) if not clear.
 
     Packets have 188 bytes, with a time stamp before them 192, with a checksum after them 204.
     """
     for size, at in ((188, 0), (192, 4), (204, 0)):
-        if file.size % size and all(file.at(at + number * size, 1) == _TS_SYNC for number in range(3)):
-            return Completeness(remarks=("last packet cut short",))
-    return WHOLE
+        if all(file.at(at + number * size, 1) == _TS_SYNC for number in range(3)):
+            return size, at
+    return 0, 0
 
 
 def _line(file: HeaderBytes, at: int) -> bytes:
