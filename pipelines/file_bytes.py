@@ -28,7 +28,9 @@ class FileBytes:
         if at < 0 or length <= 0:
             return memoryview(b"")
         if not self._at <= at <= at + length <= self._at + len(self._held):
-            self._at, self._held = at, os.pread(self._descriptor, max(length, _WINDOW), at)
+            # Not more than there is: Python would allocate it all the same.
+            wanted = min(max(length, _WINDOW), max(0, self.size - at))
+            self._at, self._held = at, os.pread(self._descriptor, wanted, at)
             if length > _WINDOW:
                 found, self._held = self._held, b""
                 return memoryview(found)
