@@ -58,6 +58,18 @@ class Progress:
             say = f"{self._title} {self._done}/{self._total}  {text}".rstrip()
             tell(f"{say}  ETA {as_time(left)}")
 
+    @property
+    def is_drawn(self) -> bool:
+        """Whether a bar is drawn, which can change as often as one likes."""
+        return self._bar is not None
+
+    def note(self, text: str) -> None:
+        """Show `text` beside the bar until the next step; where there is no bar, as a line of its own."""
+        if self._bar is not None:
+            self._bar.update(self._task, text=text)
+        else:
+            tell(f"{self._title} {self._done}/{self._total}  {text}")
+
     def say(self, line: str) -> None:
         """Print `line` above the bar, or as it is where there is no bar."""
         if self._bar is not None:

@@ -1,4 +1,4 @@
-"""Says of each packet whether decoding may begin there, whether it can be left out, and whether it gives one frame.
+"""Says of each packet whether decoding may begin there, whether it can be left out, and how many frames it gives.
 
 Only headers are read. Sources: ITU-T H.264 7.3.1 and D.1.8, ITU-T H.265 7.4.2.2, ISO/IEC 13818-2 (MPEG-2) 6.2.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pipelines.bitstreams.bits import Bits
 from pipelines.bitstreams.nal_units import is_slice, length_size, nal_units, unit_type
+from pipelines.bitstreams.shown_frames import begins_with_key_frame, shown_frames
 
 START = 1  # decoding may begin at this packet: its frame and all frames shown after it are then exact
 DROPPABLE = 2  # no other picture needs this one to be decoded
@@ -14,7 +15,7 @@ SILENT = 4  # MPEG-4: a VOP (picture) that is not coded; it sets the clock but g
 KEY = 8  # the container marks this packet as a key frame; some decoders go by this mark
 
 
-def packet_flags(codec: str, packet: bytes, is_key: bool, extradata: bytes, intra_only: bool) -> int:
+def packet_flags(codec: str, packet: bytes, extradata: bytes, intra_only: bool) -> int:
     """The flags START and DROPPABLE of one packet of `codec`, set only where the standard guarantees them."""
     if intra_only:
         return START
@@ -25,9 +26,7 @@ def packet_flags(codec: str, packet: bytes, is_key: bool, extradata: bytes, intr
         return START if any(16 <= kind <= 21 for kind in kinds) else 0
     if codec in ("mpeg1video", "mpeg2video"):
         return _mpeg2_flags(packet)
-    if codec in ("vp8", "vp9", "libvpx-vp8", "libvpx-vp9", "av1", "libdav1d"):
-        return START if is_key else 0
-    return 0
+    return START if begins_with_key_frame(codec, packet, extradata) else 0
 
 
 def _h264_flags(packet: bytes, extradata: bytes) -> int:
@@ -76,18 +75,19 @@ def _mpeg2_flags(packet: bytes) -> int:
     return DROPPABLE if kinds and all(kind == 3 for kind in kinds) else 0
 
 
-def single_picture(codec: str, packet: bytes, extradata: bytes) -> bool:
-    """Whether an H.264 or HEVC packet certainly gives one frame.
+def frames_given(codec: str, packet: bytes, extradata: bytes) -> int | None:
+    """How many frames a packet certainly gives; None if its headers do not say it.
 
-    It does if it has exactly one first slice and is neither a leading picture that a decoder may skip nor BLA or CRA.
+    H.264 and HEVC: 1 if it has exactly one first slice and is neither a leading picture that a decoder may skip nor BLA
+    or CRA. VP8, VP9 and AV1: as `shown_frames`.
     """
     if codec not in ("h264", "hevc"):
-        return False
+        return shown_frames(codec, packet, extradata)
     first_slice_at = 2 if codec == "hevc" else 1  # the byte whose first bit is set in a picture's first slice
     firsts = 0
     for unit in nal_units(packet, length_size(codec, extradata)):
         kind = unit_type(codec, unit)
         if codec == "hevc" and (kind in (8, 9) or 16 <= kind <= 18 or kind == 21):
-            return False
+            return None
         firsts += is_slice(codec, kind) and len(unit) > first_slice_at and unit[first_slice_at] >> 7
-    return firsts == 1
+    return 1 if firsts == 1 else None

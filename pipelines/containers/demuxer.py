@@ -8,7 +8,7 @@ import numpy as np
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from pipelines.bitstreams.packet_flags import KEY, packet_flags, single_picture
+from pipelines.bitstreams.packet_flags import KEY, frames_given, packet_flags
 from pipelines.containers.clock import TimeStamps
 from pipelines.containers.opening import OpenVideo
 from pipelines.errors import VideoError
@@ -42,6 +42,7 @@ _NEEDLESS = frozenset(
 # Containers whose time stamps order the pictures of all codecs, and those in which they do so without reordering.
 _ORDERED, _PLAIN = ("mov",), ("matroska", "ivf")
 _UNREORDERED = ("vp8", "vp9", "av1")
+_NO_NUMBERS, _NO_FLAGS = np.zeros(0, np.int64), np.zeros(0, np.uint8)
 
 
 @dataclass
@@ -54,8 +55,9 @@ class PacketList:
     pts: NDArray[np.int64] | None  # None: a time stamp is missing or repeats
     first: bytes  # the first packet
     addressable: bool  # the bytes of the file at `offset` are the packets; all were compared
-    sound: bool  # each packet gives exactly one frame, all frames are shown, and `pts` orders them
+    sound: bool  # it is known which packets give a frame, all of these are shown, and `pts` orders them
     stamps: TimeStamps
+    giving: NDArray[np.int64]  # the numbers of the packets that give a frame, if sound
     corrupt: frozenset[int] = frozenset()  # the numbers of the packets that the demuxer marks as damaged or cut
     hidden: int = 0  # packets whose frames are not shown, by an edit list
     changes: bool = False  # the headers of the stream change on the way, beside the packets
@@ -92,7 +94,7 @@ def _from_avi_index(stream: VideoStream, file: FileBytes) -> PacketList | None:
             return None
     offset = at + _CHUNK_HEADER
     first = bytes(file.read(int(offset[0]), int(size[0])))
-    return PacketList(offset, size, np.zeros(0, np.uint8), None, first, True, False, TimeStamps.of(stream, ticks))
+    return PacketList(offset, size, _NO_FLAGS, None, first, True, False, TimeStamps.of(stream, ticks), _NO_NUMBERS)
 
 
 def _demux(video: OpenVideo, path: str, file: FileBytes, is_mpeg4: bool) -> PacketList:
@@ -102,7 +104,8 @@ def _demux(video: OpenVideo, path: str, file: FileBytes, is_mpeg4: bool) -> Pack
     intra_only = bool(context.codec.properties & 1)  # AV_CODEC_PROP_INTRA_ONLY
     ordered = video.format in _ORDERED or (video.format in _PLAIN and codec in _UNREORDERED)
     unknown = TimeStamps.of(video.stream, None)
-    found = PacketList(*(np.zeros(0, np.int64),) * 2, np.zeros(0, np.uint8), None, b"", True, ordered, unknown)
+    found = PacketList(_NO_NUMBERS, _NO_NUMBERS, _NO_FLAGS, None, b"", True, ordered, unknown, _NO_NUMBERS)
+    giving: list[int] = []
     rows: list[tuple[int, int, int | None]] = []
     ticks: list[int | None] = []
     durations: list[int] = []
@@ -119,9 +122,10 @@ def _demux(video: OpenVideo, path: str, file: FileBytes, is_mpeg4: bool) -> Pack
             found.corrupt |= {len(rows)}
         found.hidden += packet.is_discard
         if not is_mpeg4:
-            key = KEY if packet.is_keyframe else 0
-            flags.append(packet_flags(codec, content, bool(key), extradata, intra_only) | key)
-            found.sound = found.sound and not packet.is_discard and single_picture(codec, content, extradata)
+            flags.append(packet_flags(codec, content, extradata, intra_only) | (KEY if packet.is_keyframe else 0))
+            count = frames_given(codec, content, extradata) if found.sound and not packet.is_discard else None
+            found.sound = count in (0, 1)
+            giving += [len(rows)] * bool(count)
         rows.append((at, len(content), packet.pts))
         ticks.append(packet.dts if video.format == "avi" else packet.pts)
         durations.append(packet.duration or 0)
@@ -130,6 +134,7 @@ def _demux(video: OpenVideo, path: str, file: FileBytes, is_mpeg4: bool) -> Pack
     stamps = [row[2] for row in rows if row[2] is not None]
     table = np.array([row[:2] for row in rows], np.int64)
     found.offset, found.size, found.flags = table[:, 0].copy(), table[:, 1].copy(), np.array(flags, np.uint8)
+    found.giving = np.array(giving, np.int64)
     found.pts = np.array(stamps, np.int64) if len(set(stamps)) == len(rows) else None
     if None not in ticks:
         found.stamps = TimeStamps.of(video.stream, np.array(ticks, np.int64), np.array(durations, np.int64))

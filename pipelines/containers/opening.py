@@ -30,18 +30,19 @@ class OpenVideo(NamedTuple):
 
 
 @contextmanager
-def open_video(path: str, *, form: str | None = None) -> Iterator[OpenVideo]:
-    """The open file at `path`, with the first video stream that is no cover picture, decoded by one thread.
+def open_video(path: str, *, form: str | None = None, threads: int = 1) -> Iterator[OpenVideo]:
+    """The open file at `path`, with the first video stream that is no cover picture.
 
-    `form` is FFmpeg's name of the container if it is known: opening then takes a third less time. Raises VideoError if
+    `form` is FFmpeg's name of the container if it is known: opening then takes a third less time. `threads` decode the
+    stream; with more than one, what comes of damaged pictures depends on chance. Raises VideoError if
     there is no video stream, or none that FFmpeg can decode; av.error.FFmpegError if the file is no video.
     """
     # A name such as rec:1.avi would be taken for a protocol.
     with av.open("file:" + path, format=form, metadata_errors="ignore") as container:
         stream = find_video_stream(path, container)
         # PyAV's default is a thread for each CPU and slice; frames of damaged files must not depend on it.
-        stream.thread_type = "NONE"
-        stream.codec_context.thread_count = 1
+        stream.thread_type = "NONE" if threads == 1 else "AUTO"
+        stream.codec_context.thread_count = threads
         yield OpenVideo(container, stream)
 
 

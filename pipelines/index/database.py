@@ -13,7 +13,7 @@ import numpy as np
 
 from pipelines.datasets.entries import Dataset
 from pipelines.errors import IndexFileError, UsageError, VideoError
-from pipelines.index.probe_pool import ProbeJob, probe_all
+from pipelines.index.probe_pool import OnFile, ProbeJob, probe_all
 from pipelines.video.record import Span, VideoRecord
 
 SCHEMA = 3
@@ -48,6 +48,7 @@ def write_tables(
     workers: int | None = None,
     allow_partial: bool = False,
     progress: OnProgress | None = None,
+    watch: OnFile | None = None,
 ) -> None:
     """Write the index of the videos of `data` to `path`, or bring the index there up to date.
 
@@ -67,7 +68,7 @@ def write_tables(
             _drop_other_schema(connection)
             for statement in _CREATE.split(";"):
                 connection.execute(statement)
-            _update(connection, root, data, workers, allow_partial, progress)
+            _update(connection, root, data, workers, allow_partial, progress, watch)
             connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
             locked = "locked" in str(error)
@@ -86,6 +87,7 @@ def _update(
     workers: int | None,
     allow_partial: bool,
     progress: OnProgress | None,
+    watch: OnFile | None,
 ) -> None:
     meta = dict(db.execute("SELECT key, value FROM meta"))
     if meta.get("partial") not in (None, str(allow_partial)):
@@ -109,7 +111,8 @@ def _update(
     db.executemany("DELETE FROM quarantine WHERE path = ?", [(p,) for p in (bad.keys() - names) | pending_names])
     db.execute("DELETE FROM quarantine WHERE size IS NULL")
     done = len(data.entries) - len(pending)
-    for i, result in enumerate(probe_all(pending, root, workers=workers, allow_partial=allow_partial)):
+    results = probe_all(pending, root, workers=workers, allow_partial=allow_partial, watch=watch)
+    for i, result in enumerate(results):
         _insert(db, root, pending[i], result)
         if progress is not None:
             progress(done + i + 1, len(data.entries))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import TimeoutError as NotYetError
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from functools import partial
 from itertools import zip_longest
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 from pipelines.errors import VideoError
@@ -15,55 +18,113 @@ from pipelines.machine.cpus import usable_cpus
 from pipelines.video.record import Span, VideoRecord
 
 _CHUNK = 32
-_FEW = 64  # fewer files than this are probed sooner than a second process starts
+_FEW = 64  # fewer files than this are probed sooner than a second process starts,
+_LARGE = 1 << 26  # unless they have more bytes than this
+_WAIT_SECONDS = 0.2
 
 ProbeResult = VideoRecord | VideoError
 ProbeJob = tuple[str, Span | None]  # a path, and the part of the file that is the video; None: the whole file
+OnFile = Callable[[str, float], None]  # called with the path of a long file, and the share of it that is decoded
+
+_told: SimpleQueue[tuple[str, float]] | None = None  # in a process of the pool: the way to the parent
 
 
 def probe_all(
-    paths: Sequence[str | ProbeJob], root: Path, *, workers: int | None = None, allow_partial: bool = False
+    paths: Sequence[str | ProbeJob],
+    root: Path,
+    *,
+    workers: int | None = None,
+    allow_partial: bool = False,
+    watch: OnFile | None = None,
 ) -> Iterator[ProbeResult]:
     """For each of `paths` under `root`, in order, its record, or the VideoError that says why it has none.
 
-    `workers`: how many processes probe; None: one for each usable CPU.
+    `workers`: how many processes probe; None: one for each usable CPU. Of files that must be decoded as a whole,
+    `watch` is told how far they are. If there are fewer of them than processes, several threads decode each.
     """
     jobs = [(path, None) if isinstance(path, str) else path for path in paths]
     count = usable_cpus() if workers is None else workers
-    if count <= 1 or len(jobs) < _FEW:
+    probe = partial(
+        _probe_chunk, root=str(root), allow_partial=allow_partial, threads=max(1, count // max(1, len(jobs)))
+    )
+    few = len(jobs) < _FEW
+    if count <= 1 or len(jobs) <= 1 or (few and _total_bytes(jobs, root) < _LARGE):
         for job in jobs:
-            yield from _probe_chunk([job], str(root), allow_partial)
+            yield from probe([job], watch=watch)
         return
-    chunks = [jobs[i : i + _CHUNK] for i in range(0, len(jobs), _CHUNK)]
-    with _pool(count) as pool:
+    size = 1 if few else _CHUNK
+    chunks = [jobs[i : i + size] for i in range(0, len(jobs), size)]
+    told: SimpleQueue[tuple[str, float]] = multiprocessing.get_context("spawn").SimpleQueue()
+    with _pool(min(count, len(chunks)), told) as pool:
         futures: list[Future[list[ProbeResult]]] = []
         with suppress(BrokenProcessPool):  # a process may die before all chunks are submitted
-            futures += (pool.submit(_probe_chunk, c, str(root), allow_partial) for c in chunks)
+            futures += (pool.submit(probe, c) for c in chunks)
         for chunk, future in zip_longest(chunks, futures):
             try:
-                results = future.result() if future else _one_by_one(chunk, root, allow_partial)
+                results = _result(future, told, watch) if future else _one_by_one(chunk, root, probe)
             except BrokenProcessPool:
-                results = _one_by_one(chunk, root, allow_partial)
+                results = _one_by_one(chunk, root, probe)
             yield from results
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+def _total_bytes(jobs: Sequence[ProbeJob], root: Path) -> int:
+    total = 0
+    for path, _ in jobs:
+        with suppress(OSError):
+            total += (root / path).stat().st_size
+    return total
 
 
-def _probe_chunk(jobs: list[ProbeJob], root: str, allow_partial: bool) -> list[ProbeResult]:
+def _result(
+    future: Future[list[ProbeResult]], told: SimpleQueue[tuple[str, float]], watch: OnFile | None
+) -> list[ProbeResult]:
+    """The result of `future`; while it is waited for, `watch` hears what the processes tell."""
+    while True:
+        try:
+            return future.result(timeout=_WAIT_SECONDS)
+        except NotYetError:
+            if future.done():
+                raise
+        while not told.empty():
+            path, share = told.get()
+            if watch is not None:
+                watch(path, share)
+
+
+def _pool(workers: int, told: SimpleQueue[tuple[str, float]] | None = None) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_set_told, initargs=(told,)
+    )
+
+
+def _set_told(told: SimpleQueue[tuple[str, float]] | None) -> None:
+    global _told
+    _told = told
+
+
+def _probe_chunk(
+    jobs: list[ProbeJob], *, root: str, allow_partial: bool, threads: int, watch: OnFile | None = None
+) -> list[ProbeResult]:
     from pipelines.video.probe import probe_video
 
     results: list[ProbeResult] = []
+    tell = watch if watch is not None else None if _told is None else lambda path, share: _told.put((path, share))
     for path, span in jobs:
         try:
-            results.append(probe_video(path, root=root, allow_partial=allow_partial, span=span))
+            results.append(
+                probe_video(
+                    path, root=root, allow_partial=allow_partial, span=span, threads=threads,
+                    watch=None if tell is None else partial(tell, path),
+                )
+            )  # fmt: skip
         except VideoError as error:
             results.append(error)
     return results
 
 
-def _one_by_one(jobs: list[ProbeJob], root: Path, allow_partial: bool) -> list[ProbeResult]:
+def _one_by_one(
+    jobs: list[ProbeJob], root: Path, probe: Callable[[list[ProbeJob]], list[ProbeResult]]
+) -> list[ProbeResult]:
     """The results of a chunk that was lost when a process died: each file is probed alone.
 
     So if the process dies again, it is known which file did it.
@@ -73,7 +134,7 @@ def _one_by_one(jobs: list[ProbeJob], root: Path, allow_partial: bool) -> list[P
     for job in jobs:
         pool = pool or _pool(1)
         try:
-            results += pool.submit(_probe_chunk, [job], str(root), allow_partial).result()
+            results += pool.submit(probe, [job]).result()
         except BrokenProcessPool:
             results.append(VideoError(str(root / job[0]), "crashes the decoder", "the process that probed it died"))
             pool = None

@@ -24,6 +24,7 @@ from pipelines.datasets.recognition import recognise_dataset
 from pipelines.datasets.split_names import split_named
 from pipelines.errors import DataError, IndexFileError
 from pipelines.index.database import COLUMNS, FIELD_COUNT, SCHEMA, VIDEO_FIELDS, OnProgress, shown_key, write_tables
+from pipelines.index.probe_pool import OnFile
 from pipelines.sampler import VideoColumns
 from pipelines.video.orientation import Orientation
 from pipelines.video.parameters import StreamParameters
@@ -100,14 +101,16 @@ class VideoIndex:
         follow_links: bool = False,
         allow_partial: bool = False,
         progress: OnProgress | None = None,
+        watch: OnFile | None = None,
     ) -> VideoIndex:
         """The index of the data set at `root`, made or brought up to date.
 
         `lists`, `split`, `val_fraction` and `follow_links` are those of `recognise_dataset`. `index` is the path of the
         index file; by default it is beside the data set, or in the current folder where that is not writable.
         `workers` processes probe the files (default: one for each usable CPU). With `allow_partial` a truncated video
-        is used as far as it goes. `progress` is called with (files done, all files). Raises DataError if there is
-        nothing to index, ListError for a bad list, UsageError if the index can't be written.
+        is used as far as it goes. `progress` is called with (files done, all files), `watch` with the path of a file
+        that must be decoded, which can take minutes, and the share of it that is done, 0 to 1. Raises DataError if
+        there is nothing to index, ListError for a bad list, UsageError if the index can't be written.
         """
         root = Path(root)
         data = recognise_dataset(
@@ -118,7 +121,9 @@ class VideoIndex:
             follow_links=follow_links,
         )
         path = Path(index) if index is not None else default_path(root)
-        return write_index(path, root, data, workers=workers, allow_partial=allow_partial, progress=progress)
+        return write_index(
+            path, root, data, workers=workers, allow_partial=allow_partial, progress=progress, watch=watch
+        )
 
     def __len__(self) -> int:
         return len(self._columns["rowid"])
@@ -251,9 +256,10 @@ def write_index(
     workers: int | None = None,
     allow_partial: bool = False,
     progress: OnProgress | None = None,
+    watch: OnFile | None = None,
 ) -> VideoIndex:
     """The index of the videos of `data` at `path`, made or brought up to date in one transaction."""
-    write_tables(path, root, data, workers=workers, allow_partial=allow_partial, progress=progress)
+    write_tables(path, root, data, workers=workers, allow_partial=allow_partial, progress=progress, watch=watch)
     return VideoIndex(path, root)
 
 

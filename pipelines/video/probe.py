@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from time import monotonic
 
 import av.error
 import numpy as np
@@ -27,10 +29,18 @@ from pipelines.video.record import Span, VideoRecord
 
 # Codecs in which some packets give no frame though nothing is damaged.
 _WITH_HIDDEN = ("vp8", "vp9", "av1")
+_WATCH_SECONDS = 0.5
+OnShare = Callable[[float], None]
 
 
 def probe_video(
-    path: str | Path, *, root: str | Path = "", allow_partial: bool = False, span: Span | None = None
+    path: str | Path,
+    *,
+    root: str | Path = "",
+    allow_partial: bool = False,
+    span: Span | None = None,
+    threads: int = 1,
+    watch: OnShare | None = None,
 ) -> VideoRecord:
     """The record of the video at `root`/`path`, with the number of frames that decoding the whole file gives.
 
@@ -41,8 +51,9 @@ def probe_video(
     Where the headers of all packets tell, they give the number of frames: in AVI for MPEG-4 part 2, in a sound MP4 for
     H.264, HEVC, VP8, VP9 and AV1, in a sound Matroska or WebM for the last three. All other files are decoded, and
     some of their frames are read again by the record, to prove that it gives the same pixels. With `allow_partial` a
-    truncated or damaged file is used as far as it decodes. Raises VideoError with a short reason if the file can't be
-    used.
+    truncated or damaged file is used as far as it decodes. A file that must be decoded is decoded by `threads`, and
+    `watch` is called now and then with the share of it that is done, 0 to 1. Raises VideoError with a short reason if
+    the file can't be used.
     """
     name = str(path)
     full = str(Path(root) / name) if str(root) else name
@@ -53,6 +64,7 @@ def probe_video(
             form = "avi" if is_avi(bytes(file.read(0, AVI_HEAD))) else None
             with open_video(full, form=form) as video:
                 probe = _Probe.of(full, video, file, allow_partial=allow_partial)
+                probe.threads, probe.watch = threads, watch
             probe.base.update(path=name, size=status.st_size, mtime_ns=status.st_mtime_ns, checksum=file.checksum())
             record = probe.record(file, str(root))
         return record if span is None else part_of(full, record, probe.packets.stamps, span)
@@ -75,6 +87,8 @@ class _Probe:
     whole: Completeness
     notes: list[str]
     allow_partial: bool
+    threads: int = 1
+    watch: OnShare | None = None
 
     @classmethod
     def of(cls, path: str, video: OpenVideo, file: FileBytes, *, allow_partial: bool) -> _Probe:
@@ -108,7 +122,8 @@ class _Probe:
             size = (layer.height, layer.width) if layer else size
         check_size(self.path, size[1], size[0])
         if self._tells_all and self.packets.pts is not None:
-            shown = np.argsort(self.packets.pts, kind="stable")
+            giving = self.packets.giving
+            shown = giving[np.argsort(self.packets.pts[giving], kind="stable")]
             record = self._proved([self._table(shown)], self._first(), root)
             if record is not None:
                 return record
@@ -116,8 +131,9 @@ class _Probe:
 
     @property
     def _tells_all(self) -> bool:
-        """Whether the packets are known to give a frame each, in the order of their time stamps."""
-        return self.packets.sound and not self.whole.missing and bool(self.packets.flags[0] & START)
+        """Whether it is known which packets give frames, in the order of their time stamps."""
+        sound = self.packets.sound and len(self.packets.giving) > 0
+        return sound and not self.whole.missing and bool(self.packets.flags[0] & START)
 
     def _first(self) -> FullDecode:
         return decode_fully(self.path, limit=1)
@@ -147,7 +163,8 @@ class _Probe:
 
     def _from_decode(self, root: str) -> VideoRecord:
         """The record by decoding the whole file, in the fastest way to read it that gives the same frames."""
-        facts = decode_fully(self.path, form="avi" if self.form == "avi" else None)
+        form = "avi" if self.form == "avi" else None
+        facts = decode_fully(self.path, form=form, threads=self.threads, watch=self._watch_packets())
         if facts.error and not self.allow_partial:
             where = f"after frame {len(facts.packets)}: {facts.error}"
             raise VideoError(self.path, "does not decode", f"{where}; --allow-partial takes the frames before that")
@@ -163,6 +180,20 @@ class _Probe:
         raise VideoError(
             self.path, "decodes differently each time", "no way of reading gives the frames of a full decode"
         )
+
+    def _watch_packets(self) -> Callable[[int], None] | None:
+        """What to call with the number of decoded packets: it tells `watch`, twice a second at most."""
+        if self.watch is None:
+            return None
+        watch, total, told = self.watch, len(self.packets.offset), monotonic()
+
+        def tell(done: int) -> None:
+            nonlocal told
+            if monotonic() - told >= _WATCH_SECONDS:
+                told = monotonic()
+                watch(min(1.0, done / total))
+
+        return tell
 
     def _tables(self, facts: FullDecode) -> list[PacketTable]:
         """The packet tables by which the frames might be read, the fastest one first."""

@@ -7,7 +7,7 @@ knows enough, and whether decoding may begin in the middle.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import av.error
@@ -56,19 +56,40 @@ class FullDecode:
         self.packets, self.corrupt = self.packets[:end], [number for number in self.corrupt if number < end]
 
 
-def decode_fully(path: str, *, limit: int | None = None, form: str | None = None) -> FullDecode:
+def decode_fully(
+    path: str,
+    *,
+    limit: int | None = None,
+    form: str | None = None,
+    threads: int = 1,
+    watch: Callable[[int], None] | None = None,
+) -> FullDecode:
     """The facts of the frames that decoding the whole video gives, or only of its first `limit` frames.
 
-    Raises VideoError if there is no frame or if their size changes.
+    `threads` decode a sound video; one with damage is decoded again by one thread, so that chance has no part in it.
+    `watch` is called with the number of packets that are decoded. Raises VideoError if there is no frame or if their
+    size changes.
     """
+    if threads > 1:
+        found = _decode(path, limit, form, threads, watch)
+        if not found.corrupt and not found.error:
+            return found
+    return _decode(path, limit, form, 1, watch)
+
+
+def _decode(
+    path: str, limit: int | None, form: str | None, threads: int, watch: Callable[[int], None] | None
+) -> FullDecode:
     found, reformatter = FullDecode(), VideoReformatter()
     first: tuple[int, int] | None = None
     latest: VideoFrame | None = None
-    with open_video(path, form=form) as video:
+    with open_video(path, form=form, threads=threads) as video:
         try:
             for number, packet in enumerate(video.container.demux(video.stream)):
                 if packet.size:
                     packet.pts = number
+                if watch is not None:
+                    watch(number)
                 for latest in packet.decode():
                     size = (latest.height, latest.width)
                     if first is None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -85,7 +86,9 @@ def _index(root: Path, json_file: Path | None, say: Callable[[str], None], **opt
     from r3d_fast.commands.tables import index_summary, print_index
 
     with _Bars() as bars:
-        index = VideoIndex.build(root, progress=lambda done, total: bars.show("files", done, total), **options)
+        index = VideoIndex.build(
+            root, progress=lambda done, total: bars.show("files", done, total), watch=bars.show_file, **options
+        )
     for warning in index.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if options.get("index") is None and index.path.parent != root.resolve().parent:
@@ -100,11 +103,16 @@ def _index(root: Path, json_file: Path | None, say: Callable[[str], None], **opt
         raise DataError(f"{root}: no usable video among {len(index.quarantined)} files; see the reasons printed above")
 
 
+_SECONDS_BETWEEN_LINES = 10.0  # about the state of one long file, where there is no terminal
+_DECODING = "decoding"
+
+
 class _Bars:
     """Shows one progress bar at a time; a new title starts a new bar."""
 
     def __init__(self) -> None:
         self._title = ""
+        self._told = 0.0  # when the state of a file was told last
         self._bar: Progress | None = None
 
     def show(self, title: str, done: int, total: int) -> None:
@@ -119,6 +127,14 @@ class _Bars:
         if done != self._done:
             self._done = done
             self._bar.step(done=done)
+
+    def show_file(self, path: str, share: float) -> None:
+        """Show that `share` (0 to 1) of a long file is decoded: by a bar, or beside the one that counts files."""
+        if self._bar is None or self._title.startswith(_DECODING):
+            self.show(f"{_DECODING} {path}", int(100 * share), 100)
+        elif self._bar.is_drawn or monotonic() - self._told >= _SECONDS_BETWEEN_LINES:
+            self._told = monotonic()
+            self._bar.note(f"{_DECODING} {path}: {share:.0%}")
 
     def __enter__(self) -> _Bars:
         return self

@@ -92,15 +92,15 @@ def test_the_last_resort_feeds_everything() -> None:
     ],
 )
 def test_h264_packets_are_flagged_by_what_the_standard_promises(packet: bytes, expected: int) -> None:
-    assert packet_flags("h264", packet, True, b"", False) == expected
+    assert packet_flags("h264", packet, b"", False) == expected
     sized = b"".join(len(unit).to_bytes(4, "big") + unit for unit in packet.split(b"\0\0\1")[1:])
     avcc = b"\x01\x64\x00\x1f\xff\xe1\x00"
-    assert packet_flags("h264", sized, True, avcc, False) == expected
+    assert packet_flags("h264", sized, avcc, False) == expected
 
 
 def test_unknown_codecs_start_nowhere_and_intra_ones_everywhere() -> None:
-    assert packet_flags("theora", b"\0", True, b"", False) == 0
-    assert packet_flags("dnxhd", b"\0", False, b"", True) == START
+    assert packet_flags("theora", b"\0", b"", False) == 0
+    assert packet_flags("dnxhd", b"\0", b"", True) == START
 
 
 def test_headers_that_say_nothing() -> None:
