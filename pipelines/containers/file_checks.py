@@ -8,7 +8,11 @@ from pathlib import Path
 
 from pipelines.errors import VideoError
 
-MAX_PIXELS = 4096 * 2304  # of a frame, 28 MB as RGB; videos with larger frames are refused before decoding
+# The pixels that a frame may have where the user sets no other limit: the largest picture of the levels 6 to 6.2 of
+# H.264 and HEVC and of level 6 of AV1, so that all of 8K is taken. As RGB it is 107 MB, which a process can hold a few
+# times; a damaged header may ask for a hundred times as much.
+MAX_PIXELS = 8192 * 4352
+TOO_LARGE = "too large"  # the reason of a VideoError
 AVI_HEAD = 12  # bytes at the start of an AVI: "RIFF", the little-endian size of the rest, "AVI "
 
 
@@ -36,7 +40,8 @@ def is_cut_short(head: bytes, size: int) -> bool:
     return int.from_bytes(head[4:8], "little") + 8 > size
 
 
-def check_size(path: str, width: int, height: int) -> None:
-    """Raise VideoError if a frame of `width` x `height` px has more than MAX_PIXELS."""
-    if width * height > MAX_PIXELS:
-        raise VideoError(path, "too large", f"{width}x{height} px, the limit is {MAX_PIXELS} px a frame")
+def check_size(path: str, width: int, height: int, max_pixels: int) -> None:
+    """Raise VideoError if a frame of `width` x `height` px has more than `max_pixels`."""
+    if width * height > max_pixels:
+        limit = f"{width}x{height} px, the limit is {max_pixels} px a frame"
+        raise VideoError(path, TOO_LARGE, f"{limit}; --max-pixels {width * height} takes it")

@@ -30,16 +30,19 @@ class OpenVideo(NamedTuple):
 
 
 @contextmanager
-def open_video(path: str, *, form: str | None = None, threads: int = 1) -> Iterator[OpenVideo]:
+def open_video(
+    path: str, *, form: str | None = None, threads: int = 1, max_pixels: int | None = None
+) -> Iterator[OpenVideo]:
     """The open file at `path`, with the first video stream that is no cover picture.
 
     `form` is FFmpeg's name of the container if it is known: opening then takes a third less time. `threads` decode the
     stream; with more than one, what comes of damaged pictures depends on chance. Raises VideoError if
-    there is no video stream, or none that FFmpeg can decode; av.error.FFmpegError if the file is no video.
+    there is no video stream, none that FFmpeg can decode, or one whose frames have more than `max_pixels` (None: not
+    checked, for a video that was looked at before); av.error.FFmpegError if the file is no video.
     """
     # A name such as rec:1.avi would be taken for a protocol.
     with av.open("file:" + path, format=form, metadata_errors="ignore") as container:
-        stream = find_video_stream(path, container)
+        stream = find_video_stream(path, container, max_pixels)
         # PyAV's default is a thread for each CPU and slice; frames of damaged files must not depend on it.
         stream.thread_type = "NONE" if threads == 1 else "AUTO"
         stream.codec_context.thread_count = threads
@@ -51,8 +54,8 @@ def video_streams(container: InputContainer) -> list[VideoStream]:
     return [stream for stream in container.streams.video if not stream.disposition & _ATTACHED_PICTURE]
 
 
-def find_video_stream(path: str, container: InputContainer) -> VideoStream:
-    """The first video stream of `container`, cover pictures aside. Raises VideoError if none can be decoded."""
+def find_video_stream(path: str, container: InputContainer, max_pixels: int | None = None) -> VideoStream:
+    """The first video stream of `container`, cover pictures aside. Raises the VideoErrors of `open_video`."""
     streams = video_streams(container)
     if not streams:
         raise VideoError(path, "no video stream")
@@ -60,6 +63,6 @@ def find_video_stream(path: str, container: InputContainer) -> VideoStream:
     if context is None:
         raise VideoError(path, "unknown codec", "FFmpeg has no decoder for it")
     # For MPEG-4 the container may give a wrong size, so the size in the frame headers is checked later.
-    if context.codec.canonical_name != "mpeg4":
-        check_size(path, context.width, context.height)
+    if max_pixels is not None and context.codec.canonical_name != "mpeg4":
+        check_size(path, context.width, context.height, max_pixels)
     return streams[0]

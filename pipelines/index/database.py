@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.containers.file_checks import TOO_LARGE
 from pipelines.datasets.entries import Dataset
 from pipelines.errors import IndexFileError, UsageError, VideoError
-from pipelines.index.probe_pool import OnFile, ProbeJob, probe_all
+from pipelines.index.probe_pool import ACCEPT_WHOLE, Acceptance, OnFile, ProbeJob, probe_all
 from pipelines.video.record import Span, VideoRecord
 
 SCHEMA = 3
@@ -46,7 +47,7 @@ def write_tables(
     data: Dataset,
     *,
     workers: int | None = None,
-    allow_partial: bool = False,
+    accept: Acceptance = ACCEPT_WHOLE,
     progress: OnProgress | None = None,
     watch: OnFile | None = None,
 ) -> None:
@@ -68,7 +69,7 @@ def write_tables(
             _drop_other_schema(connection)
             for statement in _CREATE.split(";"):
                 connection.execute(statement)
-            _update(connection, root, data, workers, allow_partial, progress, watch)
+            _update(connection, root, data, workers, accept, progress, watch)
             connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
             locked = "locked" in str(error)
@@ -85,14 +86,17 @@ def _update(
     root: Path,
     data: Dataset,
     workers: int | None,
-    allow_partial: bool,
+    accept: Acceptance,
     progress: OnProgress | None,
     watch: OnFile | None,
 ) -> None:
     meta = dict(db.execute("SELECT key, value FROM meta"))
-    if meta.get("partial") not in (None, str(allow_partial)):
+    if meta.get("partial") not in (None, str(accept.partial)):
         for table in _TABLES:
             db.execute(f"DELETE FROM {table}")
+    if meta.get("max_pixels") != str(accept.max_pixels):
+        db.execute("DELETE FROM quarantine WHERE reason = ?", (TOO_LARGE,))
+        db.execute("DELETE FROM videos WHERE width * height > ?", (accept.max_pixels,))
     whole = (-1.0, -1.0)  # the span in the tables of a video that is a whole file
     # The stamp of each file when it was probed: of usable videos, and of those that could not be read.
     known = {(p, b, e): (s, m) for p, b, e, s, m in db.execute(f"SELECT {_KEY}, size, mtime_ns FROM videos")}
@@ -111,7 +115,7 @@ def _update(
     db.executemany("DELETE FROM quarantine WHERE path = ?", [(p,) for p in (bad.keys() - names) | pending_names])
     db.execute("DELETE FROM quarantine WHERE size IS NULL")
     done = len(data.entries) - len(pending)
-    results = probe_all(pending, root, workers=workers, allow_partial=allow_partial, watch=watch)
+    results = probe_all(pending, root, workers=workers, accept=accept, watch=watch)
     for i, result in enumerate(results):
         _insert(db, root, pending[i], result)
         if progress is not None:
@@ -126,7 +130,7 @@ def _update(
     )
     db.execute("DELETE FROM missing")
     db.executemany("INSERT INTO missing VALUES (?, ?)", [(item.name, item.split) for item in data.missing])
-    _finish(db, root, data, allow_partial)
+    _finish(db, root, data, accept)
 
 
 def _drop_other_schema(db: sqlite3.Connection) -> None:
@@ -175,7 +179,7 @@ def _insert(db: sqlite3.Connection, root: Path, job: ProbeJob, result: VideoReco
     )
 
 
-def _finish(db: sqlite3.Connection, root: Path, data: Dataset, allow_partial: bool) -> None:
+def _finish(db: sqlite3.Connection, root: Path, data: Dataset, accept: Acceptance) -> None:
     """Write the columns that the sampler loads as a whole, and the facts about the data set, among them its digest."""
     splits = sorted({entry.split for entry in data.entries})
     query = (
@@ -202,7 +206,8 @@ def _finish(db: sqlite3.Connection, root: Path, data: Dataset, allow_partial: bo
         "splits": json.dumps(splits),
         "warnings": json.dumps(data.warnings),
         "digest": digest.hexdigest(),
-        "partial": str(allow_partial),
+        "partial": str(accept.partial),
+        "max_pixels": str(accept.max_pixels),
     }
     db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
 

@@ -12,7 +12,9 @@ from functools import partial
 from itertools import zip_longest
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
+from typing import NamedTuple
 
+from pipelines.containers.file_checks import MAX_PIXELS
 from pipelines.errors import VideoError
 from pipelines.machine.cpus import usable_cpus
 from pipelines.video.record import Span, VideoRecord
@@ -29,12 +31,22 @@ OnFile = Callable[[str, float], None]  # called with the path of a long file, an
 _told: SimpleQueue[tuple[str, float]] | None = None  # in a process of the pool: the way to the parent
 
 
+class Acceptance(NamedTuple):
+    """Which videos are taken: truncated ones too if `partial`, those whose frames have at most `max_pixels`."""
+
+    partial: bool = False
+    max_pixels: int = MAX_PIXELS
+
+
+ACCEPT_WHOLE = Acceptance()
+
+
 def probe_all(
     paths: Sequence[str | ProbeJob],
     root: Path,
     *,
     workers: int | None = None,
-    allow_partial: bool = False,
+    accept: Acceptance = ACCEPT_WHOLE,
     watch: OnFile | None = None,
 ) -> Iterator[ProbeResult]:
     """For each of `paths` under `root`, in order, its record, or the VideoError that says why it has none.
@@ -44,9 +56,7 @@ def probe_all(
     """
     jobs = [(path, None) if isinstance(path, str) else path for path in paths]
     count = usable_cpus() if workers is None else workers
-    probe = partial(
-        _probe_chunk, root=str(root), allow_partial=allow_partial, threads=max(1, count // max(1, len(jobs)))
-    )
+    probe = partial(_probe_chunk, root=str(root), accept=accept, threads=max(1, count // max(1, len(jobs))))
     few = len(jobs) < _FEW
     if count <= 1 or len(jobs) <= 1 or (few and _total_bytes(jobs, root) < _LARGE):
         for job in jobs:
@@ -103,7 +113,7 @@ def _set_told(told: SimpleQueue[tuple[str, float]] | None) -> None:
 
 
 def _probe_chunk(
-    jobs: list[ProbeJob], *, root: str, allow_partial: bool, threads: int, watch: OnFile | None = None
+    jobs: list[ProbeJob], *, root: str, accept: Acceptance, threads: int, watch: OnFile | None = None
 ) -> list[ProbeResult]:
     from pipelines.video.probe import probe_video
 
@@ -113,8 +123,8 @@ def _probe_chunk(
         try:
             results.append(
                 probe_video(
-                    path, root=root, allow_partial=allow_partial, span=span, threads=threads,
-                    watch=None if tell is None else partial(tell, path),
+                    path, root=root, allow_partial=accept.partial, max_pixels=accept.max_pixels, span=span,
+                    threads=threads, watch=None if tell is None else partial(tell, path),
                 )
             )  # fmt: skip
         except VideoError as error:

@@ -19,12 +19,13 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.containers.file_checks import MAX_PIXELS
 from pipelines.datasets.entries import Dataset, Missing
 from pipelines.datasets.recognition import recognise_dataset
 from pipelines.datasets.split_names import split_named
 from pipelines.errors import DataError, IndexFileError
 from pipelines.index.database import COLUMNS, FIELD_COUNT, SCHEMA, VIDEO_FIELDS, OnProgress, shown_key, write_tables
-from pipelines.index.probe_pool import OnFile
+from pipelines.index.probe_pool import ACCEPT_WHOLE, Acceptance, OnFile
 from pipelines.sampler import VideoColumns
 from pipelines.video.orientation import Orientation
 from pipelines.video.parameters import StreamParameters
@@ -100,6 +101,7 @@ class VideoIndex:
         workers: int | None = None,
         follow_links: bool = False,
         allow_partial: bool = False,
+        max_pixels: int = MAX_PIXELS,
         progress: OnProgress | None = None,
         watch: OnFile | None = None,
     ) -> VideoIndex:
@@ -108,9 +110,10 @@ class VideoIndex:
         `lists`, `split`, `val_fraction` and `follow_links` are those of `recognise_dataset`. `index` is the path of the
         index file; by default it is beside the data set, or in the current folder where that is not writable.
         `workers` processes probe the files (default: one for each usable CPU). With `allow_partial` a truncated video
-        is used as far as it goes. `progress` is called with (files done, all files), `watch` with the path of a file
-        that must be decoded, which can take minutes, and the share of it that is done, 0 to 1. Raises DataError if
-        there is nothing to index, ListError for a bad list, UsageError if the index can't be written.
+        is used as far as it goes. Videos whose frames have more than `max_pixels` are left out. `progress` is called
+        with (files done, all files), `watch` with the path of a file that must be decoded, which can take minutes, and
+        the share of it that is done, 0 to 1. Raises DataError if there is nothing to index, ListError for a bad list,
+        UsageError if the index can't be written.
         """
         root = Path(root)
         data = recognise_dataset(
@@ -121,9 +124,8 @@ class VideoIndex:
             follow_links=follow_links,
         )
         path = Path(index) if index is not None else default_path(root)
-        return write_index(
-            path, root, data, workers=workers, allow_partial=allow_partial, progress=progress, watch=watch
-        )
+        accept = Acceptance(allow_partial, max_pixels)
+        return write_index(path, root, data, workers=workers, accept=accept, progress=progress, watch=watch)
 
     def __len__(self) -> int:
         return len(self._columns["rowid"])
@@ -254,12 +256,12 @@ def write_index(
     data: Dataset,
     *,
     workers: int | None = None,
-    allow_partial: bool = False,
+    accept: Acceptance = ACCEPT_WHOLE,
     progress: OnProgress | None = None,
     watch: OnFile | None = None,
 ) -> VideoIndex:
     """The index of the videos of `data` at `path`, made or brought up to date in one transaction."""
-    write_tables(path, root, data, workers=workers, allow_partial=allow_partial, progress=progress, watch=watch)
+    write_tables(path, root, data, workers=workers, accept=accept, progress=progress, watch=watch)
     return VideoIndex(path, root)
 
 

@@ -47,21 +47,21 @@ def frame_times(path: str, record: VideoRecord, stamps: TimeStamps) -> tuple[Tim
     table, base = record.packets, stamps.base
     clock = FrameClock(base)
     if stamps.ticks is None or table.ordinal or len(stamps.ticks) != len(table.offset):
-        return _decoded_times(path, record.num_frames)
+        return _decoded_times(path, record)
     ticks = stamps.ticks[table.frame_packet]
     durations = np.zeros_like(ticks) if stamps.durations is None else stamps.durations[table.frame_packet]
     if base.by_chunk:
         ticks = np.sort(ticks)  # of reordered frames each is shown in the turn of another one
         if np.any(np.diff(ticks) != round(base.step / base.tick)):
-            return _decoded_times(path, record.num_frames)
+            return _decoded_times(path, record)
     times = [clock.seconds(*stamp) for stamp in zip(ticks.tolist(), durations.tolist(), strict=True)]
     return np.array(times), clock.end
 
 
-def _decoded_times(path: str, num_frames: int) -> tuple[Times, float]:
+def _decoded_times(path: str, record: VideoRecord) -> tuple[Times, float]:
     """What `frame_times` says, by decoding the file. Frames that it does not give any more have no stamp."""
-    with FrameSequence(path) as video:
+    with FrameSequence(path, max_pixels=record.height * record.width) as video:
         with suppress(VideoError):
-            times = [shown.seconds for shown in islice(video, num_frames)]
-        times += [video.clock.seconds(None) for _ in range(num_frames - len(times))]
+            times = [shown.seconds for shown in islice(video, record.num_frames)]
+        times += [video.clock.seconds(None) for _ in range(record.num_frames - len(times))]
         return np.array(times), video.clock.end

@@ -16,7 +16,7 @@ from pipelines.bitstreams.mpeg4 import VOP, mpeg4_pictures, parse_video_object_l
 from pipelines.bitstreams.packet_flags import DROPPABLE, KEY, START
 from pipelines.containers.completeness import Completeness, completeness
 from pipelines.containers.demuxer import PacketList, list_packets
-from pipelines.containers.file_checks import AVI_HEAD, check_regular, check_size, is_avi
+from pipelines.containers.file_checks import AVI_HEAD, MAX_PIXELS, check_regular, check_size, is_avi
 from pipelines.containers.notes import notes_of
 from pipelines.containers.opening import OpenVideo, open_video
 from pipelines.errors import VideoError
@@ -38,6 +38,7 @@ def probe_video(
     *,
     root: str | Path = "",
     allow_partial: bool = False,
+    max_pixels: int = MAX_PIXELS,
     span: Span | None = None,
     threads: int = 1,
     watch: OnShare | None = None,
@@ -53,7 +54,7 @@ def probe_video(
     some of their frames are read again by the record, to prove that it gives the same pixels. With `allow_partial` a
     truncated or damaged file is used as far as it decodes. A file that must be decoded is decoded by `threads`, and
     `watch` is called now and then with the share of it that is done, 0 to 1. Raises VideoError with a short reason if
-    the file can't be used.
+    the file can't be used, such as one whose frames have more than `max_pixels`.
     """
     name = str(path)
     full = str(Path(root) / name) if str(root) else name
@@ -62,8 +63,8 @@ def probe_video(
         with FileBytes(full) as file:
             # If FFmpeg is told the format, opening takes a third less time.
             form = "avi" if is_avi(bytes(file.read(0, AVI_HEAD))) else None
-            with open_video(full, form=form) as video:
-                probe = _Probe.of(full, video, file, allow_partial=allow_partial)
+            with open_video(full, form=form, max_pixels=max_pixels) as video:
+                probe = _Probe.of(full, video, file, allow_partial, max_pixels)
                 probe.threads, probe.watch = threads, watch
             probe.base.update(path=name, size=status.st_size, mtime_ns=status.st_mtime_ns, checksum=file.checksum())
             record = probe.record(file, str(root))
@@ -87,11 +88,12 @@ class _Probe:
     whole: Completeness
     notes: list[str]
     allow_partial: bool
+    max_pixels: int
     threads: int = 1
     watch: OnShare | None = None
 
     @classmethod
-    def of(cls, path: str, video: OpenVideo, file: FileBytes, *, allow_partial: bool) -> _Probe:
+    def of(cls, path: str, video: OpenVideo, file: FileBytes, allow_partial: bool, max_pixels: int) -> _Probe:
         """What the open container says. Raises VideoError if it is truncated, unless `allow_partial` is given."""
         stream, context = video.stream, video.stream.codec_context
         parameters = StreamParameters.of_context(context)
@@ -108,7 +110,7 @@ class _Probe:
         return cls(
             path, video.container.format.name, base, packets, context.extradata or b"",
             replace(parameters, changes=parameters.changes or packets.changes), whole,
-            notes_of(path, video, packets, whole), allow_partial,
+            notes_of(path, video, packets, whole), allow_partial, max_pixels,
         )  # fmt: skip
 
     def record(self, file: FileBytes, root: str) -> VideoRecord:
@@ -120,7 +122,7 @@ class _Probe:
                 return record
             layer = parse_video_object_layer(self.extradata + self.packets.first)
             size = (layer.height, layer.width) if layer else size
-        check_size(self.path, size[1], size[0])
+        check_size(self.path, size[1], size[0], self.max_pixels)
         if self._tells_all and self.packets.pts is not None:
             giving = self.packets.giving
             shown = giving[np.argsort(self.packets.pts[giving], kind="stable")]
@@ -153,7 +155,7 @@ class _Probe:
         layer = parse_video_object_layer(extradata)
         if pictures is None or pictures.frame_packet is None or layer is None:
             return None
-        check_size(self.path, layer.width, layer.height)
+        check_size(self.path, layer.width, layer.height, self.max_pixels)
         table = PacketTable(pictures.offset, pictures.size, pictures.flags, pictures.frame_packet)
         if self.base["container"] != "avi":
             # Other containers than AVI state colours and turns, which the first frame shows.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipelines.containers.clock import FrameClock, TimeBase, usual_rate
 from pipelines.containers.completeness import completeness
-from pipelines.containers.file_checks import check_regular, check_size
+from pipelines.containers.file_checks import MAX_PIXELS, check_regular, check_size
 from pipelines.containers.opening import open_video
 from pipelines.errors import FrameError, VideoError
 from pipelines.video.orientation import UPRIGHT, orientation_of
@@ -42,15 +42,16 @@ class FrameSequence:
     containers.clock), and `clock.end` when the latest one ends.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        """Open the video. Raises VideoError if there is none, or if it can't be decoded."""
+    def __init__(self, path: str | Path, *, max_pixels: int = MAX_PIXELS) -> None:
+        """Open the video. Raises VideoError if there is none, or none that can be decoded and is of that size."""
         self.path = str(path)
+        self._max_pixels = max_pixels
         check_regular(self.path)
         self._reformatter = VideoReformatter()
         self._orientation = UPRIGHT
         self._open = ExitStack()
         try:
-            video = self._open.enter_context(open_video(self.path))
+            video = self._open.enter_context(open_video(self.path, max_pixels=max_pixels))
             self._container, self._stream = video
             entries = ((entry.pos, entry.size) for entry in self._stream.index_entries)
             self._whole = completeness(self.path, video.format, entries)
@@ -67,6 +68,8 @@ class FrameSequence:
             for frame in self._frames():
                 self.num_frames += 1
                 yield ShownFrame(self.num_frames - 1, self.clock.read(frame), frame)
+        except VideoError:
+            raise
         except (av.error.FFmpegError, ValueError) as problem:  # PyAV raises ValueError for some damage
             error = getattr(problem, "strerror", None) or str(problem)
         missing = self._whole.missing
@@ -113,7 +116,7 @@ class FrameSequence:
         self.close()
 
     def _check(self, frame: av.VideoFrame, size: tuple[int, int]) -> None:
-        check_size(self.path, frame.width, frame.height)
+        check_size(self.path, frame.width, frame.height, self._max_pixels)
         if (frame.height, frame.width) != size:
             detail = f"{size[1]}x{size[0]}, then {frame.width}x{frame.height}"
             raise FrameError(self.path, "frame size changes", detail)

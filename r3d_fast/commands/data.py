@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pipelines.containers.file_checks import MAX_PIXELS
 from pipelines.errors import DataError
 from r3d_fast.commands.options import file_option
 from r3d_fast.files import check_outputs, write_json
@@ -58,6 +59,10 @@ def data() -> None:
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that read videos (default: one per usable CPU).")
 @click.option("--follow-links", is_flag=True, help="Also index videos behind symlinks that lead out of ROOT.")
 @click.option("--allow-partial", is_flag=True, help="Also index truncated videos, up to where they end.")
+@click.option(
+    "--max-pixels", type=click.IntRange(min=1), default=MAX_PIXELS, show_default=True,
+    help="Leave out videos whose frames have more pixels than this; the default takes all of 8K.",
+)  # fmt: skip
 @file_option("json", "the summary")
 def data_index(root: Path, json_file: Path | None, **options: Any) -> None:
     """Index the videos in the folder ROOT.

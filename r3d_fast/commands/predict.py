@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 import click
 
+from pipelines.containers.file_checks import MAX_PIXELS
 from pipelines.errors import DataError, UsageError
 from r3d_fast.commands.options import file_option
 from r3d_fast.files import check_outputs
@@ -38,6 +39,10 @@ _file = click.Path(path_type=Path)
     "--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True,
     help="auto: the GPU if there is one that works, else the CPU.",
 )  # fmt: skip
+@click.option(
+    "--max-pixels", type=click.IntRange(min=1), default=MAX_PIXELS, show_default=True,
+    help="Don't read videos whose frames have more pixels than this.",
+)  # fmt: skip
 @click.option("--timeline", is_flag=True, help="Predict second by second; for videos of any length.")
 @click.option(
     "--hop", type=float, help="With --timeline or --annotate: seconds from one prediction to the next (default: 1).",
@@ -59,7 +64,13 @@ _file = click.Path(path_type=Path)
 @file_option("json", "the predictions")
 @file_option("csv", "the predictions")
 def predict(
-    model: Path, videos: tuple[str, ...], views: str | None, device: str, timeline: bool, **options: Any
+    model: Path,
+    videos: tuple[str, ...],
+    views: str | None,
+    device: str,
+    timeline: bool,
+    max_pixels: int,
+    **options: Any,
 ) -> None:
     """Predict the classes of videos.
 
@@ -83,7 +94,7 @@ def predict(
     outputs = [options["json_file"], options["csv_file"], *feature_outputs(options["features"])]
     out = sys.stderr if check_outputs(*outputs, inputs=_inputs(model, videos, options["font"])) else sys.stdout
     _check_not_beside(options["annotate_to"], videos)
-    predictor = Predictor(model, device=device)
+    predictor = Predictor(model, device=device, max_pixels=max_pixels)
     found = find_videos(videos, _stdin() if "-" in videos else None)
     if timeline:
         total, failed = _moments(predictor, found, out, hops, **options)
@@ -164,7 +175,9 @@ def _moments(
         if csv_file is not None:
             reports.append(stack.enter_context(timeline_csv(csv_file, top)))
         if annotate_to is not None:
-            reports.append(stack.enter_context(Annotator(annotate_to, predictor.classes, font)).add)
+            reports.append(
+                stack.enter_context(Annotator(annotate_to, predictor.classes, font, predictor.max_pixels)).add
+            )
         for item in predictor.timeline(
             videos, hop=hops.seconds, window=hops.window_seconds, top=top, batch_size=batch_size
         ):

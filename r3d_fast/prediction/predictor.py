@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipelines.containers.file_checks import MAX_PIXELS
 from r3d_fast.metrics import softmax
 from r3d_fast.prediction.clip_logits import Answer, answers, check_batch
 from r3d_fast.prediction.restored_network import open_network
@@ -42,13 +43,15 @@ class Prediction:
 class Predictor:
     """A model that names the action in videos: `Predictor("runs/x")(["a.avi", "b.mp4"])`."""
 
-    def __init__(self, model: str | Path, *, device: str = "auto") -> None:
+    def __init__(self, model: str | Path, *, device: str = "auto", max_pixels: int = MAX_PIXELS) -> None:
         """Load `model`: a run folder, a checkpoint, a .safetensors file, or a folder that `r3d-fast export` wrote.
 
-        `device`: "auto", "cpu" or "gpu". Raises UsageError where there is no model, CheckpointError where it is
-        damaged, EnvironmentProblem where this machine does not have `device`.
+        `device`: "auto", "cpu" or "gpu". Videos whose frames have more than `max_pixels` are not read. Raises
+        UsageError where there is no model, CheckpointError where it is damaged, EnvironmentProblem where this machine
+        does not have `device`.
         """
         self.network = open_network(model, device)
+        self.max_pixels = max_pixels
 
     @property
     def device(self) -> str:
@@ -88,13 +91,13 @@ class Predictor:
         for a value out of its range.
         """
         check_top(top)
-        return self._predictions(answers(self.network, videos, views=views, batch_size=batch_size), top, on_clip)
+        return self._predictions(self.clips(videos, views=views, batch_size=batch_size), top, on_clip)
 
     def clips(
         self, videos: Iterable[str | Path], *, views: int | str | None = None, batch_size: int | None = None
     ) -> Iterator[Answer]:
         """An Answer for each clip of `videos`, in order, as soon as it is computed: logits and pooled features."""
-        return answers(self.network, videos, views=views, batch_size=batch_size)
+        return answers(self.network, videos, views=views, batch_size=batch_size, max_pixels=self.max_pixels)
 
     def timeline(
         self,
@@ -115,7 +118,8 @@ class Predictor:
 
         check_top(top)
         check_batch(batch_size)
-        return timeline(self.network, map(str, videos), Hops(hop, window), top=top, batch_size=batch_size)
+        hops, names = Hops(hop, window), map(str, videos)
+        return timeline(self.network, names, hops, top=top, batch_size=batch_size, max_pixels=self.max_pixels)
 
     def _predictions(
         self, stream: Iterator[Answer], top: int, on_clip: Callable[[Answer], object] | None

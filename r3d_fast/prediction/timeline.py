@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.containers.file_checks import MAX_PIXELS
 from pipelines.dali.graph import ClipPipeline
 from pipelines.errors import VideoError
 from pipelines.machine.cpus import usable_cpus
@@ -72,15 +73,23 @@ class _Work:
 
 
 def timeline(
-    network: Network, videos: Iterable[str], hops: Hops, *, top: int = 5, batch_size: int | None = None
+    network: Network,
+    videos: Iterable[str],
+    hops: Hops,
+    *,
+    top: int = 5,
+    batch_size: int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Moment]:
     """The moments of each of `videos`, in order, as soon as they are computed: one for each hop, with `top` classes.
 
     `batch_size`: windows computed at once, from one or more videos (None: 8 on a CPU, the config's on a GPU).
+    A video whose frames have more than `max_pixels` gives a moment with an error.
     """
     clip = clip_spec(network)
     size = batch_size or default_batch(network)
-    works = _batches(videos, clip, hops, size, _Preparer(network.config.augment, network.clip_dtype))
+    each = ((video, windows(video, clip, hops, max_pixels)) for video in videos)
+    works = _batches(each, size, _Preparer(network.config.augment, network.clip_dtype))
     computed = 0
     with closing(ahead(works, _AHEAD)) as ready:
         for work in ready:
@@ -105,13 +114,12 @@ def _named(moment: Moment, logits: NDArray[np.float32], classes: tuple[str, ...]
     return replace(moment, classes=likeliest(classes, softmax(logits), top))
 
 
-def _batches(videos: Iterable[str], clip: ClipSpec, hops: Hops, size: int, preparer: _Preparer) -> Iterator[_Work]:
-    """The windows of `videos` in batches of `size`."""
+def _batches(videos: Iterable[tuple[str, Iterator[Window]]], size: int, preparer: _Preparer) -> Iterator[_Work]:
+    """The windows of `videos`, each a path with its windows, in batches of `size`."""
     parts: list[_Part] = []
     waiting: list[Window] = []
-    for video in videos:
+    for video, found in videos:
         hops_done = 0
-        found = windows(video, clip, hops)
         while True:
             try:
                 window = next(found, None)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.containers.file_checks import MAX_PIXELS
 from pipelines.errors import UsageError, VideoError
 from pipelines.sampler import consecutive_frames, segment_frames
 from pipelines.specs import ClipSpec
@@ -69,14 +70,15 @@ class Hops:
         return max(1, round(seconds * fps / clip.num_frames))
 
 
-def windows(path: str, clip: ClipSpec, hops: Hops) -> Iterator[Window]:
+def windows(path: str, clip: ClipSpec, hops: Hops, max_pixels: int = MAX_PIXELS) -> Iterator[Window]:
     """The windows of the video at `path`, in order, each as soon as it is decoded; every hop gets one.
 
     A video shorter than a window gives one window: the clip that evaluation takes from the whole video. Raises
-    VideoError where the video can't be read; where it is cut short, only after the windows of the part that is left.
+    VideoError where the video can't be read or has frames of more than `max_pixels`; where it is cut short, only after
+    the windows of the part that is left.
     """
     problem: VideoError | None = None
-    with FrameSequence(path) as video:
+    with FrameSequence(path, max_pixels=max_pixels) as video:
         line = _Line(clip.num_frames, hops.seconds)
         slack = float(1 / video.fps) / 4
         stride = hops.stride(clip, float(video.fps))
@@ -89,7 +91,7 @@ def windows(path: str, clip: ClipSpec, hops: Hops) -> Iterator[Window]:
     if line.is_whole:
         yield from line.rest(_count(video.clock.end, hops.seconds, slack))
     elif problem is None:
-        yield Window(_short(path, clip, video.num_frames), 0, _count(video.clock.end, hops.seconds, slack))
+        yield Window(_short(path, clip, video.num_frames, max_pixels), 0, _count(video.clock.end, hops.seconds, slack))
     if problem is not None:
         raise problem
 
@@ -138,11 +140,11 @@ def _count(seconds: float, hop_seconds: float, slack: float) -> int:
     return max(1, int(np.ceil((seconds - min(slack, hop_seconds / 4)) / hop_seconds)))
 
 
-def _short(path: str, clip: ClipSpec, num_frames: int) -> list[Kept]:
+def _short(path: str, clip: ClipSpec, num_frames: int, max_pixels: int) -> list[Kept]:
     """The frames of the one clip of a video that is shorter than a window; the video is read a second time."""
     choose = segment_frames if clip.sampling == "segments" else consecutive_frames
     wanted = choose(num_frames, clip.model_copy(update={"views": 1}), None).tolist()
-    with FrameSequence(path) as video:
+    with FrameSequence(path, max_pixels=max_pixels) as video:
         found = {
             shown.number: Kept(partial(video.pixels, shown.frame)) for shown in video if shown.number in set(wanted)
         }

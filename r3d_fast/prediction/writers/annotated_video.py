@@ -14,6 +14,7 @@ import numpy as np
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from pipelines.containers.file_checks import MAX_PIXELS
 from pipelines.errors import VideoError
 from pipelines.video.sequence import FrameSequence
 from r3d_fast.files import new_file
@@ -31,7 +32,12 @@ _SMPTE170M = 6  # AVCOL_SPC_SMPTE170M: the matrix with which FFmpeg converts RGB
 
 
 def annotate(
-    video: str, moments: Sequence[Moment], target: Path, classes: Sequence[str], font: Path | None = None
+    video: str,
+    moments: Sequence[Moment],
+    target: Path,
+    classes: Sequence[str],
+    font: Path | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> None:
     """Write `target`, an mp4 of `video` with the moments of its timeline drawn on its frames.
 
@@ -40,7 +46,7 @@ def annotate(
     load_font. Raises UsageError where `target` can't be written, VideoError where nothing of the video can be read, and
     what load_font raises.
     """
-    with FrameSequence(video) as source, new_file(target) as file:
+    with FrameSequence(video, max_pixels=max_pixels) as source, new_file(target) as file:
         output: _Output | None = None
         try:
             for shown in source:
@@ -66,10 +72,13 @@ class Annotator:
     Use it in a `with` block: leaving the block writes the last video.
     """
 
-    def __init__(self, folder: Path, classes: Sequence[str], font: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, classes: Sequence[str], font: Path | None = None, max_pixels: int = MAX_PIXELS
+    ) -> None:
         """Create the folder. Raises UsageError where it can't be written, and what load_font raises."""
         load_font(12, font)  # a font that can't be used fails here, not after the first video
         self._names, self._classes, self._font = FileNames(folder, ".mp4"), classes, font
+        self._max_pixels = max_pixels
         self._moments: list[Moment] = []
 
     def add(self, moment: Moment) -> None:
@@ -91,7 +100,7 @@ class Annotator:
         moments, self._moments = self._moments, []
         video = moments[0].video
         if any(moment.classes for moment in moments):
-            annotate(video, moments, self._names.of(video), self._classes, self._font)
+            annotate(video, moments, self._names.of(video), self._classes, self._font, self._max_pixels)
 
 
 class _Output:

@@ -91,6 +91,19 @@ def test_bad_files_are_remembered_and_looked_at_again_when_they_change(root: Pat
     assert (looked, len(mended), mended.quarantined) == (1, 10, [])
 
 
+def test_another_pixel_limit_looks_again_only_at_the_files_that_it_is_about(root: Path) -> None:
+    clips.write_stamped_video(root / "a" / "large.avi", num_frames=3, size=(256, 192))
+    index, _ = build(root, max_pixels=128 * 96)
+    (large,) = index.quarantined
+    assert (large.path, large.reason) == ("a/large.avi", "too large")
+    assert large.detail == "256x192 px, the limit is 12288 px a frame; --max-pixels 49152 takes it"
+    assert build(root, max_pixels=128 * 96)[1] == 0
+    raised, looked = build(root, max_pixels=256 * 192)
+    assert (looked, len(raised), raised.quarantined) == (1, 10, [])
+    lowered, looked = build(root, max_pixels=128 * 96)
+    assert (looked, len(lowered), len(lowered.quarantined)) == (1, 9, 1)
+
+
 def test_other_lists_change_labels_without_looking_at_files(root: Path, tmp_path: Path) -> None:
     index, _ = build(root)
     (tmp_path / "l.csv").write_text("a/0.avi,x,train\nb/1.avi,y,test\nc/2.avi,x,train\n", encoding="utf-8")

@@ -124,14 +124,29 @@ def test_a_missing_index_chunk_changes_nothing(video: Path) -> None:
     np.testing.assert_array_equal(FrameReader().read(record, [3, 17]), before)
 
 
-def test_too_large_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
-    with av.open(str(tmp_path / "a.avi"), "w") as container:
-        stream = container.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 8000, 2000, "yuv420p"
-        for packet in [*stream.encode(av.VideoFrame(8000, 2000, "yuv420p")), *stream.encode(None)]:
+def one_grey_frame(path: Path, codec: str, size: tuple[int, int]) -> Path:
+    """A video of one frame of `size`, (width, height)."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for packet in [*stream.encode(av.VideoFrame(*size, stream.pix_fmt)), *stream.encode(None)]:
             container.mux(packet)
-    error = refusal(tmp_path / "a.avi")
-    assert (error.reason, error.detail) == ("too large", "8000x2000 px, the limit is 9437184 px a frame")
+    return path
+
+
+def test_too_large_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    for codec, name, size in (("mpeg4", "a.avi", (8000, 4500)), ("mjpeg", "b.mp4", (8200, 4400))):
+        path, pixels = one_grey_frame(tmp_path / name, codec, size), size[0] * size[1]
+        error, said = refusal(path), f"{size[0]}x{size[1]} px, the limit is 35651584 px a frame"
+        assert (error.reason, error.detail) == ("too large", f"{said}; --max-pixels {pixels} takes it")
+        record = probe_video(path, max_pixels=pixels)
+        assert (record.width, record.height) == size
+        assert FrameReader().read(record, [0], box=(8, 8, 16, 16)).shape == (1, 16, 16, 3)
+
+
+def test_8k_is_taken(tmp_path: Path) -> None:
+    record = probe_video(one_grey_frame(tmp_path / "a.avi", "mpeg4", (7680, 4320)))
+    assert (record.width, record.height, record.num_frames) == (7680, 4320, 1)
 
 
 def test_one_frame_and_odd_sizes(tmp_path: Path) -> None:

@@ -63,6 +63,19 @@ def test_results_come_in_the_order_of_the_videos_whatever_shares_a_batch(model: 
     assert sum(probability for _, probability in found[0].classes) == pytest.approx(1.0)
 
 
+def test_larger_frames_than_the_limit_are_an_error_that_names_the_option(
+    capsys: pytest.CaptureFixture[str], model: Path, videos: list[Path], tmp_path: Path
+) -> None:
+    error = "too large: 128x96 px, the limit is 12287 px a frame; --max-pixels 12288 takes it"
+    for mode in ([], ["--timeline"], ["--annotate", tmp_path / "a"]):
+        code, out, err = said(capsys, model, videos[3], "--max-pixels", "12287", *mode)
+        assert (code, out) == (3, "")
+        assert err.splitlines()[-2].endswith(f"v3.avi: error: {error}")
+        code, out, _ = said(capsys, model, videos[3], "--max-pixels", "12288", *mode)
+        assert code == 0
+    assert (tmp_path / "a" / "v3.mp4").is_file()
+
+
 def test_many_files_do_not_wait_for_the_last(model: Path, videos: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = Predictor(model, device="cpu")
     named = [videos[0], "none.avi", *videos[1:4], "none.avi", *videos[4:]]
