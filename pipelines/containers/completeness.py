@@ -17,6 +17,7 @@ from pipelines.containers.formats.mxf import mxf_completeness
 from pipelines.containers.formats.ogg import ogg_completeness
 from pipelines.containers.formats.riff import avi_completeness
 from pipelines.containers.formats.sized_frames import (
+    dv_completeness,
     gxf_completeness,
     ivf_completeness,
     mpegts_completeness,
@@ -30,6 +31,7 @@ __all__ = ["Completeness", "completeness"]
 _FORMATS: dict[str, Callable[[HeaderBytes], Completeness]] = {
     "asf": asf_completeness,
     "avi": avi_completeness,
+    "dv": dv_completeness,
     "flv": flv_completeness,
     "gxf": gxf_completeness,
     "ivf": ivf_completeness,

@@ -21,24 +21,28 @@ def mpeg_ps_completeness(file: HeaderBytes) -> Completeness:
     begin = max(0, file.size - _TAIL)
     tail = file.at(begin, _TAIL)
     at = tail.find(_PACK)
-    while at >= 0:
-        end = _packets_end(tail, at)
-        if end is not None:
-            return ends_within("a packet") if end > len(tail) else WHOLE
+    while 0 <= at < len(tail):
+        at, follows = _packets_end(tail, at)
+        if follows:
+            return ends_within("a packet") if at > len(tail) else WHOLE
         at = tail.find(_PACK, at + 1)
     return WHOLE
 
 
-def _packets_end(data: bytes, at: int) -> int | None:
-    """Where the last packet of `data` ends, going from `at`, which may be beyond; None if packets don't follow up."""
+def _packets_end(data: bytes, at: int) -> tuple[int, bool]:
+    """Where the row of packets at `at` ends, which may be beyond `data`, and whether nothing else follows."""
     while at < len(data):
         head = data[at : at + 14]
-        if not head.strip(b"\0"):
-            return None if data[at:].strip(b"\0") else at  # zeros may fill up the file
+        if head[:4] == bytes(4):  # zeros may fill up a sector, or the file
+            begin = data.find(b"\0\0\1", at)
+            if data[at : begin if begin >= 0 else len(data)].strip(b"\0"):
+                return at, False
+            at = begin if begin >= 0 else len(data)
+            continue
         if head[:3] != b"\0\0\1"[: len(head)]:
-            return None
+            return at, False
         if len(head) < 6:
-            return len(data) + (head[3:4] != bytes([_END]))
+            return len(data) + (head[3:4] != bytes([_END])), True
         if head[3] == _END:
             at += 4
         elif head[:4] == _PACK:
@@ -47,5 +51,5 @@ def _packets_end(data: bytes, at: int) -> int | None:
         elif head[3] > _END:
             at += 6 + int.from_bytes(head[4:6], "big")
         else:
-            return None
-    return at
+            return at, False
+    return at, True

@@ -1,6 +1,6 @@
 """Says whether the essence (pictures and sound) of an MXF file is whole.
 
-Sources: SMPTE ST 377-1 6.3 (KLV coding), 6.5 (run-in), 7.1 (partition pack); ST 379 7.1 (keys of essence elements).
+Sources: SMPTE ST 377-1 6.3 (KLV coding), 6.5 (run-in), 7.1 (partition pack), 11 (index tables).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from pipelines.containers.formats.header_bytes import HeaderBytes
 from pipelines.containers.formats.verdict import WHOLE, Completeness, ends_before, ends_within
 
 _PARTITION = bytes.fromhex("060e2b34020501010d01020101")
-_ESSENCE = bytes.fromhex("060e2b34010201010d010301")
+_INDEX = bytes.fromhex("060e2b3402530101")  # index tables, and other sets of metadata
 _KEY, _FOOTER_FIELD = 16, 24  # bytes of a key; offset in a partition pack of where the footer starts
 _MOST_RUN_IN = 1 << 16  # bytes before the first partition
 
@@ -31,7 +31,7 @@ def mxf_completeness(file: HeaderBytes) -> Completeness:
         if key[:4] != _PARTITION[:4]:
             return WHOLE
         if value + size > file.size:
-            return ends_within("a frame") if key.startswith(_ESSENCE) else WHOLE
+            return WHOLE if key.startswith((_PARTITION, _INDEX)) else ends_within("a frame")
         at = value + size
     return WHOLE
 

@@ -107,25 +107,24 @@ def _has_all(file: HeaderBytes, video: _Video) -> bool:
 def _video(header: bytes) -> _Video:
     """The first video stream of a header list `hdrl`."""
     number = -1
-    for name, kind, at, end in _header_chunks(header, _LIST_HEAD):
+    for name, kind, at, end in _header_chunks(header, _LIST_HEAD, len(header)):
         if name != b"LIST" or kind != b"strl":
             continue
         number += 1
         length, indexed_to, is_video = 0, 0, False
-        for inner, _, start, _ in _header_chunks(header[:end], at + _LIST_HEAD):
-            content = header[start + _CHUNK_HEAD : end]
+        for inner, inner_kind, start, inner_end in _header_chunks(header, at + _LIST_HEAD, min(end, len(header))):
             if inner == b"strh":
-                is_video, length = content[:4] == b"vids", int.from_bytes(content[32:36], "little")
+                is_video, length = inner_kind == b"vids", int.from_bytes(header[start + 40 : start + 44], "little")
             elif inner == b"indx":
-                indexed_to = _indexed_to(content)
+                indexed_to = _indexed_to(header[start + _CHUNK_HEAD : inner_end])
         if is_video:
             return _Video(b"%02d" % number, length, indexed_to)
     return _Video()
 
 
-def _header_chunks(header: bytes, at: int) -> Iterator[tuple[bytes, bytes, int, int]]:
-    """The chunks of `header` from `at` on: name, kind, start, end."""
-    while at + _CHUNK_HEAD <= len(header):
+def _header_chunks(header: bytes, at: int, limit: int) -> Iterator[tuple[bytes, bytes, int, int]]:
+    """The chunks of `header` from `at` on that start before `limit`: name, first four bytes, start, end."""
+    while at + _CHUNK_HEAD <= limit:
         end = at + _CHUNK_HEAD + int.from_bytes(header[at + 4 : at + 8], "little")
         yield header[at : at + 4], header[at + 8 : at + 12], at, end
         at = end + (end & 1)

@@ -1,9 +1,10 @@
 """Says whether the last frame or packet is whole in formats that are a row of these.
 
-These are IVF, Y4M, GXF, RealMedia and the MPEG transport stream.
+These are IVF, Y4M, GXF, raw DV, RealMedia and the MPEG transport stream.
 
 Sources: FFmpeg's libavformat/ivfdec.c and libavformat/yuv4mpegdec.c, and MJPEG Tools' yuv4mpeg(5); SMPTE 360M 7.1 (GXF
-packet header); ISO/IEC 13818-1 2.4.3.2 (transport packet); RealNetworks, "RealMedia File Format" (DATA chunk header).
+packet header); IEC 61834-2 and SMPTE ST 370 (DIF sequences of DV); ISO/IEC 13818-1 2.4.3.2 (transport
+packet); RealNetworks, "RealMedia File Format" (DATA chunk header).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pipelines.containers.formats.header_bytes import HeaderBytes
 from pipelines.containers.formats.verdict import WHOLE, Completeness, ends_before, ends_within
 
 _IVF_FRAME_HEAD = 12
+_DV_HEADER, _DV_SEQUENCE = b"\x1f\x07", 12_000
 _TS_SYNC = b"G"
 _GXF_HEAD, _GXF_START, _GXF_END = 16, b"\0\0\0\0\1", b"\xe1\xe2"
 # The chroma of Y4M: how many times fewer columns and rows it has than luma, and how many planes.
@@ -50,6 +52,14 @@ def gxf_completeness(file: HeaderBytes) -> Completeness:
             return WHOLE
         at += max(_GXF_HEAD, int.from_bytes(head[6:10], "big"))
     return ends_within("a packet") if at > file.size else WHOLE
+
+
+def dv_completeness(file: HeaderBytes) -> Completeness:
+    """Whether the last frame of a raw DV file is whole: a frame has 10 sequences of 12,000 bytes, 12 with 625 lines."""
+    head = file.at(0, 4)
+    if head[:2] != _DV_HEADER:
+        return WHOLE
+    return ends_within("a frame") if file.size % (_DV_SEQUENCE * (12 if head[3:] >= b"\x80" else 10)) else WHOLE
 
 
 def rm_completeness(file: HeaderBytes) -> Completeness:

@@ -240,6 +240,8 @@ ENDLESS = [
     ("matroska", b"\x18\x53\x80\x67\xff\x1f\x43\xb6\x75\xff", b"\xa3\x80"),
     ("matroska", b"\x18\x53\x80\x67\xff", b"\x1f\x43\xb6\x75\xff"),
     ("flv", b"FLV\1\1\0\0\0\x09\0\0\0\0", b"\x09" + bytes(14)),
+    ("mpeg", b"", b"\0\0\1\xba\x44" + bytes(9)),
+    ("ogg", b"", b"OggS\0"),
     ("ivf", b"DKIF\0\0\x20\0" + bytes(24), bytes(12)),
 ]
 
@@ -249,12 +251,22 @@ def test_a_file_of_endless_headers_is_given_up(
     form: str, head: bytes, unit: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "v"
-    path.write_bytes(head + unit * 600_000 + head[-4:])
+    path.write_bytes(head + unit * 600_000 + b"x" * 20)
     if form != "mov":  # one of them with the real limit, which takes seconds
         monkeypatch.setattr(header_bytes, "MOST_READS", 20_000)
     begin = time.perf_counter()
     assert completeness(str(path), form) == Completeness()
     assert time.perf_counter() - begin < 10
+
+
+def test_a_header_of_many_streams_is_read_once(tmp_path: Path) -> None:
+    path = tmp_path / "v.avi"
+    lists = b"LIST\x04\0\0\0strl" * 100_000
+    header = b"LIST" + (4 + len(lists)).to_bytes(4, "little") + b"hdrl" + lists
+    path.write_bytes(b"RIFF\0\0\0\0AVI " + header + b"LIST\xff\xff\xff\x7fmovi")
+    begin = time.perf_counter()
+    assert completeness(str(path), "avi").missing
+    assert time.perf_counter() - begin < 2
 
 
 def test_unknown_and_unreadable_files(tmp_path: Path) -> None:

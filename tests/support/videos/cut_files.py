@@ -59,6 +59,9 @@ LAYOUTS = {
     "y4m": Layout("yuv4mpegpipe", "wrapped_avframe"),
     "rm": Layout("rm", "rv20", "ac3"),
     "gxf": Layout("gxf", "mpeg2video"),
+    "dv": Layout("dv", "dvvideo"),
+    "vcd": Layout("vcd", "mpeg1video", "mp2"),
+    "mxf of a recorder": Layout("mxf", "mpeg2video", "pcm_s16le", seekable=False),
 }
 
 
@@ -77,10 +80,13 @@ class _Pipe(io.RawIOBase):
 
 
 def write_layout(path: Path, layout: Layout, *, num_frames: int = 48, seconds_of_sound: float | None = None) -> Path:
-    """Write a video of 128x96 px, 25 frames/s, with a key frame every 12; the sound is as long by default."""
+    """Write a video of 25 frames/s with a key frame every 12. The sound is as long as the pictures by default.
+
+    The frames have 128x96 px, and 720x576 px where the container wants that.
+    """
     target = str(path) if layout.seekable else _Pipe()
     rate = 48000
-    size = (720, 576) if layout.container == "gxf" else (128, 96)
+    size = (720, 576) if layout.container in ("gxf", "dv") else (128, 96)
     with av.open(target, "w", format=layout.container, options=dict(layout.options)) as container:
         video = container.add_stream(layout.video, rate=25)
         video.width, video.height, video.pix_fmt = *size, layout.pix_fmt
