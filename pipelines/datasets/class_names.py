@@ -1,13 +1,16 @@
-"""Reads the names of classes from text: numbered, as in UCF-101's classInd.txt and in tables, or one on each line."""
+"""Reads the names of classes: numbered, as in UCF-101's classInd.txt and in tables, one on each line, or as JSON."""
 
 from __future__ import annotations
 
 import csv
+import json
 import re
+from collections.abc import Iterator
 
 from pipelines.datasets.text_files import text_lines
 from pipelines.errors import ListError
 
+_NUMBER = re.compile("[0-9]{1,9}")
 _NUMBERED = re.compile(r"([0-9]{1,9})[ \t,;]+(\S.*)")
 
 
@@ -41,6 +44,39 @@ def parse_class_names(text: str, file: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+def parse_class_json(text: str, file: str) -> tuple[str, ...]:
+    """The class names in JSON: a list of them, or an object that gives each name its number, or each number its name.
+
+    Numbers begin at 0 or 1, and may be text. Quotation marks that are part of a name, as in PySlowFast's
+    kinetics_classnames.json, are taken off. Raises ListError if it is something else, or if a name or a number is
+    missing or appears twice.
+    """
+    try:
+        content = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as problem:
+        at = f":{problem.lineno}" if isinstance(problem, json.JSONDecodeError) else ""
+        raise ListError(f"{file}{at}: no valid JSON; expected the names of classes with their numbers") from problem
+    names: dict[int, str] = {}
+    for number, name in _json_pairs(content, file):
+        if number in names or name in names.values():
+            raise ListError(f"{file}: class {name!r}, number {number}: one of them is there twice; expected each once")
+        names[number] = name
+    return _in_order(names, file, first=(0, 1))
+
+
+def _json_pairs(content: object, file: str) -> Iterator[tuple[int, str]]:
+    """Each class as (number, name)."""
+    if isinstance(content, list):
+        content = {str(name): number for number, name in enumerate(content)}
+    if not isinstance(content, dict):
+        raise ListError(f"{file}: {str(content)[:60]!r}; expected a JSON object of class names and their numbers")
+    for key, value in content.items():
+        name, number = (key, str(value)) if _NUMBER.fullmatch(str(value)) else (str(value), key)
+        if not _NUMBER.fullmatch(number):
+            raise ListError(f"{file}: {key!r}: {str(value)[:60]!r}; expected a class name and its number")
+        yield int(number), name.strip('"') or name
+
+
 def _without_comments(text: str) -> list[tuple[int, str]]:
     lines = ((number, line.strip()) for number, line in text_lines(text))
     return [(number, line) for number, line in lines if not line.startswith("#")]
@@ -52,7 +88,7 @@ def _numbered(line: str) -> tuple[int, str] | None:
     if match:
         return int(match[1]), next(csv.reader([match[2]]))[0] if match[2].startswith('"') else match[2]
     cells = next(csv.reader([line]))
-    if len(cells) == 2 and re.fullmatch("[0-9]{1,9}", cells[1].strip()):
+    if len(cells) == 2 and _NUMBER.fullmatch(cells[1].strip()):
         return int(cells[1]), cells[0].strip()
     return None
 
@@ -65,6 +101,11 @@ def _by_number(lines: list[tuple[int, str]], file: str, first: tuple[int, ...]) 
         if number in names or name in names.values():
             raise ListError(f"{file}:{at}: {line!r} repeats a number or a class; expected each once")
         names[number] = name
+    return _in_order(names, file, first)
+
+
+def _in_order(names: dict[int, str], file: str, first: tuple[int, ...]) -> tuple[str, ...]:
+    """The names in the order of their numbers. Raises ListError unless they go on from one of `first`."""
     if not names:
         raise ListError(f"{file}: no class names in it; expected a line for each class")
     least, most = min(names), max(names)

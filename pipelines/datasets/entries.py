@@ -41,9 +41,10 @@ class Missing:
 class Dataset:
     """A recognised data set.
 
-    `kind` is folders, ucf101, hmdb51, csv, or kinetics with the number of its classes. `classes` are the names of the
-    classes by label; `entries` are sorted by path and span. `lists` is the path of the list files, empty if there are
-    none. `lists_split` is the number of the split that was taken from the lists, None if they have no numbered splits.
+    `kind` is folders, ucf101, hmdb51, csv, text list, something-something-v2, or kinetics with the number of its
+    classes. `classes` are the names of the classes by label; `entries` are sorted by path and span. `lists` is the path
+    of the list files, empty if there are none. `lists_split` is the number of the split that was taken from the lists,
+    None if they have no numbered splits.
     """
 
     kind: str

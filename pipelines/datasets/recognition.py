@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipelines.datasets.entries import Dataset, Entry, LeftOut
 from pipelines.datasets.folder_walk import FolderWalk
+from pipelines.datasets.listed_files import find_files
 from pipelines.datasets.lists.forms import read_lists
 from pipelines.datasets.lists.kinetics import KineticsLists, find_clips, find_kinetics, read_kinetics
 from pipelines.datasets.lists.listed_videos import ListedVideo, Lists
@@ -35,8 +36,9 @@ def recognise_dataset(
 ) -> Dataset:
     """The data set in the folder `root`, as `lists` describe it, or else as the names of its folders do.
 
-    `lists` is a folder of UCF-101 or HMDB-51 lists, from which `split` chooses a numbered split; a CSV or TSV file; or
-    the CSV files of Kinetics. Missing videos of Kinetics are listed in the result; with other lists they are an error.
+    `lists` is a folder of UCF-101 or HMDB-51 lists, from which `split` chooses a numbered split; the CSV files of
+    Kinetics; a CSV, a text file of ``path label`` or a JSON file of Something-Something; or a folder of such files, one
+    for each split. Missing videos of Kinetics are listed in the result; with other lists they are an error.
 
     If neither lists nor folders name splits, the share `val_fraction` of each class becomes "test". These are the same
     videos on every machine, and UCF groups are kept together. Links that lead out of `root` are followed only with
@@ -108,7 +110,9 @@ def _from_folders(found: FolderWalk, val_fraction: float) -> Dataset:
 
 def _from_lists(listed: Lists, found: FolderWalk, val_fraction: float) -> Dataset:
     """The data set of the lists. Raises DataError, with some of the paths, if listed videos are missing."""
-    rows, warnings = _each_once(listed.rows, listed.classes)
+    rows, moved = find_files(listed.rows, found) if listed.made_elsewhere else (listed.rows, [])
+    rows, doubles = _each_once(rows, listed.classes)
+    warnings = [*listed.warnings, *moved, *doubles]
     entries, missing, unusable = [], [], []
     for row in rows:
         if row.path in found.videos:
@@ -121,7 +125,7 @@ def _from_lists(listed: Lists, found: FolderWalk, val_fraction: float) -> Datase
     if missing:
         raise DataError(
             f"{len(missing)} of {len(rows)} listed videos are missing in {escaped(found.root)}: "
-            f"{first_ten(sorted(missing))}; {_advice(sorted(missing), found)}"
+            f"{first_ten(sorted(missing))}; {'; '.join([*moved, _advice(sorted(missing), found)])}"
         )
     if not entries:
         raise DataError(f"none of {len(unusable)} listed videos can be used: {_some_left_out(found)}")
@@ -274,6 +278,10 @@ def _advice(missing: Sequence[str], found: FolderWalk) -> str:
         for depth in range(1, len(parts)):
             if reason := found.left_out.get("/".join(parts[:depth])):
                 return f"{escaped('/'.join(parts[:depth]))} is left out: {reason}"
+    ends = {path.rpartition(".")[0]: path for path in found.videos}
+    for path in missing:
+        if other := ends.get(path.rpartition(".")[0]):
+            return f"{escaped(other)} is there, with another extension: write the extensions of the files into the list"
     deeper = next((path for path in sorted(found.videos) if path.endswith("/" + missing[0])), None)
     if deeper:
         root = found.root / deeper[: -len(missing[0]) - 1]

@@ -24,6 +24,14 @@ def read_text(file: Path) -> str:
         raise ListError(f"{escaped(file)}:{line}: not UTF-8; expected text in UTF-8") from problem
 
 
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder, sorted. Empty if it can't be listed: a folder may be entered but not listed."""
+    try:
+        return sorted(path.name for path in folder.iterdir())
+    except OSError:
+        return []
+
+
 def text_lines(text: str) -> Iterator[tuple[int, str]]:
     """Each line that is not blank, as (number, line). Only a line feed ends a line, since a name may hold U+2028."""
     for number, line in enumerate(text.split("\n"), 1):

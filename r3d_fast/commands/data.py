@@ -45,8 +45,9 @@ def data() -> None:
 @click.argument("root", type=click.Path(path_type=Path))
 @click.option(
     "--lists", type=click.Path(path_type=Path),
-    help="Folder with the official lists of UCF-101, HMDB-51 or Kinetics, or a CSV file with the columns "
-    "path,label[,split].",
+    help="Folder with the official lists of UCF-101, HMDB-51, Kinetics or Something-Something; or a CSV with the "
+    "columns path,label[,split]; or a text file with a path and a label on each line, as mmaction2, PaddleVideo and "
+    "PySlowFast have; or a folder with such a file for each split (train.csv, val.csv).",
 )  # fmt: skip
 @click.option("--split", type=int, help="Which of the official splits to use (default: 1).")
 @click.option(
@@ -76,12 +77,13 @@ def data_index(root: Path, json_file: Path | None, **options: Any) -> None:
 
 def _inputs(root: Path, index: Path | None, lists: Path | None) -> list[Path]:
     """The files that are used beside the videos: the index, and the lists."""
+    from pipelines.datasets.lists.split_files import SUFFIXES
     from pipelines.index.video_index import default_path
 
     if index is None and root.is_dir():
         index = default_path(root)
     folder = lists if lists is not None and lists.is_dir() else None
-    listed = [] if folder is None else [path for path in folder.iterdir() if path.suffix in (".txt", ".csv", ".tsv")]
+    listed = [] if folder is None else [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
     return [*(path for path in (index, lists) if path is not None), *listed]
 
 

@@ -1,72 +1,75 @@
-"""Reads lists in CSV: path,label[,split]."""
+"""Reads lists in CSV: path,label[,split], with commas, semicolons or tabs between the cells."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
-import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 
-from pipelines.datasets.lists.listed_videos import ListedVideo, relative_path
-from pipelines.datasets.split_names import SPLIT_WORDS, final_split, split_named
-from pipelines.datasets.text_files import escaped, read_text, text_lines
-from pipelines.datasets.video_files import is_video_name
+from pipelines.datasets.lists.listed_videos import INTEGER, ListLine, last_word
+from pipelines.datasets.split_names import SPLIT_WORDS, split_named
+from pipelines.datasets.text_files import text_lines
+from pipelines.datasets.video_files import EXTENSIONS_SHOWN, is_video_name
 from pipelines.errors import ListError
 
-_HEADERS = ("path", "video", "file", "filename", "video_path")
-_MAX_CLASSES = 100_000  # a larger label is a mistake, and would make as many class names
-_INTEGER = re.compile(r"-?[0-9]{1,9}")
+_HEADERS = ("path", "video", "file", "filename", "video_path", "file_path", "filepath", "id", "video_id")
+_EXPECTED = "expected path,label[,split]"
+_SAMPLE = 1000  # lines by which the delimiter is found out
 
 
-def read_csv(file: Path, roots: tuple[str, ...]) -> tuple[tuple[str, ...], list[ListedVideo]]:
-    """(classes, rows) of a CSV or TSV file, with the names in classes.txt beside it. Raises ListError."""
-    beside = file.parent / "classes.txt"
-    names: list[str] = []
-    if beside.exists():
-        names = [line.strip() for _, line in text_lines(read_text(beside)) if not line.lstrip().startswith("#")]
-        if len(set(names)) != len(names):
-            raise ListError(f"{escaped(beside)}: a class is named twice; expected each once, in the order of labels")
-    delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
-    return parse_csv(read_text(file), escaped(file), delimiter, names, roots)
+def delimiter_of(text: str, suffix: str) -> str:
+    """What stands between the cells of a list: "," ";" or a tab; or " " for lines of ``path label``.
 
-
-def parse_csv(
-    text: str, file: str, delimiter: str = ",", names: Sequence[str] = (), roots: tuple[str, ...] = ()
-) -> tuple[tuple[str, ...], list[ListedVideo]]:
-    """(classes, rows) of a CSV of path,label[,split]; `names` are the classes in classes.txt, if there is one.
-
-    If no row has a split, the split of every row is "". Raises ListError with the file and the line.
+    It is the one by which most lines begin with the name of a video, or else most lines fall into cells. Where there is
+    no difference, it is the one that is usual for files with the ending `suffix`.
     """
-    cells: list[tuple[str, str, str, str]] = []
+    usual = {".csv": ",;\t ", ".tsv": "\t,; "}.get(suffix.lower(), " ,;\t")
+    lines = [line for _, line in text_lines(text[: _SAMPLE * 500])][:_SAMPLE]
+
+    def fit(delimiter: str) -> tuple[int, int]:
+        rows = [last_word(line) for line in lines] if delimiter == " " else _cells(lines, delimiter)
+        videos = sum(len(row) > 1 and bool(row[1]) and is_video_name(row[0].rstrip()) for row in rows)
+        if delimiter == " ":
+            # A name of several words without an extension, and a number: in a CSV that is rather one cell.
+            divided = sum(bool(INTEGER.fullmatch(row[1])) for row in rows if " " not in usual[1:] or _is_number(row[0]))
+        else:
+            divided = sum(len(row) > 1 and not set(row[0]) & set(",;\t") for row in rows)
+        return videos, divided
+
+    return max(usual, key=fit)
+
+
+def parse_csv(text: str, file: str, delimiter: str = ",") -> list[ListLine]:
+    """The lines of a CSV of path,label[,split]. If only some of them have a split, the others are of "train".
+
+    A path may lack its extension. Raises ListError with the file and the line.
+    """
+    lines: list[ListLine] = []
     width, label_at, split_at = 3, 1, 2
     for number, row in read_csv_rows(text, file, delimiter):
         where = f"{file}:{number}"
         header = [c.strip().lower() for c in row]
-        if not cells and header[0] in _HEADERS:
+        if not lines and header[0] in _HEADERS:
             width = len(row)
             label_at = header.index("label") if "label" in header else 1
             split_at = header.index("split") if "split" in header else 2
             if label_at == split_at or width < 2:
-                raise ListError(f"{where}: header {','.join(row)!r}; expected path,label[,split]")
+                raise ListError(f"{where}: header {','.join(row)!r}; {_EXPECTED}")
             continue
         if not label_at < len(row) <= width:
-            raise ListError(f"{where}: {len(row)} cells; expected path,label[,split] (quote a path that holds a comma)")
+            raise ListError(f"{where}: {len(row)} cells; {_EXPECTED} (quote a path that holds a {_NAMES[delimiter]})")
         split = row[split_at].strip() if split_at < len(row) else ""
         if split and not split_named(split):
             raise ListError(f"{where}: split {split!r}; expected one of {', '.join(SPLIT_WORDS)}")
-        path = relative_path(row[0].rstrip(), where, roots)
-        cells.append((path, row[label_at].strip(), split_named(split), where))
-    if not cells:
+        path = row[0].rstrip()
+        if not path:
+            raise ListError(f"{where}: {path!r} is no video file name; expected one of {EXTENSIONS_SHOWN}")
+        lines.append(ListLine(path, row[label_at].strip(), split_named(split), where))
+    if not lines:
         raise ListError(f"{file}: no entries; expected lines of path,label[,split]")
-    classes, labels = _csv_labels([(label, where) for _, label, _, where in cells], names)
-    present = {split for _, _, split, _ in cells}
-    default = "train" if present - {""} else ""
-    rows = [
-        ListedVideo(path, label, final_split(split or default, present), where)
-        for (path, _, split, where), label in zip(cells, labels, strict=True)
-    ]
-    return classes, rows
+    default = "train" if any(line.split for line in lines) else ""
+    return [line._replace(split=line.split or default) for line in lines]
 
 
 def read_csv_rows(text: str, file: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -86,21 +89,17 @@ def read_csv_rows(text: str, file: str, delimiter: str) -> Iterator[tuple[int, l
         raise ListError(f"{file}:{number}: {problem}; expected cells quoted as in RFC 4180") from problem
 
 
-def _csv_labels(found: Sequence[tuple[str, str]], names: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
-    """(classes, label of each row). If all labels are integers, they are 0-based labels, else they are class names."""
-    integers = sum(bool(_INTEGER.fullmatch(label)) for label, _ in found)
-    if integers == len(found) or (integers and not names):
-        for label, where in found:
-            if not _INTEGER.fullmatch(label):
-                raise ListError(f"{where}: label {label!r} is not an integer, others are; expected one kind of label")
-            if not 0 <= int(label) < (len(names) or _MAX_CLASSES):
-                limit = (len(names) or _MAX_CLASSES) - 1
-                raise ListError(f"{where}: label {label} is out of range; CSV labels are 0-based: expected 0..{limit}")
-        labels = [int(label) for label, _ in found]
-        return tuple(names) or tuple(str(i) for i in range(max(labels) + 1)), labels
-    known = tuple(names) or tuple(sorted({label for label, _ in found}))
-    number = {name: i for i, name in enumerate(known)}
-    for label, where in found:
-        if not label or label not in number:
-            raise ListError(f"{where}: class {label!r}; expected " + ("a class of classes.txt" if names else "a name"))
-    return known, [number[label] for label, _ in found]
+_NAMES = {",": "comma", ";": "semicolon", "\t": "tab"}
+
+
+def _cells(lines: list[str], delimiter: str) -> list[list[str]]:
+    """The cells of each row of CSV, as far as it is valid."""
+    rows: list[list[str]] = []
+    with contextlib.suppress(csv.Error):
+        rows.extend(csv.reader((f"{line}\n" for line in lines), delimiter=delimiter))
+    return rows
+
+
+def _is_number(path: str) -> bool:
+    """Whether the last word of `path` is a number, as in the lists of folders of frames."""
+    return bool(INTEGER.fullmatch(last_word(path)[1]))

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import posixpath
-from collections.abc import Sequence
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pipelines.datasets.text_files import escaped
-from pipelines.datasets.video_files import EXTENSIONS_SHOWN, is_video_name
-from pipelines.errors import ListError
+INTEGER = re.compile(r"-?[0-9]{1,9}")
+
+
+class ListLine(NamedTuple):
+    """One line of a list as it is written: the path, the label (a number or a name), the split ("" if it has none).
+
+    `where` is file:line for messages.
+    """
+
+    path: str
+    label: str
+    split: str
+    where: str
 
 
 class ListedVideo(NamedTuple):
-    """One line of a list.
+    """A video of a list, with its class.
 
-    `path` is that of the video, relative to the root; `label` is 0-based; `split` is "" if the list has none; `where`
-    is file:line for messages.
+    `path` is relative to the root, or as it is written in lists that are `made_elsewhere`; `label` is 0-based; `split`
+    is "" if the list has none; `where` is file:line for messages.
     """
 
     path: str
@@ -30,7 +39,8 @@ class Lists:
     """The content of the list files of a data set.
 
     `rows` are in the order of the lists. `unused` are the paths that the lists name as belonging to no split. `split`
-    is the number of the split that was read, None for lists that have no numbered splits.
+    is the number of the split that was read, None for lists that have no numbered splits. Lists that are
+    `made_elsewhere` may have the paths of another machine, or names without an extension.
     """
 
     kind: str
@@ -38,21 +48,8 @@ class Lists:
     rows: tuple[ListedVideo, ...]
     unused: frozenset[str]
     split: int | None = None
-
-
-def relative_path(path: str, where: str, roots: Sequence[str]) -> str:
-    """The listed path, normalised and relative to the root.
-
-    Raises ListError if it is not the name of a video, or outside the root.
-    """
-    if not is_video_name(path):
-        raise ListError(f"{where}: {path!r} is no video file name; expected one of {EXTENSIONS_SHOWN}")
-    normal = posixpath.normpath(path)
-    for root in roots:
-        normal = normal.removeprefix(root.rstrip("/") + "/")
-    if normal.startswith(("/", "../")):
-        raise ListError(f"{where}: {escaped(path)} is outside the root; expected a path relative to it")
-    return normal
+    warnings: tuple[str, ...] = ()
+    made_elsewhere: bool = False
 
 
 def last_word(line: str) -> tuple[str, str]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipelines.datasets.class_names import parse_class_ind
-from pipelines.datasets.lists.listed_videos import ListedVideo, last_word, relative_path
+from pipelines.datasets.lists.listed_videos import INTEGER, ListedVideo, last_word
 from pipelines.datasets.lists.numbered_lists import check_split, lists_by_split, not_empty
 from pipelines.datasets.text_files import escaped, read_text, text_lines
-from pipelines.datasets.video_files import is_video_name
+from pipelines.datasets.video_files import EXTENSIONS_SHOWN, is_video_name
 from pipelines.errors import ListError
 
-_INTEGER = re.compile(r"-?[0-9]{1,9}")
 UCF_LIST = re.compile(r"(train|test)list([0-9]{1,4})\.txt")
 
 
@@ -51,7 +51,7 @@ def parse_ucf(
             continue
         where = f"{file}:{number}"
         path, label = (line.lstrip(), None) if is_video_name(line) else last_word(line.lstrip())
-        path = relative_path(path, where, roots)
+        path = _relative(path, where, roots)
         name = path.partition("/")[0]
         if name not in classes or name == path:
             raise ListError(
@@ -60,9 +60,24 @@ def parse_ucf(
         if label is None and split == "train":
             raise ListError(f"{where}: no label after {escaped(path)}; expected '<class>/<video> <label>'")
         hint = f"UCF lists are 1-based: expected {classes[name] + 1} for {name} (1..{len(classes)})"
-        if label is not None and not _INTEGER.fullmatch(label):
+        if label is not None and not INTEGER.fullmatch(label):
             raise ListError(f"{where}: label {label!r} is not an integer; {hint}")
         if label is not None and int(label) != classes[name] + 1:
             fault = f"not {name} in classInd.txt" if 1 <= int(label) <= len(classes) else "out of range"
             raise ListError(f"{where}: label {label} is {fault}; {hint}")
         yield ListedVideo(path, classes[name], split, where)
+
+
+def _relative(path: str, where: str, roots: Sequence[str]) -> str:
+    """The listed path, normalised and relative to the root.
+
+    Raises ListError if it is not the name of a video, or outside the root.
+    """
+    if not is_video_name(path):
+        raise ListError(f"{where}: {path!r} is no video file name; expected one of {EXTENSIONS_SHOWN}")
+    normal = posixpath.normpath(path)
+    for root in roots:
+        normal = normal.removeprefix(root.rstrip("/") + "/")
+    if normal.startswith(("/", "../")):
+        raise ListError(f"{where}: {escaped(path)} is outside the root; expected a path relative to it")
+    return normal

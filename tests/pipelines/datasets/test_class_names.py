@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.datasets.class_names import parse_class_ind, parse_class_names
+from pipelines.datasets.class_names import parse_class_ind, parse_class_json, parse_class_names
 from pipelines.errors import ListError
 
 FORMS = {
@@ -50,3 +50,27 @@ def test_a_ucf_list_counts_from_1_and_has_numbers() -> None:
         parse_class_ind("0 a\n1 b\n", "f")
     with pytest.raises(ListError, match=r"^f:2: 'b'; expected '<number> <class>', numbers from 1$"):
         parse_class_ind("1 a\nb\n", "f")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"b": 1, "\\"a\\"": 0}', '{"b": "2", "a": "1"}', '{"1": "b", "0": "a"}', '["a", "b"]'],
+)
+def test_names_in_json(text: str) -> None:
+    assert parse_class_json(text, "f") == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"a": 0,\n"b" 1}', "^f:2: no valid JSON; expected the names of classes with their numbers$"),
+        ("7", "^f: '7'; expected a JSON object of class names and their numbers$"),
+        ('{"a": "x"}', "^f: 'a': 'x'; expected a class name and its number$"),
+        ('{"a": 0, "b": 0}', "^f: class 'b', number 0: one of them is there twice; expected each once$"),
+        ('{"a": 0, "b": 2}', "^f: 2 classes, numbered 0 to 2; expected each number once"),
+        ("{}", "^f: no class names in it"),
+    ],
+)
+def test_bad_json_of_names(text: str, said: str) -> None:
+    with pytest.raises(ListError, match=said):
+        parse_class_json(text, "f")

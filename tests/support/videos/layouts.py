@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+
+from clips import write_stamped_video
 
 from pipelines.datasets.entries import Dataset
 
@@ -11,6 +14,19 @@ def touch(root: Path, *paths: str) -> Path:
     for path in paths:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).touch()
+    return root
+
+
+def videos(root: Path, *paths: str) -> Path:
+    """Write a real video of 5 frames, the same for all, to each path: VP8 where it ends in .webm, else MPEG-4."""
+    made: dict[str, Path] = {}
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        codec = "vp8" if path.endswith(".webm") else "mpeg4"
+        if codec in made:
+            shutil.copy(made[codec], root / path)
+        else:
+            made[codec] = write_stamped_video(root / path, num_frames=5, codec=codec)
     return root
 
 

@@ -96,10 +96,10 @@ def test_empty_csv(tmp_path: Path, rows: list[str]) -> None:
         read_lists(lines(tmp_path / "l.csv", *rows))
 
 
-def test_csv_columns_follow_the_header() -> None:
-    classes, rows = parse_csv("video,split,label,fps\na.avi,test,run,25\n", "x.csv")
-    assert classes == ("run",)
-    assert rows[0][:3] == ("a.avi", 0, "test")
+def test_csv_columns_follow_the_header(tmp_path: Path) -> None:
+    listed = read_lists(lines(tmp_path / "l.csv", "video,split,label,fps", "a.avi,test,run,25"))
+    assert listed.classes == ("run",)
+    assert listed.rows[0][:3] == ("a.avi", 0, "test")
 
 
 def test_csv_class_not_in_classes_txt(tmp_path: Path) -> None:
@@ -146,11 +146,10 @@ STEMS = st.text(CHARACTERS | st.sampled_from(" #{}-\"',\t"), max_size=12)
 @given(st.dictionaries(STEMS, st.sampled_from(["run", "sit down", "#", "ü"]), min_size=1, max_size=8))
 def test_csv_gives_back_any_name(videos: dict[str, str]) -> None:
     paths = {f"d/{stem}.avi": name for stem, name in videos.items()}
-    for delimiter in ",\t":
+    for delimiter in ",;\t":
         file = io.StringIO(newline="")
         csv.writer(file, delimiter=delimiter).writerows(paths.items())
-        classes, rows = parse_csv(file.getvalue(), "x.csv", delimiter)
-        assert {row.path: classes[row.label] for row in rows} == paths
+        assert {line.path: line.label for line in parse_csv(file.getvalue(), "x.csv", delimiter)} == paths
 
 
 @settings(max_examples=200, deadline=None)
