@@ -187,6 +187,11 @@ def test_the_index_and_the_lists_are_not_replaced_by_the_summary(
     lists.write_text("path,label\n")
     _refused(capsys, ["data", "index", data.root, "--json", data.path], data.path, _USED)
     _refused(capsys, ["data", "index", data.root, "--lists", lists, "--json", lists], lists, _USED)
+    for name in ("train.json", "val.txt", "test.list"):
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        (tmp_path / "folder" / name).write_text("[]")
+        words = ["data", "index", data.root, "--lists", tmp_path / "folder", "--json", tmp_path / "folder" / name]
+        _refused(capsys, words, tmp_path / "folder" / name, _USED)
     video = next(data.root.rglob("*.avi"))
     _refused(capsys, ["data", "index", data.root, "--json", video], video, _VIDEO)
     assert run_cli(cli, ["data", "index", str(data.root), "--index", str(tmp_path)], "r3d-fast") == 2
