@@ -106,6 +106,8 @@ def _decode(
                     found.packets.append(latest.pts)
                     if limit is not None and len(found.packets) >= limit:
                         return found
+        except VideoError:
+            raise
         except (av.error.FFmpegError, ValueError) as error:  # PyAV raises ValueError for some damage
             found.error = getattr(error, "strerror", None) or str(error)
         if latest is None:

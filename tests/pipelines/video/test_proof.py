@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from clips import read_stamp, turn_mp4, write_open_gop_h264, write_stamped_video
+from oddities import write_lost_packet
+
+from pipelines.errors import VideoError
+from pipelines.video.decoder import read_frames
+from pipelines.video.orientation import UPRIGHT, Orientation
+from pipelines.video.probe import probe_video
+from pipelines.video.proof import decode_fully, mismatch
+
+
+def test_a_full_decode_says_which_packet_gives_each_frame(tmp_path: Path) -> None:
+    path = write_stamped_video(tmp_path / "v.mp4", num_frames=20, codec="h264", b_frames=2)
+    found = decode_fully(str(path))
+    assert (found.height, found.width, found.orientation, found.error) == (96, 128, UPRIGHT, "")
+    tags = found.tags
+    assert tags is not None
+    assert sorted(tags.tolist()) == list(range(20))
+    assert tags.tolist() != list(range(20))  # with B-frames packets come in another order
+    assert set(found.samples) == {0, 1, 2, 3, 4, 6, 8, 12, 16, 19}
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_decode_the_same_frames(tmp_path: Path, threads: int) -> None:
+    for path in (
+        write_open_gop_h264(tmp_path / "sound.mkv", num_frames=60),
+        write_lost_packet(tmp_path / "damaged.ts"),
+    ):
+        assert decode_fully(str(path), threads=threads) == decode_fully(str(path))
+
+
+def test_the_proof_holds_for_what_the_index_says(tmp_path: Path) -> None:
+    path = turn_mp4(write_stamped_video(tmp_path / "v.mp4", num_frames=30, codec="h264"), (0, 1, -1, 0))
+    samples = decode_fully(str(path)).samples
+    assert mismatch(probe_video(path), samples, root="") == ""
+
+
+def test_what_a_decoder_lacks_or_mixes_up_is_found(tmp_path: Path) -> None:
+    path = write_stamped_video(tmp_path / "v.mp4", num_frames=30, codec="h264")
+    record, samples = probe_video(path), decode_fully(str(path)).samples
+    full_range = replace(record, parameters=replace(record.parameters, color_range=2))
+    assert mismatch(full_range, samples, root="") == "frame 0 differs from that of a full decode"
+    turned = replace(record, orientation=Orientation(False, True, True))
+    assert mismatch(turned, samples, root="") == "frame 0 differs from that of a full decode"
+    table = record.packets
+    late = table.frame_packet.copy()
+    late[[15, 16]] = late[[16, 15]]  # two frames in the middle change places
+    swapped = replace(record, table=replace(table, frame_packet=late).to_bytes())
+    assert mismatch(swapped, samples, root="") == "frame 16 differs from that of a full decode"
+    no_header = replace(record, extradata=b"")
+    assert "does not decode" in mismatch(no_header, samples, root="")
+
+
+def test_a_size_that_changes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "v.mjpeg"
+    sizes = ((128, 96), (160, 112))
+    parts = [write_stamped_video(tmp_path / f"{w}.avi", size=(w, h), codec="mjpeg") for w, h in sizes]
+    content = b""
+    for part in parts:
+        with av.open(str(part)) as container:
+            content += b"".join(bytes(packet) for packet in container.demux(video=0))
+    path.write_bytes(content)
+    with pytest.raises(VideoError, match=r"frame size changes: 128x96, then 160x112"):
+        decode_fully(str(path))
+
+
+def test_a_damaged_video_is_read_from_its_start_and_says_so(tmp_path: Path) -> None:
+    path = write_lost_packet(tmp_path / "v.ts")
+    record = probe_video(path)
+    assert record.packets.ordinal
+    assert {"damaged packets", "read from its start"} <= set(record.notes)
+    with av.open(str(path)) as container:
+        truth = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert record.num_frames == len(truth)
+    chosen = [len(truth) - 1, 3, len(truth) // 2]
+    np.testing.assert_array_equal(read_frames(record, chosen), np.stack([truth[k] for k in chosen]))
+
+
+def test_the_frames_before_the_damage_are_taken_where_one_asks_for_them(tmp_path: Path) -> None:
+    path = write_stamped_video(tmp_path / "v.mkv", num_frames=48, codec="mjpeg", container="mkv")
+    data = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        sizes = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    at = data.index(sizes[30])
+    data[at : at + len(sizes[30])] = bytes(len(sizes[30]))
+    path.write_bytes(data)
+    with pytest.raises(
+        VideoError, match=r"does not decode: after frame \d+: .*--allow-partial takes the frames before"
+    ):
+        probe_video(path)
+    record = probe_video(path, allow_partial=True)
+    assert record.num_frames == 30
+    assert "damaged" in record.notes
+    assert [read_stamp(frame) for frame in read_frames(record, range(30))] == list(range(30))
