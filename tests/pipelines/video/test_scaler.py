@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import pytest
+from av.filter import Graph
 from clips import write_stamped_video
 from numpy.typing import NDArray
 from resizing import triangle
@@ -88,9 +91,57 @@ def test_rgb_pixels_are_those_of_the_frame(video: Path) -> None:
     assert np.array_equal(rgb_pixels(frame), frame.to_ndarray())
 
 
+def filtered(frame: av.VideoFrame, name: str, arguments: str | None = None) -> av.VideoFrame:
+    """The frame after one of FFmpeg's filters."""
+    graph = Graph()
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1))
+    chain = [source, graph.add(name, arguments), graph.add("buffersink")]
+    for one, following in pairwise(chain):
+        one.link_to(following)
+    graph.configure()
+    source.push(frame)
+    result = chain[-1].pull()
+    assert isinstance(result, av.VideoFrame)
+    return result
+
+
+def test_rgb_pixels_of_a_frame_that_is_stored_with_its_lowest_row_first(video: Path) -> None:
+    frame = frames_of(video)[0].reformat(format="rgb24")
+    turned = filtered(frame, "vflip")
+    assert turned.planes[0].line_size < 0
+    assert np.array_equal(rgb_pixels(turned), rgb_pixels(frame)[::-1])
+
+
+def test_box_as_large_as_the_clip_is_not_scaled_at_all(video: Path) -> None:
+    for pixel_format in ("rgb24", "bgr24", "yuv444p"):
+        frame = frames_of(video)[0].reformat(format=pixel_format)
+        y, x = 20, 31
+        scaled = BoxScaler().scale(frame, (y, x, 96, 96), 96)
+        assert np.array_equal(scaled, frame.to_ndarray(format="rgb24")[y : y + 96, x : x + 96])
+
+
+def test_interlaced_frames_are_scaled_as_whole_pictures(video: Path) -> None:
+    scaler = BoxScaler()
+    for frame in frames_of(video):
+        interlaced = filtered(frame, "setfield", "tff")
+        assert interlaced.interlaced_frame
+        for box in ((0, 0, 128, 128), (20, 31, 96, 101)):
+            assert np.array_equal(scaler.scale(interlaced, box, 56), scaler.scale(frame, box, 56))
+        assert interlaced.interlaced_frame
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p10le", "yuv422p12le", "nv12", "p010le", "yuva422p10le"])
+@pytest.mark.parametrize("x", range(4))
+def test_colour_of_two_bytes_is_cut_between_samples(video: Path, pixel_format: str, x: int) -> None:
+    """FFmpeg's crop halves the place of the cut in bytes, which hits the middle of a sample where x is odd."""
+    frame = frames_of(video)[0].reformat(format=pixel_format)
+    box = (5, 28 + x, 96, 96)
+    assert psnr(BoxScaler().scale(frame, box, 56), resized(frame, box, 56)) > 25
+
+
 @pytest.mark.real
 def test_decoder_resize_of_real_clips_is_as_near_to_the_graphs_as_is_said(real_clips: Path, tmp_path: Path) -> None:
-    """As scaling.py says: luma within 45 dB, RGB within 31 dB, over the crops of an epoch."""
+    """As scaler.py says: luma within 45 dB, RGB within 31 dB, over the crops of an epoch."""
     index = VideoIndex.build(real_clips / "UCF-101", index=tmp_path / "index", workers=1)
     spec = AugmentSpec()
     sampler = ClipSampler(index.columns(), ClipSpec(num_frames=2), spec, seed=0, train=True, shard=ShardSpec())
