@@ -1,4 +1,4 @@
-"""Checks whether a file can be used: it must be a regular file, complete, of a usable size."""
+"""Checks whether a file can be used: it must be a regular file of a usable size."""
 
 from __future__ import annotations
 
@@ -33,11 +33,6 @@ def check_regular(path: str) -> os.stat_result:
 def is_avi(head: bytes) -> bool:
     """Whether a file is an AVI; `head` are its first AVI_HEAD bytes."""
     return head[:4] == b"RIFF" and head[8:12] == b"AVI "
-
-
-def is_cut_short(head: bytes, size: int) -> bool:
-    """Whether an AVI of `size` bytes is shorter than its header says; `head` are its first AVI_HEAD bytes."""
-    return int.from_bytes(head[4:8], "little") + 8 > size
 
 
 def check_size(path: str, width: int, height: int, max_pixels: int) -> None:

@@ -9,12 +9,11 @@ from typing import NamedTuple
 import av
 import av.error
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from pipelines.containers.file_checks import check_size
 from pipelines.errors import VideoError
-
-_ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC
 
 
 class OpenVideo(NamedTuple):
@@ -51,7 +50,7 @@ def open_video(
 
 def video_streams(container: InputContainer) -> list[VideoStream]:
     """The video streams of `container`, without cover pictures."""
-    return [stream for stream in container.streams.video if not stream.disposition & _ATTACHED_PICTURE]
+    return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
 
 
 def find_video_stream(path: str, container: InputContainer, max_pixels: int | None = None) -> VideoStream:

@@ -56,6 +56,7 @@ class FrameSequence:
             entries = ((entry.pos, entry.size) for entry in self._stream.index_entries)
             self._whole = completeness(self.path, video.format, entries)
         except (av.error.FFmpegError, OSError) as error:
+            self._open.close()
             raise VideoError(self.path, "not a readable video", error.strerror or str(error)) from error
         self.fps = usual_rate(self._stream)
         self.clock = FrameClock(TimeBase.of(self._stream))
