@@ -12,6 +12,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from pipelines.containers.encryption import encryption_scheme
 from pipelines.containers.file_checks import check_size
 from pipelines.errors import VideoError
 
@@ -35,17 +36,25 @@ def open_video(
     """The open file at `path`, with the first video stream that is no cover picture.
 
     `form` is FFmpeg's name of the container if it is known: opening then takes a third less time. `threads` decode the
-    stream; with more than one, what comes of damaged pictures depends on chance. Raises VideoError if
-    there is no video stream, none that FFmpeg can decode, or one whose frames have more than `max_pixels` (None: not
-    checked, for a video that was looked at before); av.error.FFmpegError if the file is no video.
+    stream; with more than one, what comes of damaged pictures depends on chance. `max_pixels` is given where the file
+    is opened for the first time. Raises VideoError if there is no video stream or none that FFmpeg can decode; with
+    `max_pixels` also if it is encrypted, or if its frames have more than so many pixels. Raises av.error.FFmpegError if
+    the file is no video.
     """
     # A name such as rec:1.avi would be taken for a protocol.
     with av.open("file:" + path, format=form, metadata_errors="ignore") as container:
-        stream = find_video_stream(path, container, max_pixels)
+        streams = video_streams(container)
+        if not streams:
+            raise VideoError(path, "no video stream")
+        video = OpenVideo(container, streams[0])
+        if max_pixels is not None:
+            _check(path, video, max_pixels)
+        if video.stream.codec_context is None:
+            raise VideoError(path, "unknown codec", "FFmpeg has no decoder for it")
         # PyAV's default is a thread for each CPU and slice; frames of damaged files must not depend on it.
-        stream.thread_type = "NONE" if threads == 1 else "AUTO"
-        stream.codec_context.thread_count = threads
-        yield OpenVideo(container, stream)
+        video.stream.thread_type = "NONE" if threads == 1 else "AUTO"
+        video.stream.codec_context.thread_count = threads
+        yield video
 
 
 def video_streams(container: InputContainer) -> list[VideoStream]:
@@ -53,15 +62,12 @@ def video_streams(container: InputContainer) -> list[VideoStream]:
     return [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
 
 
-def find_video_stream(path: str, container: InputContainer, max_pixels: int | None = None) -> VideoStream:
-    """The first video stream of `container`, cover pictures aside. Raises the VideoErrors of `open_video`."""
-    streams = video_streams(container)
-    if not streams:
-        raise VideoError(path, "no video stream")
-    context = streams[0].codec_context
-    if context is None:
-        raise VideoError(path, "unknown codec", "FFmpeg has no decoder for it")
+def _check(path: str, video: OpenVideo, max_pixels: int) -> None:
+    """Raise VideoError if the video is encrypted, or if its frames have more than `max_pixels`."""
+    scheme = encryption_scheme(path, video.format, video.stream.id)
+    if scheme:
+        raise VideoError(path, "encrypted", f"{scheme}; make a decrypted copy of it")
+    context = video.stream.codec_context
     # For MPEG-4 the container may give a wrong size, so the size in the frame headers is checked later.
-    if max_pixels is not None and context.codec.canonical_name != "mpeg4":
+    if context is not None and context.codec.canonical_name != "mpeg4":
         check_size(path, context.width, context.height, max_pixels)
-    return streams[0]

@@ -6,14 +6,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from cut_files import LAYOUTS, Layout, write_layout
+from cut_files import ENCRYPTED, LAYOUTS, write_layout
 
 from pipelines.containers.encryption import encryption_scheme
 from pipelines.containers.formats.ebml import TRACKS, Element, element_at, elements, segment, video_track
 from pipelines.containers.formats.header_bytes import HeaderBytes
-
-KEY = {"encryption_key": "00112233445566778899aabbccddeeff", "encryption_kid": "0123456789abcdef0123456789abcdef"}
-ENCRYPTED = Layout("mp4", "libx264", "aac", {"encryption_scheme": "cenc-aes-ctr", **KEY})
 
 
 def said(path: Path) -> str:

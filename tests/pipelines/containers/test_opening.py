@@ -6,7 +6,9 @@ import av
 import av.error
 import pytest
 from clips import read_stamp, write_audio_only, write_cover_before_video, write_stamped_video
+from cut_files import ENCRYPTED, write_layout
 
+from pipelines.containers.file_checks import MAX_PIXELS
 from pipelines.containers.opening import open_video
 from pipelines.errors import VideoError
 
@@ -32,6 +34,15 @@ def test_a_name_is_never_a_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     with open_video(name) as video:
         assert video.stream.frames == 2
+
+
+def test_an_encrypted_video_is_refused_when_it_is_opened_first(tmp_path: Path) -> None:
+    path = str(write_layout(tmp_path / "v.mp4", ENCRYPTED, num_frames=4))
+    said = r"v\.mp4: encrypted: cenc; make a decrypted copy of it$"
+    with pytest.raises(VideoError, match=said), open_video(path, max_pixels=MAX_PIXELS):
+        pass
+    with open_video(path) as video:  # as for a video that is in an index: its headers are not looked at again
+        assert video.stream.frames == 4
 
 
 def test_what_holds_no_video_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import clips
 import numpy as np
 import pytest
 import tiny
+from cut_files import ENCRYPTED, write_layout
 
 import r3d_fast.prediction.clip_logits
 from pipelines.errors import EnvironmentProblem, UsageError
@@ -61,6 +62,16 @@ def test_results_come_in_the_order_of_the_videos_whatever_shares_a_batch(model: 
     assert_close(found, alone)
     assert_close(predictor(mixed, top=8, batch_size=3), found)
     assert sum(probability for _, probability in found[0].classes) == pytest.approx(1.0)
+
+
+def test_an_encrypted_video_is_an_error_and_never_garbage(
+    capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path
+) -> None:
+    path = write_layout(tmp_path / "v.mp4", ENCRYPTED)
+    for mode in ([], ["--timeline"]):
+        code, out, err = said(capsys, model, path, *mode)
+        assert (code, out) == (3, "")
+        assert f"{path}: error: encrypted: cenc; make a decrypted copy of it" in err
 
 
 def test_larger_frames_than_the_limit_are_an_error_that_names_the_option(

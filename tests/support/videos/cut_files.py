@@ -65,6 +65,18 @@ LAYOUTS = {
 }
 
 
+ENCRYPTED = Layout(
+    "mp4",
+    "libx264",
+    "aac",
+    {
+        "encryption_scheme": "cenc-aes-ctr",
+        "encryption_key": "00112233445566778899aabbccddeeff",
+        "encryption_kid": "0123456789abcdef0123456789abcdef",
+    },
+)
+
+
 class _Pipe(io.RawIOBase):
     """A file that can only be appended to."""
 
