@@ -53,7 +53,7 @@ def parse_class_json(text: str, file: str) -> tuple[str, ...]:
     """
     try:
         content = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as problem:
+    except (ValueError, RecursionError) as problem:
         at = f":{problem.lineno}" if isinstance(problem, json.JSONDecodeError) else ""
         raise ListError(f"{file}{at}: no valid JSON; expected the names of classes with their numbers") from problem
     names: dict[int, str] = {}

@@ -22,8 +22,8 @@ def parse_json(text: str, file: str) -> list[ListLine] | None:
         content = json.loads(text)
     except json.JSONDecodeError as problem:
         raise ListError(f"{file}:{problem.lineno}: no valid JSON ({problem.msg}); {_EXPECTED}") from problem
-    except RecursionError as problem:
-        raise ListError(f"{file}: JSON with too many levels; {_EXPECTED}") from problem
+    except (RecursionError, ValueError) as problem:  # too many levels, or a number of more than 4300 digits
+        raise ListError(f"{file}: JSON that can't be read ({problem}); {_EXPECTED}") from problem
     if not isinstance(content, list) or not content:
         came = "an empty list" if content == [] else f"a JSON {_NAMES.get(type(content), 'value')}"
         raise ListError(f"{file}: {came}; {_EXPECTED}")
