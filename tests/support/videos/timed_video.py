@@ -36,8 +36,8 @@ def write_with_times(
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.codec_context.time_base = tick
         if sound_at is not None:
-            sound = target.add_stream("aac" if path.suffix != ".avi" else "mp2", rate=48000, layout="mono")
-            tone = av.AudioFrame.from_ndarray(np.zeros((1, 24000), np.float32), format="fltp", layout="mono")
+            sound = target.add_stream("pcm_s16le", rate=48000, layout="mono")
+            tone = av.AudioFrame.from_ndarray(np.zeros((1, 24000), np.int16), format="s16", layout="mono")
             tone.sample_rate, tone.pts, tone.time_base = 48000, 48 * sound_at, Fraction(1, 48000)
             target.mux([*sound.encode(tone), *sound.encode(None)])
         for number, time in enumerate(times):
