@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 from av.sidedata.sidedata import Type
@@ -57,6 +58,18 @@ class Orientation:
 
 
 UPRIGHT = Orientation()
+
+
+def _unknown(kind: type[Type], value: object) -> Type:
+    """A member for a kind of side data that PyAV does not know."""
+    member: Any = object.__new__(kind)
+    member._name_, member._value_ = f"UNKNOWN_{value}", value
+    return cast("Type", member)
+
+
+# Where a frame has side data of a kind that is newer than PyAV's list, such as the EXIF of a JPEG, PyAV 18 raises
+# ValueError whatever is asked for (av/sidedata/sidedata.py). This hook of Enum gives such kinds a name instead.
+Type._missing_ = classmethod(_unknown)  # type: ignore[assignment]
 
 
 def orientation_of(frame: VideoFrame) -> Orientation:

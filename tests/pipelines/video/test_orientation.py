@@ -6,6 +6,7 @@ import av
 import numpy as np
 import pytest
 from clips import turn_mp4, write_stamped_video
+from oddities import write_with_exif
 
 from pipelines.video.orientation import UPRIGHT, Orientation, orientation_of
 
@@ -38,6 +39,19 @@ def test_each_turn_of_a_file_shows_its_pixels_upright(tmp_path: Path, matrix: tu
     assert orientation.size(96, 128) == shown.shape[:2]
     assert Orientation.of_code(orientation.code) == orientation
     assert (orientation == UPRIGHT) == (matrix == (1, 0, 0, 1))
+
+
+# Where each value of the EXIF tag Orientation moves the pixels (JEITA CP-3451, 4.6.4 A).
+EXIF = dict(zip((1, 6, 3, 8, 2, 4, 5, 7), TURNS.values(), strict=True))
+
+
+@pytest.mark.parametrize("value", EXIF)
+def test_pictures_of_cameras_with_exif_are_upright_too(tmp_path: Path, value: int) -> None:
+    frame = first_frame(write_with_exif(tmp_path / "v.avi", orientation=value))
+    stored = frame.to_ndarray(format="rgb24")
+    reads_exif = len(frame.side_data) > 0  # FFmpeg 8.1 does
+    shown = EXIF[value](stored) if reads_exif else stored
+    assert np.array_equal(orientation_of(frame).turned(stored), shown)
 
 
 @pytest.mark.parametrize("code", range(8))

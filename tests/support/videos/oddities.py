@@ -31,6 +31,24 @@ def write_turned(
     return path
 
 
+def write_with_exif(path: Path, *, orientation: int = 6) -> Path:
+    """An AVI of 24 JPEGs with EXIF, as cameras write them, which says how they are turned (JEITA CP-3451 4.6.4 A)."""
+    tiff = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x112, 3, 1, orientation, 0, 0)
+    exif = b"\xff\xe1" + struct.pack(">H", len(tiff) + 8) + b"Exif\0\0" + tiff
+    plain = write_stamped_video(path.with_suffix(".plain.avi"), codec="mjpeg", num_frames=24)
+    with av.open(str(plain)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            if packet.size:
+                content = bytes(packet)
+                changed = av.Packet(content[:2] + exif + content[2:])
+                changed.stream, changed.pts, changed.dts = stream, number, number
+                changed.time_base, changed.is_keyframe = packet.time_base, True
+                target.mux(changed)
+    plain.unlink()
+    return path
+
+
 def write_tagged(path: Path, *, matrix: int = 1, full_range: bool = True) -> Path:
     """An MP4 whose container states colours that the pictures don't."""
     write_stamped_video(path, codec="h264", num_frames=24, b_frames=2)
@@ -155,6 +173,7 @@ ODDITIES: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "turned 270": ("mkv", lambda path: write_turned(path, degrees=270)),
     "mirrored": ("mp4", lambda path: write_turned(path, degrees=0, mirrored=True, codec="mpeg4")),
     "turned and mirrored": ("mov", lambda path: write_turned(path, degrees=90, mirrored=True, codec="mpeg2video")),
+    "JPEGs with EXIF": ("avi", write_with_exif),
     "tagged": ("mov", write_tagged),
     "hidden end": ("mp4", write_hidden_end),
     "cover first": ("mp4", write_cover_first),
