@@ -1,4 +1,9 @@
-"""Which videos DALI can decode on a device, by codec, profile, pixel format and size. PyAV decodes all others."""
+"""Which videos DALI can decode on a device, by codec, profile, colours and size. PyAV decodes all others.
+
+How DALI makes RGB, on the CPU and on a GPU (dali/operators/video/frames_decoder_cpu.cc, color_space.cu): always by the
+matrix of BT.601, whatever a file says. On a GPU the range is full only if the stream itself says so; tags of the
+container, the small one of remuxer.py included, count for nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from pipelines.bitstreams.h264 import states_full_range
 from pipelines.bitstreams.mpeg4 import parse_video_object_layer
 from pipelines.bitstreams.nal_units import nal_units, unit_type
 from pipelines.machine.nvdec import DALI_CODECS, DecoderCaps, refusal_of
@@ -21,17 +27,35 @@ _HEVC_TAKEN = {1, 2, 3, 4}
 _MPEG4_TAKEN = {0, 1, 17}  # 1 simple, 17 advanced simple; XviD and others write 0
 
 
+# Values of ITU-T H.273, table 4, that PyAV converts by BT.601: RGB, unspecified, BT.470, SMPTE 170M.
+_BT601 = {0, 2, 5, 6}
+_MATRICES = {1: "BT.709", 4: "FCC", 7: "SMPTE 240M", 9: "BT.2020", 10: "BT.2020"}
+_FULL_RANGE = 2  # AVCOL_RANGE_JPEG
+_FULL = "full range"
+# Codecs in which FFmpeg takes the range of the container where the stream states none.
+_RANGE_BY_CONTAINER = {"h264", "hevc", "mpeg4"}
+# Notes of videos that another decoder may show otherwise: each hides damage in its own way, and DALI takes a field that
+# is coded as a picture of its own for a frame.
+_LEFT_TO_PYAV = ("truncated", "damaged", "damaged packets", "interlaced")
+
+
 class VideoKind(NamedTuple):
-    """A kind of video: all videos with the same codec, pixel format and note are decoded alike."""
+    """A kind of video: all videos with the same codec, pixel format and traits are decoded alike.
+
+    The `traits` are those of its colours, and the notes because of which PyAV decodes it, separated by commas.
+    """
 
     codec: str
     pix_fmt: str
-    note: str
+    traits: str = ""
 
     @classmethod
     def of(cls, record: VideoRecord) -> VideoKind:
         """The kind of a video."""
-        return cls(record.codec, record.pix_fmt, record.note)
+        traits = [note for note in _LEFT_TO_PYAV if note in record.notes]
+        traits += [_matrix(record)] if _matrix(record) else []
+        traits += [_FULL] if record.parameters.color_range == _FULL_RANGE else []
+        return cls(record.codec, record.pix_fmt, ", ".join(traits))
 
     def __str__(self) -> str:
         return ", ".join(part for part in self if part)
@@ -42,7 +66,7 @@ class DaliLimits:
     """What DALI can decode on a device: the `codecs`, and on a GPU only within the `caps` of its NVDEC.
 
     `exact` are the kinds of video whose frames were checked and are the right ones; None if nothing was checked.
-    `sizes` are the (codec, width, height) in px of all videos that are decoded on the GPU.
+    `sizes` are the (codec, width, height) in px of all videos that are decoded on the GPU, as they are stored.
     """
 
     codecs: frozenset[str] = frozenset()
@@ -54,6 +78,11 @@ class DaliLimits:
         """Why PyAV has to decode a video, in words; empty if DALI can."""
         if record.codec not in self.codecs:
             return f"DALI has no decoder for {record.codec} here"
+        left = next((note for note in _LEFT_TO_PYAV if note in record.notes), "")
+        if left:
+            return f"DALI may show other frames than PyAV of what is {left}"
+        if _matrix(record):
+            return f"DALI converts colours by BT.601, but its are {_matrix(record)}"
         if self.exact is not None and VideoKind.of(record) not in self.exact:
             return "DALI gives other frames than PyAV"
         if self.caps is None:
@@ -66,21 +95,35 @@ class DaliLimits:
             return f"DALI decodes no {chroma} video on a GPU"
         if self._takes_anothers_session(record):
             return "DALI would confuse its size with that of another video, which is coded in the same size"
-        return refused_profile(record) or refusal_of(
-            self.caps, record.codec, bit_depth, chroma, record.width, record.height
-        )
+        if _only_container_says_full_range(record):
+            return "DALI does not see that its colours have full range, since only its container says so"
+        height, width = record.stored_size
+        return refused_profile(record) or refusal_of(self.caps, record.codec, bit_depth, chroma, width, height)
 
     def _takes_anothers_session(self, record: VideoRecord) -> bool:
         """Whether DALI might decode this video in the NVDEC session of a video of another height, with wrong colours.
 
-        The coded size of a video is its shown size rounded up to whole blocks. DALI stores a session under the shown
-        size of its video, but looks for one by the coded size. So a video with rows that are not shown can get the
-        session of a video that shows all of them. The height of the session decides where in memory the colours are
-        (DALI, frames_decoder_gpu.cc, NVDECCache).
+        The coded size of a video is the size of its frames rounded up to whole blocks. DALI stores a session under the
+        size of the frames, but looks for one by the coded size. So a video whose frames are cut out of the coded rows
+        can get the session of a video that has frames of all of them. The height of the session decides where in memory
+        the colours are (DALI, frames_decoder_gpu.cc, NVDECCache).
         """
         unit = DALI_CODECS[record.codec]
-        width, height = (-(-side // unit) * unit for side in (record.width, record.height))
-        return height != record.height and (record.codec, width, height) in self.sizes
+        height, width = (-(-side // unit) * unit for side in record.stored_size)
+        return height != record.stored_size[0] and (record.codec, width, height) in self.sizes
+
+
+def _matrix(record: VideoRecord) -> str:
+    """The name of the matrix by which colours are converted; empty if it is BT.601's."""
+    number = record.parameters.colorspace
+    return "" if number in _BT601 else _MATRICES.get(number, f"matrix {number}")
+
+
+def _only_container_says_full_range(record: VideoRecord) -> bool:
+    """Whether colours have full range, and the stream is not known to say so. H.264's header tells."""
+    if record.parameters.color_range != _FULL_RANGE or record.codec not in _RANGE_BY_CONTAINER:
+        return False
+    return record.codec != "h264" or not states_full_range(record.extradata)
 
 
 def refused_profile(record: VideoRecord) -> str:

@@ -17,6 +17,7 @@ from pipelines.bitstreams.packet_flags import DROPPABLE, SILENT, START
 from pipelines.file_bytes import FileBytes
 
 VOP = b"\0\0\1\xb6"  # the start code of an MPEG-4 picture
+USER_DATA = b"\0\0\1\xb2"  # the start code of the user data of MPEG-4, in which encoders name themselves
 
 # FFmpeg treats a packet of at most this size as the filler after two packed pictures (libavcodec: MAX_NVOP_SIZE).
 _MAX_FILLER_SIZE = 19

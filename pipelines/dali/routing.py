@@ -55,12 +55,12 @@ def choose_decoder(stream: ClipStream, index: VideoIndex, workers: int) -> tuple
         return _by_pyav(stream, "evaluation does not depend on measurements")
     limits = replace(limits_of_device(stream.device), sizes=frozenset(index.sizes()))
     exact, refused = set(), []
-    for examples, count in index.kinds(stream.split):
+    for kind, (examples, count) in _kinds(index, stream.split).items():
         reason = _why_not(examples, limits, str(index.root), stream.device)
         if reason:
-            refused.append(f"{count} videos ({VideoKind.of(examples[0])}): {reason}")
+            refused.append(f"{count} videos ({kind}): {reason}")
         else:
-            exact.add(VideoKind.of(examples[0]))
+            exact.add(kind)
     if refused and limits.codecs:
         _tell_once(f"PyAV decodes the videos that DALI can't: {'; '.join(refused)}")
     if not exact:
@@ -71,6 +71,15 @@ def choose_decoder(stream: ClipStream, index: VideoIndex, workers: int) -> tuple
     if wanted == "hybrid" and share != "auto":
         return stream, ShareFinder(stream.batch_size, workers, routing=Routing("hybrid", share, "as set"))
     return stream, ShareFinder(stream.batch_size, workers, always_shares=wanted == "hybrid")
+
+
+def _kinds(index: VideoIndex, split: str | None) -> dict[VideoKind, tuple[list[VideoRecord], int]]:
+    """The kinds of video in `split`, each with a few examples and the number of its videos."""
+    found: dict[VideoKind, tuple[list[VideoRecord], int]] = {}
+    for examples, count in index.kinds(split):
+        before, others = found.get(VideoKind.of(examples[0]), ([], 0))
+        found[VideoKind.of(examples[0])] = before + examples, others + count
+    return found
 
 
 @cache

@@ -191,12 +191,15 @@ class VideoIndex:
     def kinds(self, split: str | None = None, *, examples: int = 3) -> list[tuple[list[VideoRecord], int]]:
         """The kinds of video in `split` (None: in all splits), each as (its first `examples` videos, number of videos).
 
-        Videos are of one kind if they have the same codec, pixel format and note.
+        Videos are of one kind if they have the same codec, pixel format, matrix and range of colours, and note.
         """
+        alike = "codec, pix_fmt, colorspace, color_range, note"
         query = (
-            f"SELECT {VIDEO_FIELDS}, place, count FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY codec, pix_fmt, note "
-            "ORDER BY id) AS place, COUNT(*) OVER (PARTITION BY codec, pix_fmt, note) AS count FROM videos "
-            "WHERE ?1 IS NULL OR split = ?1) WHERE place <= ?2 ORDER BY codec, pix_fmt, note, place"
+            f"SELECT {VIDEO_FIELDS}, place, count FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY {alike} ORDER BY id) "
+            f"AS place, COUNT(*) OVER (PARTITION BY {alike}) AS count FROM (SELECT *, "
+            "json_extract(parameters, '$.colorspace') AS colorspace, "
+            "json_extract(parameters, '$.color_range') AS color_range FROM videos WHERE ?1 IS NULL OR split = ?1)) "
+            f"WHERE place <= ?2 ORDER BY {alike}, place"
         )
         found: list[tuple[list[VideoRecord], int]] = []
         for row in self._db.execute(query, (split, examples)):
@@ -206,8 +209,10 @@ class VideoIndex:
         return found
 
     def sizes(self) -> list[tuple[str, int, int]]:
-        """The (codec, width, height) that occur in the index, each once, sizes in px."""
-        return list(self._db.execute("SELECT DISTINCT codec, width, height FROM videos ORDER BY 1, 2, 3"))
+        """The (codec, width, height) that occur in the index, each once; sizes in px, of the frames as stored."""
+        query = "SELECT DISTINCT codec, orientation, width, height FROM videos"
+        found = self._db.execute(query).fetchall()
+        return sorted({(codec, *Orientation.of_code(code).size(*size)) for codec, code, *size in found})
 
     def counts(self, field: str) -> list[tuple[str, int]]:
         """How many videos have each value of `field`, as (value, videos), most frequent first.

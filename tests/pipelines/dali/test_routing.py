@@ -7,18 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from clips import write_stamped_video
+from clips import turn_mp4, write_stamped_video
 from loading import content, make, pixels
 from stand_ins import cuda, python
 
 from pipelines.bitstreams.mpeg4 import parse_video_object_layer
-from pipelines.dali.routing import Routing
+from pipelines.dali.routing import Routing, _kinds
 from pipelines.dali_limits import DaliLimits, VideoKind, refused_profile
 from pipelines.errors import EnvironmentProblem, UsageError
 from pipelines.index.video_index import VideoIndex
 from pipelines.loader import ClipLoader
 from pipelines.machine.nvdec import DecoderCaps
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec
+from pipelines.video.orientation import Orientation
+from pipelines.video.parameters import StreamParameters
+from pipelines.video.probe import probe_video
 from pipelines.video.record import VideoRecord
 
 MIXED = {"mjpeg": "avi", "vp8": "webm", "vp9": "mkv", "mpeg4": "avi"}  # the last is none of DALI's on the CPU
@@ -103,6 +106,60 @@ def test_sizes_that_are_coded_alike(
     assert (limits.refuses(video) == "") == taken
     alone = replace(limits, sizes=frozenset({("mpeg4", 320, 240), (codec, *size)}))
     assert alone.refuses(video) == ""
+
+
+def test_a_turned_video_goes_by_its_stored_size() -> None:
+    caps = (DecoderCaps("h264", "4:2:0", 8, 1, 48, 48, 4096, 2304, 65536),)
+    limits = DaliLimits(frozenset({"h264"}), caps, sizes=frozenset({("h264", 320, 240), ("h264", 320, 234)}))
+    high = replace(record("h264"), height=4000, width=2000)
+    assert limits.refuses(high) == "h264 of 2000x4000: NVDEC takes up to 4096x2304"
+    assert limits.refuses(replace(high, orientation=Orientation(transposes=True, flips_x=True))) == ""
+    cropped = replace(record("h264"), height=320, width=234, orientation=Orientation(transposes=True))
+    assert "coded in the same size" in limits.refuses(cropped)
+    assert "coded in the same size" not in limits.refuses(replace(cropped, orientation=Orientation(flips_y=True)))
+
+
+def colours(video: VideoRecord, *, matrix: int = 2, color_range: int = 0) -> VideoRecord:
+    return replace(video, parameters=StreamParameters(colorspace=matrix, color_range=color_range))
+
+
+def test_colours_that_dali_would_convert_wrongly_are_left_to_pyav() -> None:
+    limits = DaliLimits(frozenset({"vp9"}))
+    for matrix in (0, 2, 5, 6):
+        assert limits.refuses(colours(record("vp9"), matrix=matrix)) == ""
+    for matrix, name in {1: "BT.709", 4: "FCC", 7: "SMPTE 240M", 9: "BT.2020", 10: "BT.2020", 14: "matrix 14"}.items():
+        reason = limits.refuses(colours(record("vp9"), matrix=matrix))
+        assert reason == f"DALI converts colours by BT.601, but its are {name}"
+    assert limits.refuses(colours(record("vp9"), color_range=2)) == ""
+
+
+def test_full_range_that_only_the_container_states_is_left_to_pyav_on_a_gpu(tmp_path: Path) -> None:
+    """NVDEC's parser sees the stream alone."""
+    codecs = ("h264", "hevc", "mpeg4", "vp9")
+    caps = tuple(DecoderCaps(codec, "4:2:0", 8, 1, 48, 48, 4096, 4096, 65536) for codec in codecs)
+    limits = DaliLimits(frozenset(codecs), caps)
+    full = [limits.refuses(colours(record(codec), color_range=2)) for codec in codecs]
+    seen = "DALI does not see that its colours have full range, since only its container says so"
+    assert full == [seen, seen, seen, ""]  # VP9 states its range in every key frame
+    assert [limits.refuses(colours(record(codec), color_range=1)) for codec in codecs] == [""] * 4
+    path = write_stamped_video(tmp_path / "v.mp4", codec="h264", num_frames=1, options={"x264-params": "fullrange=on"})
+    said = probe_video(path)
+    assert (said.parameters.color_range, limits.refuses(said)) == (2, "")
+
+
+@pytest.mark.parametrize("note", ["truncated", "damaged", "damaged packets", "interlaced"])
+def test_what_decoders_may_show_differently_is_left_to_pyav(note: str) -> None:
+    limits = DaliLimits(frozenset({"mpeg4"}))
+    odd = replace(record("mpeg4"), note=f"uneven frame times; {note}")
+    assert limits.refuses(odd) == f"DALI may show other frames than PyAV of what is {note}"
+    assert limits.refuses(replace(odd, note="uneven frame times; rotated; HDR")) == ""
+
+
+def test_the_kind_of_a_video_has_what_changes_decoding() -> None:
+    video = colours(replace(record("h264"), note="rotated; interlaced; HDR"), matrix=1, color_range=2)
+    assert str(VideoKind.of(video)) == "h264, yuv420p, interlaced, BT.709, full range"
+    plain = colours(replace(record("h264"), note="rotated; uneven frame times"), matrix=6, color_range=1)
+    assert VideoKind.of(plain) == VideoKind.of(record("h264")) == VideoKind("h264", "yuv420p")
 
 
 def layer(*, object_type: int = 17, version: int | None = None, sprite: int = 0) -> bytes:
@@ -209,6 +266,23 @@ def test_kinds_of_videos(mixed: VideoIndex) -> None:
     ]
     assert next([record.path for record in examples] for examples, _ in kinds) == [f"mjpeg/v{n}.avi" for n in range(3)]
     assert mixed.kinds("no such split") == []
+
+
+def test_kinds_of_videos_differ_by_their_colours_and_not_by_their_turn(tmp_path: Path) -> None:
+    (tmp_path / "v" / "a").mkdir(parents=True)
+    tags = ({}, {}, {"colorspace": "bt709"}, {"color_range": "pc"}, {"colorspace": "smpte170m"})
+    for number, options in enumerate(tags):
+        path = tmp_path / "v" / "a" / f"{number}.mp4"
+        write_stamped_video(path, codec="vp9", num_frames=6, size=(128, 112), options=options)
+    turn_mp4(tmp_path / "v" / "a" / "1.mp4", (0, 1, -1, 0))
+    index = VideoIndex.build(tmp_path / "v", workers=1, val_fraction=0.0)
+    found = {kind.traits: ([one.path for one in some], count) for kind, (some, count) in _kinds(index, None).items()}
+    assert found == {
+        "": (["a/0.mp4", "a/1.mp4", "a/4.mp4"], 3),
+        "BT.709": (["a/2.mp4"], 1),
+        "full range": (["a/3.mp4"], 1),
+    }
+    assert index.sizes() == [("vp9", 128, 112)]  # as they are stored
 
 
 @pytest.mark.parametrize("workers", [0, 2])
