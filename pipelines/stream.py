@@ -9,6 +9,7 @@ from pipelines.dali_limits import DaliLimits
 from pipelines.index.video_index import VideoIndex
 from pipelines.sampler import NO_JITTER, ClipSampler, Jitter
 from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
+from pipelines.video.orientation import UPRIGHT, Orientation
 from pipelines.video.scaler import Box
 
 
@@ -53,7 +54,7 @@ class Sample(NamedTuple):
 
     A decoded clip is frames [T, h, w, 3], and `numbers` is empty. An encoded clip is the bytes [B] of a small video:
     `numbers` are the frames of it to decode, `order` int [T] says which of these the clip shows, and `box` (y, x,
-    height, width) in px which part of each.
+    height, width) in px which part of each, as it is stored; `orientation` turns that part upright.
     """
 
     shape: tuple[int, ...]
@@ -67,4 +68,5 @@ class Sample(NamedTuple):
     numbers: tuple[int, ...] = ()
     order: tuple[int, ...] = ()
     box: Box = (0, 0, 0, 0)
+    orientation: Orientation = UPRIGHT
     jitter: Jitter = NO_JITTER

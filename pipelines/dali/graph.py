@@ -5,7 +5,8 @@ The way of one clip:
    the frames that PyAV decoded, uint8 [T, h, w, 3], cut to the crop box or scaled to S x S px; or encoded bytes, which
    are a small video of these packets.
 2. `_frames`: a batch may hold both. Frames are copied to the device. Bytes are decoded there (on a GPU by NVDEC), the
-   box is cut out, and the frames are put into the order of the clip.
+   box is cut out, the frames are put into the order of the clip, and those that are stored turned or mirrored are
+   turned upright.
 3. `augment`: antialiased bilinear resize of the window that becomes S x S px, then change of colours, then mirror,
    scale, normalise and transpose, to float32 or float16 [3, T, S, S] or [T, S, S, 3]. The resize is left out if every
    box is S x S px already, the change of colours unless training changes them.
@@ -26,6 +27,7 @@ from pipelines.machine.device import device_number
 from pipelines.sampler import Jitter
 from pipelines.specs import AugmentSpec
 from pipelines.stream import ClipStream, Sample
+from pipelines.video.orientation import UPRIGHT
 
 # DALI wants frames and bytes of every sample: these stand in for the one that a sample does not have.
 _NO_FRAMES = np.zeros((1, 1, 1, 3), np.uint8)
@@ -93,6 +95,10 @@ class ClipPipeline:
             feed("order", [np.array(sample.order or (0,), np.int32) for sample in samples])
             feed("box_start", np.array([sample.box[:2] for sample in samples], np.int32))
             feed("box_shape", np.array([sample.box[2:] for sample in samples], np.int32))
+            turns = [sample.orientation for sample in samples]
+            feed("is_turned", np.array([turn != UPRIGHT for turn in turns]))
+            feed("transposes", np.array([turn.transposes for turn in turns]))
+            feed("flips", np.array([(turn.flips_x, turn.flips_y) for turn in turns], np.int32))
         else:
             feed("frames", list(data))
         feed("mirror", np.array([[sample.mirror] for sample in samples], np.int32))
@@ -145,8 +151,9 @@ def _jitter_inputs(samples: Sequence[Sample]) -> dict[str, NDArray[np.float32]]:
 
 
 def _regions(samples: Sequence[Sample], size_px: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(starts, ends) of the windows in the frames before the resize: (y, x) in px of each sample, float32 [N, 2]."""
-    frames = np.array([sample.box[2:] if sample.numbers else sample.shape[1:3] for sample in samples], np.float64)
+    """(starts, ends) of the windows in the upright frames before the resize: (y, x) in px, each float32 [N, 2]."""
+    sizes = [sample.orientation.size(*sample.box[2:]) if sample.numbers else sample.shape[1:3] for sample in samples]
+    frames = np.array(sizes, np.float64)
     scale = frames / np.array([sample.resized for sample in samples])
     window = np.array([sample.window for sample in samples])
     return (window * scale).astype(np.float32), ((window + size_px) * scale).astype(np.float32)
@@ -171,7 +178,7 @@ def _frames(stream: ClipStream) -> Any:
     frames = fn.external_source(name="frames", layout="FHWC", dtype=types.UINT8, ndim=4, no_copy=True)
     if stream.limits is None:
         return frames.gpu() if on_gpu else frames
-    is_encoded = fn.external_source(name="is_encoded", dtype=types.BOOL, ndim=0)
+    is_encoded = _flag("is_encoded")
     if is_encoded:  # noqa: SIM108 - DALI turns an `if` statement into branches, but no conditional expression
         chosen = _decode("mixed" if on_gpu else "cpu")
     else:
@@ -180,13 +187,37 @@ def _frames(stream: ClipStream) -> Any:
 
 
 def _decode(device: str) -> Any:
-    """The frames of encoded clips, uint8 [T, h, w, 3]: decoded, cut to the box, in the order of the clip."""
+    """The frames of encoded clips, uint8 [T, h, w, 3]: decoded, cut to the box, in the order of the clip, upright."""
     fn, types, _ = import_dali()
     encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1, no_copy=True)
     frames = video_decoder()(encoded, frames=_input("numbers", types.INT32), device=device)
     frames = fn.slice(frames, _input("box_start", types.INT32), _input("box_shape", types.INT32), axes=[1, 2])
     frames = fn.sequence_rearrange(frames, new_order=_input("order", types.INT32))
-    return fn.reshape(frames, layout="FHWC")  # DALI 1.53 loses the layout on the way
+    return _upright(fn.reshape(frames, layout="FHWC"))  # DALI 1.53 loses the layout on the way
+
+
+def _upright(frames: Any) -> Any:
+    """The frames, uint8 [T, h, w, 3], turned as the sample's Orientation says. Those of other clips are not copied."""
+    if _flag("is_turned"):  # noqa: SIM108 - as above
+        upright = _turned(frames)
+    else:
+        upright = frames
+    return upright
+
+
+def _turned(frames: Any) -> Any:
+    fn, types, _ = import_dali()
+    flips = _input("flips", types.INT32)
+    if _flag("transposes"):
+        turned = fn.transpose(frames, perm=[0, 2, 1, 3], transpose_layout=False, output_layout="FHWC")
+    else:
+        turned = frames
+    return fn.flip(turned, horizontal=flips[0], vertical=flips[1])
+
+
+def _flag(name: str) -> Any:
+    fn, types, _ = import_dali()
+    return fn.external_source(name=name, dtype=types.BOOL, ndim=0)
 
 
 def _input(name: str, dtype: Any) -> Any:

@@ -2,7 +2,8 @@
 
 The container is Matroska for every codec. It is fast to write, and it says when each packet is shown, which AVI can't:
 with B-frames, readers of AVI would count frames in decoding order. A tick of its clock is one frame, and each packet
-gives one frame, so decoders that count packets and decoders that count frames agree.
+gives one frame, so decoders that count packets and decoders that count frames agree. Its pictures have the stored size,
+without a turn. It has no colour tags: DALI looks only at those in the stream itself (see dali_limits.py).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import av.error
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.bitstreams.mpeg4 import VOP, has_video_object_layer
+from pipelines.bitstreams.mpeg4 import USER_DATA, VOP, has_video_object_layer
 from pipelines.bitstreams.nal_units import is_slice, length_size, nal_units, unit_type
 from pipelines.bitstreams.packet_flags import DROPPABLE, SILENT, START
 from pipelines.errors import FrameError, R3DFastError, VideoError
@@ -40,6 +41,8 @@ CODEC_IDS = {
 }
 INEXACT = "can't be remuxed exactly"  # the reason of a FrameError after which PyAV can decode the frames from the file
 _MOST_TICKS = 2**15 - 1  # the time of a block is a signed 16-bit offset from the time of its cluster
+# Codec tags by which decoders of MPEG-4 choose the inverse transform of an encoder, or make up for its mistakes.
+_ENCODER_TAGS = {"XVID", "XVIX", "RMP4", "ZMP4", "SIPP", "DIVX", "UMP4"}
 _LONGEST_HEADERS = 512  # bytes of an MPEG-4 packet in which its headers are looked for
 
 
@@ -64,9 +67,8 @@ def remux(record: VideoRecord, frames: Sequence[int] | NDArray[np.integer], *, r
     path = os.path.join(root, record.path)  # noqa: PTH118 - in the hot path, and root may be empty
     try:
         check_unchanged(path, record)
-        if record.packets.ordinal or record.codec not in CODEC_IDS:
-            ordinal = "its packets do not tell which frames they give"
-            why = ordinal if record.packets.ordinal else f"codec {record.codec}"
+        why = _cant_be_carried(record)
+        if why:
             raise _inexact(path, why)
         shown = _shown_as(record)
         numbers, blocks = _gather(path, record, record.packets, frames, shown)
@@ -80,15 +82,31 @@ def remux(record: VideoRecord, frames: Sequence[int] | NDArray[np.integer], *, r
     ticks[np.argsort(shown[numbers])] = np.arange(len(numbers))
     tick_of = dict(zip(numbers, ticks.tolist(), strict=True))
     places = [tick_of[number] for number in record.packets.packets_of(frames).tolist()]
+    height, width = record.stored_size
     data = write_matroska(
         zip(ticks.tolist(), blocks, strict=True),
         codec=record.codec,
-        width=record.width,
-        height=record.height,
+        width=width,
+        height=height,
         fps=record.fps or 25.0,
         extradata=record.extradata,
     )
     return MiniVideo(np.frombuffer(data, np.uint8), np.array(places, np.int32))
+
+
+def _cant_be_carried(record: VideoRecord) -> str:
+    """What the small video of a record could not carry, in words; empty if it carries all that decoding needs."""
+    if record.packets.ordinal:
+        return "its packets do not tell which frames they give"
+    if record.codec not in CODEC_IDS:
+        return f"codec {record.codec}"
+    if record.parameters.changes:
+        return "its headers change on the way"
+    # FFmpeg goes by the tag where the stream names no encoder (mpeg4videodec.c, ff_mpeg4_workaround_bugs).
+    tag = record.parameters.codec_tag.upper()
+    if record.codec == "mpeg4" and tag in _ENCODER_TAGS and USER_DATA not in record.extradata:
+        return f"only its codec tag {tag} names the encoder"
+    return ""
 
 
 def _shown_as(record: VideoRecord) -> NDArray[np.int64]:

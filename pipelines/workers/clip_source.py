@@ -141,6 +141,7 @@ class DecodedSource(_IndexedClipSource):
 class EncodedSource(DecodedSource):
     """Makes clips for DALI to decode: the packets that a clip needs, as a small video in memory, uint8 [bytes].
 
+    The small video has the frames as they are stored; the sample says how the graph turns them upright.
     DALI gives the same frames. Its colours differ from PyAV's by a mean below 2.5 of 255, because PyAV's default
     conversion rounds more coarsely; from FFmpeg's accurate conversion they differ by at most 1
     (tests/pipelines/video/test_remuxer.py, tests/pipelines/workers/test_clip_source_encoded.py).
@@ -191,7 +192,10 @@ class EncodedSource(DecodedSource):
         slot[: len(video.data)] = video.data
         self._statistics.bytes_read += len(video.data)
         return _sample(plan, video.data.shape)._replace(
-            numbers=tuple(video.frames.tolist()), order=tuple(order.tolist()), box=plan.box
+            numbers=tuple(video.frames.tolist()),
+            order=tuple(order.tolist()),
+            box=record.orientation.stored_box(plan.box, record.height, record.width),
+            orientation=record.orientation,
         )
 
 

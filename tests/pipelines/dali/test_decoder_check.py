@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from clips import write_stamped_video
+from clips import turn_mp4, write_stamped_video
 from numpy.typing import NDArray
 
 from pipelines.dali.decoder_check import _telling_frames, decode_by_dali, wrong_frames
@@ -58,6 +59,41 @@ def test_colours_that_are_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("pipelines.dali.decoder_check.decode_by_dali", blue_first)
     assert "a/v.avi: frame 0 differs by " in wrong_frames(record, root, "cpu")
+
+
+@pytest.mark.parametrize("mistake", ["matrix", "range"])
+@pytest.mark.parametrize("codec", ["mjpeg", "vp8", "vp9"])
+def test_colours_of_another_matrix_or_range_are_seen(
+    tmp_path: Path, codec: str, mistake: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the mean difference is small, as that of a matrix is: below 5 of 255."""
+    record, root = stamped(tmp_path, codec)
+
+    def mistaken(data: NDArray[np.uint8], numbers: NDArray[np.int32], device: str) -> NDArray[np.uint8]:
+        found = decode_by_dali(data, numbers, device).astype(np.float64)
+        if mistake == "range":
+            changed = (found - 16) * 255 / 219 if codec != "mjpeg" else found * 219 / 255 + 16
+        else:
+            luma = found @ [0.299, 0.587, 0.114]
+            red, blue = (found[..., 0] - luma) / 1.402, (found[..., 2] - luma) / 1.772
+            green = luma - 0.1873 * blue - 0.4681 * red
+            changed = np.stack([luma + 1.5748 * red, green, luma + 1.8556 * blue], axis=-1)
+        return changed.round().clip(0, 255).astype(np.uint8)
+
+    monkeypatch.setattr("pipelines.dali.decoder_check.decode_by_dali", mistaken)
+    seen = r"its colours differ by up to \d+\.\d of 255"
+    if mistake == "range":
+        seen += r"|frame 0 differs by \d\d\.\d of 255"
+    assert re.fullmatch(rf"a/v\.\w+: ({seen})", wrong_frames(record, root, "cpu"))
+
+
+def test_a_turned_video_is_compared_upright(tmp_path: Path) -> None:
+    (tmp_path / "v" / "a").mkdir(parents=True)
+    path = write_stamped_video(tmp_path / "v" / "a" / "v.mov", codec="mjpeg", num_frames=9, size=(160, 112))
+    turn_mp4(path, (0, 1, -1, 0))
+    index = VideoIndex.build(tmp_path / "v", workers=1, val_fraction=0.0)
+    assert (index[0].height, index[0].width) == (160, 112)
+    assert wrong_frames(index[0], str(index.root), "cpu") == ""
 
 
 def test_a_codec_that_dali_does_not_decode(tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ def test_the_graph_of_a_gpu_is_the_same_but_for_where_it_works(layout: str, trai
     gpu = replace(cpu, device="gpu:0", dtype="float16")
     here, there = operators(cpu), operators(gpu)
     assert set(there) == set(here) - {"Copy"}  # in its place the frames that PyAV decoded go to the GPU
-    moved = {"Video", "Slice", "SequenceRearrange", "Reshape", "Merge", "Resize", "CropMirrorNormalize"}
+    moved = {"Video", "Slice", "SequenceRearrange", "Reshape", "Transpose", "Flip"}
+    moved |= {"Merge", "Resize", "CropMirrorNormalize"}
     assert {name for name, device in there.items() if device == "gpu"} == moved
     assert set(here.values()) == {"cpu"}
 

@@ -18,6 +18,7 @@ from pipelines.bitstreams.packet_flags import SILENT
 from pipelines.dali.versions import cpu_video_codecs, executor_options, import_dali, video_decoder
 from pipelines.errors import FrameError, VideoError
 from pipelines.video.decoder import read_frames
+from pipelines.video.orientation import UPRIGHT, orientation_of
 from pipelines.video.packets import select
 from pipelines.video.probe import probe_video
 from pipelines.video.record import VideoRecord
@@ -220,6 +221,35 @@ def test_what_cant_be_cut_exactly_is_refused(folder: Path) -> None:
         remux(replace(record, table=replace(table, ordinal=True).to_bytes()), [1])
     with pytest.raises(FrameError, match="can't be remuxed exactly: codec theora"):
         remux(replace(record, codec="theora"), [1])
+    changing = replace(record, parameters=replace(record.parameters, changes=True))
+    with pytest.raises(FrameError, match="can't be remuxed exactly: its headers change on the way"):
+        remux(changing, [1])
+
+
+@pytest.mark.parametrize("tag", ["XVID", "DIVX"])
+def test_mpeg4_whose_encoder_only_the_tag_names_is_refused(tmp_path: Path, tag: str) -> None:
+    """FFmpeg takes XviD's inverse transform for it, which no decoder of the small video would know of."""
+    path = tmp_path / "v.avi"
+    with av.open(str(path), "w") as target:
+        stream = target.add_stream("mpeg4", rate=25, options={"flags": "bitexact"})  # without user data
+        stream.width, stream.height, stream.codec_context.codec_tag = 128, 96, tag
+        for number in range(12):
+            target.mux(stream.encode(av.VideoFrame.from_ndarray(clips.stamped_frame(number), format="rgb24")))
+        target.mux(stream.encode(None))
+    record = probe_video(path)
+    with pytest.raises(FrameError, match=f"can't be remuxed exactly: only its codec tag {tag} names the encoder"):
+        remux(record, [1])
+    assert_exact(replace(record, parameters=replace(record.parameters, codec_tag="FMP4")), np.array([3, 1]))
+
+
+def test_the_small_video_of_a_turned_one_is_stored_as_that_one(tmp_path: Path) -> None:
+    path = clips.write_stamped_video(tmp_path / "v.mp4", codec="vp9", size=(160, 96))
+    record = probe_video(clips.turn_mp4(path, (0, 1, -1, 0)))
+    assert (record.width, record.height) == (96, 160)
+    frames = decoded(remux(record, [7]))
+    assert (frames[0].width, frames[0].height) == (160, 96)
+    assert orientation_of(frames[0]) == UPRIGHT
+    assert clips.read_stamp(pixels(frames)[-1]) == 7
 
 
 @pytest.mark.parametrize("frame", [-1, 48])
