@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from resizing import planned_clip
 
 from exact.truth import Truth, truth_of
-from exact.verdicts import SCALED_COLOUR, WRONG, compare
+from exact.verdicts import WRONG, compare, too_far
 from pipelines.errors import VideoError
 from pipelines.index.video_index import VideoIndex
 from pipelines.loader import ClipLoader
@@ -160,12 +160,7 @@ def _clip_fault(clip: Clip, truth: Truth, plan: ClipPlan, spec: AugmentSpec, *, 
     if plan.box[0] + plan.box[2] > truth.frames[0].shape[0] or plan.box[1] + plan.box[3] > truth.frames[0].shape[1]:
         return f"box {plan.box} of frames {truth.frames[0].shape}"
     off = clip - planned_clip(np.stack([truth.frames[number] for number in plan.frames]), plan, spec)
-    mean, most = float(np.abs(off).mean()), float(np.abs(off).max())
-    colour = float(np.abs(off.mean(axis=(0, 1, 2))).max())
     if scaled:
-        return f"differs by {mean:.2f} of 255, a colour by {colour:.2f}" if _too_far(mean, colour) else ""
+        return too_far(off, TEXTURE_MEAN)
+    mean, most = float(np.abs(off).mean()), float(np.abs(off).max())
     return f"differs by {mean:.2f} of 255, at most by {most:.2f}" if mean >= ROUNDING_MEAN or most >= ROUNDING else ""
-
-
-def _too_far(mean: float, colour: float) -> bool:
-    return mean > TEXTURE_MEAN or colour > SCALED_COLOUR

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ATTACHED_PICTURE = 0x400
+# What PyAV raises where decoding fails; the last one where there is no decoder.
+_ERRORS = (av.FFmpegError, ValueError, AttributeError)
 
 
 @dataclass
@@ -21,6 +25,7 @@ class Truth:
     error: str = ""  # of the decoder or demuxer, which ended the frames
     damaged: bool = False  # a packet is flagged as damaged
     turned: bool = False  # a frame is to be turned or mirrored
+    slanted: bool = False  # a frame is to be turned by something else than right angles
     too_large: bool = False  # decoding was ended, since the frames take too much memory
 
     @property
@@ -33,31 +38,66 @@ class Truth:
         return len(self.frames) == len(other.frames) and all(map(np.array_equal, self.frames, other.frames))
 
 
-def truth_of(path: Path, most: int = 1000, most_bytes: int = 1 << 30) -> Truth:
+def truth_of(path: Path, most: int = 1000, most_bytes: int = 1 << 30, *, hold: int = 0) -> Truth:
     """The frames of the first video stream that is no attached picture, until decoding ends or fails.
 
-    Of a long video the first `most` frames, or those that take `most_bytes`.
+    Of a long video the first `most` frames, or those that take `most_bytes`. The latest `hold` frames are not given
+    back to the decoder yet.
     """
     truth = Truth()
+    held: deque[av.VideoFrame] = deque(maxlen=hold)
     try:
-        with av.open(f"file:{path}", metadata_errors="ignore") as container:
-            stream = next((s for s in container.streams.video if not s.disposition & _ATTACHED_PICTURE), None)
-            if stream is None:
-                truth.error = "no video stream"
-                return truth
-            stream.codec_context.thread_count = 1
-            for packet in container.demux(stream):
-                truth.damaged = truth.damaged or packet.is_corrupt
-                for frame in packet.decode():
-                    matrix = frame.side_data.get("DISPLAYMATRIX")
-                    pixels = frame.to_ndarray(format="rgb24", threads=1)
-                    truth.turned = truth.turned or (matrix is not None and _turns(bytes(matrix)))
-                    truth.frames.append(pixels if matrix is None else upright(pixels, bytes(matrix)))
-                    truth.too_large = sum(frame.nbytes for frame in truth.frames) > most_bytes
-                    if truth.too_large or len(truth.frames) >= most:
-                        return truth
-    except (av.FFmpegError, ValueError, AttributeError) as error:
+        for packet in _packets(path):
+            truth.damaged = truth.damaged or packet.is_corrupt
+            for frame in packet.decode():
+                held.append(frame)
+                truth.frames.append(frame.to_ndarray(format="rgb24", threads=1))
+                truth.too_large = sum(one.nbytes for one in truth.frames) > most_bytes
+                if truth.too_large or len(truth.frames) >= most:
+                    return _turned(path, truth)
+    except _ERRORS as error:
         truth.error = str(error) or type(error).__name__
+    return _turned(path, truth)
+
+
+def steady_truth_of(path: Path, most: int = 1000, most_bytes: int = 1 << 30) -> Truth | None:
+    """The truth; None if it depends on when the caller lets go of frames, or on how one shows a slanted picture.
+
+    From damaged pictures some decoders give what they did not write: the memory of a frame that was given back before.
+    """
+    truth = truth_of(path, most, most_bytes)
+    held = (truth_of(path, most, most_bytes, hold=hold) for hold in (2, most))
+    return truth if not truth.slanted and all(map(truth.same, held)) else None
+
+
+def _packets(path: Path) -> Iterator[av.Packet]:
+    with av.open(f"file:{path}", metadata_errors="ignore") as container:
+        stream = next((s for s in container.streams.video if not s.disposition & _ATTACHED_PICTURE), None)
+        if stream is None:
+            raise ValueError("no video stream")
+        stream.codec_context.thread_count = 1
+        yield from container.demux(stream)
+
+
+def _turned(path: Path, truth: Truth) -> Truth:
+    """The truth with its frames turned upright.
+
+    The matrices come from another decode, as a frame that was asked for them is not given back.
+    """
+    turned: list[NDArray[np.uint8]] = []
+    try:
+        for packet in _packets(path):
+            for frame in packet.decode():
+                if len(turned) == len(truth.frames):
+                    break
+                matrix = frame.side_data.get("DISPLAYMATRIX")
+                pixels = truth.frames[len(turned)]
+                truth.turned = truth.turned or (matrix is not None and _turns(bytes(matrix)))
+                truth.slanted = truth.slanted or (matrix is not None and _slants(bytes(matrix)))
+                turned.append(pixels if matrix is None else upright(pixels, bytes(matrix)))
+    except _ERRORS:
+        pass
+    truth.frames = turned
     return truth
 
 
@@ -76,3 +116,8 @@ def upright(pixels: NDArray[np.uint8], matrix: bytes) -> NDArray[np.uint8]:
 def _turns(matrix: bytes) -> bool:
     a, b, _, c, d = struct.unpack("=9i", matrix)[:5]
     return bool(b or c or a < 0 or d < 0)
+
+
+def _slants(matrix: bytes) -> bool:
+    a, b, _, c, d = struct.unpack("=9i", matrix)[:5]
+    return bool((a or d) and (b or c)) or not ((a and d) or (b and c))

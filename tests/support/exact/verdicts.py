@@ -19,10 +19,13 @@ from pipelines.video.record import VideoRecord
 EXACT, DEMUXED, REFUSED, SILENT, VARIES, WRONG = "exact", "demuxed", "refused", "silent", "varies", "wrong"
 # Reasons to refuse a whole file, which FFmpeg decodes.
 GOOD_REASONS = {"frame size changes"}
+CUT_REASONS = {"truncated", "does not decode"}  # those of a file that lacks its end
 MISSING = ("truncated", "damaged")  # what the note of a file says that lacks pictures
 SCALED_PX = 48
-# How far a scaled crop may be from that of the whole RGB picture, of 255: the mean of the pixels, and of a colour.
-SCALED_MEAN, SCALED_COLOUR = 3.0, 1.5
+# How far a scaled crop may be from that of the whole RGB picture, of 255: the mean of the pixels, that of a colour, and
+# that of the brightness. Crops at odd places shift the colours by half a pixel, so their colours differ more.
+SCALED_MEAN, SCALED_COLOUR, SCALED_BRIGHTNESS = 3.0, 2.5, 0.75
+_BRIGHTNESS = (0.299, 0.587, 0.114)  # of red, green, blue; ITU-R BT.601
 
 
 class Verdict(NamedTuple):
@@ -50,7 +53,7 @@ def judge_cut(path: Path, truth: Truth, whole_frames: int, seed: int, *, allow_p
         record = probe_video(path, allow_partial=allow_partial)
     except VideoError as error:
         said = f"{error.reason}: {error.detail}" if error.detail else error.reason
-        honest = not truth.frames or (not allow_partial and error.reason == "truncated")
+        honest = not truth.frames or (not allow_partial and error.reason in CUT_REASONS)
         return Verdict(REFUSED if honest else WRONG, f"refused, {said}")
     except Exception as error:
         return Verdict(WRONG, f"indexing raises {type(error).__name__}: {error}")
@@ -107,11 +110,16 @@ def _scaled(record: VideoRecord, truth: Truth, number: int, root: str) -> str:
         FrameReader().fill(record, [Cut([number], box, SCALED_PX, out)], root=root)
     except Exception as error:
         return f"scaling raises {type(error).__name__}: {error}"
-    off = out[0] - scaled(truth.frames[number], box)
-    mean, colour = float(np.abs(off).mean()), float(np.abs(off.mean(axis=(0, 1))).max())
-    if mean > SCALED_MEAN or colour > SCALED_COLOUR:
-        return f"scaled crop differs by {mean:.2f} of 255, a colour by {colour:.2f}"
-    return ""
+    return too_far(out[0] - scaled(truth.frames[number], box), SCALED_MEAN)
+
+
+def too_far(off: NDArray[np.float64], most: float) -> str:
+    """How colours [..., 3] of a scaled crop are off, "" if that is within the tolerance; `most` is that of the mean."""
+    mean, colours = float(np.abs(off).mean()), off.reshape(-1, 3).mean(axis=0)
+    colour, brightness = float(np.abs(colours).max()), abs(float(colours @ _BRIGHTNESS))
+    if mean <= most and colour <= SCALED_COLOUR and brightness <= SCALED_BRIGHTNESS:
+        return ""
+    return f"scaled crop differs by {mean:.2f} of 255, a colour by {colour:.2f}, brightness by {brightness:.2f}"
 
 
 def scaled(pixels: NDArray[np.uint8], box: tuple[int, int, int, int]) -> NDArray[np.float64]:
