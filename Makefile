@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 OLDEST := .venv-oldest
 # A process a CPU, whole files to each, as tests of one file share what they make.
 TOGETHER := -n auto --maxprocesses 4 --dist loadfile
-# What speaks to Paddle or DALI: the rest does not know which version is there.
-OLDEST_TESTS := $(addprefix tests/pipelines/,dali test_loader.py test_loader_devices.py test_loader_epochs.py \
-	video/test_remuxer.py workers/test_clip_source_encoded.py) \
+# What speaks to Paddle, DALI or PyAV: the rest does not know which version is there.
+OLDEST_TESTS := $(addprefix tests/pipelines/,containers dali test_loader.py test_loader_devices.py \
+	test_loader_epochs.py video workers/test_clip_source_encoded.py) \
 	$(addprefix tests/r3d_fast/,acceleration backend config export models prediction ranks runs training weights test_cli.py)
 
 # Of mkdocs-material, about what may come after it.
@@ -21,7 +21,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(TOGETHER)
 
-# The oldest versions that are supported, and that the index of PyPI still has: Paddle 2.6 and DALI 1.53.
+# The oldest versions that are supported, and that the index of PyPI still has: Paddle 2.6, DALI 1.53, PyAV 17.
 test-oldest: $(OLDEST)/.test
 	$(OLDEST)/bin/python -m pytest $(TOGETHER) -m "not slow" $(OLDEST_TESTS)
 
@@ -54,7 +54,8 @@ $(VENV)/.demo: $(BIN)/python setup.cfg
 $(OLDEST)/.test: setup.cfg
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/pip install --quiet --upgrade pip
-	$(OLDEST)/bin/pip install --quiet --editable '.[test]' paddlepaddle==2.6.2 nvidia-dali-cuda120==1.53.0 'numpy<2'
+	$(OLDEST)/bin/pip install --quiet --editable '.[test]' paddlepaddle==2.6.2 nvidia-dali-cuda120==1.53.0 \
+		av==17.0.0 'numpy<2'
 	touch $@
 
 # Editable, so that what is tested is what is in the folder.

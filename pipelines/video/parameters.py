@@ -9,7 +9,8 @@ from fractions import Fraction
 import av
 from av.video.codeccontext import VideoCodecContext
 
-# What PyAV lets one set on a decoder, beside its header (AVCodecParameters, libavcodec/codec_par.h).
+# What PyAV lets one set on a decoder, beside its header (AVCodecParameters, libavcodec/codec_par.h); before version 18.1
+# it has no field_order.
 _COPIED = (
     "codec_tag", "bits_per_coded_sample", "pix_fmt", "width", "height", "colorspace", "color_range", "color_primaries",
     "color_trc", "field_order",
@@ -42,7 +43,7 @@ class StreamParameters:
     @classmethod
     def of_context(cls, context: VideoCodecContext, *, changes: bool = False) -> StreamParameters:
         """The parameters of the decoder that FFmpeg made for a stream of an open file."""
-        values = {name: getattr(context, name) for name in _COPIED[1:]}
+        values = {name: getattr(context, name, None) for name in _COPIED[1:]}
         values = {name: value for name, value in values.items() if value is not None}
         try:
             values["codec_tag"] = context.codec_tag
@@ -58,7 +59,7 @@ class StreamParameters:
         context.extradata = extradata or None
         for field in _COPIED:
             value = getattr(self, field)
-            if value != "":
+            if value != "" and hasattr(context, field):
                 setattr(context, field, value)
         context.thread_type = "NONE"
         context.thread_count = 1  # the worker processes use the other CPUs already
