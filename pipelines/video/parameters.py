@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from typing import Any
 
 import av
 from av.video.codeccontext import VideoCodecContext
 
-# What PyAV lets one set on a decoder, beside its header (AVCodecParameters, libavcodec/codec_par.h); before version 18.1
-# it has no field_order.
+# What PyAV lets one set on a decoder, beside its header (AVCodecParameters, libavcodec/codec_par.h). It has field_order
+# from version 18.1 on.
 _COPIED = (
     "codec_tag", "bits_per_coded_sample", "pix_fmt", "width", "height", "colorspace", "color_range", "color_primaries",
     "color_trc", "field_order",
@@ -43,7 +44,7 @@ class StreamParameters:
     @classmethod
     def of_context(cls, context: VideoCodecContext, *, changes: bool = False) -> StreamParameters:
         """The parameters of the decoder that FFmpeg made for a stream of an open file."""
-        values = {name: getattr(context, name, None) for name in _COPIED[1:]}
+        values: dict[str, Any] = {name: getattr(context, name, None) for name in _COPIED[1:]}
         values = {name: value for name, value in values.items() if value is not None}
         try:
             values["codec_tag"] = context.codec_tag

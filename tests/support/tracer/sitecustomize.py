@@ -22,21 +22,10 @@ def _note_calls(trace: str, root: str) -> None:
             seen.add(code)
             if code.co_filename.startswith(root):
                 path = code.co_filename.removeprefix(root)
-                os.write(file, f"{os.getpid()} {path}:{qualified_name(frame)}\n".encode())
+                os.write(file, f"{os.getpid()} {path}:{frame.f_code.co_qualname}\n".encode())
 
     sys.setprofile(profile)
     threading.setprofile(profile)
-
-
-def qualified_name(frame: FrameType) -> str:
-    """`Class.function`, also before Python 3.11."""
-    code = frame.f_code
-    if sys.version_info >= (3, 11):
-        return code.co_qualname
-    owner = frame.f_locals.get("self")
-    kinds = type(owner).__mro__ if owner is not None else ()
-    named = next((kind.__name__ for kind in kinds if code.co_name in vars(kind)), "")
-    return f"{named}.{code.co_name}" if named else code.co_name
 
 
 if "R3D_TRACE" in os.environ:
