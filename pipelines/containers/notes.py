@@ -5,38 +5,69 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.containers.completeness import Completeness
 from pipelines.containers.demuxer import PacketList
 from pipelines.containers.opening import OpenVideo, video_streams
 
+# Of these, `notes_of` finds what the container shows; the others are found when frames are decoded.
+PICTURE = "a picture, not a video"
+TRUNCATED = "truncated"
+DAMAGED = "damaged"  # taken up to where decoding fails
+DAMAGED_PACKETS = "damaged packets"  # marked by the container; all frames decode
+CONCEALED_ERRORS = "concealed errors"  # marked by the decoder; all frames decode
+HIDDEN_FRAMES = "frames hidden by an edit list"
+UNEVEN_TIMES = "uneven frame times"
+SEVERAL_STREAMS = "several video streams"
+HDR = "HDR"
+NOT_SQUARE = "pixels that are not square"
+ROTATED = "rotated"
+INTERLACED = "interlaced"
+FROM_START = "read from its start"
+ENDS_EARLY = "ends before its range"  # a part of a file
+
 # Transfer characteristics of high dynamic range: PQ and HLG (ITU-T H.273, table 3).
-_HDR = (16, 18)
+_HDR_TRANSFERS = (16, 18)
+_INTERLACED_ORDERS = (2, 3, 4, 5)  # AVFieldOrder, libavcodec/defs.h; 0 is unknown, 1 progressive
 _STILL_FORMATS = ("image2", "_pipe", "gif")
+_STILL_BRANDS = ("avif", "heic", "heix", "mif1")  # major brands of ISO/IEC 23008-12
+_ROUNDED = 0.01  # an AVI states the aspect of the whole picture, rounded, as 4:3 of 720x544 px
+_UNEVEN = 1.75  # from so many times the usual step between two frames on, and down to its inverse
 
 
 def notes_of(path: str, video: OpenVideo, packets: PacketList, whole: Completeness) -> list[str]:
-    """What the container of `video` shows to be odd; the notes of frames are added when one is decoded."""
-    context, formats = video.stream.codec_context, video.container.format.name
-    aspect = context.sample_aspect_ratio
+    """What the container of `video` shows to be odd."""
+    stream, context, formats = video.stream, video.stream.codec_context, video.container.format.name
+    aspect = stream.sample_aspect_ratio
+    is_picture = len(packets.offset) == 1 and _holds_pictures(video)
+    is_misnamed = Path(path).suffix.lower() == ".avi" and "avi" not in formats
     notes = {
-        f"{video.format} content under an .avi name": Path(path).suffix.lower() == ".avi" and "avi" not in formats,
-        "a picture, not a video": len(packets.offset) == 1 and any(name in formats for name in _STILL_FORMATS),
-        "truncated": bool(whole.missing),
-        "damaged packets": bool(packets.corrupt) and not whole.missing,
-        "frames hidden by an edit list": bool(packets.hidden),
-        "uneven frame times": _is_uneven(video, packets),
-        "several video streams": len(video_streams(video.container)) > 1,
-        "HDR": context.color_trc in _HDR,
-        "pixels that are not square": aspect is not None and aspect > 0 and aspect != 1,
+        f"{video.format} content under an .avi name": is_misnamed and not is_picture,
+        PICTURE: is_picture,
+        TRUNCATED: bool(whole.missing),
+        DAMAGED_PACKETS: bool(packets.corrupt) and not whole.missing,
+        HIDDEN_FRAMES: bool(packets.hidden),
+        UNEVEN_TIMES: packets.stamps.ticks is not None and _is_uneven(packets, packets.stamps.ticks),
+        SEVERAL_STREAMS: len(video_streams(video.container)) > 1,
+        HDR: context.color_trc in _HDR_TRANSFERS,
+        NOT_SQUARE: aspect is not None and aspect > 0 and abs(aspect - 1) > _ROUNDED,
+        INTERLACED: context.field_order in _INTERLACED_ORDERS,
     }
     return [note for note, holds in notes.items() if holds] + list(whole.remarks)
 
 
-def _is_uneven(video: OpenVideo, packets: PacketList) -> bool:
-    """Whether the times between frames differ by a factor of two or more."""
-    if packets.pts is None or video.format == "avi" or len(packets.pts) <= 2:
+def _holds_pictures(video: OpenVideo) -> bool:
+    brand = video.container.metadata.get("major_brand", "").strip()
+    return brand in _STILL_BRANDS or any(name in video.container.format.name for name in _STILL_FORMATS)
+
+
+def _is_uneven(packets: PacketList, ticks: NDArray[np.int64]) -> bool:
+    """Whether some frames are shown twice as long as most, or half as long, as far as time stamps in ticks tell."""
+    if packets.sound:
+        ticks = ticks[packets.giving]
+    steps = np.diff(np.sort(ticks))
+    if len(steps) < 2:
         return False
-    steps = np.diff(np.sort(packets.pts))
     usual = int(np.median(steps))
-    return bool(steps.max() > 2 * max(1, usual) or steps.min() * 2 < usual)
+    return bool(steps.max() >= _UNEVEN * max(1, usual) or steps.min() * _UNEVEN <= usual)

@@ -217,11 +217,26 @@ class VideoIndex:
     def counts(self, field: str) -> list[tuple[str, int]]:
         """How many videos have each value of `field`, as (value, videos), most frequent first.
 
-        `field` is codec, size ("320x240"), note or split.
+        `field` is codec, size ("320x240") or split.
         """
-        expression = {"codec": "codec", "size": "width || 'x' || height", "note": "note", "split": "split"}[field]
+        expression = {"codec": "codec", "size": "width || 'x' || height", "split": "split"}[field]
         query = f"SELECT {expression}, COUNT(*) FROM videos GROUP BY 1 ORDER BY 2 DESC, 1"
         return [(str(value), int(count)) for value, count in self._db.execute(query)]
+
+    def noted(self) -> dict[str, list[str]]:
+        """What is odd about videos, and the names of those that it is true of: the note of most videos first.
+
+        containers.notes has the notes. Names are those of `names`, sorted.
+        """
+        found: dict[str, list[str]] = {}
+        query = (
+            "SELECT note, path, begin_seconds, end_seconds FROM videos WHERE note != '' ORDER BY path, begin_seconds, "
+            "end_seconds"
+        )
+        for note, path, begin, end in self._db.execute(query):
+            for part in note.split("; "):
+                found.setdefault(part, []).append(shown_key(path, None if end < 0 else (begin, end)))
+        return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))
 
     @property
     def _db(self) -> sqlite3.Connection:

@@ -9,6 +9,7 @@ from itertools import islice
 import numpy as np
 
 from pipelines.containers.clock import FrameClock, Times, TimeStamps
+from pipelines.containers.notes import ENDS_EARLY
 from pipelines.errors import VideoError
 from pipelines.video.record import Span, VideoRecord
 from pipelines.video.sequence import FrameSequence
@@ -32,7 +33,7 @@ def part_of(path: str, record: VideoRecord, stamps: TimeStamps, span: Span) -> V
         if first == 0 or begin + _ROUNDING_SECONDS >= finish:
             raise VideoError(path, "no frame in its range", f"{begin:g} to {end:g} s of {finish:.1f} s")
         first -= 1
-    notes = [record.note] * bool(record.note) + ["ends before its range"] * bool(finish + float(stamps.base.step) < end)
+    notes = [record.note] * bool(record.note) + [ENDS_EARLY] * bool(finish + float(stamps.base.step) < end)
     table = record.packets.part(first, last)
     return replace(record, num_frames=table.num_frames, table=table.to_bytes(), note="; ".join(notes))
 

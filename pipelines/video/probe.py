@@ -17,7 +17,14 @@ from pipelines.bitstreams.packet_flags import DROPPABLE, KEY, START
 from pipelines.containers.completeness import Completeness, completeness
 from pipelines.containers.demuxer import PacketList, list_packets
 from pipelines.containers.file_checks import AVI_HEAD, MAX_PIXELS, check_regular, check_size, is_avi
-from pipelines.containers.notes import notes_of
+from pipelines.containers.notes import (
+    CONCEALED_ERRORS,
+    DAMAGED,
+    FROM_START,
+    INTERLACED,
+    ROTATED,
+    notes_of,
+)
 from pipelines.containers.opening import OpenVideo, open_video
 from pipelines.errors import VideoError
 from pipelines.file_bytes import FileBytes
@@ -171,7 +178,9 @@ class _Probe:
             where = f"after frame {len(facts.packets)}: {facts.error}"
             raise VideoError(self.path, "does not decode", f"{where}; --allow-partial takes the frames before that")
         if facts.error and not self.whole.missing:
-            self.notes.append("damaged")
+            self.notes.append(DAMAGED)
+        elif facts.corrupt and not self.whole.missing and not self.packets.corrupt:
+            self.notes.append(CONCEALED_ERRORS)
         if self.whole.missing:
             facts.end_before(self.packets.corrupt)
         if not facts.packets:
@@ -244,9 +253,10 @@ class _Probe:
         return None
 
     def _made(self, table: PacketTable, facts: FullDecode, extradata: bytes) -> VideoRecord:
-        notes = list(self.notes)
-        notes += ["rotated"] * (facts.orientation.code != 0) + ["interlaced"] * facts.is_interlaced
-        notes += ["read from its start"] * table.ordinal
+        found = {
+            ROTATED: facts.orientation.code != 0, INTERLACED: facts.is_interlaced, FROM_START: table.ordinal,
+        }  # fmt: skip
+        notes = self.notes + [note for note, holds in found.items() if holds and note not in self.notes]
         return VideoRecord(
             **self.base,  # type: ignore[arg-type]
             num_frames=table.num_frames,

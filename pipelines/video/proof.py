@@ -29,8 +29,9 @@ class FullDecode:
     """The facts of the frames that decoding a video from its start gives, in display order.
 
     `packets` are the numbers of the packets that they come from, None where the decoder does not say. `height`,
-    `width` (in px, of the upright picture), `pix_fmt`, `orientation` and `is_interlaced` are those of the first frame.
-    `samples` are digests of the pixels of some frames. `error` says why decoding stopped before the end.
+    `width` (in px, of the upright picture), `pix_fmt` and `orientation` are those of the first frame. `is_interlaced`:
+    whether a frame is. `samples` are digests of the pixels of some frames. `error` says why decoding stopped before the
+    end.
     """
 
     packets: list[int | None] = field(default_factory=list)
@@ -95,6 +96,7 @@ def _decode(
                     if first is None:
                         first = size
                         _describe(found, latest)
+                    found.is_interlaced |= latest.interlaced_frame
                     if size != first:
                         detail = f"{first[1]}x{first[0]}, then {size[1]}x{size[0]}"
                         raise VideoError(path, "frame size changes", detail)
@@ -138,7 +140,7 @@ def mismatch(record: VideoRecord, samples: dict[int, bytes], *, root: str) -> st
 def _describe(found: FullDecode, frame: VideoFrame) -> None:
     found.orientation = orientation_of(frame)
     found.height, found.width = found.orientation.size(frame.height, frame.width)
-    found.pix_fmt, found.is_interlaced = frame.format.name, frame.interlaced_frame
+    found.pix_fmt = frame.format.name
 
 
 def _is_sample(number: int) -> bool:

@@ -90,20 +90,21 @@ def _inputs(root: Path, index: Path | None, lists: Path | None) -> list[Path]:
 def _index(root: Path, json_file: Path | None, say: Callable[[str], None], **options: Any) -> None:
     """Index `root`, print what is in the index, and write the same as JSON. Raises DataError if no video is usable."""
     from pipelines.index.video_index import SUFFIX, VideoIndex
-    from r3d_fast.commands.tables import index_summary, print_index
+    from r3d_fast.commands.tables import index_summary, picture_warning, print_index
 
     with _Bars() as bars:
         index = VideoIndex.build(
             root, progress=lambda done, total: bars.show("files", done, total), watch=bars.show_file, **options
         )
-    for warning in index.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
     if options.get("index") is None and index.path.parent != root.resolve().parent:
         print(
             f"{root.resolve().parent}: can't be written; so the index ({root.name}{SUFFIX}) is in the current folder",
             file=sys.stderr,
         )
     summary = index_summary(index)
+    for warning in (*index.warnings, picture_warning(summary)):
+        if warning:
+            print(f"warning: {warning}", file=sys.stderr)
     print_index(summary, say)
     write_json(json_file, summary)
     if len(index) == 0:

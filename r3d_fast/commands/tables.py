@@ -8,11 +8,49 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipelines.containers.formats.verdict import INDEX_CUT, INDEX_MISSING
+from pipelines.containers.notes import (
+    CONCEALED_ERRORS,
+    DAMAGED,
+    DAMAGED_PACKETS,
+    ENDS_EARLY,
+    FROM_START,
+    HDR,
+    HIDDEN_FRAMES,
+    INTERLACED,
+    NOT_SQUARE,
+    PICTURE,
+    ROTATED,
+    SEVERAL_STREAMS,
+    TRUNCATED,
+    UNEVEN_TIMES,
+)
+
 if TYPE_CHECKING:
     from pipelines.index.video_index import VideoIndex
     from r3d_fast.evaluation.evaluate import Evaluation
 
 _SHOWN = 10  # files named under each reason, and of those that are missing
+_FEW = 3  # odd videos that are named
+# What `data index` says of the videos with a note.
+_NOTED = {
+    ROTATED: "{is} turned upright, as {its} metadata asks",
+    HDR: "{is} HDR; {its} colours are not tone-mapped",
+    NOT_SQUARE: "{has} pixels that are not square; {its} frames are not stretched",
+    INTERLACED: "{is} interlaced; {its} frames are not deinterlaced",
+    UNEVEN_TIMES: "{has} uneven frame times; {its} frames are counted by number",
+    SEVERAL_STREAMS: "{has} several video streams; the first one is taken",
+    HIDDEN_FRAMES: "{has} frames that an edit list hides; these are left out",
+    TRUNCATED: "{is} truncated; the frames before that are taken",
+    DAMAGED: "{is} damaged; the frames before that are taken",
+    DAMAGED_PACKETS: "{has} damaged packets; {its} frames are what the decoder makes of these",
+    CONCEALED_ERRORS: "{has} errors that the decoder conceals",
+    ENDS_EARLY: "{has} fewer seconds than the lists say",
+    FROM_START: "{is} decoded from the start for each clip, which is slow",
+    INDEX_MISSING: "{has} no index in {its} container; all frames are there",
+    INDEX_CUT: "{has} only a part of the index in {its} container; all frames are there",
+}
+_ONE, _MANY = {"is": "is", "has": "has", "its": "its"}, {"is": "are", "has": "have", "its": "their"}
 
 
 def index_summary(index: VideoIndex) -> dict[str, Any]:
@@ -24,6 +62,7 @@ def index_summary(index: VideoIndex) -> dict[str, Any]:
     missing: dict[str, list[str]] = {}
     for lost in index.missing:
         missing.setdefault(lost.split, []).append(lost.name)
+    noted = index.noted()
     labels = Counter(index.columns().label.tolist())
     return {
         "index": str(index.path),
@@ -36,8 +75,10 @@ def index_summary(index: VideoIndex) -> dict[str, Any]:
         "frames_a_video": [int(frames.min()), float(np.median(frames)), int(frames.max())] if len(index) else [],
         "sizes": dict(index.counts("size")),
         "codecs": dict(index.counts("codec")),
-        "notes": {note: count for note, count in index.counts("note") if note},
+        "notes": {note: len(names) for note, names in noted.items()},
+        "noted": noted,
         "left_out": left_out,
+        "left_out_details": {item.path: item.detail for item in index.quarantined if item.detail},
         "lists": index.lists,
         "lists_split": index.lists_split,
         "missing": missing,
@@ -60,19 +101,44 @@ def print_index(summary: dict[str, Any], say: Callable[[str], None]) -> None:
         say(f"frames   {summary['frames']} ({low} to {high} a video, median {middle:g})")
         say(f"sizes    {listed(summary['sizes'])}")
         say(f"codecs   {listed(summary['codecs'])}")
-    if summary["notes"]:
-        say(f"notes    {listed(summary['notes'])}")
-    left_out = summary["left_out"]
-    say(f"left out {sum(len(paths) for paths in left_out.values())}")
-    for reason, paths in left_out.items():
-        for path in paths[:_SHOWN]:
-            say(f"  {reason}: {path}")
-        if len(paths) > _SHOWN:
-            say(f"  {reason}: and {len(paths) - _SHOWN} more")
+    noted = {note: names for note, names in summary["noted"].items() if note != PICTURE}  # which is a warning
+    _print_noted(noted, summary["videos"], say)
+    _print_left_out(summary["left_out"], summary["left_out_details"], say)
     _print_missing(summary["missing"], summary["videos"], say)
     if summary["lists_split"] is not None:
         say(f"lists    split {summary['lists_split']} of {summary['kind']}")
     say(f"index    {summary['index']}")
+
+
+def picture_warning(summary: dict[str, Any]) -> str:
+    """The warning of files that are pictures though they are called like videos; empty if there are none."""
+    names = summary["noted"].get(PICTURE, [])
+    if not names:
+        return ""
+    shown = ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW} more" if len(names) > _FEW else "")
+    if len(names) == 1:
+        return f"1 file is a picture; it is taken as a video of one frame: {shown}"
+    return f"{len(names)} files are pictures; they are taken as videos of one frame: {shown}"
+
+
+def _print_noted(noted: dict[str, list[str]], videos: int, say: Callable[[str], None]) -> None:
+    odd = {name for names in noted.values() for name in names}
+    if odd:
+        say(f"odd      {len(odd)} of {videos} videos")
+    for note, names in noted.items():
+        count = f"{len(names)} video{'s' * (len(names) > 1)}"
+        shown = f" ({', '.join(names)})" if len(names) <= _FEW else ""
+        words = " " + _NOTED[note].format(**_ONE if len(names) == 1 else _MANY) if note in _NOTED else f": {note}"
+        say(f"  {count}{shown}{words}")
+
+
+def _print_left_out(left_out: dict[str, list[str]], details: dict[str, str], say: Callable[[str], None]) -> None:
+    say(f"left out {sum(len(paths) for paths in left_out.values())}")
+    for reason, paths in left_out.items():
+        for path in paths[:_SHOWN]:
+            say(f"  {reason}: {path}" + (f" ({details[path]})" if path in details else ""))
+        if len(paths) > _SHOWN:
+            say(f"  {reason}: and {len(paths) - _SHOWN} more")
 
 
 def _print_missing(missing: dict[str, list[str]], videos: int, say: Callable[[str], None]) -> None:

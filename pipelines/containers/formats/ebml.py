@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from pipelines.containers.formats.header_bytes import HeaderBytes
-from pipelines.containers.formats.verdict import WHOLE, Completeness, ends_before, ends_within
+from pipelines.containers.formats.verdict import INDEX_CUT, INDEX_MISSING, WHOLE, Completeness, ends_before, ends_within
 
 SEGMENT, SEEK_HEAD, TRACKS, CLUSTER = 0x18538067, 0x114D9B74, 0x1654AE6B, 0x1F43B675
 _CUES, _INFO, _CHAPTERS, _ATTACHMENTS, _TAGS = 0x1C53BB6B, 0x1549A966, 0x1043A770, 0x1941A469, 0x1254C367
@@ -110,12 +110,12 @@ def matroska_completeness(file: HeaderBytes) -> Completeness:
         if element.end is None:
             break
         if element.end > file.size and clusters:
-            return Completeness(remarks=("index cut short",))
+            return Completeness(remarks=(INDEX_CUT,))
         at = element.end
     if end is not None and end > file.size:
         # An index that begins where the file ends is all that is missing.
         whole = clusters and not cut and at in indexes
-        return Completeness(remarks=("index missing",)) if whole else ends_before(file.size, end)
+        return Completeness(remarks=(INDEX_MISSING,)) if whole else ends_before(file.size, end)
     return ends_within("a cluster") if cut else WHOLE
 
 

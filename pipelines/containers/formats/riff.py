@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from pipelines.containers.formats.header_bytes import HeaderBytes
-from pipelines.containers.formats.verdict import WHOLE, Completeness, ends_before, ends_within
+from pipelines.containers.formats.verdict import INDEX_CUT, INDEX_MISSING, WHOLE, Completeness, ends_before, ends_within
 
 _RIFF = (b"RIFF", b"ON2 ")
 _UNKNOWN = (0, 0xFFFFFFFF)  # the sizes that a recorder writes before it knows the size
@@ -62,7 +62,7 @@ def avi_completeness(file: HeaderBytes) -> Completeness:
     if movi is None or (movi.is_whole(file) and indexed and not index_cut and b"indx" not in header):
         return WHOLE
     video = _video(header)
-    remarks = ("index cut short",) if index_cut else () if indexed or video.indexed_to else ("index missing",)
+    remarks = (INDEX_CUT,) if index_cut else () if indexed or video.indexed_to else (INDEX_MISSING,)
     expected = video.indexed_to if movi.is_whole(file) else 0 if movi.open else max(movi.end, riff_end)
     # A list that is followed by the index is whole, whatever its size says. Where there are as many pictures as the
     # header announces, what is missing is sound.

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import clips
+import oddities
 import pytest
 
 from pipelines.errors import DataError, IndexFileError, UsageError
@@ -102,6 +103,15 @@ def test_another_pixel_limit_looks_again_only_at_the_files_that_it_is_about(root
     assert (looked, len(raised), raised.quarantined) == (1, 10, [])
     lowered, looked = build(root, max_pixels=128 * 96)
     assert (looked, len(lowered), len(lowered.quarantined)) == (1, 9, 1)
+
+
+def test_each_note_has_the_names_of_all_videos_that_it_is_true_of(root: Path) -> None:
+    oddities.write_turned(root / "a" / "turned.mp4", degrees=90)
+    (root / "a" / "turned.mp4").rename(root / "a" / "turned.avi")
+    oddities.write_turned(root / "b" / "turned.mp4", degrees=90)
+    index, _ = build(root)
+    noted = {"rotated": ["a/turned.avi", "b/turned.mp4"], "mov content under an .avi name": ["a/turned.avi"]}
+    assert list(index.noted().items()) == list(noted.items())
 
 
 def test_other_lists_change_labels_without_looking_at_files(root: Path, tmp_path: Path) -> None:

@@ -52,16 +52,23 @@ def spliced(data: bytes, way: Sequence[tuple[int, int]], begin: int, end: int, n
     return bytes(changed)
 
 
-def with_colours(data: bytes, *, matrix: int, full_range: bool) -> bytes:
-    """The file with a `colr` box in the first sample entry, which states bt709 primaries and transfer."""
+def with_colours(data: bytes, *, matrix: int, full_range: bool, transfer: int = 1) -> bytes:
+    """The file with a `colr` box in the first sample entry, which states bt709 primaries."""
     way = find(data, (*TABLE, b"stsd"))
     entry, end = next((a, b) for _, a, b in children(data, way[-1][0] + 16, way[-1][1]))
     for kind, begin, stop in list(children(data, entry + _VISUAL_ENTRY, end)):
         if kind == b"colr":
             data = spliced(data, [*way, (entry, end)], begin, stop, b"")
-            return with_colours(data, matrix=matrix, full_range=full_range)
-    content = b"nclx" + struct.pack(">HHHB", 1, 1, matrix, full_range << 7)
+            return with_colours(data, matrix=matrix, full_range=full_range, transfer=transfer)
+    content = b"nclx" + struct.pack(">HHHB", 1, transfer, matrix, full_range << 7)
     return spliced(data, [*way, (entry, end)], end, end, box(b"colr", content))
+
+
+def with_extension(data: bytes, kind: bytes, content: bytes) -> bytes:
+    """The file with one more box at the end of the first sample entry."""
+    way = find(data, (*TABLE, b"stsd"))
+    entry, end = next((a, b) for _, a, b in children(data, way[-1][0] + 16, way[-1][1]))
+    return spliced(data, [*way, (entry, end)], end, end, box(kind, content))
 
 
 def with_edit_list(data: bytes, *, hide_first: int, hide_last: int, frames: int) -> bytes:

@@ -31,6 +31,43 @@ def write_turned(
     return path
 
 
+def write_set(
+    path: Path,
+    codec: str = "libx264",
+    *,
+    pix_fmt: str = "yuv420p",
+    num_frames: int = 24,
+    form: str | None = None,
+    streams: int = 1,
+    **settings: object,
+) -> Path:
+    """A video by the encoder `codec`, in which these `settings` of PyAV's codec context are stated."""
+    quiet = {"x265-params": "log-level=none"} if codec == "libx265" else {}
+    with av.open(str(path), "w", format=form) as target:
+        for _ in range(streams):
+            stream = target.add_stream(codec, rate=25, options=quiet)
+            assert isinstance(stream, av.VideoStream)
+            stream.width, stream.height, stream.pix_fmt = 128, 96, pix_fmt
+            stream.codec_context.thread_count = 1
+            for name, value in settings.items():
+                setattr(stream.codec_context, name, value)
+        for stream in target.streams.video:
+            _encode(target, stream, range(num_frames), pix_fmt)
+    return path
+
+
+def write_interlaced(path: Path, codec: str = "mpeg2video") -> Path:
+    """A video whose pictures are coded as two fields each."""
+    flags = av.codec.context.Flags.interlaced_dct | av.codec.context.Flags.interlaced_me
+    return write_set(path, codec, flags=flags)
+
+
+def write_picture(path: Path, codec: str, form: str, pix_fmt: str) -> Path:
+    """A single picture, whatever `path` is called."""
+    made = write_set(path.with_suffix(".one"), codec, pix_fmt=pix_fmt, num_frames=1, form=form)
+    return made.rename(path)
+
+
 def write_with_exif(path: Path, *, orientation: int = 6) -> Path:
     """An AVI of 24 JPEGs with EXIF, as cameras write them, which says how they are turned (JEITA CP-3451 4.6.4 A)."""
     tiff = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x112, 3, 1, orientation, 0, 0)
@@ -158,10 +195,16 @@ def _stream(target: av.container.OutputContainer, codec: str, b_frames: int) -> 
     return stream
 
 
-def _encode(target: av.container.OutputContainer, stream: av.VideoStream, stamps: range | tuple[int, ...]) -> None:
+def _encode(
+    target: av.container.OutputContainer,
+    stream: av.VideoStream,
+    stamps: range | tuple[int, ...],
+    pix_fmt: str = "yuv420p",
+) -> None:
     """Encode the frames with these numbers, each shown at the time of its number."""
     for number in stamps:
         frame = av.VideoFrame.from_ndarray(stamped_frame(number), format="rgb24")
+        frame = frame.reformat(format=pix_fmt)
         frame.pts = number
         target.mux(stream.encode(frame))
     target.mux(stream.encode(None))
