@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipelines.bitstreams.packet_flags import KEY, frames_given, packet_flags
 from pipelines.containers.clock import TimeStamps
+from pipelines.containers.file_checks import AVI_HEAD, is_avi
 from pipelines.containers.opening import OpenVideo
 from pipelines.errors import VideoError
 from pipelines.file_bytes import FileBytes
@@ -61,6 +62,7 @@ class PacketList:
     corrupt: frozenset[int] = frozenset()  # the numbers of the packets that the demuxer marks as damaged or cut
     hidden: int = 0  # packets whose frames are not shown, by an edit list
     changes: bool = False  # the headers of the stream change on the way, beside the packets
+    indexed: bool = False  # listed by the index of an AVI, with which all of the file agrees
 
 
 def list_packets(video: OpenVideo, path: str, file: FileBytes) -> PacketList:
@@ -74,8 +76,12 @@ def _from_avi_index(stream: VideoStream, file: FileBytes) -> PacketList | None:
     """The packets of an AVI by the file's own index; None if the index does not agree with the rest of the file.
 
     This is three times faster than demuxing. The index is trusted if it has as many entries as the header says frames,
-    and if a chunk header with the number of the stream and the same size is before each packet.
+    if a chunk header with the number of the stream and the same size is before each packet, and if no second AVI
+    follows the first one, which would be played too.
     """
+    riff_end = 8 + int.from_bytes(file.read(4, 4), "little")
+    if is_avi(bytes(file.read(riff_end + riff_end % 2, AVI_HEAD))):
+        return None
     entries = [(entry.pos, entry.size, entry.timestamp) for entry in getattr(stream, "index_entries", ())]
     if not entries or len(entries) != stream.frames:
         return None
@@ -94,7 +100,8 @@ def _from_avi_index(stream: VideoStream, file: FileBytes) -> PacketList | None:
             return None
     offset = at + _CHUNK_HEADER
     first = bytes(file.read(int(offset[0]), int(size[0])))
-    return PacketList(offset, size, _NO_FLAGS, None, first, True, False, TimeStamps.of(stream, ticks), _NO_NUMBERS)
+    stamps = TimeStamps.of(stream, ticks)
+    return PacketList(offset, size, _NO_FLAGS, None, first, True, False, stamps, _NO_NUMBERS, indexed=True)
 
 
 def _demux(video: OpenVideo, path: str, file: FileBytes, is_mpeg4: bool) -> PacketList:

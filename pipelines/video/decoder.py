@@ -8,7 +8,7 @@ frame says which packet it comes from, whatever the order in which frames come o
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -24,9 +24,15 @@ from pipelines.bitstreams.packet_flags import KEY
 from pipelines.containers.opening import open_video
 from pipelines.errors import FrameError, R3DFastError, VideoError
 from pipelines.video.packet_reader import check_unchanged, demux_packets, read_ranges
-from pipelines.video.packets import DecodeRun, PacketTable, select, whole
+from pipelines.video.packets import DecodeRun, PacketTable, select
 from pipelines.video.record import VideoRecord
 from pipelines.video.scaler import Box, BoxScaler, rgb_pixels
+
+# So decoders stop at damage instead of hiding it (libavcodec, err_detect).
+_OPTIONS = {"err_detect": "crccheck+bitstream+buffer+explode"}
+# H.264's would stop at a key frame of an open GOP too, but marks the frames in which it hides damage. Without "strict"
+# it guesses how far frames are reordered, and drops those that come later than that.
+_H264_OPTIONS = {"strict": "1"}
 
 
 @dataclass(frozen=True)
@@ -56,11 +62,16 @@ class ReadStatistics:
     packets: int = 0
 
 
+_Places = dict[int, list[tuple[Cut, int]]]  # for each frame number, where its pixels go
+
+
 class FrameReader:
     """Reads frames of indexed videos. It keeps colour converter and scalers, so use one in each process or thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, recovers: bool = True) -> None:
+        """With `recovers` frames that need damaged packets are read from the start of the file, without it an error."""
         self.statistics = ReadStatistics()
+        self._recovers = recovers
         self._reformatter = VideoReformatter()
         self._scaler = BoxScaler()
 
@@ -90,28 +101,14 @@ class FrameReader:
         nothing of use.
         """
         path = os.path.join(root, record.path)  # noqa: PTH118 - in the hot path, and root may be empty
-        table = record.packets
-        places: dict[int, list[tuple[Cut, int]]] = {}
+        places: _Places = {}
         for cut in cuts:
             for place, number in enumerate(cut.frames):
                 places.setdefault(int(number), []).append((cut, place))
         begin, before = perf_counter(), self.statistics.read_seconds + self.statistics.convert_seconds
         try:
             check_unchanged(path, record)
-            # A damaged video is decoded again with all its packets. Where the table is that of a part of a file, some
-            # packets are not in it, so an error is raised instead.
-            for choose in (select, whole) if not table.left_out else (select,):
-                left = dict(places)
-                for wanted, frame in self._frames(path, record, table, choose(table, list(places))):
-                    if frame.is_corrupt and choose is select and not table.ordinal:
-                        break  # the decoder hides damage with earlier frames: it needs all packets for the same result
-                    if wanted is None:
-                        continue
-                    _check_same_size(path, wanted, frame, record)
-                    self._write(frame, record, left.pop(wanted))
-                else:
-                    if not left:
-                        return
+            left = self._fill(path, record, places)
         except R3DFastError:
             raise
         except (av.error.FFmpegError, ValueError) as error:  # PyAV raises ValueError for some damage
@@ -121,12 +118,46 @@ class FrameReader:
         finally:
             spent = self.statistics.read_seconds + self.statistics.convert_seconds - before
             self.statistics.decode_seconds += perf_counter() - begin - spent
-        raise FrameError(
-            path,
-            "frames missing",
-            f"{sorted(left)[:10]} of {record.num_frames} did not come out of the decoder; "
-            "the file is damaged or changed: index the data set again",
-        )
+        if left:
+            raise FrameError(
+                path,
+                "frames missing",
+                f"{sorted(left)[:10]} of {record.num_frames} did not come out of the decoder; "
+                "the file is damaged or changed: index the data set again",
+            )
+
+    def _fill(self, path: str, record: VideoRecord, places: _Places) -> _Places:
+        """Write the frames to their places; gives the places of those that did not come.
+
+        Where the packets that they need are damaged, the decoder hides that with frames that it decoded before. Then
+        the frames are counted from the start of the file, as in a full decode. In a part of a file, where that number
+        is not known, damage is an error.
+        """
+        table = record.packets
+        counts = self._recovers and not table.left_out and not table.ordinal
+        try:
+            left = self._take(record, path, places, self._frames(path, record, table, select(table, list(places))))
+        except av.error.FFmpegError:
+            if not counts:
+                raise
+            left = places
+        if left and counts:
+            self.statistics.bytes_read += record.size
+            left = self._take(record, path, places, _counted(path, {number: number for number in places}))
+        return left
+
+    def _take(
+        self, record: VideoRecord, path: str, places: _Places, frames: Iterator[tuple[int | None, av.VideoFrame, bool]]
+    ) -> _Places:
+        """Write `frames` to their places up to the first that may be wrong; gives the places that are left."""
+        left = dict(places)
+        for wanted, frame, is_certain in frames:
+            if not is_certain:
+                return places
+            if wanted is not None:
+                _check_same_size(path, wanted, frame, record)
+                self._write(frame, record, left.pop(wanted))
+        return left
 
     def _write(self, frame: av.VideoFrame, record: VideoRecord, places: list[tuple[Cut, int]]) -> None:
         begin = perf_counter()
@@ -147,15 +178,14 @@ class FrameReader:
 
     def _frames(
         self, path: str, record: VideoRecord, table: PacketTable, runs: list[DecodeRun]
-    ) -> Iterator[tuple[int | None, av.VideoFrame]]:
-        """Each decoded frame as (frame number, frame), or as (None, frame) if it is not a wanted one."""
+    ) -> Iterator[tuple[int | None, av.VideoFrame, bool]]:
+        """Each decoded frame as (its number, None if it is not wanted; the frame; whether it is certainly right)."""
         if table.ordinal:
             self.statistics.bytes_read += record.size
-            yield from _counted(path, runs)
+            yield from _counted(path, {count: number for run in runs for count, number in run.wanted.items()})
             return
         decoder = record.parameters.decoder(record.decoder, record.extradata) if table.addressable else None
-        # Without this H.264's decoder guesses how far frames are reordered, and drops those that come later than that.
-        options = {"strict": "1"} if record.codec == "h264" else {}
+        options = _H264_OPTIONS if record.codec == "h264" else _OPTIONS
         if decoder is not None:
             decoder.options = options
         for run in runs:
@@ -167,7 +197,7 @@ class FrameReader:
             else:
                 decoded = self._by_offsets(path, table, run, decoder)
             for frame in decoded:
-                yield wanted.pop(frame.pts, None), frame
+                yield wanted.pop(frame.pts, None), frame, not frame.is_corrupt
 
     def _by_offsets(
         self, path: str, table: PacketTable, run: DecodeRun, decoder: VideoCodecContext
@@ -222,12 +252,12 @@ def _check_same_size(path: str, number: int, frame: av.VideoFrame, record: Video
         )
 
 
-def _counted(path: str, runs: list[DecodeRun]) -> Iterator[tuple[int, av.VideoFrame]]:
-    """The wanted frames of an ordinal table as (frame number, frame), found by counting from the first frame."""
-    wanted = {count: frame for run in runs for count, frame in run.wanted.items()}
+def _counted(path: str, wanted: Mapping[int, int]) -> Iterator[tuple[int, av.VideoFrame, bool]]:
+    """The frames that are `wanted` by their count in a full decode, with the number that this maps to."""
+    left = dict(wanted)
     with open_video(path) as video:
         for count, frame in enumerate(video.container.decode(video.stream)):
-            if count in wanted:
-                yield wanted.pop(count), frame
-            if not wanted:
+            if count in left:
+                yield left.pop(count), frame, True
+            if not left:
                 return

@@ -193,16 +193,6 @@ def select(table: PacketTable, frames: Sequence[int] | NDArray[np.integer]) -> l
     return runs
 
 
-def whole(table: PacketTable, frames: Sequence[int] | NDArray[np.integer]) -> list[DecodeRun]:
-    """One run over all packets that gives `frames`. Damaged videos need it: with fewer packets they lose frames."""
-    wanted = np.unique(np.asarray(frames, np.int64))
-    if table.ordinal:
-        return select(table, wanted)
-    needed = table.packets_of(wanted)
-    given = dict(zip(needed.tolist(), wanted.tolist(), strict=True))
-    return [DecodeRun(np.arange(len(table.offset)), given)] if given else []
-
-
 def _merged(last_of: dict[int, int]) -> list[tuple[int, int]]:
     """The spans (start, last) in order, with overlapping ones merged. Frames stay exact if a run begins earlier."""
     spans: list[tuple[int, int]] = []

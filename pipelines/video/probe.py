@@ -98,6 +98,7 @@ class _Probe:
     max_pixels: int
     threads: int = 1
     watch: OnShare | None = None
+    vops: PacketTable | None = None  # of MPEG-4 part 2, by its headers
 
     @classmethod
     def of(cls, path: str, video: OpenVideo, file: FileBytes, allow_partial: bool, max_pixels: int) -> _Probe:
@@ -124,16 +125,16 @@ class _Probe:
         """The record of the whole file. Raises VideoError if it can't be used."""
         size = (self.parameters.height, self.parameters.width)
         if self.base["codec"] == "mpeg4":
-            record = self._from_vops(file, root)
-            if record is not None:
-                return record
+            self.vops = self._list_vops(file)
+            if self.vops is not None and self.packets.indexed:
+                return self._from_vops(self.vops)
             layer = parse_video_object_layer(self.extradata + self.packets.first)
             size = (layer.height, layer.width) if layer else size
         check_size(self.path, size[1], size[0], self.max_pixels)
         if self._tells_all and self.packets.pts is not None:
             giving = self.packets.giving
             shown = giving[np.argsort(self.packets.pts[giving], kind="stable")]
-            record = self._proved([self._table(shown)], self._first(), root)
+            record = self._proved([self._table(shown)], decode_fully(self.path, limit=1), root)
             if record is not None:
                 return record
         return self._from_decode(root)
@@ -144,31 +145,30 @@ class _Probe:
         sound = self.packets.sound and len(self.packets.giving) > 0
         return sound and not self.whole.missing and bool(self.packets.flags[0] & START)
 
-    def _first(self) -> FullDecode:
-        return decode_fully(self.path, limit=1)
-
-    def _from_vops(self, file: FileBytes, root: str) -> VideoRecord | None:
-        """The record of an MPEG-4 part 2 stream by the headers of its pictures; None if it has to be decoded."""
-        packets, extradata = self.packets, self.extradata
-        if not packets.addressable or packets.corrupt or packets.hidden or packets.changes or self.whole.missing:
+    def _list_vops(self, file: FileBytes) -> PacketTable | None:
+        """The table of an MPEG-4 part 2 stream by the headers of its pictures; None if these don't say enough."""
+        packets = self.packets
+        if not packets.addressable or packets.hidden or packets.changes:
             return None
         # The bytes before the first picture go into the extradata, so that a decoder that begins later also gets them.
         # They name the encoder, for instance, which decides the inverse transform.
         header = packets.first[: packets.first.find(VOP)] if VOP in packets.first else b""
-        if header and header not in extradata:
-            extradata += header
+        extradata = self.extradata if header in self.extradata else self.extradata + header
         packed = any(mark in extradata and b"p" in extradata.split(mark, 1)[1][:16] for mark in (b"DivX", b"divx"))
         pictures = mpeg4_pictures(file, packets.offset, packets.size, extradata, packed=packed)
-        layer = parse_video_object_layer(extradata)
-        if pictures is None or pictures.frame_packet is None or layer is None:
+        if pictures is None or pictures.frame_packet is None:
             return None
+        self.extradata = extradata
+        return PacketTable(pictures.offset, pictures.size, pictures.flags, pictures.frame_packet)
+
+    def _from_vops(self, table: PacketTable) -> VideoRecord:
+        """The record of an MPEG-4 part 2 stream in an AVI whose index is right: its headers say all."""
+        layer = parse_video_object_layer(self.extradata)
+        assert layer is not None
         check_size(self.path, layer.width, layer.height, self.max_pixels)
-        table = PacketTable(pictures.offset, pictures.size, pictures.flags, pictures.frame_packet)
-        if self.base["container"] != "avi":
-            # Other containers than AVI state colours and turns, which the first frame shows.
-            return self._proved([table], self._first(), root, extradata)
-        facts = FullDecode(height=layer.height, width=layer.width, pix_fmt=self.parameters.pix_fmt or "yuv420p")
-        return self._made(table, facts, extradata)
+        return self._made(
+            table, FullDecode(height=layer.height, width=layer.width, pix_fmt=self.parameters.pix_fmt or "yuv420p")
+        )
 
     def _from_decode(self, root: str) -> VideoRecord:
         """The record by decoding the whole file, in the fastest way to read it that gives the same frames."""
@@ -210,19 +210,18 @@ class _Probe:
         """The packet tables by which the frames might be read, the fastest one first."""
         tags, packets, count = facts.tags, self.packets, len(facts.packets)
         counted = self._table(np.arange(count), ordinal=True)
-        if tags is None or (len(tags) and tags.max() >= len(packets.offset)):
-            return [counted]
         if facts.corrupt or (packets.corrupt and not self.whole.missing):
             # The decoder hides damage with what it decoded before, whatever that was: it must be the same.
             return [counted]
-        given = len(packets.offset) - packets.hidden
-        explained = count == given or self.base["codec"] in _WITH_HIDDEN or bool(self.whole.missing)
-        table = self._table(tags)
-        return (
-            [table, self._table(tags, starts=False), counted]
-            if explained
-            else [self._table(tags, starts=False), counted]
-        )
+        tables = []
+        if self.vops is not None and (len(self.vops.frame_packet) == count or self.whole.missing):
+            tables.append(replace(self.vops, frame_packet=self.vops.frame_packet[:count]))
+        if tags is not None and tags.max() < len(packets.offset):
+            given = len(packets.offset) - packets.hidden
+            if count == given or self.base["codec"] in _WITH_HIDDEN or self.whole.missing:
+                tables.append(self._table(tags))
+            tables.append(self._table(tags, starts=False))
+        return [*tables, counted]
 
     def _table(self, shown: NDArray[np.int64], *, ordinal: bool = False, starts: bool = True) -> PacketTable:
         """The table of the packets, of which `shown` int64 [F] give the frames.
@@ -242,17 +241,15 @@ class _Probe:
         pts = None if by_offset else packets.pts if packets.pts is not None else np.zeros(len(flags), np.int64)
         return PacketTable(np.maximum(packets.offset, 0), packets.size, flags, shown, pts, ordinal)
 
-    def _proved(
-        self, tables: list[PacketTable], facts: FullDecode, root: str, extradata: bytes | None = None
-    ) -> VideoRecord | None:
+    def _proved(self, tables: list[PacketTable], facts: FullDecode, root: str) -> VideoRecord | None:
         """The record with the first of `tables` by which the frames of the full decode are read; None if by none."""
         for table in tables:
-            record = self._made(table, facts, self.extradata if extradata is None else extradata)
+            record = self._made(table, facts)
             if not mismatch(record, facts.samples, root=root):
                 return record
         return None
 
-    def _made(self, table: PacketTable, facts: FullDecode, extradata: bytes) -> VideoRecord:
+    def _made(self, table: PacketTable, facts: FullDecode) -> VideoRecord:
         found = {
             ROTATED: facts.orientation.code != 0, INTERLACED: facts.is_interlaced, FROM_START: table.ordinal,
         }  # fmt: skip
@@ -263,7 +260,7 @@ class _Probe:
             height=facts.height,
             width=facts.width,
             pix_fmt=facts.pix_fmt,
-            extradata=extradata,
+            extradata=self.extradata,
             table=table.to_bytes(),
             parameters=self.parameters,
             orientation=facts.orientation,

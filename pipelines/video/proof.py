@@ -128,7 +128,7 @@ def mismatch(record: VideoRecord, samples: dict[int, bytes], *, root: str) -> st
     middle = min(numbers, key=lambda number: abs(number - count // 2))
     chosen = sorted({*numbers[:2], middle, *numbers[-2:]})
     try:
-        frames = FrameReader().read(record, chosen, root=root)
+        frames = FrameReader(recovers=False).read(record, chosen, root=root)
     except R3DFastError as error:
         return str(error)
     for number, pixels in zip(chosen, frames, strict=True):

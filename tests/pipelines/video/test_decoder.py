@@ -148,3 +148,31 @@ def test_text_in_a_container_that_is_no_text_is_not_read(tmp_path: Path) -> None
     path.write_bytes(data[:at] + b"\xcf\xff" + data[at + 2 :])
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert np.array_equal(FrameReader().read(record, [3, 30]), expected)
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mp4"])
+def test_frames_that_need_damaged_packets_are_those_of_a_full_decode(tmp_path: Path, suffix: str) -> None:
+    """The decoder hides damage with earlier frames: a decoder that begins later would hide it with others."""
+    path = clips.write_stamped_video(tmp_path / f"v{suffix}", num_frames=48)
+    record = probe_video(path)
+    table = record.packets
+    data = bytearray(path.read_bytes())
+    middle = int(table.offset[12] + table.size[12] // 2)  # of a key frame
+    data[middle : middle + 40] = bytes(40)
+    path.write_bytes(data)
+    record = probe_video(path, allow_partial=True)
+    with av.open(str(path)) as container:
+        truth = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    assert record.num_frames == len(truth) == 48
+    for number in range(48):
+        np.testing.assert_array_equal(FrameReader().read(record, [number])[0], truth[number])
+
+
+def test_a_second_avi_behind_the_first_is_played_too(tmp_path: Path) -> None:
+    path = clips.write_stamped_video(tmp_path / "v.avi", num_frames=20)
+    path.write_bytes(path.read_bytes() * 2)
+    record = probe_video(path)
+    with av.open(str(path)) as container:
+        truth = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    assert record.num_frames == len(truth) == 40
+    np.testing.assert_array_equal(FrameReader().read(record, range(40)), truth)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pipelines.bitstreams.mpeg4 import parse_video_object_layer
 from pipelines.bitstreams.packet_flags import DROPPABLE, START, packet_flags
-from pipelines.video.packets import PacketTable, select, whole
+from pipelines.video.packets import PacketTable, select
 
 
 def table(kinds: str, order: list[int]) -> PacketTable:
@@ -72,12 +72,6 @@ def test_a_picture_that_displays_before_its_key_needs_the_group_before() -> None
     # A run that reaches into the next group gives that group's frames on the way.
     (both,) = select(opened, [2, 4])
     assert both.packets.tolist() == [0, 1, 2, 3, 4]
-
-
-def test_the_last_resort_feeds_everything() -> None:
-    (run,) = whole(table("IPbbPbbIP", [0, 2, 3, 1, 5, 6, 4, 7, 8]), [8, 2])
-    assert run.packets.tolist() == list(range(9))
-    assert run.wanted == {8: 8, 3: 2}
 
 
 @pytest.mark.parametrize(
