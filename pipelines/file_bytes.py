@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 
@@ -12,6 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 _WINDOW = 4 << 20  # bytes that are held at once
+
+
+@lru_cache(maxsize=1 << 16)
+def checksum_of(path: str, mtime_ns: int) -> str:
+    """The CRC-32 of the file at `path`, 8 hexadecimal digits; computed anew when the time of its last change differs.
+
+    Raises OSError if the file can't be read.
+    """
+    with FileBytes(path) as file:
+        return file.checksum()
 
 
 class FileBytes:

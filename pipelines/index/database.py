@@ -14,8 +14,8 @@ import numpy as np
 from pipelines.containers.file_checks import TOO_LARGE
 from pipelines.datasets.entries import Dataset
 from pipelines.errors import IndexFileError, UsageError, VideoError
-from pipelines.index.probe_pool import ACCEPT_WHOLE, Acceptance, OnFile, ProbeJob, probe_all
-from pipelines.video.record import Span, VideoRecord
+from pipelines.index.probe_pool import ACCEPT_WHOLE, Acceptance, OnFile, ProbeJob, ProbeResult, Unchanged, probe_all
+from pipelines.video.record import Span
 
 SCHEMA = 3
 COLUMNS = ("rowid", "label", "split", "num_frames", "height", "width")
@@ -25,6 +25,9 @@ VIDEO_FIELDS = (
 )
 FIELD_COUNT = VIDEO_FIELDS.count(",") + 1
 _KEY = "path, begin_seconds, end_seconds"
+_OF_KEY = "WHERE path = ? AND begin_seconds = ? AND end_seconds = ?"
+_DELETE = f"DELETE FROM videos {_OF_KEY}"
+_WHOLE = (-1.0, -1.0)  # the span in the tables of a video that is a whole file
 _TABLES = ("meta", "videos", "quarantine", "missing", "columns")
 _CREATE = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -97,27 +100,28 @@ def _update(
     if meta.get("max_pixels") != str(accept.max_pixels):
         db.execute("DELETE FROM quarantine WHERE reason = ?", (TOO_LARGE,))
         db.execute("DELETE FROM videos WHERE width * height > ?", (accept.max_pixels,))
-    whole = (-1.0, -1.0)  # the span in the tables of a video that is a whole file
-    # The stamp of each file when it was probed: of usable videos, and of those that could not be read.
-    known = {(p, b, e): (s, m) for p, b, e, s, m in db.execute(f"SELECT {_KEY}, size, mtime_ns FROM videos")}
+    # What each file was when it was probed: of usable videos, and of those that could not be read.
+    rows = db.execute(f"SELECT {_KEY}, size, mtime_ns, checksum FROM videos")
+    known = {(p, b, e): (size, mtime_ns, checksum) for p, b, e, size, mtime_ns, checksum in rows}
     bad = {p: (s, m) for p, s, m in db.execute("SELECT path, size, mtime_ns FROM quarantine WHERE size IS NOT NULL")}
     pending = []  # the new and changed ones, which must be probed
     for entry in data.entries:
         stamp = _stamp(root / entry.path)
-        key = (entry.path, *(entry.span or whole))
-        if stamp is None or (known.get(key) != stamp and bad.get(shown_key(entry.path, entry.span)) != stamp):
-            pending.append((entry.path, entry.span))
-    wanted = {(entry.path, *(entry.span or whole)) for entry in data.entries}
-    outdated = (known.keys() - wanted) | {(path, *(span or whole)) for path, span in pending}
-    db.executemany("DELETE FROM videos WHERE path = ? AND begin_seconds = ? AND end_seconds = ?", outdated)
+        key = (entry.path, *(entry.span or _WHOLE))
+        size, mtime_ns, checksum = known.get(key, (-1, -1, ""))
+        if stamp is None or stamp not in ((size, mtime_ns), bad.get(shown_key(entry.path, entry.span))):
+            was = (size, checksum) if stamp is not None and stamp[0] == size else None
+            pending.append(ProbeJob(entry.path, entry.span, was))
+    wanted = {(entry.path, *(entry.span or _WHOLE)) for entry in data.entries}
+    db.executemany(_DELETE, known.keys() - wanted)
     names = {shown_key(entry.path, entry.span) for entry in data.entries}
-    pending_names = {shown_key(path, span) for path, span in pending}
+    pending_names = {shown_key(job.path, job.span) for job in pending}
     db.executemany("DELETE FROM quarantine WHERE path = ?", [(p,) for p in (bad.keys() - names) | pending_names])
     db.execute("DELETE FROM quarantine WHERE size IS NULL")
     done = len(data.entries) - len(pending)
     results = probe_all(pending, root, workers=workers, accept=accept, watch=watch)
     for i, result in enumerate(results):
-        _insert(db, root, pending[i], result)
+        _store(db, root, pending[i], result)
         if progress is not None:
             progress(done + i + 1, len(data.entries))
     db.executemany(
@@ -125,8 +129,8 @@ def _update(
     )
     db.execute("UPDATE videos SET label = -1, split = ''")
     db.executemany(
-        "UPDATE videos SET label = ?, split = ? WHERE path = ? AND begin_seconds = ? AND end_seconds = ?",
-        ((e.label, e.split, e.path, *(e.span or whole)) for e in data.entries),
+        f"UPDATE videos SET label = ?, split = ? {_OF_KEY}",
+        ((e.label, e.split, e.path, *(e.span or _WHOLE)) for e in data.entries),
     )
     db.execute("DELETE FROM missing")
     db.executemany("INSERT INTO missing VALUES (?, ?)", [(item.name, item.split) for item in data.missing])
@@ -151,12 +155,17 @@ def shown_key(path: str, span: Span | None) -> str:
     return path if span is None else f"{path}#t={span[0]:g},{span[1]:g}"
 
 
-def _insert(db: sqlite3.Connection, root: Path, job: ProbeJob, result: VideoRecord | VideoError) -> None:
+def _store(db: sqlite3.Connection, root: Path, job: ProbeJob, result: ProbeResult) -> None:
+    key = (job.path, *(job.span or _WHOLE))
+    if isinstance(result, Unchanged):
+        db.execute(f"UPDATE videos SET mtime_ns = ? {_OF_KEY}", (result.mtime_ns, *key))
+        return
+    db.execute(_DELETE, key)
     if isinstance(result, VideoError):
-        size, mtime_ns = _stamp(root / job[0]) or (-1, -1)
+        size, mtime_ns = _stamp(root / job.path) or (-1, -1)
         db.execute(
             "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)",
-            (shown_key(*job), result.reason, result.detail, size, mtime_ns),
+            (shown_key(job.path, job.span), result.reason, result.detail, size, mtime_ns),
         )
         return
     r = result

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from pipelines.containers.file_checks import MAX_PIXELS
 from pipelines.errors import VideoError
+from pipelines.file_bytes import checksum_of
 from pipelines.machine.cpus import usable_cpus
 from pipelines.video.record import Span, VideoRecord
 
@@ -24,11 +25,29 @@ _FEW = 64  # fewer files than this are probed sooner than a second process start
 _LARGE = 1 << 26  # unless they have more bytes than this
 _WAIT_SECONDS = 0.2
 
-ProbeResult = VideoRecord | VideoError
-ProbeJob = tuple[str, Span | None]  # a path, and the part of the file that is the video; None: the whole file
 OnFile = Callable[[str, float], None]  # called with the path of a long file, and the share of it that is decoded
 
 _told: SimpleQueue[tuple[str, float]] | None = None  # in a process of the pool: the way to the parent
+
+
+class ProbeJob(NamedTuple):
+    """A video to probe: the path of its file, and the part of it (None: the whole file).
+
+    `was` are size in bytes and checksum that the file had when it was probed before; None if it was not.
+    """
+
+    path: str
+    span: Span | None = None
+    was: tuple[int, str] | None = None
+
+
+class Unchanged(NamedTuple):
+    """The result for a file that has the size and checksum that it had: only the time of its last change differs."""
+
+    mtime_ns: int
+
+
+ProbeResult = VideoRecord | VideoError | Unchanged
 
 
 class Acceptance(NamedTuple):
@@ -51,10 +70,12 @@ def probe_all(
 ) -> Iterator[ProbeResult]:
     """For each of `paths` under `root`, in order, its record, or the VideoError that says why it has none.
 
+    A file that was probed before and has the same bytes is not probed again: its result is Unchanged.
+
     `workers`: how many processes probe; None: one for each usable CPU. Of files that must be decoded as a whole,
     `watch` is told how far they are. If there are fewer of them than processes, several threads decode each.
     """
-    jobs = [(path, None) if isinstance(path, str) else path for path in paths]
+    jobs = [ProbeJob(path) if isinstance(path, str) else path for path in paths]
     count = usable_cpus() if workers is None else workers
     probe = partial(_probe_chunk, root=str(root), accept=accept, threads=max(1, count // max(1, len(jobs))))
     few = len(jobs) < _FEW
@@ -79,9 +100,9 @@ def probe_all(
 
 def _total_bytes(jobs: Sequence[ProbeJob], root: Path) -> int:
     total = 0
-    for path, _ in jobs:
+    for job in jobs:
         with suppress(OSError):
-            total += (root / path).stat().st_size
+            total += (root / job.path).stat().st_size
     return total
 
 
@@ -119,10 +140,11 @@ def _probe_chunk(
 
     results: list[ProbeResult] = []
     tell = watch if watch is not None else None if _told is None else lambda path, share: _told.put((path, share))
-    for path, span in jobs:
+    for path, span, was in jobs:
         try:
             results.append(
-                probe_video(
+                _unchanged(Path(root) / path, was)
+                or probe_video(
                     path, root=root, allow_partial=accept.partial, max_pixels=accept.max_pixels, span=span,
                     threads=threads, watch=None if tell is None else partial(tell, path),
                 )
@@ -130,6 +152,18 @@ def _probe_chunk(
         except VideoError as error:
             results.append(error)
     return results
+
+
+def _unchanged(path: Path, was: tuple[int, str] | None) -> Unchanged | None:
+    """The result for a file that still is what it `was`; None for any other."""
+    if was is None:
+        return None
+    try:
+        status = path.stat()
+        same = (status.st_size, checksum_of(str(path), status.st_mtime_ns)) == was
+    except OSError:
+        return None
+    return Unchanged(status.st_mtime_ns) if same else None
 
 
 def _one_by_one(
@@ -146,7 +180,7 @@ def _one_by_one(
         try:
             results += pool.submit(probe, [job]).result()
         except BrokenProcessPool:
-            results.append(VideoError(str(root / job[0]), "crashes the decoder", "the process that probed it died"))
+            results.append(VideoError(str(root / job.path), "crashes the decoder", "the process that probed it died"))
             pool = None
     if pool is not None:
         pool.shutdown()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from functools import lru_cache
 
 import av
 import av.error
@@ -12,7 +11,7 @@ from av.video.stream import VideoStream
 
 from pipelines.containers.opening import open_video
 from pipelines.errors import VideoError
-from pipelines.file_bytes import FileBytes
+from pipelines.file_bytes import checksum_of
 from pipelines.video.packets import DecodeRun, PacketTable
 from pipelines.video.record import VideoRecord
 
@@ -24,20 +23,13 @@ def check_unchanged(path: str, record: VideoRecord) -> None:
     """
     status = os.stat(path)  # noqa: PTH116 - in the hot path
     if status.st_size == record.size and (
-        status.st_mtime_ns == record.mtime_ns or _checksum(path, status.st_mtime_ns) == record.checksum
+        status.st_mtime_ns == record.mtime_ns or checksum_of(path, status.st_mtime_ns) == record.checksum
     ):
         return
     detail = "the same size, but other bytes"
     if status.st_size != record.size:
         detail = f"{record.size} bytes then, {status.st_size} now"
     raise VideoError(path, "changed since it was indexed", f"{detail}; index the data set again")
-
-
-@lru_cache(maxsize=1 << 16)
-def _checksum(path: str, mtime_ns: int) -> str:
-    """The checksum of the file, which is computed anew when its time changes."""
-    with FileBytes(path) as file:
-        return file.checksum()
 
 
 def read_packets(path: str, table: PacketTable, run: DecodeRun) -> Iterator[tuple[int, bytes | memoryview]]:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import signal
@@ -8,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import clips
@@ -69,6 +69,44 @@ def test_a_second_build_looks_only_at_what_changed(root: Path) -> None:
     assert by_path["c/new.avi"] == 6
     assert "b/1.avi" not in by_path
     assert changed.digest != digest
+
+
+def test_a_copy_of_the_files_is_not_probed_again(root: Path, tmp_path: Path) -> None:
+    index, _ = build(root)
+    oddities.write_turned(root / "a" / "x.mp4", degrees=90)
+    index, _ = build(root)
+    before = [index[i] for i in range(10)]
+    shutil.copytree(root, tmp_path / "copy", copy_function=shutil.copyfile)  # all files are newer
+    (tmp_path / "copy" / "a" / "0.avi").write_bytes((root / "a" / "0.avi").read_bytes().replace(b"Lavf", b"lavf"))
+    copy, looked = build(tmp_path / "copy", index=index.path)
+    assert (looked, copy.digest, str(copy.root)) == (10, index.digest, str(tmp_path / "copy"))
+    kept = [copy[i] for i in range(10)]
+    for old, new in zip(before, kept, strict=True):
+        assert new.mtime_ns == (tmp_path / "copy" / new.path).stat().st_mtime_ns != old.mtime_ns
+        assert replace(new, mtime_ns=0, checksum="") == replace(old, mtime_ns=0, checksum="")
+        assert (new.checksum != old.checksum) == (new.path == "a/0.avi")
+    with sqlite3.connect(index.path) as db:
+        ids = dict(db.execute("SELECT path, id FROM videos"))
+        db.execute("UPDATE videos SET num_frames = 77 WHERE path = 'c/2.avi'")  # to see that it is kept as it is
+    db.close()
+    assert max(ids, key=lambda path: ids[path]) == "a/0.avi"  # its row is new, the others are the old ones
+    for path in (tmp_path / "copy").rglob("*.*"):
+        path.touch()
+    again, looked = build(tmp_path / "copy", index=index.path)
+    assert (looked, {again[i].num_frames for i in range(10) if again[i].path == "c/2.avi"}) == (10, {77})
+    assert build(tmp_path / "copy", index=index.path)[1] == 0
+
+
+def test_parts_of_a_copied_file_are_kept_too(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    clips.write_stamped_video(tmp_path / "data" / "abc.mp4", codec="h264", num_frames=100)
+    rows = "label,youtube_id,time_start,time_end,split\nx,abc,0,1,train\nx,abc,1,2,train\n"
+    (tmp_path / "train.csv").write_text(rows, encoding="utf-8")
+    index, _ = build(tmp_path / "data", lists=tmp_path / "train.csv")
+    (tmp_path / "data" / "abc.mp4").touch()
+    again, looked = build(tmp_path / "data", lists=tmp_path / "train.csv")
+    assert (looked, again.names(), again.digest) == (2, index.names(), index.digest)
+    assert again[1].mtime_ns == (tmp_path / "data" / "abc.mp4").stat().st_mtime_ns
 
 
 def test_a_split_is_known_by_any_word_for_it(root: Path) -> None:
@@ -174,8 +212,9 @@ def test_kill_9_leaves_the_old_index_or_the_new_one(tmp_path: Path) -> None:
     old = VideoIndex.build(tmp_path / "data", workers=1).digest
     rng, cut = random.Random(0), 0
     for attempt in range(5):
-        for i in range(400):
-            os.utime(tmp_path / "data" / str(i % 4) / f"{i}.avi", (attempt, attempt))
+        for i in range(400):  # other bytes that mean the same, or the files would not be probed again
+            changed = source.read_bytes().replace(b"Lavf", b"Lav%d" % attempt)
+            (tmp_path / "data" / str(i % 4) / f"{i}.avi").write_bytes(changed)
         child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "data")], cwd=REPO, stdout=subprocess.PIPE)
         assert child.stdout is not None
         child.stdout.readline()
