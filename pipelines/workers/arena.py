@@ -41,7 +41,8 @@ class Arena:
         except (OSError, ValueError, OverflowError) as error:
             raise EnvironmentProblem(
                 f"no shared memory for {slots} clips of up to {self.slot_bytes / 2**20:.1f} MiB ({error}); choose a "
-                "smaller loader.batch_size or loader.prefetch"
+                "smaller loader.batch_size or loader.prefetch, or leave out the videos with the largest frames: "
+                "r3d-fast data index --max-pixels"
             ) from error
         self._bytes = np.frombuffer(self._map, np.uint8)
         self._generation = self._bytes[:8].view(np.int64)

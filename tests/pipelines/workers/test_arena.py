@@ -71,7 +71,8 @@ def test_memory_that_is_not_to_be_had_is_one_clear_error() -> None:
     with pytest.raises(
         EnvironmentProblem,
         match=r"^no shared memory for 1000000000 clips of up to 1048576.0 MiB \(.+\); choose a smaller "
-        "loader.batch_size or loader.prefetch$",
+        "loader.batch_size or loader.prefetch, or leave out the videos with the largest frames: "
+        "r3d-fast data index --max-pixels$",
     ):
         Arena(10**9, 2**40)
 
