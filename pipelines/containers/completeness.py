@@ -11,7 +11,7 @@ from pipelines.containers.formats.asf import asf_completeness
 from pipelines.containers.formats.ebml import matroska_completeness
 from pipelines.containers.formats.flv import flv_completeness
 from pipelines.containers.formats.header_bytes import EndlessHeadersError, HeaderBytes
-from pipelines.containers.formats.isobmff import mov_completeness
+from pipelines.containers.formats.isobmff import lacks_sample_tables, mov_completeness
 from pipelines.containers.formats.mpeg_ps import mpeg_ps_completeness
 from pipelines.containers.formats.mxf import mxf_completeness
 from pipelines.containers.formats.ogg import ogg_completeness
@@ -26,7 +26,7 @@ from pipelines.containers.formats.sized_frames import (
 )
 from pipelines.containers.formats.verdict import WHOLE, Completeness
 
-__all__ = ["Completeness", "completeness"]
+__all__ = ["Completeness", "completeness", "lost_headers"]
 
 _FORMATS: dict[str, Callable[[HeaderBytes], Completeness]] = {
     "asf": asf_completeness,
@@ -44,6 +44,19 @@ _FORMATS: dict[str, Callable[[HeaderBytes], Completeness]] = {
     "rm": rm_completeness,
     "yuv4mpegpipe": y4m_completeness,
 }
+
+
+def lost_headers(path: str) -> str:
+    """What is missing of the file at `path`, which FFmpeg can't open, in words; "" if that does not show.
+
+    Raises OSError if the file can't be read.
+    """
+    with HeaderBytes(path) as file:
+        try:
+            lost = lacks_sample_tables(file)
+        except EndlessHeadersError:
+            lost = False
+    return "its end is missing, and with it the list of all its frames: none can be read" if lost else ""
 
 
 def completeness(path: str, container_format: str, index_entries: Iterable[tuple[int, int]] = ()) -> Completeness:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import NamedTuple
 
 from pipelines.errors import VideoError
 
@@ -12,8 +13,21 @@ from pipelines.errors import VideoError
 # H.264 and HEVC and of level 6 of AV1, so that all of 8K is taken. As RGB it is 107 MB, which a process can hold a few
 # times; a damaged header may ask for a hundred times as much.
 MAX_PIXELS = 8192 * 4352
-TOO_LARGE = "too large"  # the reason of a VideoError
+TRUNCATED, DOES_NOT_DECODE, TOO_LARGE = "truncated", "does not decode", "too large"  # reasons of VideoErrors
 AVI_HEAD = 12  # bytes at the start of an AVI: "RIFF", the little-endian size of the rest, "AVI "
+
+
+class Acceptance(NamedTuple):
+    """Which videos are taken: those whose frames have at most `max_pixels`.
+
+    With `partial` also what is left of truncated and damaged ones.
+    """
+
+    partial: bool = False
+    max_pixels: int = MAX_PIXELS
+
+
+ACCEPT_WHOLE = Acceptance()
 
 
 def check_regular(path: str) -> os.stat_result:

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from pipelines.containers.completeness import Completeness
 from pipelines.containers.demuxer import PacketList
+from pipelines.containers.file_checks import TRUNCATED
 from pipelines.containers.opening import OpenVideo, video_streams
 
 # Of these, `notes_of` finds what the container shows; the others are found when frames are decoded.
 PICTURE = "a picture, not a video"
-TRUNCATED = "truncated"
 DAMAGED = "damaged"  # taken up to where decoding fails
 DAMAGED_PACKETS = "damaged packets"  # marked by the container; all frames decode
 CONCEALED_ERRORS = "concealed errors"  # marked by the decoder; all frames decode

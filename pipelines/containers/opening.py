@@ -12,8 +12,9 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from pipelines.containers.completeness import lost_headers
 from pipelines.containers.encryption import encryption_scheme
-from pipelines.containers.file_checks import check_size
+from pipelines.containers.file_checks import TRUNCATED, check_size
 from pipelines.errors import VideoError
 
 
@@ -41,8 +42,7 @@ def open_video(
     `max_pixels` also if it is encrypted, or if its frames have more than so many pixels. Raises av.error.FFmpegError if
     the file is no video.
     """
-    # A name such as rec:1.avi would be taken for a protocol.
-    with av.open("file:" + path, format=form, metadata_errors="ignore") as container:
+    with _opened(path, form) as container:
         streams = video_streams(container)
         if not streams:
             raise VideoError(path, "no video stream")
@@ -55,6 +55,17 @@ def open_video(
         video.stream.thread_type = "NONE" if threads == 1 else "AUTO"
         video.stream.codec_context.thread_count = threads
         yield video
+
+
+def _opened(path: str, form: str | None) -> InputContainer:
+    # A name such as rec:1.avi would be taken for a protocol.
+    try:
+        return av.open("file:" + path, format=form, metadata_errors="ignore")
+    except av.error.InvalidDataError as error:
+        missing = lost_headers(path)
+        if not missing:
+            raise
+        raise VideoError(path, TRUNCATED, missing) from error
 
 
 def video_streams(container: InputContainer) -> list[VideoStream]:

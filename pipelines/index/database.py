@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.containers.file_checks import TOO_LARGE
+from pipelines.containers.file_checks import ACCEPT_WHOLE, TOO_LARGE, Acceptance
 from pipelines.datasets.entries import Dataset
 from pipelines.errors import IndexFileError, UsageError, VideoError
-from pipelines.index.probe_pool import ACCEPT_WHOLE, Acceptance, OnFile, ProbeJob, ProbeResult, Unchanged, probe_all
+from pipelines.index.probe_pool import OnFile, ProbeJob, ProbeResult, Unchanged, probe_all
 from pipelines.video.record import Span
 
 SCHEMA = 3

@@ -14,7 +14,7 @@ from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import NamedTuple
 
-from pipelines.containers.file_checks import MAX_PIXELS
+from pipelines.containers.file_checks import ACCEPT_WHOLE, Acceptance
 from pipelines.errors import VideoError
 from pipelines.file_bytes import checksum_of
 from pipelines.machine.cpus import usable_cpus
@@ -48,16 +48,6 @@ class Unchanged(NamedTuple):
 
 
 ProbeResult = VideoRecord | VideoError | Unchanged
-
-
-class Acceptance(NamedTuple):
-    """Which videos are taken: truncated ones too if `partial`, those whose frames have at most `max_pixels`."""
-
-    partial: bool = False
-    max_pixels: int = MAX_PIXELS
-
-
-ACCEPT_WHOLE = Acceptance()
 
 
 def probe_all(

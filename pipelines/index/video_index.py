@@ -19,13 +19,13 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.containers.file_checks import MAX_PIXELS
+from pipelines.containers.file_checks import ACCEPT_WHOLE, MAX_PIXELS, Acceptance
 from pipelines.datasets.entries import Dataset, Missing
 from pipelines.datasets.recognition import recognise_dataset
 from pipelines.datasets.split_names import split_named
 from pipelines.errors import DataError, IndexFileError
 from pipelines.index.database import COLUMNS, FIELD_COUNT, SCHEMA, VIDEO_FIELDS, OnProgress, shown_key, write_tables
-from pipelines.index.probe_pool import ACCEPT_WHOLE, Acceptance, OnFile
+from pipelines.index.probe_pool import OnFile
 from pipelines.sampler import VideoColumns
 from pipelines.video.orientation import Orientation
 from pipelines.video.parameters import StreamParameters

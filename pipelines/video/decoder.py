@@ -21,6 +21,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from pipelines.bitstreams.packet_flags import KEY
+from pipelines.containers.file_checks import DOES_NOT_DECODE
 from pipelines.containers.opening import open_video
 from pipelines.errors import FrameError, R3DFastError, VideoError
 from pipelines.video.packet_reader import check_unchanged, demux_packets, read_ranges
@@ -112,7 +113,7 @@ class FrameReader:
         except R3DFastError:
             raise
         except (av.error.FFmpegError, ValueError) as error:  # PyAV raises ValueError for some damage
-            raise FrameError(path, "does not decode", str(error)) from error
+            raise FrameError(path, DOES_NOT_DECODE, str(error)) from error
         except OSError as error:
             raise VideoError(path, "can't be read", error.strerror or str(error)) from error
         finally:

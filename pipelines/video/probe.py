@@ -16,7 +16,15 @@ from pipelines.bitstreams.mpeg4 import VOP, mpeg4_pictures, parse_video_object_l
 from pipelines.bitstreams.packet_flags import DROPPABLE, KEY, START
 from pipelines.containers.completeness import Completeness, completeness
 from pipelines.containers.demuxer import PacketList, list_packets
-from pipelines.containers.file_checks import AVI_HEAD, MAX_PIXELS, check_regular, check_size, is_avi
+from pipelines.containers.file_checks import (
+    AVI_HEAD,
+    DOES_NOT_DECODE,
+    MAX_PIXELS,
+    TRUNCATED,
+    check_regular,
+    check_size,
+    is_avi,
+)
 from pipelines.containers.notes import (
     CONCEALED_ERRORS,
     DAMAGED,
@@ -108,7 +116,7 @@ class _Probe:
         whole = completeness(path, video.format, ((entry.pos, entry.size) for entry in stream.index_entries))
         packets = list_packets(video, path, file)
         if whole.missing and not allow_partial:
-            raise VideoError(path, "truncated", f"{whole.missing}; --allow-partial takes the frames before that")
+            raise VideoError(path, TRUNCATED, f"{whole.missing}; --allow-partial takes the frames before that")
         base: dict[str, object] = {
             "codec": context.codec.canonical_name,
             "decoder": context.name,
@@ -176,7 +184,7 @@ class _Probe:
         facts = decode_fully(self.path, form=form, threads=self.threads, watch=self._watch_packets())
         if facts.error and not self.allow_partial:
             where = f"after frame {len(facts.packets)}: {facts.error}"
-            raise VideoError(self.path, "does not decode", f"{where}; --allow-partial takes the frames before that")
+            raise VideoError(self.path, DOES_NOT_DECODE, f"{where}; --allow-partial takes the frames before that")
         if facts.error and not self.whole.missing:
             self.notes.append(DAMAGED)
         elif facts.corrupt and not self.whole.missing and not self.packets.corrupt:

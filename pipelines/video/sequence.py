@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipelines.containers.clock import FrameClock, TimeBase, usual_rate
 from pipelines.containers.completeness import completeness
-from pipelines.containers.file_checks import MAX_PIXELS, check_regular, check_size
+from pipelines.containers.file_checks import DOES_NOT_DECODE, MAX_PIXELS, TRUNCATED, check_regular, check_size
 from pipelines.containers.opening import open_video
 from pipelines.errors import FrameError, VideoError
 from pipelines.video.orientation import UPRIGHT, orientation_of
@@ -77,9 +77,9 @@ class FrameSequence:
         if self.num_frames == 0:
             raise VideoError(self.path, "no frame decodes", missing or error)
         if missing:
-            raise VideoError(self.path, "truncated", f"{self.num_frames} frames left; {missing}")
+            raise VideoError(self.path, TRUNCATED, f"{self.num_frames} frames left; {missing}")
         if error:
-            raise FrameError(self.path, "does not decode", f"after frame {self.num_frames}: {error}")
+            raise FrameError(self.path, DOES_NOT_DECODE, f"after frame {self.num_frames}: {error}")
 
     def _frames(self) -> Iterator[av.VideoFrame]:
         """The frames that the decoder gives; of a truncated file those before the first one from a damaged packet."""

@@ -39,6 +39,7 @@ _file = click.Path(path_type=Path)
     "--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True,
     help="auto: the GPU if there is one that works, else the CPU.",
 )  # fmt: skip
+@click.option("--allow-partial", is_flag=True, help="Also predict truncated videos, by the frames before that.")
 @click.option(
     "--max-pixels", type=click.IntRange(min=1), default=MAX_PIXELS, show_default=True,
     help="Don't read videos whose frames have more pixels than this.",
@@ -69,6 +70,7 @@ def predict(
     views: str | None,
     device: str,
     timeline: bool,
+    allow_partial: bool,
     max_pixels: int,
     **options: Any,
 ) -> None:
@@ -94,7 +96,7 @@ def predict(
     outputs = [options["json_file"], options["csv_file"], *feature_outputs(options["features"])]
     out = sys.stderr if check_outputs(*outputs, inputs=_inputs(model, videos, options["font"])) else sys.stdout
     _check_not_beside(options["annotate_to"], videos)
-    predictor = Predictor(model, device=device, max_pixels=max_pixels)
+    predictor = Predictor(model, device=device, allow_partial=allow_partial, max_pixels=max_pixels)
     found = find_videos(videos, _stdin() if "-" in videos else None)
     if timeline:
         total, failed = _moments(predictor, found, out, hops, **options)
@@ -176,7 +178,7 @@ def _moments(
             reports.append(stack.enter_context(timeline_csv(csv_file, top)))
         if annotate_to is not None:
             reports.append(
-                stack.enter_context(Annotator(annotate_to, predictor.classes, font, predictor.max_pixels)).add
+                stack.enter_context(Annotator(annotate_to, predictor.classes, font, predictor.accept.max_pixels)).add
             )
         for item in predictor.timeline(
             videos, hop=hops.seconds, window=hops.window_seconds, top=top, batch_size=batch_size

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipelines.containers.file_checks import TRUNCATED
 from pipelines.containers.formats.verdict import INDEX_CUT, INDEX_MISSING
 from pipelines.containers.notes import (
     CONCEALED_ERRORS,
@@ -22,7 +23,6 @@ from pipelines.containers.notes import (
     PICTURE,
     ROTATED,
     SEVERAL_STREAMS,
-    TRUNCATED,
     UNEVEN_TIMES,
 )
 

@@ -20,10 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from pipelines.containers.file_checks import MAX_PIXELS
+from pipelines.containers.file_checks import ACCEPT_WHOLE, Acceptance
 from pipelines.datasets.entries import Dataset, Entry
 from pipelines.errors import UsageError
-from pipelines.index.probe_pool import Acceptance
 from pipelines.index.video_index import VideoIndex, write_index
 from pipelines.loader import Batch, ClipLoader
 from pipelines.machine.cpus import usable_cpus
@@ -63,18 +62,18 @@ def answers(
     *,
     views: int | str | None = None,
     batch_size: int | None = None,
-    max_pixels: int = MAX_PIXELS,
+    accept: Acceptance = ACCEPT_WHOLE,
 ) -> Iterator[Answer]:
     """An Answer for each clip of `videos`, in order.
 
     `views`: clips of each video (None: as many as the model's evaluation takes). `batch_size`: clips computed at once
-    (None: 8 on a CPU, the config's on a GPU). A video whose frames have more than `max_pixels` gives an error. Raises
+    (None: 8 on a CPU, the config's on a GPU). A video that `accept` does not take gives an error. Raises
     UsageError for a number of views that the model's config does not allow.
     """
     clip = clip_spec(network, views)
     check_batch(batch_size)
     size = batch_size or default_batch(network)
-    make = partial(_Chunk, network=network, clip=clip, batch_size=size, max_pixels=max_pixels)
+    make = partial(_Chunk, network=network, clip=clip, batch_size=size, accept=accept)
     return _answers(_chunks(map(str, videos), 2 * size), make)
 
 
@@ -134,7 +133,9 @@ class _Chunk:
     The numbers keep the order of the videos in the index, and they are valid names whatever the videos are called.
     """
 
-    def __init__(self, videos: list[str], network: Network, clip: ClipSpec, batch_size: int, max_pixels: int) -> None:
+    def __init__(
+        self, videos: list[str], network: Network, clip: ClipSpec, batch_size: int, accept: Acceptance
+    ) -> None:
         """Index the files and, for the CPU, start decoding them: in worker processes where there are many clips."""
         self.videos, self.network = videos, network
         self.errors: dict[int, str] = {}
@@ -142,7 +143,7 @@ class _Chunk:
         self.root = Path(self._folder.name)
         self._loader: ClipLoader | None = None
         try:
-            index = self._build(max_pixels)
+            index = self._build(accept)
             self._numbers = [_number(index[i].path) for i in range(len(index))]
             if self._numbers:
                 self._loader = self._load(index, clip, batch_size)
@@ -165,7 +166,7 @@ class _Chunk:
             yield answer
         yield from self._unreadable(done, len(self.videos))
 
-    def _build(self, max_pixels: int) -> VideoIndex:
+    def _build(self, accept: Acceptance) -> VideoIndex:
         """The index of the videos that can be read; `errors` gets the reasons for the others."""
         entries = []
         for number, video in enumerate(self.videos):
@@ -180,7 +181,6 @@ class _Chunk:
                 entries.append(Entry(name, 0, ""))
         data = Dataset("files", self.network.classes, tuple(entries), (), ())
         # Indexed in this process: processes that multiprocessing starts would run the user's script again.
-        accept = Acceptance(max_pixels=max_pixels)
         index = write_index(self.root / "videos.r3dindex", self.root, data, workers=1, accept=accept)
         for item in index.quarantined:
             self.errors[_number(item.path)] = item.reason + (f": {item.detail}" if item.detail else "")

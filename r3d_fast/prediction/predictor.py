@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.containers.file_checks import MAX_PIXELS
+from pipelines.containers.file_checks import MAX_PIXELS, Acceptance
 from r3d_fast.metrics import softmax
 from r3d_fast.prediction.clip_logits import Answer, answers, check_batch
 from r3d_fast.prediction.restored_network import open_network
@@ -43,15 +43,22 @@ class Prediction:
 class Predictor:
     """A model that names the action in videos: `Predictor("runs/x")(["a.avi", "b.mp4"])`."""
 
-    def __init__(self, model: str | Path, *, device: str = "auto", max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        device: str = "auto",
+        allow_partial: bool = False,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
         """Load `model`: a run folder, a checkpoint, a .safetensors file, or a folder that `r3d-fast export` wrote.
 
-        `device`: "auto", "cpu" or "gpu". Videos whose frames have more than `max_pixels` are not read. Raises
-        UsageError where there is no model, CheckpointError where it is damaged, EnvironmentProblem where this machine
-        does not have `device`.
+        `device`: "auto", "cpu" or "gpu". With `allow_partial` truncated and damaged videos are predicted as far as they
+        decode. Videos whose frames have more than `max_pixels` are not read. Raises UsageError where there is no model,
+        CheckpointError where it is damaged, EnvironmentProblem where this machine does not have `device`.
         """
         self.network = open_network(model, device)
-        self.max_pixels = max_pixels
+        self.accept = Acceptance(allow_partial, max_pixels)
 
     @property
     def device(self) -> str:
@@ -97,7 +104,7 @@ class Predictor:
         self, videos: Iterable[str | Path], *, views: int | str | None = None, batch_size: int | None = None
     ) -> Iterator[Answer]:
         """An Answer for each clip of `videos`, in order, as soon as it is computed: logits and pooled features."""
-        return answers(self.network, videos, views=views, batch_size=batch_size, max_pixels=self.max_pixels)
+        return answers(self.network, videos, views=views, batch_size=batch_size, accept=self.accept)
 
     def timeline(
         self,
@@ -119,7 +126,7 @@ class Predictor:
         check_top(top)
         check_batch(batch_size)
         hops, names = Hops(hop, window), map(str, videos)
-        return timeline(self.network, names, hops, top=top, batch_size=batch_size, max_pixels=self.max_pixels)
+        return timeline(self.network, names, hops, top=top, batch_size=batch_size, accept=self.accept)
 
     def _predictions(
         self, stream: Iterator[Answer], top: int, on_clip: Callable[[Answer], object] | None

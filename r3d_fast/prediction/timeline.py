@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.containers.file_checks import MAX_PIXELS
+from pipelines.containers.file_checks import ACCEPT_WHOLE, Acceptance
 from pipelines.dali.graph import ClipPipeline
 from pipelines.errors import VideoError
 from pipelines.machine.cpus import usable_cpus
@@ -79,16 +79,16 @@ def timeline(
     *,
     top: int = 5,
     batch_size: int | None = None,
-    max_pixels: int = MAX_PIXELS,
+    accept: Acceptance = ACCEPT_WHOLE,
 ) -> Iterator[Moment]:
     """The moments of each of `videos`, in order, as soon as they are computed: one for each hop, with `top` classes.
 
     `batch_size`: windows computed at once, from one or more videos (None: 8 on a CPU, the config's on a GPU).
-    A video whose frames have more than `max_pixels` gives a moment with an error.
+    A video that `accept` does not take gives a moment with an error; of a truncated one it is the last moment.
     """
     clip = clip_spec(network)
     size = batch_size or default_batch(network)
-    each = ((video, windows(video, clip, hops, max_pixels)) for video in videos)
+    each = ((video, windows(video, clip, hops, accept)) for video in videos)
     works = _batches(each, size, _Preparer(network.config.augment, network.clip_dtype))
     computed = 0
     with closing(ahead(works, _AHEAD)) as ready:

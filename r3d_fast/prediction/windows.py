@@ -11,12 +11,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.containers.file_checks import MAX_PIXELS
+from pipelines.containers.file_checks import ACCEPT_WHOLE, DOES_NOT_DECODE, TRUNCATED, Acceptance
 from pipelines.errors import UsageError, VideoError
 from pipelines.sampler import consecutive_frames, segment_frames
 from pipelines.specs import ClipSpec
@@ -70,15 +71,15 @@ class Hops:
         return max(1, round(seconds * fps / clip.num_frames))
 
 
-def windows(path: str, clip: ClipSpec, hops: Hops, max_pixels: int = MAX_PIXELS) -> Iterator[Window]:
+def windows(path: str, clip: ClipSpec, hops: Hops, accept: Acceptance = ACCEPT_WHOLE) -> Iterator[Window]:
     """The windows of the video at `path`, in order, each as soon as it is decoded; every hop gets one.
 
     A video shorter than a window gives one window: the clip that evaluation takes from the whole video. Raises
-    VideoError where the video can't be read or has frames of more than `max_pixels`; where it is cut short, only after
+    VideoError where the video can't be read or is not taken by `accept`; where it is truncated or damaged, only after
     the windows of the part that is left.
     """
     problem: VideoError | None = None
-    with FrameSequence(path, max_pixels=max_pixels) as video:
+    with FrameSequence(path, max_pixels=accept.max_pixels) as video:
         line = _Line(clip.num_frames, hops.seconds)
         slack = float(1 / video.fps) / 4
         stride = hops.stride(clip, float(video.fps))
@@ -87,11 +88,14 @@ def windows(path: str, clip: ClipSpec, hops: Hops, max_pixels: int = MAX_PIXELS)
                 if shown.number % stride == stride // 2:
                     yield from line.add(shown.seconds, Kept(partial(video.pixels, shown.frame)))
         except VideoError as error:
-            problem = error
+            takes_rest = accept.partial and video.num_frames > 0 and error.reason in (TRUNCATED, DOES_NOT_DECODE)
+            problem = None if takes_rest else error
     if line.is_whole:
         yield from line.rest(_count(video.clock.end, hops.seconds, slack))
     elif problem is None:
-        yield Window(_short(path, clip, video.num_frames, max_pixels), 0, _count(video.clock.end, hops.seconds, slack))
+        yield Window(
+            _short(path, clip, video.num_frames, accept.max_pixels), 0, _count(video.clock.end, hops.seconds, slack)
+        )
     if problem is not None:
         raise problem
 
@@ -145,7 +149,10 @@ def _short(path: str, clip: ClipSpec, num_frames: int, max_pixels: int) -> list[
     choose = segment_frames if clip.sampling == "segments" else consecutive_frames
     wanted = choose(num_frames, clip.model_copy(update={"views": 1}), None).tolist()
     with FrameSequence(path, max_pixels=max_pixels) as video:
+        until_last = islice(video, max(wanted) + 1)  # beyond it a truncated video raises an error
         found = {
-            shown.number: Kept(partial(video.pixels, shown.frame)) for shown in video if shown.number in set(wanted)
+            shown.number: Kept(partial(video.pixels, shown.frame))
+            for shown in until_last
+            if shown.number in set(wanted)
         }
     return [found[number] for number in wanted]

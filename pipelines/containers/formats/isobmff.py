@@ -13,6 +13,7 @@ from pipelines.containers.formats.header_bytes import HeaderBytes
 from pipelines.containers.formats.verdict import WHOLE, Completeness, ends_before, ends_within
 
 _BOX_HEAD = 8
+_FIRST = (b"ftyp", b"wide", b"mdat")  # boxes with which files begin
 _ANNOUNCES = (b"moof", b"styp", b"sidx", b"prft", b"emsg")  # a fragment follows these, or is this
 
 
@@ -89,6 +90,12 @@ def mov_completeness(file: HeaderBytes, index_entries: Iterable[tuple[int, int]]
     if cut and last.kind != b"mdat":
         return Completeness(remarks=(f"{last.kind.decode('ascii', 'replace')} box cut short",))
     return WHOLE
+
+
+def lacks_sample_tables(file: HeaderBytes) -> bool:
+    """Whether this begins like a MOV or MP4 but lacks the `moov` box, which lists the samples, often at the end."""
+    kinds = [box.kind for box in boxes(file, 0, file.size)]
+    return bool(kinds) and kinds[0] in _FIRST and b"mdat" in kinds and b"moov" not in kinds
 
 
 def _announced(file: HeaderBytes, sidx: Box) -> int:

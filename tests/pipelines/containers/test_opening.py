@@ -45,6 +45,22 @@ def test_an_encrypted_video_is_refused_when_it_is_opened_first(tmp_path: Path) -
         assert video.stream.frames == 4
 
 
+def test_an_mp4_that_was_cut_before_the_list_of_its_frames_is_truncated(tmp_path: Path) -> None:
+    path = write_stamped_video(tmp_path / "v.mp4", codec="h264", num_frames=24)
+    content = path.read_bytes()
+    for share in (0.3, 0.9):
+        path.write_bytes(content[: int(share * content.index(b"moov"))])
+        with (
+            pytest.raises(VideoError, match="truncated: its end is missing, and with it the list"),
+            open_video(str(path)),
+        ):
+            pass
+    for other in (b"\0\0\0\x08ftyp", b"\0\0\0\x08wide" * 9, bytes(99)):
+        path.write_bytes(other)
+        with pytest.raises(av.error.InvalidDataError), open_video(str(path)):
+            pass
+
+
 def test_what_holds_no_video_is_refused(tmp_path: Path) -> None:
     with (
         pytest.raises(VideoError, match=r"a\.mp4: no video stream"),

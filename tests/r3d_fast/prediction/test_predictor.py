@@ -74,6 +74,26 @@ def test_an_encrypted_video_is_an_error_and_never_garbage(
         assert f"{path}: error: encrypted: cenc; make a decrypted copy of it" in err
 
 
+def test_what_is_left_of_a_truncated_video_is_predicted_where_that_is_allowed(
+    capsys: pytest.CaptureFixture[str], model: Path, tmp_path: Path
+) -> None:
+    path = clips.write_stamped_video(tmp_path / "v.avi", num_frames=40)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    code, out, err = said(capsys, model, path)
+    assert (code, out) == (3, "")
+    assert "error: truncated: its last" in err
+    assert "--allow-partial takes the frames before that" in err
+    code, out, err = said(capsys, model, path, "--timeline", "--hop", "0.2")
+    assert (code, len(out.splitlines()), "error: truncated: " in err) == (3, 4, True)
+    for mode, lines in (([], 1), (["--timeline", "--hop", "0.2"], 4), (["--timeline", "--window", "60"], 1)):
+        code, out, err = said(capsys, model, path, "--allow-partial", *mode)
+        assert (code, len(out.splitlines()), err) == (0, lines, "")
+    (tmp_path / "text.avi").write_text("no video", encoding="utf-8")
+    for mode in ([], ["--timeline"]):
+        code, _, err = said(capsys, model, tmp_path / "text.avi", "--allow-partial", *mode)
+        assert (code, "not a readable video" in err) == (3, True)
+
+
 def test_larger_frames_than_the_limit_are_an_error_that_names_the_option(
     capsys: pytest.CaptureFixture[str], model: Path, videos: list[Path], tmp_path: Path
 ) -> None:
