@@ -20,7 +20,8 @@ import crew
 import numpy as np
 from exact.encoders import Additions, Encoding, write
 from exact.readers import sequence_faults
-from exact.truth import Truth, steady_truth_of
+from exact.truth import Truth, steady_truth_of, truth_of
+from numpy.typing import NDArray
 from oddities import write_oddities
 
 from damage.mutations import MUTATIONS, mutated
@@ -130,7 +131,7 @@ def read_damaged(damage: Damage, say: Callable[[str], None]) -> tuple[str, list[
             fate, faults = "wrong", [f"indexing raises {type(error).__name__}: {error}"]
         else:
             say("reading")
-            fate, faults = _read(record, truth, damage.seed)
+            fate, faults = _read(record, truth, Path(damage.path), damage.seed)
         if len(truth.frames) < MOST_FRAMES:
             say("reading in a row")
             try:
@@ -140,34 +141,47 @@ def read_damaged(damage: Damage, say: Callable[[str], None]) -> tuple[str, list[
         return "wrong" if faults else fate, faults
 
 
-def _read(record: VideoRecord, truth: Truth, seed: int) -> tuple[str, list[str]]:
-    """How reading an indexed file goes: all frames at once, and some alone."""
+def _read(record: VideoRecord, truth: Truth, sound: Path, seed: int) -> tuple[str, list[str]]:
+    """How reading an indexed file goes: all frames at once, and some alone.
+
+    Where headers count the frames, damage elsewhere in the file shows only if all of it is decoded. Then a frame may be
+    the one of the undamaged file at `sound`, which is what the part of the file that is read still says.
+    """
     count, true = record.num_frames, len(truth.frames)
-    # Headers count pictures that may not decode: these give errors, or lie behind what a full decode stumbles over.
-    counts_more = count > true and bool(truth.error) and record.packets.ordinal is False
-    if true < MOST_FRAMES and count != true and not truth.too_large and not counts_more:
-        said = f"indexed with {count} frames instead of {true}"
-        return "wrong", [f"{said}, note {record.note!r}" + f", decoding ends with: {truth.error}" * bool(truth.error)]
+    known, reader = min(count, true), FrameReader()
+    if true < MOST_FRAMES and count != true and not truth.too_large:
+        honest = count > true and (truth.error or not _frames(reader, record, list(range(count))))
+        if not honest:
+            return "wrong", [f"indexed with {count} frames instead of {true}, note {record.note!r}"]
     draw = Random(seed)
-    known = min(count, true)
     order = list(range(known))
     draw.shuffle(order)
-    errors, reader = 0, FrameReader()
     asked = [order, *([draw.randrange(known)] for _ in range(3 if known else 0))]
+    fates: set[str] = set()
     for wanted in asked:
         try:
-            frames = reader.read(record, wanted)
-            small = np.empty((len(wanted), 32, 32, 3), np.uint8)
-            reader.fill(record, [Cut(wanted, (0, 0, record.height, record.width), 32, small)])
-        except VideoError:
-            errors += 1
-            continue
+            frames = _frames(reader, record, wanted)
         except Exception as error:
             return "wrong", [f"reading {wanted} raises {type(error).__name__}: {error}"]
-        for number, frame in zip(wanted, frames, strict=True):
-            if not np.array_equal(frame, truth.frames[number]):
+        fates |= {"read" if frames else "fails"}
+        other = [number for number, frame in frames.items() if not np.array_equal(frame, truth.frames[number])]
+        intact = truth_of(sound).frames if other else []
+        for number in other:
+            if number >= len(intact) or not np.array_equal(frames[number], intact[number]):
                 return "wrong", [f"frame {number} of {count} differs when {len(wanted)} are read, note {record.note!r}"]
-    return ("fails" if errors == len(asked) else "fails in part" if errors else "read"), []
+            fates |= {"undamaged frames"}
+    return " or ".join(sorted(fates)) or "read", []
+
+
+def _frames(reader: FrameReader, record: VideoRecord, wanted: list[int]) -> dict[int, NDArray[np.uint8]]:
+    """The frames by their numbers; none if reading gives an error. They are scaled too, as training does."""
+    try:
+        frames = reader.read(record, wanted)
+        small = np.empty((len(wanted), 32, 32, 3), np.uint8)
+        reader.fill(record, [Cut(wanted, (0, 0, record.height, record.width), 32, small)])
+    except VideoError:
+        return {}
+    return dict(zip(wanted, frames, strict=True))
 
 
 def main() -> int:

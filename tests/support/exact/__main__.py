@@ -23,6 +23,7 @@ from exact.table import faults, markdown, progress
 
 ROOT = Path(__file__).resolve().parents[3]
 NAME = "exact table"
+USUAL = ("avi", "matroska", "mov", "nut")  # containers that take nearly all codecs
 
 
 def main() -> int:
@@ -49,7 +50,7 @@ def main() -> int:
         Pair(encoding, muxer, True, arguments.keep)
         for name, found in sorted(encodings.items())
         for encoding in found[1:]
-        for muxer in taken[name]
+        for muxer in _containers(taken[name], name)
     ]
     rows += _run(others, processes)
     rows.sort(key=lambda row: (row.pair.encoding.encoder, row.pair.encoding.pix_fmt, row.pair.muxer.name))
@@ -61,6 +62,12 @@ def main() -> int:
     if arguments.write:
         _write(Path(arguments.write), table)
     return 1 if wrong else 0
+
+
+def _containers(taken: list[Muxer], encoder: str) -> list[Muxer]:
+    """The containers for the other pixel formats of an encoder: all for raw pictures, else three."""
+    usual = sorted(taken, key=lambda muxer: (muxer.name not in USUAL, muxer.name))
+    return usual if encoder == "rawvideo" else usual[:3]
 
 
 def _arguments() -> argparse.Namespace:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import av
+
 from exact import boxes
 from exact.encoders import Additions, Encoding, write
 from exact.muxers import Muxer
@@ -70,7 +72,7 @@ def _attempt(path: Path, encoding: Encoding, muxer: Muxer, additions: Additions 
     options = {**muxer.options, **additions.options}
     try:
         write(path, encoding, muxer.format, Additions(**{**additions.__dict__, "options": options}))
-    except (OSError, ValueError, TypeError, OverflowError):  # av.FFmpegError is an OSError or a ValueError
+    except (av.FFmpegError, OSError, ValueError, TypeError, OverflowError):
         return None
     return truth_of(path) if path.is_file() and path.stat().st_size else None
 

@@ -68,7 +68,7 @@ def judge_pair(pair: Pair, say: Callable[[str], None]) -> dict[str, Verdict]:
             say(form.name)
             if form.name == PLAIN:
                 whole = len(truth.frames)
-            if not truth.same(truth_of(form.path, hold=len(truth.frames))):
+            if not pair.brief and not truth.same(truth_of(form.path, hold=len(truth.frames))):
                 verdicts[form.name] = Verdict(VARIES, "the frames of container.decode depend on when they are let go")
             elif form.is_cut:
                 for name, partial in ((form.name, False), (f"{form.name}, allowed", True)):

@@ -53,7 +53,7 @@ def test_a_picture_is_turned_as_the_display_matrix_says(turns: int, mirrored: bo
     a, b, c, d = [(one, 0, 0, one), (0, -one, one, 0), (-one, 0, 0, -one), (0, one, -one, 0)][turns]
     if mirrored:
         a, c = -a, -c  # x of what is shown
-    matrix = np.array([a, b, 0, c, d, 0, 0, 0, 1 << 30], np.int32).tobytes()
+    matrix = (a, b, 0, c, d, 0, 0, 0, 1 << 30)
     wanted = np.rot90(stored, turns)
     assert np.array_equal(upright(stored, matrix), wanted[:, ::-1] if mirrored else wanted)
 

@@ -80,44 +80,32 @@ def _packets(path: Path) -> Iterator[av.Packet]:
 
 
 def _turned(path: Path, truth: Truth) -> Truth:
-    """The truth with its frames turned upright.
+    """The truth with its frames turned upright, as the first frame says.
 
-    The matrices come from another decode, as a frame that was asked for them is not given back.
+    That comes from another decode, as a frame that was asked for its side data is given back late.
     """
-    turned: list[NDArray[np.uint8]] = []
     try:
-        for packet in _packets(path):
-            for frame in packet.decode():
-                if len(turned) == len(truth.frames):
-                    break
-                matrix = frame.side_data.get("DISPLAYMATRIX")
-                pixels = truth.frames[len(turned)]
-                truth.turned = truth.turned or (matrix is not None and _turns(bytes(matrix)))
-                truth.slanted = truth.slanted or (matrix is not None and _slants(bytes(matrix)))
-                turned.append(pixels if matrix is None else upright(pixels, bytes(matrix)))
+        first = next((frame for packet in _packets(path) for frame in packet.decode()), None)
+        data = None if first is None else first.side_data.get("DISPLAYMATRIX")
     except _ERRORS:
-        pass
-    truth.frames = turned
+        data = None
+    if data is None:
+        return truth
+    matrix = struct.unpack("=9i", bytes(data))
+    a, b, _, c, d = matrix[:5]
+    truth.turned = bool(b or c or a < 0 or d < 0)
+    truth.slanted = bool((a or d) and (b or c)) or not ((a and d) or (b and c))
+    truth.frames = [upright(pixels, matrix) for pixels in truth.frames]
     return truth
 
 
-def upright(pixels: NDArray[np.uint8], matrix: bytes) -> NDArray[np.uint8]:
-    """A picture as it is to be shown; `matrix` is that of libavutil/display.h: nine numbers of 32 bits.
+def upright(pixels: NDArray[np.uint8], matrix: tuple[int, ...]) -> NDArray[np.uint8]:
+    """A picture as it is to be shown; `matrix` has the nine numbers of libavutil/display.h.
 
     The point (x, y) is shown at (a x + c y, b x + d y), up to a shift.
     """
-    a, b, _, c, d = struct.unpack("=9i", matrix)[:5]
+    a, b, _, c, d = matrix[:5]
     if abs(b) > abs(a):
         pixels = pixels.transpose(1, 0, 2)  # (x, y) is shown at (y, x)
         a, d = c, b
     return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
-
-
-def _turns(matrix: bytes) -> bool:
-    a, b, _, c, d = struct.unpack("=9i", matrix)[:5]
-    return bool(b or c or a < 0 or d < 0)
-
-
-def _slants(matrix: bytes) -> bool:
-    a, b, _, c, d = struct.unpack("=9i", matrix)[:5]
-    return bool((a or d) and (b or c)) or not ((a and d) or (b and c))
