@@ -10,6 +10,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -20,7 +21,7 @@ import crew
 import numpy as np
 from exact.encoders import Additions, Encoding, write
 from exact.readers import sequence_faults
-from exact.truth import Truth, steady_truth_of, truth_of
+from exact.truth import Truth, steady_truth_of, truth_of, uncut_frames
 from numpy.typing import NDArray
 from oddities import write_oddities
 
@@ -131,7 +132,10 @@ def read_damaged(damage: Damage, say: Callable[[str], None]) -> tuple[str, list[
             fate, faults = "wrong", [f"indexing raises {type(error).__name__}: {error}"]
         else:
             say("reading")
-            fate, faults = _read(record, truth, Path(damage.path), damage.seed)
+            known = truth
+            if "truncated" in record.note and record.num_frames == uncut_frames(path):
+                known = replace(truth, frames=truth.frames[: record.num_frames])
+            fate, faults = _read(record, known, Path(damage.path), damage.seed)
         if len(truth.frames) < MOST_FRAMES:
             say("reading in a row")
             try:

@@ -60,6 +60,26 @@ def truth_of(path: Path, most: int = 1000, most_bytes: int = 1 << 30, *, hold: i
     return _turned(path, truth)
 
 
+def uncut_frames(path: Path) -> int:
+    """The number of frames before the first one whose packet the demuxer flags as damaged: a picture cut in two.
+
+    An index may leave these out of a truncated file, though the decoder makes something of them.
+    """
+    flagged: set[int] = set()
+    count = 0
+    try:
+        for number, packet in enumerate(_packets(path)):
+            flagged |= {number} if packet.is_corrupt else set()
+            packet.pts = number if packet.size else None
+            for frame in packet.decode():
+                if frame.pts in flagged:
+                    return count
+                count += 1
+    except _ERRORS:
+        pass
+    return count
+
+
 def steady_truth_of(path: Path, most: int = 1000, most_bytes: int = 1 << 30) -> Truth | None:
     """The truth; None if it depends on when the caller lets go of frames, or on how one shows a slanted picture.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from resizing import triangle
 
-from exact.truth import Truth
+from exact.truth import Truth, uncut_frames
 from pipelines.errors import FrameError, VideoError
 from pipelines.video.decoder import Cut, FrameReader, read_frames
 from pipelines.video.probe import probe_video
@@ -53,10 +54,12 @@ def judge_cut(path: Path, truth: Truth, whole_frames: int, seed: int, *, allow_p
         record = probe_video(path, allow_partial=allow_partial)
     except VideoError as error:
         said = f"{error.reason}: {error.detail}" if error.detail else error.reason
-        honest = not truth.frames or (not allow_partial and error.reason in CUT_REASONS)
+        honest = not truth.frames or not uncut_frames(path) or (not allow_partial and error.reason in CUT_REASONS)
         return Verdict(REFUSED if honest else WRONG, f"refused, {said}")
     except Exception as error:
         return Verdict(WRONG, f"indexing raises {type(error).__name__}: {error}")
+    if "truncated" in record.note and record.num_frames == uncut_frames(path) > 0:
+        truth = replace(truth, frames=truth.frames[: record.num_frames])
     verdict = compare(record, truth, seed)
     if verdict.mark == WRONG or len(truth.frames) == whole_frames or not truth.frames:
         return verdict
