@@ -14,6 +14,8 @@ from typing import NamedTuple
 from pipelines.bitstreams.h264 import states_full_range
 from pipelines.bitstreams.mpeg4 import parse_video_object_layer
 from pipelines.bitstreams.nal_units import nal_units, unit_type
+from pipelines.containers.file_checks import TRUNCATED
+from pipelines.containers.notes import CONCEALED_ERRORS, DAMAGED, DAMAGED_PACKETS, INTERLACED
 from pipelines.machine.nvdec import DALI_CODECS, DecoderCaps, refusal_of
 from pipelines.video.record import VideoRecord
 
@@ -36,7 +38,7 @@ _FULL = "full range"
 _RANGE_BY_CONTAINER = {"h264", "hevc", "mpeg4"}
 # Notes of videos that another decoder may show otherwise: each hides damage in its own way, and DALI takes a field that
 # is coded as a picture of its own for a frame.
-_LEFT_TO_PYAV = ("truncated", "damaged", "damaged packets", "interlaced")
+_LEFT_TO_PYAV = (TRUNCATED, DAMAGED, DAMAGED_PACKETS, CONCEALED_ERRORS, INTERLACED)
 
 
 class VideoKind(NamedTuple):

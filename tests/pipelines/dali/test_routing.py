@@ -147,7 +147,7 @@ def test_full_range_that_only_the_container_states_is_left_to_pyav_on_a_gpu(tmp_
     assert (said.parameters.color_range, limits.refuses(said)) == (2, "")
 
 
-@pytest.mark.parametrize("note", ["truncated", "damaged", "damaged packets", "interlaced"])
+@pytest.mark.parametrize("note", ["truncated", "damaged", "damaged packets", "concealed errors", "interlaced"])
 def test_what_decoders_may_show_differently_is_left_to_pyav(note: str) -> None:
     limits = DaliLimits(frozenset({"mpeg4"}))
     odd = replace(record("mpeg4"), note=f"uneven frame times; {note}")
