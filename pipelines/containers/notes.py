@@ -66,8 +66,8 @@ def _is_uneven(packets: PacketList, ticks: NDArray[np.int64]) -> bool:
     """Whether some frames are shown twice as long as most, or half as long, as far as time stamps in ticks tell."""
     if packets.sound:
         ticks = ticks[packets.giving]
-    steps = np.diff(np.sort(ticks))
+    steps = np.sort(np.diff(np.sort(ticks)))
     if len(steps) < 2:
         return False
-    usual = int(np.median(steps))
-    return bool(steps.max() >= _UNEVEN * max(1, usual) or steps.min() * _UNEVEN <= usual)
+    usual = int(steps[len(steps) // 2])
+    return bool(steps[-1] >= _UNEVEN * max(1, usual) or steps[0] * _UNEVEN <= usual)
