@@ -59,7 +59,7 @@ def data() -> None:
 )
 @click.option("--workers", type=click.IntRange(min=1), help="Processes that read videos (default: one per usable CPU).")
 @click.option("--follow-links", is_flag=True, help="Also index videos behind symlinks that lead out of ROOT.")
-@click.option("--allow-partial", is_flag=True, help="Also index truncated videos, up to where they end.")
+@click.option("--allow-partial", is_flag=True, help="Also index truncated and damaged videos, up to where they decode.")
 @click.option(
     "--max-pixels", type=click.IntRange(min=1), default=MAX_PIXELS, show_default=True,
     help="Leave out videos whose frames have more pixels than this; the default takes all of 8K.",

@@ -39,7 +39,9 @@ _file = click.Path(path_type=Path)
     "--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True,
     help="auto: the GPU if there is one that works, else the CPU.",
 )  # fmt: skip
-@click.option("--allow-partial", is_flag=True, help="Also predict truncated videos, by the frames before that.")
+@click.option(
+    "--allow-partial", is_flag=True, help="Also predict truncated and damaged videos, up to where they decode."
+)
 @click.option(
     "--max-pixels", type=click.IntRange(min=1), default=MAX_PIXELS, show_default=True,
     help="Don't read videos whose frames have more pixels than this.",

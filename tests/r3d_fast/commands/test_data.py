@@ -66,7 +66,7 @@ def test_with_the_options_what_was_left_out_is_taken(capsys: pytest.CaptureFixtu
     code, out, _ = tiny.said(capsys, "data", "index", root, "--allow-partial")
     assert code == 0
     assert "left out 1\n  encrypted: b/locked.mp4" in out
-    assert "  1 video (b/cut.avi) is truncated; the frames before that are taken\n" in out
+    assert "  1 video (b/cut.avi) is truncated; the frames that are left are taken\n" in out
 
 
 def test_nothing_is_said_where_nothing_is_odd(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
