@@ -14,7 +14,7 @@ import crew
 from exact.encoders import Encoding, encoding_of, pixel_formats
 from exact.forms import PLAIN, written
 from exact.muxers import Muxer
-from exact.truth import truth_of
+from exact.truth import is_steady
 from exact.verdicts import VARIES, WRONG, Verdict, judge, judge_cut
 
 WRITING = "writing"
@@ -68,7 +68,7 @@ def judge_pair(pair: Pair, say: Callable[[str], None]) -> dict[str, Verdict]:
             say(form.name)
             if form.name == PLAIN:
                 whole = len(truth.frames)
-            if not pair.brief and not truth.same(truth_of(form.path, hold=len(truth.frames))):
+            if form.is_cut and not is_steady(form.path, truth):
                 verdicts[form.name] = Verdict(VARIES, "the frames of container.decode depend on when they are let go")
             elif form.is_cut:
                 for name, partial in ((form.name, False), (f"{form.name}, allowed", True)):

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 
 from exact.forms import PLAIN
 from exact.matrix import Row
-from exact.verdicts import DEMUXED, REFUSED, SILENT, VARIES, WRONG, Verdict
+from exact.verdicts import DEMUXED, EXACT, NOTED, REFUSED, SILENT, VARIES, WRONG, Verdict
 
 MOST_SHOWN = 6  # pixel formats that a line names
+WORST_FIRST = (WRONG, DEMUXED, EXACT)
+ALLOWED = ", allowed"  # what ends the name of a cut form that is read with the option
 
 
 def markdown(rows: Sequence[Row], versions: str) -> str:
@@ -17,18 +19,22 @@ def markdown(rows: Sequence[Row], versions: str) -> str:
     rows = [row for row in rows if row.verdicts]
     pairs = {(row.pair.encoding.encoder, row.pair.muxer.name) for row in rows}
     codings = {row.pair.encoding for row in rows}
-    files = sum(len(row.verdicts) for row in rows)
-    wrong = sum(verdict.mark == WRONG for row in rows for verdict in row.verdicts.values())
+    verdicts = [verdict for row in rows for verdict in row.verdicts.values()]
+    wrong = sum(verdict.mark == WRONG for verdict in verdicts)
     lines = [
-        f"{len(pairs)} pairs of encoder and container, {len(codings)} of encoder and pixel format, {len(rows)} of all "
-        f"three; {files} verdicts, {wrong} wrong. {versions}.",
+        f"{versions}: {len(pairs)} pairs of encoder and container, {len(rows)} with their {len(codings)} encodings "
+        f"(encoder and pixel format). Of {len(verdicts)} verdicts {wrong} are wrong.",
         "",
         "| encoder | pixel formats | packets read at their offsets | by demuxing | wrong |",
         "| --- | --- | --- | --- | --- |",
         *_encoder_lines(rows),
         "",
-        "| container | encoders | turns kept | cut: refused | cut: taken with a note | cut: nothing tells |",
-        "| --- | ---: | --- | ---: | ---: | ---: |",
+        "| form | files |",
+        "| --- | ---: |",
+        *_form_lines(rows),
+        "",
+        "| container | encoders | keeps turns | cut: refused | taken with the option | taken, noted | nothing tells |",
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: |",
         *_container_lines(rows),
         "",
         "| refused, or not compared | files | for instance |",
@@ -52,26 +58,36 @@ def mark_of(row: Row) -> str:
     """The mark of a pair: that of its worst form."""
     marks = {verdict.mark for verdict in row.verdicts.values()}
     whole = {verdict.mark for name, verdict in row.verdicts.items() if not name.startswith("cut")}
-    return next((mark for mark in (WRONG, DEMUXED) if mark in (marks if mark == WRONG else whole)), "exact")
+    return WRONG if WRONG in marks else DEMUXED if DEMUXED in whole else EXACT
 
 
 def _encoder_lines(rows: Sequence[Row]) -> list[str]:
-    """Pixel formats with the same marks in all containers share a line."""
+    """A line an encoder, its marks the worst of its pixel formats; raw pictures have one for each set of marks."""
     marks: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     for row in rows:
-        marks[row.pair.encoding.encoder, row.pair.encoding.pix_fmt][row.pair.muxer.name] = mark_of(row)
-    groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[str]] = defaultdict(list)
+        encoding = row.pair.encoding
+        marks[encoding.encoder, encoding.pix_fmt][row.pair.muxer.name] = mark_of(row)
+    groups: dict[tuple[str, object], list[str]] = defaultdict(list)
+    found: dict[tuple[str, object], dict[str, str]] = defaultdict(dict)
     for (encoder, pix_fmt), those in marks.items():
-        groups[encoder, tuple(sorted(those.items()))].append(pix_fmt)
+        key = (encoder, tuple(sorted(those.items())) if encoder == "rawvideo" else None)
+        groups[key].append(pix_fmt)
+        for container, mark in those.items():
+            found[key][container] = min(mark, found[key].get(container, EXACT), key=WORST_FIRST.index)
     lines = []
-    for (encoder, those), formats in sorted(groups.items()):
+    for key, formats in groups.items():
         cells = [
-            ", ".join(container for container, mark in those if mark == wanted) or "-"
-            for wanted in ("exact", DEMUXED, WRONG)
+            ", ".join(sorted(container for container, mark in found[key].items() if mark == wanted)) or "-"
+            for wanted in reversed(WORST_FIRST)
         ]
-        shown = ", ".join(formats[:MOST_SHOWN]) + f" and {len(formats) - MOST_SHOWN} more" * (len(formats) > MOST_SHOWN)
-        lines.append(f"| {encoder} | {shown} | {' | '.join(cells)} |")
+        more = f" and {len(formats) - MOST_SHOWN} more" * (len(formats) > MOST_SHOWN)
+        lines.append(f"| {key[0]} | {', '.join(formats[:MOST_SHOWN])}{more} | {' | '.join(cells)} |")
     return lines
+
+
+def _form_lines(rows: Sequence[Row]) -> list[str]:
+    counts = Counter(form for row in rows for form in row.verdicts if not form.endswith(ALLOWED))
+    return [f"| {form} | {count} |" for form, count in counts.items()]
 
 
 def _container_lines(rows: Sequence[Row]) -> list[str]:
@@ -89,16 +105,16 @@ def _container_lines(rows: Sequence[Row]) -> list[str]:
             if form.startswith("cut")
             if (what := _cut_column(form, verdict))
         )
-        counts = [str(cut[what]) if cut[what] else "-" for what in ("refused", "noted", SILENT)]
+        counts = [str(cut[what]) if cut[what] else "-" for what in (REFUSED, DEMUXED, NOTED, SILENT)]
         lines.append(f"| {name} | {len(encoders)} | {keeps} | {' | '.join(counts)} |")
     return lines
 
 
 def _cut_column(form: str, verdict: Verdict) -> str:
     """In which column the verdict on a cut file counts: without the option, and with it only where it is taken."""
-    if form.endswith("allowed"):
-        return "noted" if verdict.mark in ("exact", DEMUXED) else ""
-    return verdict.mark if verdict.mark in (REFUSED, SILENT) else ""
+    if form.endswith(ALLOWED):
+        return DEMUXED if verdict.mark in (EXACT, DEMUXED) else ""
+    return verdict.mark if verdict.mark in (REFUSED, NOTED, SILENT) else ""
 
 
 def _reason_lines(rows: Sequence[Row]) -> list[str]:
@@ -108,8 +124,8 @@ def _reason_lines(rows: Sequence[Row]) -> list[str]:
         for form, verdict in row.verdicts.items():
             if verdict.mark not in (REFUSED, VARIES):
                 continue
-            kind = "cut" if form.startswith("cut") else "whole"
-            key = (kind, ":".join(verdict.reason.split(":")[:1]) or verdict.mark)
+            kind = f"cut{ALLOWED}" if form.endswith(ALLOWED) else "cut" if form.startswith("cut") else "whole"
+            key = (kind, verdict.reason.partition(":")[0])
             counts[key] += 1
             example.setdefault(key, f"{row.pair.encoding.encoder} in {row.pair.muxer.name}, {form}")
     return [

@@ -51,7 +51,7 @@ def truth_of(path: Path, most: int = 1000, most_bytes: int = 1 << 30, *, hold: i
             truth.damaged = truth.damaged or packet.is_corrupt
             for frame in packet.decode():
                 held.append(frame)
-                truth.frames.append(frame.to_ndarray(format="rgb24", threads=1))
+                truth.frames.append(frame.to_ndarray(format="rgb24", threads=1).copy())  # a view holds the frame
                 truth.too_large = sum(one.nbytes for one in truth.frames) > most_bytes
                 if truth.too_large or len(truth.frames) >= most:
                     return _turned(path, truth)
@@ -81,13 +81,18 @@ def uncut_frames(path: Path) -> int:
 
 
 def steady_truth_of(path: Path, most: int = 1000, most_bytes: int = 1 << 30) -> Truth | None:
-    """The truth; None if it depends on when the caller lets go of frames, or on how one shows a slanted picture.
+    """The truth; None if it is not one: see `is_steady`."""
+    truth = truth_of(path, most, most_bytes)
+    return truth if is_steady(path, truth, most, most_bytes) else None
+
+
+def is_steady(path: Path, truth: Truth, most: int = 1000, most_bytes: int = 1 << 30) -> bool:
+    """Whether the truth does not depend on when the caller lets go of frames, or on how one shows a slanted picture.
 
     From damaged pictures some decoders give what they did not write: the memory of a frame that was given back before.
     """
-    truth = truth_of(path, most, most_bytes)
     held = (truth_of(path, most, most_bytes, hold=hold) for hold in (2, most))
-    return truth if not truth.slanted and all(map(truth.same, held)) else None
+    return not truth.slanted and all(map(truth.same, held))
 
 
 def _packets(path: Path) -> Iterator[av.Packet]:

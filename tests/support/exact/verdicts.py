@@ -17,11 +17,13 @@ from pipelines.video.decoder import Cut, FrameReader, read_frames
 from pipelines.video.probe import probe_video
 from pipelines.video.record import VideoRecord
 
-EXACT, DEMUXED, REFUSED, SILENT, VARIES, WRONG = "exact", "demuxed", "refused", "silent", "varies", "wrong"
+EXACT, DEMUXED, REFUSED, NOTED, SILENT, VARIES, WRONG = (
+    "exact", "demuxed", "refused", "noted", "silent", "varies", "wrong",
+)  # fmt: skip
 # Reasons to refuse a whole file, which FFmpeg decodes.
 GOOD_REASONS = {"frame size changes"}
 CUT_REASONS = {"truncated", "does not decode"}  # those of a file that lacks its end
-MISSING = ("truncated", "damaged")  # what the note of a file says that lacks pictures
+ODD = ("damaged", "cut short")  # what the note of a file says that may lack pictures, where its container can't tell
 SCALED_PX = 48
 # How far a scaled crop may be from that of the whole RGB picture, of 255: the mean of the pixels, that of a colour, and
 # that of the brightness. Crops at odd places shift the colours by half a pixel, so their colours differ more.
@@ -63,11 +65,10 @@ def judge_cut(path: Path, truth: Truth, whole_frames: int, seed: int, *, allow_p
     verdict = compare(record, truth, seed)
     if verdict.mark == WRONG or len(truth.frames) == whole_frames or not truth.frames:
         return verdict
-    noted = any(word in record.note for word in MISSING)
-    if noted and allow_partial:
-        return verdict
-    if noted:
-        return Verdict(WRONG, f"taken without the option, noted as {record.note}")
+    if "truncated" in record.note:
+        return verdict if allow_partial else Verdict(WRONG, "taken without the option, noted as truncated")
+    if any(word in record.note for word in ODD):
+        return Verdict(NOTED, record.note)
     told = "decoding fails" if truth.error else "a packet is flagged" if truth.damaged else ""
     return Verdict(WRONG if told else SILENT, f"taken without a word{', though ' * bool(told)}{told}")
 
