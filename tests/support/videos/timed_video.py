@@ -35,6 +35,7 @@ def write_with_times(
         stream.width, stream.height = 128, 96
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.codec_context.time_base = tick
+        stream.codec_context.thread_count = 1  # so that the bytes are the same each time
         if sound_at is not None:
             sound = target.add_stream("pcm_s16le", rate=48000, layout="mono")
             tone = av.AudioFrame.from_ndarray(np.zeros((1, 24000), np.int16), format="s16", layout="mono")
