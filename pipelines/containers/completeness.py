@@ -24,9 +24,9 @@ from pipelines.containers.formats.sized_frames import (
     rm_completeness,
     y4m_completeness,
 )
-from pipelines.containers.formats.verdict import WHOLE, Completeness
+from pipelines.containers.formats.verdict import WHOLE, Completeness, ends_before
 
-__all__ = ["Completeness", "completeness", "lost_headers"]
+__all__ = ["Completeness", "completeness", "lost_frames"]
 
 _FORMATS: dict[str, Callable[[HeaderBytes], Completeness]] = {
     "asf": asf_completeness,
@@ -46,17 +46,38 @@ _FORMATS: dict[str, Callable[[HeaderBytes], Completeness]] = {
 }
 
 
-def lost_headers(path: str) -> str:
-    """What is missing of the file at `path`, which FFmpeg can't open, in words; "" if that does not show.
+# How files begin: offset, bytes, FFmpeg's name of the container.
+_HEADS = (
+    (8, b"AVI ", "avi"),
+    (4, b"ftyp", "mov"),
+    (4, b"moov", "mov"),
+    (0, b"\x1a\x45\xdf\xa3", "matroska"),
+    (0, b"FLV\1", "flv"),
+    (0, b"OggS", "ogg"),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"),
+)
+
+
+def lost_frames(path: str) -> str:
+    """What is missing of the file at `path`, in which FFmpeg finds no video, in words; "" if that does not show.
 
     Raises OSError if the file can't be read.
     """
     with HeaderBytes(path) as file:
+        head = file.at(0, 16)
         try:
             lost = lacks_sample_tables(file)
         except EndlessHeadersError:
             lost = False
-    return "its end is missing, and with it the list of all its frames: none can be read" if lost else ""
+        riff_end = int.from_bytes(head[4:8], "little") + 8
+        size = file.size
+    if lost:
+        return "its end is missing, and with it the list of all its frames: none can be read"
+    form = next((form for at, mark, form in _HEADS if head[at : at + len(mark)] == mark), "")
+    missing = completeness(path, form).missing
+    if form == "avi" and riff_end > size:
+        missing = ends_before(size, riff_end).missing
+    return f"{missing}; no frame can be read" if missing else ""
 
 
 def completeness(path: str, container_format: str, index_entries: Iterable[tuple[int, int]] = ()) -> Completeness:

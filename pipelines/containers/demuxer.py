@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from pipelines.bitstreams.packet_flags import KEY, frames_given, packet_flags
 from pipelines.containers.clock import TimeStamps
-from pipelines.containers.file_checks import AVI_HEAD, is_avi
+from pipelines.containers.completeness import lost_frames
+from pipelines.containers.file_checks import AVI_HEAD, TRUNCATED, is_avi
 from pipelines.containers.opening import OpenVideo
 from pipelines.errors import VideoError
 from pipelines.file_bytes import FileBytes
@@ -43,6 +44,7 @@ _NEEDLESS = frozenset(
 # Containers whose time stamps order the pictures of all codecs, and those in which they do so without reordering.
 _ORDERED, _PLAIN = ("mov",), ("matroska", "ivf")
 _UNREORDERED = ("vp8", "vp9", "av1")
+_MOST_REORDERED = 16  # frames (ITU-T H.264 A.3.1, max_dec_frame_buffering)
 _NO_NUMBERS, _NO_FLAGS = np.zeros(0, np.int64), np.zeros(0, np.uint8)
 
 
@@ -104,6 +106,13 @@ def _from_avi_index(stream: VideoStream, file: FileBytes) -> PacketList | None:
     return PacketList(offset, size, _NO_FLAGS, None, first, True, False, stamps, _NO_NUMBERS, indexed=True)
 
 
+def _is_plausible(pts: NDArray[np.int64]) -> bool:
+    """Whether time stamps reorder pictures no further than codecs do; else they are not those of the decoder."""
+    shown = np.empty(len(pts), np.int64)
+    shown[np.argsort(pts, kind="stable")] = np.arange(len(pts))
+    return bool(np.all(np.abs(shown - np.arange(len(pts))) <= _MOST_REORDERED))
+
+
 def _demux(video: OpenVideo, path: str, file: FileBytes, is_mpeg4: bool) -> PacketList:
     """The packets of `video` by demuxing the file."""
     context = video.stream.codec_context
@@ -137,6 +146,9 @@ def _demux(video: OpenVideo, path: str, file: FileBytes, is_mpeg4: bool) -> Pack
         ticks.append(packet.dts if video.format == "avi" else packet.pts)
         durations.append(packet.duration or 0)
     if not rows:
+        missing = lost_frames(path)
+        if missing:
+            raise VideoError(path, TRUNCATED, missing)
         raise VideoError(path, "no video packets", "the container opens but holds no picture")
     stamps = [row[2] for row in rows if row[2] is not None]
     table = np.array([row[:2] for row in rows], np.int64)
@@ -145,5 +157,6 @@ def _demux(video: OpenVideo, path: str, file: FileBytes, is_mpeg4: bool) -> Pack
     found.pts = np.array(stamps, np.int64) if len(set(stamps)) == len(rows) else None
     if None not in ticks:
         found.stamps = TimeStamps.of(video.stream, np.array(ticks, np.int64), np.array(durations, np.int64))
-    found.sound = found.sound and found.pts is not None and not found.corrupt and not found.changes
+    ordered = found.pts is not None and _is_plausible(found.pts)
+    found.sound = found.sound and ordered and not found.corrupt and not found.changes
     return found

@@ -44,6 +44,21 @@ def check_regular(path: str) -> os.stat_result:
     return status
 
 
+# What lies in folders of videos in their stead: how it begins, and what it is.
+_OTHERS = (
+    (b"version https://git-lfs", "a pointer of git-lfs; fetch the video with: git lfs pull"),
+    (b"<!doctype html", "a web page, as a download that failed leaves it"),
+    (b"<html", "a web page, as a download that failed leaves it"),
+)
+
+
+def other_content(path: str) -> str:
+    """What the file at `path` is if it is one of those that often stand in for a video, with the remedy; else ""."""
+    with Path(path).open("rb") as file:
+        head = file.read(64).lstrip().lower()
+    return next((what for mark, what in _OTHERS if head.startswith(mark)), "")
+
+
 def is_avi(head: bytes) -> bool:
     """Whether a file is an AVI; `head` are its first AVI_HEAD bytes."""
     return head[:4] == b"RIFF" and head[8:12] == b"AVI "

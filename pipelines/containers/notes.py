@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +20,7 @@ DAMAGED_PACKETS = "damaged packets"  # marked by the container; all frames decod
 CONCEALED_ERRORS = "concealed errors"  # marked by the decoder; all frames decode
 HIDDEN_FRAMES = "frames hidden by an edit list"
 UNEVEN_TIMES = "uneven frame times"
+FEWER_FRAMES = "fewer frames than it states"
 SEVERAL_STREAMS = "several video streams"
 HDR = "HDR"
 NOT_SQUARE = "pixels that are not square"
@@ -33,6 +35,8 @@ _INTERLACED_ORDERS = (2, 3, 4, 5)  # AVFieldOrder, libavcodec/defs.h; 0 is unkno
 _STILL_FORMATS = ("image2", "_pipe", "gif")
 _STILL_BRANDS = ("avif", "heic", "heix", "mif1")  # major brands of ISO/IEC 23008-12
 _ROUNDED = 0.01  # an AVI states the aspect of the whole picture, rounded, as 4:3 of 720x544 px
+_WITH_LENGTH = ("matroska", "asf")  # containers whose header states how long the video is
+_STATED = 0.9  # headers of UCF-101 state up to 8 frames too many
 _UNEVEN = 1.75  # from so many times the usual step between two frames on, and down to its inverse
 
 
@@ -52,9 +56,23 @@ def notes_of(path: str, video: OpenVideo, packets: PacketList, whole: Completene
         SEVERAL_STREAMS: len(video_streams(video.container)) > 1,
         HDR: context.color_trc in _HDR_TRANSFERS,
         NOT_SQUARE: aspect is not None and aspect > 0 and abs(aspect - 1) > _ROUNDED,
-        INTERLACED: context.field_order in _INTERLACED_ORDERS,
+        # PyAV has field_order from 18.1 on.
+        INTERLACED: getattr(context, "field_order", 0) in _INTERLACED_ORDERS,
     }
+    if not notes[TRUNCATED] and not notes[HIDDEN_FRAMES] and not notes[UNEVEN_TIMES]:
+        notes[FEWER_FRAMES] = len(packets.offset) < _STATED * _stated_frames(video) - 1
     return [note for note, holds in notes.items() if holds] + list(whole.remarks)
+
+
+def _stated_frames(video: OpenVideo) -> float:
+    """How many frames the header of the file states, by their number or by the length of the video; 0 if neither."""
+    if video.stream.frames:
+        return video.stream.frames
+    if video.format not in _WITH_LENGTH or len(video.container.streams) > 1:  # the length may be that of the sound
+        return 0.0
+    container = video.container
+    length = (container.duration or 0) - max(0, container.start_time or 0)
+    return length / av.time_base * float(video.stream.average_rate or 0)
 
 
 def _holds_pictures(video: OpenVideo) -> bool:

@@ -12,9 +12,9 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from pipelines.containers.completeness import lost_headers
+from pipelines.containers.completeness import lost_frames
 from pipelines.containers.encryption import encryption_scheme
-from pipelines.containers.file_checks import TRUNCATED, check_size
+from pipelines.containers.file_checks import TRUNCATED, check_size, other_content
 from pipelines.errors import VideoError
 
 
@@ -45,7 +45,8 @@ def open_video(
     with _opened(path, form) as container:
         streams = video_streams(container)
         if not streams:
-            raise VideoError(path, "no video stream")
+            missing = lost_frames(path)
+            raise VideoError(path, TRUNCATED if missing else "no video stream", missing)
         video = OpenVideo(container, streams[0])
         if max_pixels is not None:
             _check(path, video, max_pixels)
@@ -61,11 +62,14 @@ def _opened(path: str, form: str | None) -> InputContainer:
     # A name such as rec:1.avi would be taken for a protocol.
     try:
         return av.open("file:" + path, format=form, metadata_errors="ignore")
-    except av.error.InvalidDataError as error:
-        missing = lost_headers(path)
-        if not missing:
-            raise
-        raise VideoError(path, TRUNCATED, missing) from error
+    except (av.error.InvalidDataError, av.error.EOFError) as error:
+        missing = lost_frames(path)
+        if missing:
+            raise VideoError(path, TRUNCATED, missing) from error
+        what = other_content(path)
+        if what:
+            raise VideoError(path, "not a video", what) from error
+        raise
 
 
 def video_streams(container: InputContainer) -> list[VideoStream]:

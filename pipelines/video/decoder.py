@@ -27,7 +27,7 @@ from pipelines.errors import FrameError, R3DFastError, VideoError
 from pipelines.video.packet_reader import check_unchanged, demux_packets, read_ranges
 from pipelines.video.packets import DecodeRun, PacketTable, select
 from pipelines.video.record import VideoRecord
-from pipelines.video.scaler import Box, BoxScaler, rgb_pixels
+from pipelines.video.scaler import Box, BoxScaler, rgb_frame, rgb_pixels
 
 # So decoders stop at damage instead of hiding it (libavcodec, err_detect).
 _OPTIONS = {"err_detect": "crccheck+bitstream+buffer+explode"}
@@ -170,9 +170,7 @@ class FrameReader:
                 cut.out[place] = orientation.turned(self._scaler.scale(frame, box, cut.size_px))
                 continue
             if whole_frame is None:
-                # By default FFmpeg splits even small frames over all cores, which costs more than it saves.
-                whole_frame = rgb_pixels(self._reformatter.reformat(frame, format="rgb24", threads=1))
-                whole_frame = orientation.turned(whole_frame)
+                whole_frame = orientation.turned(rgb_pixels(rgb_frame(record.path, frame, self._reformatter)))
             y, x, height, width = cut.box
             cut.out[place] = whole_frame[y : y + height, x : x + width]
         self.statistics.convert_seconds += perf_counter() - begin

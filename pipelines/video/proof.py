@@ -21,7 +21,7 @@ from pipelines.errors import R3DFastError, VideoError
 from pipelines.video.decoder import FrameReader
 from pipelines.video.orientation import UPRIGHT, Orientation, orientation_of
 from pipelines.video.record import VideoRecord
-from pipelines.video.scaler import rgb_pixels
+from pipelines.video.scaler import rgb_frame, rgb_pixels
 
 
 @dataclass
@@ -102,7 +102,7 @@ def _decode(
                         raise VideoError(path, "frame size changes", detail)
                     count = len(found.packets)
                     if _is_sample(count):
-                        found.samples[count] = _digest(latest, found.orientation, reformatter)
+                        found.samples[count] = _digest(path, latest, found.orientation, reformatter)
                     if latest.is_corrupt:
                         found.corrupt.append(count)
                     found.packets.append(latest.pts)
@@ -114,7 +114,7 @@ def _decode(
             found.error = getattr(error, "strerror", None) or str(error)
         if latest is None:
             raise VideoError(path, "no frame decodes", found.error)
-        found.samples[len(found.packets) - 1] = _digest(latest, found.orientation, reformatter)
+        found.samples[len(found.packets) - 1] = _digest(path, latest, found.orientation, reformatter)
     return found
 
 
@@ -149,6 +149,6 @@ def _is_sample(number: int) -> bool:
     return number == number >> top << top
 
 
-def _digest(frame: VideoFrame, orientation: Orientation, reformatter: VideoReformatter) -> bytes:
-    pixels = orientation.turned(rgb_pixels(reformatter.reformat(frame, format="rgb24", threads=1)))
+def _digest(path: str, frame: VideoFrame, orientation: Orientation, reformatter: VideoReformatter) -> bytes:
+    pixels = orientation.turned(rgb_pixels(rgb_frame(path, frame, reformatter)))
     return hashlib.sha256(np.ascontiguousarray(pixels).data).digest()

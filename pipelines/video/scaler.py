@@ -18,10 +18,13 @@ from functools import cache
 from itertools import pairwise
 
 import av
+import av.error
 import numpy as np
 from av.filter import Graph
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
+
+from pipelines.errors import VideoError
 
 Box = tuple[int, int, int, int]  # y, x, height, width in px
 _KEPT = 32  # scalers of one size each that are kept: a data set of one frame size needs at most thirty
@@ -114,6 +117,19 @@ class _SizeScaler:
         assert isinstance(box, av.VideoFrame)
         scaled = self._resize.reformat(box, *self._to_size, threads=1)
         return self._to_rgb.reformat(scaled, format="rgb24", threads=1)
+
+
+def rgb_frame(path: str, frame: av.VideoFrame, reformatter: VideoReformatter) -> av.VideoFrame:
+    """The frame of the video at `path` as PyAV's `to_ndarray(format="rgb24")` converts it, in one thread.
+
+    Raises VideoError for colours that PyAV can't convert, such as YCgCo.
+    """
+    try:
+        # By default FFmpeg splits even small frames over all cores, which costs more than it saves.
+        return reformatter.reformat(frame, format="rgb24", threads=1)
+    except av.error.FFmpegError as error:
+        what = f"colour matrix {frame.colorspace} (ITU-T H.273), pixel format {frame.format.name}"
+        raise VideoError(path, "colours can't be converted", f"PyAV knows no way from {what} to RGB") from error
 
 
 def rgb_pixels(frame: av.VideoFrame) -> NDArray[np.uint8]:

@@ -24,7 +24,7 @@ from pipelines.containers.file_checks import DOES_NOT_DECODE, MAX_PIXELS, TRUNCA
 from pipelines.containers.opening import open_video
 from pipelines.errors import FrameError, VideoError
 from pipelines.video.orientation import UPRIGHT, orientation_of
-from pipelines.video.scaler import rgb_pixels
+from pipelines.video.scaler import rgb_frame, rgb_pixels
 
 
 class ShownFrame(NamedTuple):
@@ -94,15 +94,17 @@ class FrameSequence:
                     return
                 if size is None:
                     size, self._orientation = (frame.height, frame.width), orientation_of(frame)
+                    self.pixels(frame)  # fails at once if the colours are of no known kind
                 self._check(frame, size)
                 yield frame
 
     def pixels(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         """The pixels of a frame as they are shown, uint8 [H, W, 3], RGB: a view that is turned upright.
 
-        They are those of PyAV's `to_ndarray(format="rgb24")`, bit for bit, turned as the file says.
+        They are those of PyAV's `to_ndarray(format="rgb24")`, bit for bit, turned as the file says. Raises VideoError
+        for colours that PyAV can't convert.
         """
-        return self._orientation.turned(rgb_pixels(self._reformatter.reformat(frame, format="rgb24", threads=1)))
+        return self._orientation.turned(rgb_pixels(rgb_frame(self.path, frame, self._reformatter)))
 
     def close(self) -> None:
         """Close the file."""

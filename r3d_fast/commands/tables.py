@@ -15,6 +15,7 @@ from pipelines.containers.notes import (
     DAMAGED,
     DAMAGED_PACKETS,
     ENDS_EARLY,
+    FEWER_FRAMES,
     FROM_START,
     HDR,
     HIDDEN_FRAMES,
@@ -40,6 +41,7 @@ _NOTED = {
     INTERLACED: "{is} interlaced; {its} frames are not deinterlaced",
     UNEVEN_TIMES: "{has} uneven frame times; {its} frames are counted by number",
     SEVERAL_STREAMS: "{has} several video streams; the first one is taken",
+    FEWER_FRAMES: "{has} at least a tenth fewer frames than {its} header states",
     HIDDEN_FRAMES: "{has} frames that an edit list hides; these are left out",
     TRUNCATED: "{is} truncated; the frames that are left are taken",
     DAMAGED: "{is} damaged; the frames before the damage are taken",
@@ -138,7 +140,7 @@ def _print_left_out(left_out: dict[str, list[str]], details: dict[str, str], say
         for path in paths[:_SHOWN]:
             say(f"  {reason}: {path}" + (f" ({details[path]})" if path in details else ""))
         if len(paths) > _SHOWN:
-            say(f"  {reason}: and {len(paths) - _SHOWN} more")
+            say(f"  {reason}: and {len(paths) - _SHOWN} more (--json FILE lists all)")
 
 
 def _print_missing(missing: dict[str, list[str]], videos: int, say: Callable[[str], None]) -> None:
@@ -150,7 +152,7 @@ def _print_missing(missing: dict[str, list[str]], videos: int, say: Callable[[st
     for name in names[:_SHOWN]:
         say(f"  {name}")
     if len(names) > _SHOWN:
-        say(f"  and {len(names) - _SHOWN} more")
+        say(f"  and {len(names) - _SHOWN} more (--json FILE lists all)")
 
 
 def print_evaluation(evaluation: Evaluation, classes: tuple[str, ...], say: Callable[[str], None]) -> None:

@@ -88,7 +88,7 @@ def mov_completeness(file: HeaderBytes, index_entries: Iterable[tuple[int, int]]
     if last.kind in _ANNOUNCES or (cut and last.kind == b"moov"):
         return ends_within("its headers")
     if cut and last.kind != b"mdat":
-        return Completeness(remarks=(f"{last.kind.decode('ascii', 'replace')} box cut short",))
+        return Completeness(remarks=("something cut short behind the frames",))
     return WHOLE
 
 

@@ -13,6 +13,7 @@ import pytest
 from pipelines.errors import VideoError
 from pipelines.video.decoder import FrameReader
 from pipelines.video.probe import probe_video
+from pipelines.video.sequence import FrameSequence
 
 
 @pytest.fixture(autouse=True)
@@ -184,3 +185,66 @@ def test_real_headers_that_claim_too_many(real_clips: Path, name: str, hidden: i
     with av.open(str(path)) as container:
         claimed = container.streams.video[0].frames
     assert probe_video(path).num_frames == decoded(path) == claimed - hidden
+
+
+def test_time_stamps_that_no_decoder_goes_by_do_not_order_the_frames(tmp_path: Path) -> None:
+    path = clips.write_stamped_video(tmp_path / "v.mp4", num_frames=40, codec="h264", b_frames=2)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"ctts") + 12  # the first (frames, offset) of the table of composition times
+    data[at + 12 * 8 + 4 : at + 12 * 8 + 8] = (1_000_000).to_bytes(4, "big")
+    path.write_bytes(data)
+    record = probe_video(path)
+    with av.open(str(path)) as container:
+        truth = [clips.read_stamp(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+    assert [clips.read_stamp(frame) for frame in FrameReader().read(record, range(record.num_frames))] == truth
+
+
+@pytest.mark.parametrize(("name", "share"), [("v.avi", 0.02), ("v.mp4", 0.99), ("v.mov", 0.995)])
+def test_a_file_that_is_cut_in_its_headers_is_called_truncated(tmp_path: Path, name: str, share: float) -> None:
+    path = clips.write_stamped_video(tmp_path / name, num_frames=30, codec="h264" if name != "v.avi" else "mpeg4")
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    error = refusal(path)
+    assert error.reason == "truncated"
+    assert error.detail.endswith(("no frame can be read", "none can be read"))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "a pointer of git-lfs; fetch"),
+        (b"\n<!DOCTYPE html><title>404</title>", "a web page, as a download that failed leaves it"),
+    ],
+)
+def test_what_often_stands_in_for_a_video_is_named(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "v.mp4").write_bytes(content)
+    error = refusal(tmp_path / "v.mp4")
+    assert error.reason == "not a video"
+    assert error.detail.startswith(said)
+
+
+def test_colours_that_pyav_can_not_convert_are_refused_by_all_readers(tmp_path: Path) -> None:
+    path = tmp_path / "v.mp4"
+    with av.open(str(path), "w") as target:
+        stream = target.add_stream("libx264", rate=25, options={"colorspace": "ycgco"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(3):
+            frame = av.VideoFrame(64, 48, "yuv420p")
+            frame.pts = number
+            target.mux(stream.encode(frame))
+        target.mux(stream.encode(None))
+    error = refusal(path)
+    assert error.reason == "colours can't be converted"
+    assert "colour matrix 8" in error.detail
+    with FrameSequence(path) as video, pytest.raises(VideoError, match="colours can't be converted"):
+        list(video)
+
+
+def test_a_video_of_far_fewer_frames_than_its_header_states_is_noted(tmp_path: Path) -> None:
+    path = clips.write_stamped_video(tmp_path / "v.avi", num_frames=30)
+    assert "fewer frames than it states" not in probe_video(path).notes
+    data = bytearray(path.read_bytes())
+    stream = data.index(b"strh") + 8
+    data[stream + 32 : stream + 36] = (60).to_bytes(4, "little")
+    path.write_bytes(data)
+    assert "fewer frames than it states" in probe_video(path).notes
