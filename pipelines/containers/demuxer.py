@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import av.error
 import numpy as np
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -126,25 +127,30 @@ def _demux(video: OpenVideo, path: str, file: FileBytes, is_mpeg4: bool) -> Pack
     ticks: list[int | None] = []
     durations: list[int] = []
     flags: list[int] = []
-    for packet in video.container.demux(video.stream):
-        if not packet.size:
-            continue
-        content = bytes(packet)
-        found.first = found.first or content
-        at = -1 if packet.pos is None else packet.pos
-        found.addressable = found.addressable and file.read(at, len(content)) == content
-        found.changes = found.changes or any(data.data_type not in _NEEDLESS for data in packet.iter_sidedata())
-        if packet.is_corrupt:
-            found.corrupt |= {len(rows)}
-        found.hidden += packet.is_discard
-        if not is_mpeg4:
-            flags.append(packet_flags(codec, content, extradata, intra_only) | (KEY if packet.is_keyframe else 0))
-            count = frames_given(codec, content, extradata) if found.sound and not packet.is_discard else None
-            found.sound = count in (0, 1)
-            giving += [len(rows)] * bool(count)
-        rows.append((at, len(content), packet.pts))
-        ticks.append(packet.dts if video.format == "avi" else packet.pts)
-        durations.append(packet.duration or 0)
+    try:
+        for packet in video.container.demux(video.stream):
+            if not packet.size:
+                continue
+            content = bytes(packet)
+            found.first = found.first or content
+            at = -1 if packet.pos is None else packet.pos
+            found.addressable = found.addressable and file.read(at, len(content)) == content
+            found.changes = found.changes or any(data.data_type not in _NEEDLESS for data in packet.iter_sidedata())
+            if packet.is_corrupt:
+                found.corrupt |= {len(rows)}
+            found.hidden += packet.is_discard
+            if not is_mpeg4:
+                flags.append(packet_flags(codec, content, extradata, intra_only) | (KEY if packet.is_keyframe else 0))
+                count = frames_given(codec, content, extradata) if found.sound and not packet.is_discard else None
+                found.sound = count in (0, 1)
+                giving += [len(rows)] * bool(count)
+            rows.append((at, len(content), packet.pts))
+            ticks.append(packet.dts if video.format == "avi" else packet.pts)
+            durations.append(packet.duration or 0)
+    except av.error.FFmpegError:
+        if not rows:
+            raise
+        found.corrupt |= {len(rows)}  # the packet that the demuxer fails at; those before it are there
     if not rows:
         missing = lost_frames(path)
         if missing:

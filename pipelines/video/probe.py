@@ -190,7 +190,8 @@ class _Probe:
         elif facts.corrupt and not self.whole.missing and not self.packets.corrupt:
             self.notes.append(CONCEALED_ERRORS)
         if self.whole.missing:
-            facts.end_before(self.packets.corrupt)
+            # Others than the last packet are whole, even if the demuxer marks all that lie in a part that is cut.
+            facts.end_before(self.packets.corrupt & {len(self.packets.offset) - 1})
         if not facts.packets:
             raise VideoError(self.path, "no frame decodes", self.whole.missing)
         record = self._proved(self._tables(facts), facts, root)

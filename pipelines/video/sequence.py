@@ -16,6 +16,7 @@ import av
 import av.error
 import numpy as np
 from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipelines.containers.clock import FrameClock, TimeBase, usual_rate
@@ -82,15 +83,15 @@ class FrameSequence:
             raise FrameError(self.path, DOES_NOT_DECODE, f"after frame {self.num_frames}: {error}")
 
     def _frames(self) -> Iterator[av.VideoFrame]:
-        """The frames that the decoder gives; of a truncated file those before the first one from a damaged packet."""
+        """The frames of the decoder; of a truncated file those before that of its last packet, if that is cut."""
         size: tuple[int, int] | None = None
-        damaged: set[int] = set()  # time stamps
-        for packet in self._container.demux(self._stream):
+        cut: int | None = None  # the time stamp of that packet
+        for packet, is_last in _with_last(self._container.demux(self._stream)):
             self.clock.prepare(packet)
-            if packet.is_corrupt and self._whole.missing and packet.pts is not None:
-                damaged.add(packet.pts)
+            if is_last and packet.is_corrupt and self._whole.missing:
+                cut = packet.pts
             for frame in packet.decode():
-                if frame.pts in damaged:
+                if cut is not None and frame.pts == cut:
                     return
                 if size is None:
                     size, self._orientation = (frame.height, frame.width), orientation_of(frame)
@@ -123,3 +124,19 @@ class FrameSequence:
         if (frame.height, frame.width) != size:
             detail = f"{size[1]}x{size[0]}, then {frame.width}x{frame.height}"
             raise FrameError(self.path, "frame size changes", detail)
+
+
+def _with_last(packets: Iterator[av.Packet[VideoStream]]) -> Iterator[tuple[av.Packet[VideoStream], bool]]:
+    """Each packet, and whether it is the last one with content: the demuxer gives an empty one at the end."""
+    held: av.Packet[VideoStream] | None = None
+    try:
+        for packet in packets:
+            if held is not None:
+                yield held, not packet.size
+            held = packet
+    except av.error.FFmpegError:
+        if held is not None:
+            yield held, True
+        raise
+    if held is not None:
+        yield held, False

@@ -55,7 +55,7 @@ def test_not_a_video(tmp_path: Path, content: bytes) -> None:
 
 def test_only_the_first_100_bytes(video: Path) -> None:
     video.write_bytes(video.read_bytes()[:100])
-    assert refusal(video).reason == "not a readable video"
+    assert refusal(video).reason == "truncated"
 
 
 def test_audio_only(tmp_path: Path) -> None:
