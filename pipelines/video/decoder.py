@@ -131,8 +131,8 @@ class FrameReader:
         """Write the frames to their places; gives the places of those that did not come.
 
         Where the packets that they need are damaged, the decoder hides that with frames that it decoded before. Then
-        the frames are counted from the start of the file, as in a full decode. In a part of a file, where that number
-        is not known, damage is an error.
+        the frames are counted from the start of the file, as in a full decode. In a part that begins later, where that
+        number is not known, damage is an error.
         """
         table = record.packets
         counts = self._recovers and not table.left_out and not table.ordinal
@@ -144,7 +144,7 @@ class FrameReader:
             left = places
         if left and counts:
             self.statistics.bytes_read += record.size
-            left = self._take(record, path, places, _counted(path, {number: number for number in places}))
+            left = self._take(record, path, places, _counted(path, {number + table.skip: number for number in places}))
         return left
 
     def _take(

@@ -168,6 +168,21 @@ def test_frames_that_need_damaged_packets_are_those_of_a_full_decode(tmp_path: P
         np.testing.assert_array_equal(FrameReader().read(record, [number])[0], truth[number])
 
 
+def test_a_part_from_the_start_of_a_damaged_file_has_its_frames(tmp_path: Path) -> None:
+    path = clips.write_stamped_video(tmp_path / "v.avi", num_frames=48)
+    table = probe_video(path).packets
+    data = bytearray(path.read_bytes())
+    middle = int(table.offset[12] + table.size[12] // 2)
+    data[middle : middle + 40] = bytes(40)
+    path.write_bytes(data)
+    with av.open(str(path)) as container:
+        truth = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    record = probe_video(path, span=(0.2, 0.7))  # from frame 5 on, of the first group and the damaged one
+    assert (record.num_frames, record.packets.skip, record.packets.left_out) == (13, 5, 0)
+    for number in range(13):
+        np.testing.assert_array_equal(FrameReader().read(record, [number])[0], truth[number + 5])
+
+
 def test_a_second_avi_behind_the_first_is_played_too(tmp_path: Path) -> None:
     path = clips.write_stamped_video(tmp_path / "v.avi", num_frames=20)
     path.write_bytes(path.read_bytes() * 2)
