@@ -52,7 +52,10 @@ def notes_of(path: str, video: OpenVideo, packets: PacketList, whole: Completene
         TRUNCATED: bool(whole.missing),
         DAMAGED_PACKETS: bool(packets.corrupt) and not whole.missing,
         HIDDEN_FRAMES: bool(packets.hidden),
-        UNEVEN_TIMES: packets.stamps.ticks is not None and _is_uneven(packets, packets.stamps.ticks),
+        # Of a cut file, pictures that are shown before the last ones may be missing.
+        UNEVEN_TIMES: not whole.missing
+        and packets.stamps.ticks is not None
+        and _is_uneven(packets, packets.stamps.ticks),
         SEVERAL_STREAMS: len(video_streams(video.container)) > 1,
         HDR: context.color_trc in _HDR_TRANSFERS,
         NOT_SQUARE: aspect is not None and aspect > 0 and abs(aspect - 1) > _ROUNDED,
@@ -60,8 +63,16 @@ def notes_of(path: str, video: OpenVideo, packets: PacketList, whole: Completene
         INTERLACED: getattr(context, "field_order", 0) in _INTERLACED_ORDERS,
     }
     if not notes[TRUNCATED] and not notes[HIDDEN_FRAMES] and not notes[UNEVEN_TIMES]:
-        notes[FEWER_FRAMES] = len(packets.offset) < _STATED * _stated_frames(video) - 1
+        notes[FEWER_FRAMES] = _counted_frames(packets) < _STATED * _stated_frames(video) - 1
     return [note for note, holds in notes.items() if holds] + list(whole.remarks)
+
+
+def _counted_frames(packets: PacketList) -> int:
+    """How many frames the packets are; in an AVI with the dropped ones, which its header counts too."""
+    ticks = packets.stamps.ticks
+    if packets.stamps.base.by_chunk and ticks is not None:
+        return int(ticks.max() - ticks.min()) + 1
+    return len(packets.offset)
 
 
 def _stated_frames(video: OpenVideo) -> float:

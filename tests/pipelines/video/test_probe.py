@@ -9,6 +9,7 @@ import av
 import clips
 import numpy as np
 import pytest
+from oddities import write_dropped_frames
 
 from pipelines.errors import VideoError
 from pipelines.video.decoder import FrameReader
@@ -248,3 +249,5 @@ def test_a_video_of_far_fewer_frames_than_its_header_states_is_noted(tmp_path: P
     data[stream + 32 : stream + 36] = (60).to_bytes(4, "little")
     path.write_bytes(data)
     assert "fewer frames than it states" in probe_video(path).notes
+    dropped = write_dropped_frames(tmp_path / "dropped.avi")  # whose header counts what was dropped
+    assert "fewer frames than it states" not in probe_video(dropped).notes
