@@ -197,6 +197,9 @@ class _Probe:
         record = self._proved(self._tables(facts), facts, root)
         if record is not None:
             return record
+        if self.threads > 1:  # several may make other pixels of damage that no decoder tells
+            self.threads = 1
+            return self._from_decode(root)
         raise VideoError(
             self.path, "decodes differently each time", "no way of reading gives the frames of a full decode"
         )

@@ -99,3 +99,17 @@ def test_the_frames_before_the_damage_are_taken_where_one_asks_for_them(tmp_path
     assert record.num_frames == 30
     assert "damaged" in record.notes
     assert [read_stamp(frame) for frame in read_frames(record, range(30))] == list(range(30))
+
+
+def test_a_damaged_video_is_the_same_by_several_threads(tmp_path: Path) -> None:
+    """Threads hide damage that they don't tell each in its own way: then one decodes again."""
+    path = write_stamped_video(tmp_path / "v.mkv", num_frames=48, b_frames=2)
+    sound = path.read_bytes()
+    with av.open(str(path)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    for number in range(3, 40, 6):
+        at = sound.index(packets[number]) + len(packets[number]) // 2
+        path.write_bytes(sound[:at] + bytes(6) + sound[at + 6 :])
+        by_one = probe_video(path, allow_partial=True)
+        by_three = probe_video(path, allow_partial=True, threads=3)
+        assert replace(by_one, mtime_ns=0) == replace(by_three, mtime_ns=0)
