@@ -31,6 +31,20 @@ if find_spec("paddle"):
     import_paddle()
 
 
+_PRIORITY = os.sched_getscheduler(0), os.sched_getparam(0)
+
+
+@pytest.fixture(autouse=True)
+def own_priority() -> Iterator[None]:
+    """Each test begins and ends with the priority that the tests began with.
+
+    The AV1 encoder SVT leaves a superuser's thread real-time. What waits actively then keeps others from the CPU.
+    """
+    os.sched_setscheduler(0, *_PRIORITY)
+    yield
+    os.sched_setscheduler(0, *_PRIORITY)
+
+
 @pytest.fixture(autouse=True)
 def device_nodes_stay() -> Iterator[None]:
     """A test that replaces /dev/stdout or /dev/null by a file breaks the machine for everyone: it fails."""

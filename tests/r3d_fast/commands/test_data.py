@@ -43,9 +43,9 @@ def test_what_is_odd_is_counted_in_a_line_each(capsys: pytest.CaptureFixture[str
     assert lines[begin + 1 : begin + 6] == [
         "  5 videos are turned upright, as their metadata asks",
         "  1 video (a/hdr.mp4) is HDR; its colours are not tone-mapped",
-        "  1 video (b/both.mp4): free box cut short",
         "  1 video (b/fields.mpg) is interlaced; its frames are not deinterlaced",
         "  1 video (b/two.mp4) has several video streams; the first one is taken",
+        "  1 video (b/both.mp4): something cut short behind the frames",
     ]
     assert lines[begin + 6] == "left out 3"
     truncated, large, encrypted = lines[begin + 7 : begin + 10]
