@@ -21,7 +21,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(TOGETHER)
 
-# The oldest versions that are supported, and that the index of PyPI still has: Paddle 2.6, DALI 1.53, PyAV 18.0.
+# The oldest versions that are supported, and that the index of PyPI still has: Paddle 2.6, DALI 1.53, PyAV 18.1.
 test-oldest: $(OLDEST)/.test
 	$(OLDEST)/bin/python -m pytest $(TOGETHER) -m "not slow" $(OLDEST_TESTS)
 
@@ -55,7 +55,7 @@ $(OLDEST)/.test: setup.cfg
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/pip install --quiet --upgrade pip
 	$(OLDEST)/bin/pip install --quiet --editable '.[test]' paddlepaddle==2.6.2 nvidia-dali-cuda120==1.53.0 \
-		av==18.0.0 'numpy<2'
+		av==18.1.0 'numpy<2'
 	touch $@
 
 # Editable, so that what is tested is what is in the folder.

@@ -59,8 +59,7 @@ def notes_of(path: str, video: OpenVideo, packets: PacketList, whole: Completene
         SEVERAL_STREAMS: len(video_streams(video.container)) > 1,
         HDR: context.color_trc in _HDR_TRANSFERS,
         NOT_SQUARE: aspect is not None and aspect > 0 and abs(aspect - 1) > _ROUNDED,
-        # PyAV has field_order from 18.1 on.
-        INTERLACED: getattr(context, "field_order", 0) in _INTERLACED_ORDERS,
+        INTERLACED: context.field_order in _INTERLACED_ORDERS,
     }
     if not notes[TRUNCATED] and not notes[HIDDEN_FRAMES] and not notes[UNEVEN_TIMES]:
         notes[FEWER_FRAMES] = _counted_frames(packets) < _STATED * _stated_frames(video) - 1

@@ -10,8 +10,7 @@ from typing import Any
 import av
 from av.video.codeccontext import VideoCodecContext
 
-# What PyAV lets one set on a decoder, beside its header (AVCodecParameters, libavcodec/codec_par.h). It has field_order
-# from version 18.1 on.
+# What PyAV lets one set on a decoder, beside its header (AVCodecParameters, libavcodec/codec_par.h).
 _COPIED = (
     "codec_tag", "bits_per_coded_sample", "pix_fmt", "width", "height", "colorspace", "color_range", "color_primaries",
     "color_trc", "field_order",
@@ -44,7 +43,7 @@ class StreamParameters:
     @classmethod
     def of_context(cls, context: VideoCodecContext, *, changes: bool = False) -> StreamParameters:
         """The parameters of the decoder that FFmpeg made for a stream of an open file."""
-        values: dict[str, Any] = {name: getattr(context, name, None) for name in _COPIED[1:]}
+        values: dict[str, Any] = {name: getattr(context, name) for name in _COPIED[1:]}
         values = {name: value for name, value in values.items() if value is not None}
         try:
             values["codec_tag"] = context.codec_tag
@@ -60,7 +59,7 @@ class StreamParameters:
         context.extradata = extradata or None
         for field in _COPIED:
             value = getattr(self, field)
-            if value != "" and hasattr(context, field):
+            if value != "":
                 setattr(context, field, value)
         context.thread_type = "NONE"
         context.thread_count = 1  # the worker processes use the other CPUs already
