@@ -185,11 +185,9 @@ class _Probe:
         if facts.error and not self.allow_partial:
             where = f"after frame {len(facts.packets)}: {facts.error}"
             raise VideoError(self.path, DOES_NOT_DECODE, f"{where}; --allow-partial takes the frames before that")
-        if facts.error and not self.whole.missing:
-            self.notes.append(DAMAGED)
-        elif facts.corrupt and not self.whole.missing and not self.packets.corrupt:
-            self.notes.append(CONCEALED_ERRORS)
-        if self.whole.missing:
+        if not self.whole.missing:
+            self._note_damage(facts)
+        else:
             # Others than the last packet are whole, even if the demuxer marks all that lie in a part that is cut.
             facts.end_before(self.packets.corrupt & {len(self.packets.offset) - 1})
         if not facts.packets:
@@ -203,6 +201,13 @@ class _Probe:
         raise VideoError(
             self.path, "decodes differently each time", "no way of reading gives the frames of a full decode"
         )
+
+    def _note_damage(self, facts: FullDecode) -> None:
+        """Note what the decode shows of damage, once, though a video may be decoded twice."""
+        concealed = bool(facts.corrupt) and not self.packets.corrupt
+        note = DAMAGED if facts.error else CONCEALED_ERRORS if concealed else ""
+        if note and note not in self.notes:
+            self.notes.append(note)
 
     def _watch_packets(self) -> Callable[[int], None] | None:
         """What to call with the number of decoded packets: it tells `watch`, twice a second at most."""
