@@ -88,7 +88,7 @@ def segment_frames(
     if words is not None:
         part = num_frames // count
         return (np.arange(count) * part + below(words[:count], part)).astype(np.int32)
-    views = 1 if spec.views == "all" else spec.views
+    views = 1 if isinstance(spec.views, str) else spec.views
     part_length = num_frames / count
     return (part_length * (view + 1) / (views + 1) + part_length * np.arange(count)).astype(np.int32)
 
@@ -98,13 +98,13 @@ def consecutive_frames(
 ) -> NDArray[np.int32]:
     """The frame numbers of a `consecutive` clip, int32 [T], `stride` apart.
 
-    In training, with random `words`, all starts are equally likely. In evaluation `words` is None: the V views are
-    spread evenly over the video, and a single view lies in its middle. With views 'all' the views follow one another
-    without overlap, and the last one repeats its frames if the video ends too early (Hara et al. 2018,
-    arXiv:1711.09577, section 3.2).
+    In training, with random `words`, all starts are equally likely; without `reach_end` the last of them is left out,
+    if there is another. In evaluation `words` is None: the V views are spread evenly over the video, and a single view
+    lies in its middle. With views 'all' and 'paper' the views follow one another without overlap, and the last one
+    repeats its frames if the video ends too early (Hara et al. 2018, arXiv:1711.09577, section 3.2).
     """
     steps = np.arange(spec.num_frames) * spec.stride
-    if spec.views == "all" and words is None:
+    if spec.takes_windows and words is None:
         begin = view * spec.num_frames * spec.stride
         left = num_frames - begin
         return (begin + (steps if left >= spec.span else steps % max(left, 1))).astype(np.int32)
@@ -112,11 +112,25 @@ def consecutive_frames(
     if room < 0:
         return _fill(num_frames, steps, spec)
     if words is not None:
-        start = int(below(words[:1], room + 1)[0])
+        start = int(below(words[:1], room + 1 if spec.reach_end else max(1, room))[0])
     else:
-        views = 1 if spec.views == "all" else spec.views
+        views = 1 if isinstance(spec.views, str) else spec.views
         start = room // 2 if views == 1 else int(room * view / (views - 1) + 0.5)
     return (start + steps).astype(np.int32)
+
+
+def count_views(num_frames: NDArray[np.int64], spec: ClipSpec) -> NDArray[np.int64]:
+    """The number of views of videos with `num_frames` frames in an evaluation, both int64 [V].
+
+    With views 'all' the views begin at the frames 0, L, 2L, ..., where L is the length of the clip times its stride.
+    With 'paper' none begins at the last frame, except in a video of one frame: this is range(1, F, 16) in the code of
+    Hara et al. 2018 (kenshohara/3D-ResNets-PyTorch, branch CVPR2018, datasets/), which counts frames from 1. So of
+    clips of 16 frames a video of 33 frames has three with 'all' and two with 'paper'.
+    """
+    if isinstance(spec.views, int):
+        return np.full(len(num_frames), spec.views, np.int64)
+    last_start = num_frames - 1 if spec.views == "all" else num_frames - 2
+    return np.maximum(1, last_start // (spec.num_frames * spec.stride) + 1)
 
 
 def _fill(num_frames: int, steps: NDArray[np.int64], spec: ClipSpec) -> NDArray[np.int32]:
@@ -237,13 +251,7 @@ class ClipSampler:
         self.seed, self.train, self.shard = seed, train, shard
         self.repeats = repeats if train else 1
         self._group = batch_size * shard.count  # the number of videos in a round
-        if train:
-            self.views = np.ones(len(videos), np.int64)
-        elif clip.views == "all":
-            step = clip.num_frames * clip.stride
-            self.views = np.maximum(1, -(-videos.num_frames // step))
-        else:
-            self.views = np.full(len(videos), clip.views, np.int64)
+        self.views = np.ones(len(videos), np.int64) if train else count_views(videos.num_frames, clip)
         self.crops = 1 if train else augment.eval_crops
         self._ends = np.cumsum(self.views * self.crops)
         self._order: tuple[int, NDArray[np.int64]] | None = None

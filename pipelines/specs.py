@@ -10,6 +10,7 @@ Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Triple = tuple[float, float, float]
 Pair = tuple[float, float]
+Views = Positive | Literal["all", "paper"]
 JitterShare = Annotated[float, Field(ge=0.0, le=10.0)]
 
 
@@ -40,19 +41,34 @@ class ClipSpec(Spec):
         description="how a video that is shorter than the clip fills it. repeat: each frame several times (0 0 1 1 "
         "..); loop: the video again from its start (0 1 0 1 ..); edge: the last frame until the end (0 1 1 1 ..)",
     )
-    views: Positive | Literal["all"] = Field(
+    reach_end: bool = Field(
+        True,
+        description="whether a training clip of consecutive frames may reach the last frame of its video. false: the "
+        "last frame that it reaches is the one before, as in the code of Hara et al. 2018 (branch CVPR2018)",
+    )
+    views: Views = Field(
         1,
         description="clips of each video in evaluation; all: as many consecutive clips as cover the video without "
-        "overlap",
+        "overlap; paper: the same without a last clip that begins at the last frame, as in the code of Hara et al. "
+        "2018 (branch CVPR2018)",
     )
 
     @model_validator(mode="after")
     def _check(self) -> ClipSpec:
         if self.sampling == "segments" and self.stride != 1:
             raise ValueError(f"stride {self.stride} has no meaning for segments sampling; expected 1")
-        if self.sampling == "segments" and self.views == "all":
-            raise ValueError("views 'all' needs sampling 'consecutive': a clip of segments spans the whole video")
+        if self.sampling == "segments" and not self.reach_end:
+            raise ValueError("reach_end false has no meaning for segments sampling; expected true")
+        if self.sampling == "segments" and self.takes_windows:
+            raise ValueError(
+                f"views {self.views!r} needs sampling 'consecutive': a clip of segments spans the whole video"
+            )
         return self
+
+    @property
+    def takes_windows(self) -> bool:
+        """Whether the views of a video are windows that follow one another, as many as its length gives."""
+        return isinstance(self.views, str)
 
     @property
     def span(self) -> int:

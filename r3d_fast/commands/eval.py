@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,7 +15,7 @@ from r3d_fast.files import check_outputs, make_folder, write_json
 
 if TYPE_CHECKING:
     from r3d_fast.evaluation.evaluate import Evaluation
-    from r3d_fast.evaluation.protocols import SplitModel
+    from r3d_fast.evaluation.protocols import Protocol, SplitModel
 
 
 @click.command("eval")
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 @override_option
 @click.option("--split", help="Split of the index to evaluate on (default: data.eval_split of the config).")
 @click.option(
-    "--protocol", type=click.Choice(["clip", "video"]),
-    help="clip: one clip per video; video: all windows of each video, averaged.",
+    "--protocol", type=click.Choice(["clip", "video", "video-all"]),
+    help="clip: one clip per video; video: all windows of each video, averaged, as in the code of Hara et al. 2018; "
+    "video-all: the same with a last window of one frame.",
 )  # fmt: skip
 @click.option("--views", type=click.IntRange(min=1), help="Clips per video.")
 @click.option("--crops", type=click.Choice(["1", "3", "10"]), help="Crops per clip.")
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 @file_option("json", "all figures")
 def evaluate(
     run: Path | None, config: str | None, weights: Path | None, overrides: tuple[str, ...], split: str | None,
-    protocol: Literal["clip", "video"] | None, views: int | None, crops: str | None, splits: str | None,
+    protocol: Protocol | None, views: int | None, crops: str | None, splits: str | None,
     folder: Path | None, json_file: Path | None,
 ) -> None:  # fmt: skip
     """Evaluate a run, or weights together with a config.

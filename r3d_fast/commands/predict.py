@@ -33,7 +33,7 @@ _file = click.Path(path_type=Path)
 @click.option(
     "--top", type=click.IntRange(min=1), default=5, show_default=True, help="How many classes to print per video."
 )
-@click.option("--views", metavar="N|all", help="Clips per video (default: as in the model's evaluation).")
+@click.option("--views", metavar="N|all|paper", help="Clips per video (default: as in the model's evaluation).")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Clips computed at once (default: 8 on a CPU).")
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True,
@@ -210,9 +210,9 @@ def _print(text: str, stream: TextIO) -> None:
 
 
 def _views(given: str | None) -> int | str | None:
-    """The value of --views: a number, "all" or None. Raises UsageError for anything else."""
-    if given is None or given == "all":
+    """The value of --views: a number, "all", "paper" or None. Raises UsageError for anything else."""
+    if given in (None, "all", "paper"):
         return given
     if not given.isdecimal() or int(given) < 1:
-        raise UsageError(f"--views {given}: expected a number of clips, or all")
+        raise UsageError(f"--views {given}: expected a number of clips, all or paper")
     return int(given)

@@ -84,10 +84,10 @@ class Config(Spec):
                 raise ValueError(f"model.data_format {chosen} needs augment.layout {wanted}, got {layout}")
             self._replace(augment=self.augment.model_copy(update={"layout": wanted}))
         views = self.clip.views if self.eval.views is None else self.eval.views
-        if views == "all" and self.clip.sampling == "segments":
+        if isinstance(views, str) and self.clip.sampling == "segments":
             raise ValueError(
-                "eval.views 'all' needs clip.sampling consecutive, got segments, whose clips span the whole video; "
-                "expected a number of views"
+                f"eval.views {views!r} needs clip.sampling consecutive, got segments, whose clips span the whole "
+                "video; expected a number of views"
             )
         return self
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from pipelines.specs import Fraction, Positive, Spec
+from pipelines.specs import Fraction, Positive, Spec, Views
 from r3d_fast.errors import ConfigError
 
 
@@ -89,9 +89,10 @@ class InitSpec(Spec):
 class EvalSpec(Spec):
     """How a model is evaluated."""
 
-    views: Positive | Literal["all"] | None = Field(
-        None, description="clips per video; all: every non-overlapping window; not set: clip.views"
-    )
+    views: Views | None = Field(
+        None, description="clips per video; all and paper: every non-overlapping window, as in clip.views; not set: "
+        "clip.views"
+    )  # fmt: skip
     crops: Literal[1, 3, 10] | None = Field(None, description="crops per clip; not set: augment.eval_crops")
     batch_size: Positive | None = Field(
         None, description="clips per batch, counting all processes together; not set: loader.batch_size"
@@ -239,9 +240,10 @@ class ScheduleSpec(Spec):
     threshold: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         1e-4, description="only for plateau: an evaluation is better if it improves on the best by more than this share"
     )
-    watch: Literal["loss", "top1"] = Field(
-        "loss", description="only for plateau: which figure to compare, of the evaluated videos"
-    )
+    watch: Literal["loss", "top1", "clip_loss"] = Field(
+        "loss", description="only for plateau: which figure to compare. loss and top1: of the evaluated videos; "
+        "clip_loss: the mean loss of the evaluated clips, as in the code of Hara et al. 2018"
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _check(self) -> ScheduleSpec:

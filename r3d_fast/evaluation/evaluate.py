@@ -50,7 +50,10 @@ class EvaluatedClips:
     def protocol(self) -> str:
         """The protocol in words: clips of each video, frames of each clip, crops."""
         clip, augment = self.clip, self.augment
-        count = {"all": "all non-overlapping clips of a video", 1: "1 clip a video"}
+        count = {
+            1: "1 clip a video", "all": "all non-overlapping clips of a video",
+            "paper": "all non-overlapping clips of a video, but none of its last frame alone",
+        }  # fmt: skip
         kind = {"segments": "one out of each part of the video", "consecutive": f"{clip.stride} apart"}[clip.sampling]
         crops = {1: "centre crop", 3: "3 crops", 10: "10 crops"}[augment.eval_crops]
         return (

@@ -14,12 +14,17 @@ from r3d_fast.evaluation.evaluate import Evaluation
 PLACE = "{split}"  # stands for the number of a split in a path or an override
 
 
-def protocol_overrides(protocol: Literal["clip", "video"] | None, views: int | None, crops: int | None) -> list[str]:
+Protocol = Literal["clip", "video", "video-all"]
+
+
+def protocol_overrides(protocol: Protocol | None, views: int | None, crops: int | None) -> list[str]:
     """The config overrides for a named protocol, or for numbers of views and crops.
 
     "clip": one centre crop of one clip of each video, as the reference recipe is evaluated. "video": all
     non-overlapping clips of a video, their softmax averaged; the frames of a short last one are repeated (Hara et al.
-    2018, arXiv:1711.09577, section 3.2). Raises UsageError where two arguments contradict each other.
+    2018, arXiv:1711.09577, section 3.2). As in their code of that paper (branch CVPR2018), no clip begins at the last
+    frame; in their later code (branch master) one does, which is "video-all". Raises UsageError where two arguments
+    contradict each other.
     """
     if protocol is not None and views is not None:
         raise UsageError("--protocol and --views both set the number of clips of a video; give only one of them")
@@ -28,7 +33,7 @@ def protocol_overrides(protocol: Literal["clip", "video"] | None, views: int | N
             f"--protocol clip takes one crop of each video, --crops {crops} asks for {crops}; give --views 1 in place "
             "of --protocol clip"
         )
-    count = {"clip": "1", "video": "all", None: None if views is None else str(views)}[protocol]
+    count = {"clip": "1", "video": "paper", "video-all": "all", None: None if views is None else str(views)}[protocol]
     crops = 1 if protocol == "clip" else crops
     given = {"eval.views": count, "eval.crops": crops}
     return [f"{key}={value}" for key, value in given.items() if value is not None]

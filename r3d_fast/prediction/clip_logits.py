@@ -191,7 +191,7 @@ class _Chunk:
         config, on_cpu = self.network.config, self.network.device == "cpu"
         update: dict[str, Any] = {"batch_size": batch_size}
         _, augment, _ = config.eval_specs()
-        clips = len(index) * clip.views * augment.eval_crops if clip.views != "all" else None
+        clips = len(index) * clip.views * augment.eval_crops if isinstance(clip.views, int) else None
         if clips is not None and clips < _FEW_CLIPS:
             update = {"batch_size": min(batch_size, clips), "workers": 0, "prefetch": 1}
         elif on_cpu and len(index) <= _SECOND_CHUNK and config.loader.workers == "auto":

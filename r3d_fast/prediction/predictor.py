@@ -93,9 +93,9 @@ class Predictor:
         """A Prediction for each of `videos`, in order, each as soon as it is computed.
 
         A prediction has the `top` most likely classes; probabilities are averaged over the clips of the video. `views`:
-        clips of each video, a number or "all" (None: as many as the model's evaluation takes). `batch_size`: clips
-        computed at once, from one or more videos. `on_clip` is called with the Answer of each clip. Raises UsageError
-        for a value out of its range.
+        clips of each video, a number, "all" or "paper" (None: as many as the model's evaluation takes).
+        `batch_size`: clips computed at once, from one or more videos. `on_clip` is called with the Answer of each clip.
+        Raises UsageError for a value out of its range.
         """
         check_top(top)
         return self._predictions(self.clips(videos, views=views, batch_size=batch_size), top, on_clip)

@@ -15,7 +15,10 @@ from typing import Any
 from r3d_fast.console import tell
 from r3d_fast.files import write_errors, write_file
 
-_COLUMNS = ("kind", "epoch", "step", "loss", "top1", "top5", "lr", "clips_per_second", "wait_share", "count", "seconds")
+_COLUMNS = (
+    "kind", "epoch", "step", "loss", "top1", "top5", "clip_loss", "lr", "clips_per_second", "wait_share", "count",
+    "seconds",
+)  # fmt: skip
 _HINT = "choose another --run"
 
 

@@ -23,12 +23,14 @@ class Plateau:
     waited: int = 0
     falls: int = 0
 
-    def after(self, loss: float, top1: float, spec: ScheduleSpec) -> Plateau:
-        """The state after an evaluation; NaN is never better than the best. Other kinds of schedule change nothing."""
+    def after(self, figure: float, spec: ScheduleSpec) -> Plateau:
+        """The state after an evaluation with `figure`, the one that `spec.watch` names.
+
+        NaN is never better than the best. Other kinds of schedule change nothing.
+        """
         if spec.kind != "plateau":
             return self
-        figure = loss if spec.watch == "loss" else top1
-        sign = 1.0 if spec.watch == "loss" else -1.0
+        sign = -1.0 if spec.watch == "top1" else 1.0
         if math.isfinite(figure) and (
             self.best is None or sign * figure < sign * self.best * (1.0 - sign * spec.threshold)
         ):

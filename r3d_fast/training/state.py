@@ -55,14 +55,15 @@ class RunState:
         count it, so that a run that is given more time goes on as if it had not been. Raises DataError where no video
         could be read.
         """
-        top1, loss = evaluation.video["top1"], evaluation.video["loss"]
-        if top1 is None or loss is None:
+        top1, loss, clip_loss = evaluation.video["top1"], evaluation.video["loss"], evaluation.clip["loss"]
+        if top1 is None or loss is None or clip_loss is None:
             raise DataError(
                 f"none of the {evaluation.num_videos} videos of split {evaluation.source.split!r} could be read"
             )
         self.last_top1 = top1
         if whole_epoch:
-            plateau = Plateau(self.plateau_best, self.plateau_waited, self.falls).after(loss, top1, schedule)
+            watched = {"loss": loss, "top1": top1, "clip_loss": clip_loss}[schedule.watch]
+            plateau = Plateau(self.plateau_best, self.plateau_waited, self.falls).after(watched, schedule)
             self.plateau_best, self.plateau_waited, self.falls = plateau.best, plateau.waited, plateau.falls
             self.evals_since_best += 1
         if top1 <= self.best_top1:

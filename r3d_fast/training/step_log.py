@@ -104,12 +104,16 @@ class StepLog:
         figures = evaluation.video
         writer.log({
             "kind": "eval", "epoch": state.epoch + 1, "step": state.step, "loss": figures["loss"],
-            "top1": figures["top1"], "top5": figures["top5"], "count": figures["count"], "seconds": eval_seconds,
+            "top1": figures["top1"], "top5": figures["top5"], "clip_loss": evaluation.clip["loss"],
+            "count": figures["count"], "seconds": eval_seconds,
         })  # fmt: skip
         missing = evaluation.num_videos - evaluation.num_evaluated
+        loss = f"loss {figures['loss']:.4f}"
+        if evaluation.clip["count"] != figures["count"]:
+            loss += f", of clips {evaluation.clip['loss']:.4f}"
         waited = 100 * self._epoch_wait / max(train_seconds, 1e-9)
         writer.say(
-            f"epoch {state.epoch + 1}: test top1 {100 * (figures['top1'] or 0):.2f} %  loss {figures['loss']:.4f}  "
+            f"epoch {state.epoch + 1}: test top1 {100 * (figures['top1'] or 0):.2f} %  {loss}  "
             f"({figures['count']} videos{f', {missing} unreadable' if missing else ''})  "
             f"trained {train_seconds:.0f} s, waited for data {waited:.0f} %, evaluated {eval_seconds:.0f} s"
         )

@@ -31,7 +31,7 @@ from r3d_fast.weights.stored_model import load_weights, new_model, tensors_diges
 from r3d_fast.weights.tensor_file import write_tensors
 
 # configs/ucf101_r3d18_paper.yaml has the same, with its reasons.
-_PAPER_CLIP = {"sampling": "consecutive", "short": "loop", "views": "all"}
+_PAPER_CLIP = {"sampling": "consecutive", "short": "loop", "views": "paper", "reach_end": False}
 _PAPER_AUGMENT = {
     "scales": (1.0, 0.84089641525, 0.7071067811803, 0.5946035574935, 0.4999999999912),
     "max_scale_step": 0, "positions": "corners5", "snap_px": 0,
@@ -124,7 +124,7 @@ def import_summary(imported: ImportedWeights, source: Path) -> list[str]:
         f"{imported.parameters:,} parameters, out of {source}",
         f"classes  {count}, {names}",
         f"pixels   {imported.normalisation} ({how}): {described(config.augment)}",
-        f"clips    {frames}, {'every window' if clip.views == 'all' else f'{clip.views} a video'}",
+        f"clips    {frames}, {'every window' if clip.takes_windows else f'{clip.views} a video'}",
         f"predict: r3d-fast predict {imported.out} VIDEO...",
         f"train:   r3d-fast train -c CFG -o init.weights={imported.out}",
     ]
@@ -204,7 +204,7 @@ def _config(found: RecognisedNetwork, scale: Mapping[str, Any], num_frames: int)
             clip=ClipSpec(num_frames=num_frames, **(_PAPER_CLIP if paper else {})),
             augment=AugmentSpec(**{field: scale[field] for field in FIELDS}, **(_PAPER_AUGMENT if paper else {})),
             model=ModelSpec.model_validate({"name": found.model, "shortcut": found.shortcut, "width": found.width}),
-            eval=EvalSpec(views="all" if paper else 1),
+            eval=EvalSpec(views="paper" if paper else 1),
         )
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]

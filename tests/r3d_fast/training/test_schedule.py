@@ -82,7 +82,7 @@ def test_warmup_does_not_move_milestones() -> None:
 def plateau_falls(figures: list[float], spec: ScheduleSpec) -> list[int]:
     plateau, falls = Plateau(), []
     for figure in figures:
-        plateau = plateau.after(figure, figure, spec)
+        plateau = plateau.after(figure, spec)
         falls.append(plateau.falls)
     return falls
 
@@ -108,9 +108,9 @@ def test_a_plateau_falls_when_paddles_own_does(watch: Any) -> None:
 
 def test_a_plateau_goes_on_from_what_a_checkpoint_holds_of_it() -> None:
     spec = ScheduleSpec(kind="plateau", patience_evals=1)
-    before = Plateau().after(1.0, 0.5, spec).after(2.0, 0.5, spec)
+    before = Plateau().after(1.0, spec).after(2.0, spec)
     assert before == Plateau(1.0, 1, 0)
-    assert Plateau(**json.loads(json.dumps(vars(before)))).after(1.0, 0.5, spec) == Plateau(1.0, 0, 1)
+    assert Plateau(**json.loads(json.dumps(vars(before)))).after(1.0, spec) == Plateau(1.0, 0, 1)
 
 
 def test_a_figure_that_is_no_number_is_no_better() -> None:
@@ -129,7 +129,7 @@ def test_a_plateau_scales_the_rate_by_each_fall_down_to_final_and_warms_up() -> 
 
 
 def test_other_kinds_do_not_fall_at_evaluations() -> None:
-    assert Plateau().after(5.0, 0.0, ScheduleSpec()) == Plateau()
+    assert Plateau().after(5.0, ScheduleSpec()) == Plateau()
     assert rate(3, REFERENCE) == learning_rate(3, base=0.01, steps_per_epoch=STEPS, epochs=25, spec=REFERENCE, falls=2)
 
 

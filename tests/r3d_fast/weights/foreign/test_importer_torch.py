@@ -61,7 +61,7 @@ def test_an_imported_pth_computes_what_pytorch_computes(
     assert (config.model.name, config.model.shortcut, len(restored.classes)) == (name, shortcut, classes)
     assert (imported.normalisation, imported.guessed) == (scale, True)
     assert {key: getattr(config.augment, key) for key in NORMALISATIONS[scale]} == NORMALISATIONS[scale]
-    assert (config.clip.sampling, config.clip.num_frames, config.eval.views) == ("consecutive", 16, "all")
+    assert (config.clip.sampling, config.clip.num_frames, config.eval.views) == ("consecutive", 16, "paper")
     theirs = torch_logits(name, state, clip())
     assert np.ptp(theirs) > 0.1
     with paddle.no_grad():
