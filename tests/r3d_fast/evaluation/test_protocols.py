@@ -79,9 +79,10 @@ def check_figures(found: dict[str, Any], wanted: dict[str, Any]) -> None:
     ("options", "overrides", "clips"),
     [
         (["--protocol", "clip"], ["eval.views=1"], 1),
-        (["--protocol", "video"], ["eval.views=all"], 3),
+        (["--protocol", "video"], ["eval.views=paper"], 3),
+        (["--protocol", "video-all"], ["eval.views=all"], 3),
         (["--views", "2", "--crops", "3"], ["eval.views=2", "eval.crops=3"], 6),
-        (["--protocol", "video", "--crops", "10"], ["eval.views=all", "eval.crops=10"], 30),
+        (["--protocol", "video", "--crops", "10"], ["eval.views=paper", "eval.crops=10"], 30),
     ],
 )
 def test_every_figure_is_what_scikit_learn_says(
@@ -217,7 +218,9 @@ def test_a_protocol_that_contradicts_itself_is_refused(capsys: pytest.CaptureFix
         (["--splits", "1,x"], "--splits 1,x: expected numbers of splits, each once, such as 1,2,3"),
         (["--splits", "2,2"], "each once"),
         (["--splits", "0"], "expected numbers of splits"),
-        (["--protocol", "video", "-o", "clip.sampling=segments"], "expected a number of views"),
+        (["--protocol", "video", "-o", "clip.sampling=segments"], "eval.views 'paper' needs clip.sampling consecutive"),
+        (["--protocol", "video-all", "-o", "clip.sampling=segments"], "expected a number of views"),
+        (["--protocol", "paper"], "'paper' is not one of 'clip', 'video', 'video-all'"),
         (["--crops", "5"], "'5' is not one of '1', '3', '10'"),
     ):
         code, out, err = tiny.said(capsys, "eval", "--run", run, *options)
@@ -249,7 +252,8 @@ def test_files_are_there_though_whoever_read_the_table_has_gone(run: Path, tmp_p
 def test_protocols_become_settings() -> None:
     assert protocol_overrides(None, None, None) == []
     assert protocol_overrides("clip", None, None) == ["eval.views=1", "eval.crops=1"]
-    assert protocol_overrides("video", None, 3) == ["eval.views=all", "eval.crops=3"]
+    assert protocol_overrides("video", None, 3) == ["eval.views=paper", "eval.crops=3"]
+    assert protocol_overrides("video-all", None, None) == ["eval.views=all"]
     assert protocol_overrides(None, 5, 10) == ["eval.views=5", "eval.crops=10"]
     with pytest.raises(UsageError, match="give only one of them"):
         protocol_overrides("clip", 1, None)
