@@ -26,7 +26,7 @@ def time_saving(
     folder: Path, steps: int, config: Config, precision: Precision, device: str, say: Say
 ) -> dict[str, Any]:
     """Figures of `steps` training steps of `config`, in turns without and with a checkpoint after each."""
-    model = model_to_train(config.model, _CLASSES, config.train.seed, config.init.freeze_until)
+    model = model_to_train(config.model, _CLASSES, config.train.seed, config.init)
     learner = Learner(model, config.optimizer, config.train, precision, device)
     fed = feed(_random_batch(config), device)
     for _ in range(2):

@@ -28,7 +28,7 @@ class TrainedModel:
     def __init__(self, config: Config, num_classes: int, device: str, precision: Precision) -> None:
         """A new model of `config`."""
         self.device, self._rate = device, config.optimizer.lr
-        model = model_to_train(config.model, num_classes, config.train.seed, config.init.freeze_until)
+        model = model_to_train(config.model, num_classes, config.train.seed, config.init)
         self._learner = Learner(model, config.optimizer, config.train, precision, device)
 
     def feeding(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, DeviceBatch]]:

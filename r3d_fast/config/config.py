@@ -36,6 +36,9 @@ __all__ = ["Config", "ConfigError", "config_diff", "config_from_json", "dump_con
 
 DataFormat = Literal["NCDHW", "NDHWC"]
 LAYOUT_OF: dict[DataFormat, Literal["NCTHW", "NTHWC"]] = {"NCDHW": "NCTHW", "NDHWC": "NTHWC"}
+# The keys of a dump of `model` as long as these models had other shortcuts of their own than now.
+_FORMER_KEYS = {"name", "shortcut", "data_format", "width", "dropout"}
+_FORMER_SHORTCUTS = {"r3d18": "B", "preact18": "B", "preact34": "B"}
 REFERENCE_SCHEDULE = ScheduleSpec(kind="piecewise", milestones_epochs=(15, 20))
 
 
@@ -140,7 +143,8 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
             problems.append(str(error))
     data: dict[str, Any] = {}
     for item in sources:
-        data = merge(data, {key: {} if value is None else value for key, value in item.data.items()})
+        values = _with_former_shortcut(item.data)
+        data = merge(data, {key: {} if value is None else value for key, value in values.items()})
     try:
         config = Config.model_validate({section: _flagged(section, values) for section, values in data.items()})
     except ValidationError as error:
@@ -179,7 +183,18 @@ def config_from_json(values: dict[str, Any]) -> Config:
     train, init = dict(values["train"]), dict(values.get("init", {}))
     if "freeze_until" in train:  # versions without the section `init` kept it here
         init["freeze_until"] = train.pop("freeze_until")
-    return Config.model_validate({**_without_layout(values), "train": train, "init": init})
+    return Config.model_validate({**_without_layout(_with_former_shortcut(values)), "train": train, "init": init})
+
+
+def _with_former_shortcut(values: dict[str, Any]) -> dict[str, Any]:
+    """`values` with the shortcut written out if they are a dump of a version whose models had other ones of their own.
+
+    Such a dump has all keys that `model` had then, and a shortcut of null.
+    """
+    model = values.get("model")
+    if not isinstance(model, dict) or model.keys() != _FORMER_KEYS or model["shortcut"] is not None:
+        return values
+    return {**values, "model": {**model, "shortcut": _FORMER_SHORTCUTS.get(str(model["name"]))}}
 
 
 def _without_layout(values: dict[str, Any]) -> dict[str, Any]:

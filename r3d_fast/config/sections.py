@@ -57,16 +57,35 @@ class ModelSpec(Spec):
         None, description="shortcut of the residual blocks that change the shape. A: subsampling and zero-padded "
         "channels; B: 1x1x1 convolution and batch norm; not set: the model's own"
     )  # fmt: skip
+    shortcut_gradient: bool = Field(
+        True, description="whether gradients flow back through shortcut A; false: they do not, as in the code of the "
+        "paper's authors. Without a meaning for other shortcuts"
+    )  # fmt: skip
+    conv1_t_size: Positive = Field(
+        7, description="frames that the kernel of the first convolution spans, an odd number"
+    )
+    conv1_t_stride: Literal[1, 2] = Field(1, description="stride of the first convolution in time, in frames")
+    max_pool: bool = Field(True, description="whether a max pool follows the first convolution")
+    stem_factor: Literal[1, 2] = Field(
+        1, description="channels of the stem as a multiple of model.width; 2: as in the wide ResNet and the ResNeXts "
+        "of the authors' later code (master branch)"
+    )  # fmt: skip
     data_format: Literal["auto", "NCDHW", "NDHWC"] = Field(
         "auto", description="order of a tensor's axes. NCDHW: channels first; NDHWC: channels last, as tensor cores "
         "take it; auto: NDHWC for half precision on a GPU, else NCDHW. augment.layout is set to match"
     )  # fmt: skip
     width: Annotated[int, Field(ge=1, le=512)] = Field(
-        64, description="channels of the stem; those of all other layers are in proportion"
+        64, description="channels of the stem (see stem_factor); those of all other layers are in proportion"
     )
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         0.0, description="share of the features that are dropped before the last linear layer, in training"
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelSpec:
+        if self.conv1_t_size % 2 == 0:
+            raise ValueError(f"conv1_t_size {self.conv1_t_size}: expected an odd number of frames")
+        return self
 
 
 class InitSpec(Spec):
@@ -81,8 +100,13 @@ class InitSpec(Spec):
         "start; reinit_head: the head gets new random weights"
     )  # fmt: skip
     freeze_until: str | None = Field(
-        None, description="the first part of the network that is trained, such as layer4 or head. The parts before it "
-        "keep their weights and batch norm statistics. Not set: all parts are trained"
+        None, description="the first part of the network that is trained, such as layer4 (of a DenseNet: block4) or "
+        "head. The parts before it keep their weights. Not set: all parts are trained"
+    )  # fmt: skip
+    frozen_statistics: Literal["eval", "train"] = Field(
+        "eval", description="only with freeze_until: the batch norms of the parts that are not trained. eval: they "
+        "normalise by their statistics and keep them; train: they normalise by each batch and go on averaging its "
+        "statistics, as in the code of the paper's authors"
     )  # fmt: skip
 
 

@@ -24,12 +24,23 @@ class Architecture(ABC):
 
     blocks: tuple[int, int, int, int]  # number of blocks in each of the four stages
     shortcut: str | None = "B"  # "A": stride and zero channels; "B": 1x1x1 convolution and batch norm; None: has none
+    shortcut_gradient: bool = True  # whether gradients flow back through shortcut A
+    conv1_t_size: int = 7  # frames that the stem's kernel spans
+    conv1_t_stride: int = 1  # frames from one output of the stem to the next
+    max_pool: bool = True  # whether a max pool follows the stem
+    stem_factor: int = 1  # channels of the stem as a multiple of the width
     data_format: str = "NCDHW"
     width: int = 64
     conv_bias: bool = False
     init: str = "fan_out"
 
     width_step: ClassVar[int] = 1  # the width has to be a multiple of this
+    stem_factors: ClassVar[tuple[int, ...]] = (1,)  # values that stem_factor may have
+
+    @property
+    def stem_width(self) -> int:
+        """The number of output channels of the stem."""
+        return self.width * self.stem_factor
 
     @property
     @abstractmethod
@@ -86,8 +97,15 @@ class Architecture(ABC):
         """A new BatchNorm3D. In Paddle, momentum is the share of the old running value that is kept."""
         return nn.BatchNorm3D(channels, momentum=0.9, epsilon=1e-5, data_format=self.data_format)
 
-    def max_pool(self) -> Any:
-        """A max pool over 3x3x3 voxels with stride 2."""
+    def stem_conv(self) -> Any:
+        """The convolution of a stem: a kernel of conv1_t_size x 7 x 7, which halves height and width."""
+        frames = self.conv1_t_size
+        return self.conv(3, self.stem_width, (frames, 7, 7), (self.conv1_t_stride, 2, 2), (frames // 2, 3, 3))
+
+    def pool(self) -> Any:
+        """What follows the stem: a max pool over 3x3x3 voxels with stride 2, or nothing."""
+        if not self.max_pool:
+            return nn.Identity()
         return nn.MaxPool3D(3, stride=2, padding=1, data_format=self.data_format)
 
     def shortcut_layer(self, inputs: int, outputs: int, stride: int) -> Any:
@@ -95,7 +113,7 @@ class Architecture(ABC):
         if stride == 1 and inputs == outputs:
             return nn.Identity()
         if self.shortcut == "A":
-            return ZeroShortcut(outputs // inputs, stride, self.data_format)
+            return ZeroShortcut(outputs // inputs, stride, self.data_format, gradient=self.shortcut_gradient)
         return self.projection(inputs, outputs, stride)
 
     def projection(self, inputs: int, outputs: int, stride: int) -> Any:
@@ -135,18 +153,21 @@ class NormConv(nn.Layer):  # type: ignore[misc]
 class ZeroShortcut(nn.Layer):  # type: ignore[misc]
     """Shortcut A: takes every stride-th voxel and appends channels of zeros up to `growth` times as many.
 
-    It has no parameters.
+    It has no parameters. Without `gradient` nothing flows back through it.
     """
 
-    def __init__(self, growth: int, stride: int, data_format: str) -> None:
+    def __init__(self, growth: int, stride: int, data_format: str, *, gradient: bool = True) -> None:
         super().__init__()
         self.growth = growth
         self.stride = stride
+        self.gradient = gradient
         self.data_format = data_format
         self.channels = 1 if data_format == "NCDHW" else 4
 
     def forward(self, x: Any) -> Any:
         """`x` in the shape of the block's output."""
+        if self.training and not self.gradient:  # in evaluation a traced graph needs no operation for it
+            x = x.detach()
         x = F.avg_pool3d(x, kernel_size=1, stride=self.stride, data_format=self.data_format)
         # Not F.pad: with it, paddle.inference with oneDNN aborts in five dimensions (seen with 2.6.2 and 3.3.1). Not
         # zeros_like or full_like: they warn when traced, which is a segmentation fault if warnings are errors (3.3.1).
@@ -201,7 +222,7 @@ class Classifier(nn.Layer):  # type: ignore[misc]
         self.frozen: tuple[Any, ...] = ()  # parts that stay in evaluation mode during training; see freeze
 
     def train(self) -> None:
-        """Put the model into training mode, except for its frozen parts."""
+        """Put the model into training mode, except for the parts whose batch norms are frozen too."""
         super().train()
         for part in self.frozen:
             part.eval()

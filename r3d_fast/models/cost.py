@@ -24,6 +24,8 @@ _KEPT = {
     "matmul_v2": ("X",),
 }
 
+_DETACH = "share_data"
+
 MEMORY_NOTE = (
     f"memory: for a training step in float32 with {BATCH} clips: weights, gradients, momentum, and the activations "
     "that the backward pass needs; calculated, without the workspace of libraries"
@@ -55,10 +57,13 @@ def summarise(
     num_classes: int = 101,
     frames: int = 16,
     size: int = 112,
-    width: int = 64,
+    **choices: Any,
 ) -> ModelSummary:
-    """The cost of the model `name`. Raises UsageError for an unknown name or a value out of its range."""
-    build = partial(build_model, name, num_classes=num_classes, width=width)
+    """The cost of the model `name`, built with `choices`, which are arguments of `build_model`.
+
+    Raises UsageError for an unknown name or a value out of its range.
+    """
+    build = partial(build_model, name, num_classes=num_classes, **choices)
     made: list[Any] = []
 
     def remember() -> Any:
@@ -101,7 +106,12 @@ def _values(operation: Operation, slot: str) -> int:
 def _kept_values(operations: Iterable[Operation]) -> int:
     """How many values of the forward pass are kept for the backward pass, for the whole batch."""
     kept: dict[str, int] = {}
+    cut: set[str] = set()  # tensors that no gradient flows back through; only a pool, which has no weights, takes them
     for operation in operations:
+        if operation.kind == _DETACH:
+            cut.add(operation.outputs["Out"][0])
+        if operation.kind == "pool3d" and operation.inputs["X"][0] in cut:
+            continue
         for slot in _KEPT.get(operation.kind, ()):
             name = (operation.inputs | operation.outputs)[slot][0]
             kept[name] = _values(operation, slot)

@@ -84,9 +84,8 @@ class DenseNetBackbone(nn.Layer):  # type: ignore[misc]
 
     def __init__(self, arch: DenseNet) -> None:
         super().__init__()
-        stem = arch.conv(3, arch.width, 7, (1, 2, 2), padding=3)
-        self.stem = nn.Sequential(ConvNorm(stem, arch.norm(arch.width), relu=False))
-        self.pool = arch.max_pool()
+        self.stem = nn.Sequential(ConvNorm(arch.stem_conv(), arch.norm(arch.width), relu=False))
+        self.pool = arch.pool()
         self.block1 = self._block(arch, 0)
         self.transition1 = Transition(arch, arch.outputs(0))
         self.block2 = self._block(arch, 1)
@@ -102,7 +101,10 @@ class DenseNetBackbone(nn.Layer):  # type: ignore[misc]
         return nn.Sequential(*(DenseLayer(arch, inputs + i * arch.growth) for i in range(arch.blocks[block])))
 
     def forward(self, clips: Any) -> Any:
-        """The activations, float32 [N, features, T / 16, S / 32, S / 32], sizes rounded down after the max pool."""
+        """The activations, float32 [N, features, T / 16, S / 32, S / 32], sizes rounded down after the max pool.
+
+        Without a max pool they have twice the frames, height and width; with conv1_t_stride 2, half the frames.
+        """
         x = self.stem(clips)  # 64 x 16 x 56 x 56
         # ReLU comes after the max pool, because there it has an eighth of the work. Values and gradients are the same.
         x = F.relu(self.pool(x))  # 64 x 8 x 28 x 28

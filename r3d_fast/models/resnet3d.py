@@ -42,13 +42,12 @@ class ResNet(Architecture):
 
     def stem(self) -> Any:
         """A new stem: the layers before the max pool and the ReLU."""
-        conv = self.conv(3, self.width, 7, (1, 2, 2), padding=3)
-        return nn.Sequential(ConvNorm(conv, self.norm(self.width), relu=False))
+        return nn.Sequential(ConvNorm(self.stem_conv(), self.norm(self.stem_width), relu=False))
 
     def stage(self, stage: int) -> Any:
         """All blocks of a stage, 0 to 3. The first block of each stage except stage 0 halves the size."""
         outputs = self.outputs(stage)
-        inputs = self.outputs(stage - 1) if stage else self.width
+        inputs = self.outputs(stage - 1) if stage else self.stem_width
         first = self.block(inputs, stage, 2 if stage else 1)
         return nn.Sequential(first, *(self.block(outputs, stage, 1) for _ in range(self.blocks[stage] - 1)))
 
@@ -110,14 +109,17 @@ class ResNetBackbone(nn.Layer):  # type: ignore[misc]
     def __init__(self, arch: ResNet) -> None:
         super().__init__()
         self.stem = arch.stem()
-        self.pool = arch.max_pool()
+        self.pool = arch.pool()
         self.layer1 = arch.stage(0)
         self.layer2 = arch.stage(1)
         self.layer3 = arch.stage(2)
         self.layer4 = arch.stage(3)
 
     def forward(self, clips: Any) -> Any:
-        """The last stage's output, float32 [N, features, T / 16, S / 32, S / 32], sizes rounded up."""
+        """The last stage's output, float32 [N, features, T / 16, S / 32, S / 32], sizes rounded up.
+
+        Without a max pool it has twice the frames, height and width; with conv1_t_stride 2, half the frames.
+        """
         x = self.stem(clips)  # 64 x 16 x 56 x 56
         # ReLU comes after the max pool, because there it has an eighth of the work. Values and gradients are the same.
         x = F.relu(self.pool(x))  # 64 x 8 x 28 x 28

@@ -1,5 +1,6 @@
 """3D ResNeXts: bottleneck blocks whose 3x3x3 convolution has twice the channels, in 32 groups.
 
+The stem of the authors' later code (master branch) has twice the channels too: stem_factor 2.
 Sources: Hara et al. 2018, arXiv:1711.09577, Table 1 (cardinality 32); Xie et al. 2017, arXiv:1611.05431, Figure 3c.
 """
 
@@ -18,6 +19,7 @@ class ResNeXt(ResNet):
     bottleneck: bool = True
 
     width_step: ClassVar[int] = 16  # 2 * 16 channels, so that each of the 32 groups of the first stage has one
+    stem_factors: ClassVar[tuple[int, ...]] = (1, 2)
 
     def block(self, inputs: int, stage: int, stride: int) -> Any:
         """A residual block of a stage."""

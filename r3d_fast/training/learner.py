@@ -15,7 +15,7 @@ from r3d_fast.backend.feed import DeviceBatch
 from r3d_fast.backend.paddle import import_paddle
 from r3d_fast.backend.precision import Precision, float32_weights
 from r3d_fast.backend.snapshot import Arrays, as_arrays
-from r3d_fast.config.sections import ModelSpec, OptimizerSpec, TrainSpec
+from r3d_fast.config.sections import InitSpec, ModelSpec, OptimizerSpec, TrainSpec
 from r3d_fast.evaluation.evaluate import Evaluation, evaluate_model
 from r3d_fast.models.architectures import freeze
 from r3d_fast.ranks.group import Group
@@ -29,11 +29,11 @@ from r3d_fast.weights.stored_model import load_weights, new_model
 _RAW = "|raw"
 
 
-def model_to_train(spec: ModelSpec, num_classes: int, seed: int, freeze_until: str | None) -> Any:
-    """A new model with random weights from `seed`; parts before `freeze_until` are not trained (None: all are)."""
+def model_to_train(spec: ModelSpec, num_classes: int, seed: int, init: InitSpec) -> Any:
+    """A new model with random weights from `seed`, of which the parts before `init.freeze_until` are not trained."""
     model = new_model(spec, num_classes, seed)
-    if freeze_until is not None:
-        freeze(model, freeze_until)
+    if init.freeze_until is not None:
+        freeze(model, init.freeze_until, statistics=init.frozen_statistics)
     return model
 
 

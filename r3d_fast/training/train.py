@@ -115,7 +115,7 @@ def resolve_auto(config: Config) -> tuple[str, Precision, Config]:
 def _first_model(config: Config, classes: tuple[str, ...], is_new_run: bool, group: Group) -> Any:
     """The model before the first step: with random weights, or in a new run with the weights that `init` names."""
     init = config.init
-    model = model_to_train(config.model, len(classes), config.train.seed, init.freeze_until)
+    model = model_to_train(config.model, len(classes), config.train.seed, init)
     if is_new_run and init.weights is not None:
         if group.is_first:
             initialise(model, config.model.name, init, config.augment, classes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from config_texts import problems, write
 
 from r3d_fast.config.config import config_diff, config_from_json, load_config
@@ -167,6 +168,31 @@ def test_a_checkpoint_from_before_crop_and_jitter_resumes() -> None:
     for name in ("crop", "area", "aspect", "brightness", "contrast", "saturation", "hue"):
         del values["augment"][name]
     assert config_diff(config_from_json(values), today) == []
+
+
+@pytest.mark.parametrize(("name", "shortcut"), [("r3d18", "B"), ("preact34", "B"), ("r3d34", None), ("r3d50", None)])
+def test_a_dump_from_before_shortcut_gradient_keeps_the_shortcut_that_its_model_had(
+    tmp_path: Path, name: str, shortcut: str | None
+) -> None:
+    today = load_config("ucf101_r3d18", [f"model.name={name}", "model.shortcut=null"])
+    assert today.model.shortcut is None
+    values = today.model_dump(mode="json")
+    for key in ("shortcut_gradient", "conv1_t_size", "conv1_t_stride", "max_pool", "stem_factor"):
+        del values["model"][key]
+    assert config_from_json(values).model.shortcut == shortcut
+    del values["augment"]["layout"]
+    path = write(tmp_path, yaml.safe_dump(values))
+    assert load_config(path, ["train.epochs=3"]).model.shortcut == shortcut
+    assert config_from_json(today.model_dump(mode="json")).model.shortcut is None
+    # A file that someone wrote leaves out more keys, and means the shortcut of today.
+    assert load_config(write(tmp_path, f"model: {{name: {name}, shortcut: null}}\n")).model.shortcut is None
+
+
+def test_an_even_kernel_in_time_is_refused(tmp_path: Path) -> None:
+    assert problems(write(tmp_path, "model: {conv1_t_size: 4}\n"))[0].endswith(
+        "conv1_t_size 4: expected an odd number of frames"
+    )
+    assert "expected 1 or 2, got 3" in problems(write(tmp_path, "model: {conv1_t_stride: 3}\n"))[0]
 
 
 def test_base_is_one_level_and_relative_to_the_file(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_reference_keys_are_those_of_its_weights() -> None:
 
 
 def test_paper_convolutions_have_no_bias() -> None:
-    convs = [layer for layer in small("r3d18").sublayers() if isinstance(layer, paddle.nn.Conv3D)]
+    convs = [layer for layer in small("r3d18", shortcut="B").sublayers() if isinstance(layer, paddle.nn.Conv3D)]
     assert len(convs) == 1 + 16 + 3
     assert all(conv.bias is None for conv in convs)
 
@@ -205,6 +205,15 @@ def test_same_seed_gives_the_same_weights() -> None:
         ("r3d18", {"num_classes": 0}, "num_classes 0: expected at least 1"),
         ("r3d18", {"dropout": 1.0}, "dropout 1.0: expected 0 <= dropout < 1"),
         ("r3d18", {"dropout": -0.1}, "dropout -0.1: expected 0 <= dropout < 1"),
+        ("r3d18", {"conv1_t_size": 4}, "conv1_t_size 4: expected an odd number of frames"),
+        ("r3d18", {"conv1_t_size": -1}, "conv1_t_size -1: expected an odd number of frames"),
+        ("r3d18", {"conv1_t_stride": 3}, "conv1_t_stride 3: expected 1 or 2 frames"),
+        (REFERENCE, {"max_pool": False}, "max_pool False: r3d18_reference is that of the reference run; expected 7, 1"),
+        (REFERENCE, {"conv1_t_stride": 2}, "conv1_t_stride 2, .*expected 7, 1 and True, or r3d18"),
+        (REFERENCE, {"conv1_t_size": 3}, "conv1_t_size 3, .*expected 7, 1 and True, or r3d18"),
+        ("r3d50", {"stem_factor": 2}, "stem_factor 2: r3d50 has a stem of 1 times its width; expected 1$"),
+        ("densenet121", {"stem_factor": 2}, "stem_factor 2: densenet121 .*; expected 1$"),
+        ("wide50", {"stem_factor": 3}, "stem_factor 3: wide50 has a stem of 1 or 2 times its width; expected 1 or 2$"),
     ],
 )
 def test_wrong_arguments_say_what_came_and_what_was_expected(name: str, options: dict[str, Any], message: str) -> None:

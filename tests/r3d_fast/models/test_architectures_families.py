@@ -20,7 +20,7 @@ from r3d_fast.backend.precision import Precision
 from r3d_fast.models.architectures import MODELS, build_model, freeze
 
 FORMATS = ("NCDHW", "NDHWC")
-KINDS = ("r3d50", "preact18", "preact50", "wide50", "resnext50", "densenet121", "r2plus1d18")
+KINDS = ("r3d50", "preact18", "preact50", "wide50", "resnext50", "densenet121", "r2plus1d18", "r2plus1d50")
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "head")
 PARTS = {
     "densenet121": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from r3d_fast.cli import cli
 from r3d_fast.models.architectures import MODELS, build_model
 from r3d_fast.models.cost import summarise, table_lines
 
+KINDS = ("r3d10", "preact18", "wide50", "resnext50", "densenet121", "r2plus1d34", "r2plus1d50")
+STEMS: tuple[dict[str, Any], ...] = ({"conv1_t_size": 3}, {"conv1_t_stride": 2}, {"max_pool": False})
 # Millions of parameters and GMAC at 101 classes and 16 x 112 x 112, counted in the authors' own models.
 PUBLISHED = {
     "r3d10": (14.45, 5.65),
-    "r3d18": (33.26, 8.31),
+    "r3d18": (33.08, 8.30),  # shortcut A
     "r3d34": (63.39, 12.68),  # shortcut A
     "r3d50": (46.41, 10.07),
     "r3d101": (85.45, 13.89),
@@ -42,6 +45,11 @@ def test_parameters_and_multiply_adds_are_the_published_ones(name: str) -> None:
     assert (round(summary.parameters / 1e6, 2), round(summary.gmac, 2)) == PUBLISHED[name]
 
 
+def test_r3d18_with_shortcut_b_has_its_figures_too() -> None:
+    summary = summarise("r3d18", shortcut="B")
+    assert (round(summary.parameters / 1e6, 2), round(summary.gmac, 2)) == (33.26, 8.31)
+
+
 def test_the_reference_has_its_figures_to_the_last_digit() -> None:
     summary = summarise("r3d18_reference")
     assert summary.parameters == 33_615_781
@@ -49,7 +57,7 @@ def test_the_reference_has_its_figures_to_the_last_digit() -> None:
     assert summary.features == 512
 
 
-@pytest.mark.parametrize("name", ["r3d18_reference", "r3d34", "preact18", "resnext50", "densenet121", "r2plus1d18"])
+@pytest.mark.parametrize("name", [*KINDS, "r3d18_reference", "r3d34", "r2plus1d18"])
 def test_what_is_described_is_what_is_built(name: str) -> None:
     model = build_model(name, num_classes=7, width=16)
     summary = summarise(name, num_classes=7, width=16, frames=16, size=32)
@@ -87,6 +95,41 @@ def test_multiply_adds_and_memory_by_hand() -> None:
     parameters = counted(build_model("r3d10", num_classes=classes, width=width))
     expected = 4 * (3 * parameters + 8 * (kept + channels[5]))  # the linear layer's input
     assert summary.memory_mib * 2**20 == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "choices"),
+    [
+        *((name, stem) for name in KINDS for stem in STEMS),
+        *((name, {"stem_factor": 2}) for name in ("wide50", "resnext50")),
+    ],
+)
+def test_parameters_and_multiply_adds_of_every_stem_are_those_that_the_layers_do(
+    name: str, choices: dict[str, Any]
+) -> None:
+    """Counted from the shapes that each convolution and linear layer gives when the model runs."""
+    model = build_model(name, num_classes=3, width=16, **choices)
+    model.eval()
+    macs: list[int] = []
+
+    def note(layer: Any, _inputs: Any, output: Any) -> None:
+        each = math.prod(layer.weight.shape[1:]) if isinstance(layer, paddle.nn.Conv3D) else layer.weight.shape[0]
+        macs.append(math.prod(output.shape) * each)
+
+    for layer in model.sublayers():
+        if isinstance(layer, (paddle.nn.Conv3D, paddle.nn.Linear)):
+            layer.register_forward_post_hook(note)
+    with paddle.no_grad():
+        model(paddle.zeros([1, 3, 16, 32, 32]))
+    summary = summarise(name, num_classes=3, width=16, frames=16, size=32, **choices)
+    assert summary.parameters == counted(model)
+    assert summary.gmac * 1e9 == pytest.approx(sum(macs))
+
+
+def test_a_shortcut_a_that_passes_no_gradient_keeps_nothing() -> None:
+    """With it, each of the three keeps what it takes of its input: 16, 32 and 64 channels of 4x4x4, 2x2x2 and 1."""
+    kept = [summarise("r3d18", width=16, size=32, shortcut_gradient=flag).memory_mib for flag in (True, False)]
+    assert (kept[0] - kept[1]) * 2**20 == pytest.approx(4 * 8 * (16 * 4**3 + 32 * 2**3 + 64))
 
 
 def test_the_command_lists_every_model_and_writes_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,6 +168,42 @@ def test_frozen_parts_keep_weights_and_statistics_and_have_no_moments() -> None:
     assert all(key.startswith(("backbone.layer4.", "head.")) for key in moments(model, optimizer))
 
 
+def test_frozen_parts_in_training_mode_keep_their_weights_but_not_their_statistics() -> None:
+    paddle.seed(0)
+    model = build_model("r3d18_reference", num_classes=3, width=2)
+    freeze(model, "layer4", statistics="train")
+    optimizer = new_optimizer(settings(weight_decay=0.1), model)
+    before = {key: tensor.numpy() for key, tensor in model.state_dict().items()}
+    model.eval()
+    model.train()
+    clips = paddle.randn([2, 3, 4, 32, 32])
+    seen: list[Any] = []
+    hook = model.backbone.stem[0].conv.register_forward_post_hook(lambda _layer, _inputs, output: seen.append(output))
+    normalised = model.backbone.stem(clips).numpy()
+    hook.remove()
+    model(clips).sum().backward()
+    optimizer.step()
+    moved = {key for key, tensor in model.state_dict().items() if (tensor.numpy() != before[key]).any()}
+    trained = {key for key in before if key.startswith(("backbone.layer4.", "head."))}
+    assert moved == trained | {key for key in before if key.endswith(("._mean", "._variance"))}
+    assert all(key.startswith(("backbone.layer4.", "head.")) for key in moments(model, optimizer))
+    # By hand: the stem was asked twice with these clips, and each time its mean goes a tenth of the way to theirs.
+    mean = seen[0].numpy().mean(axis=(0, 2, 3, 4))
+    np.testing.assert_allclose(model.backbone.stem[0].bn._mean.numpy(), 0.19 * mean, atol=1e-6)
+    np.testing.assert_allclose(normalised.mean(axis=(0, 2, 3, 4)), 0.0, atol=1e-5)
+
+
+def test_layers_of_a_resnet_mean_the_blocks_of_a_densenet() -> None:
+    """The authors' ft_begin_index 4 trains denseblock4, norm5 and the classifier of a DenseNet."""
+    for number, names in ((4, {"block4", "norm", "head"}), (3, {"block3", "transition3", "block4", "norm", "head"})):
+        model = build_model("densenet121", num_classes=3, width=2)
+        freeze(model, f"layer{number}")
+        trained = {key for key, parameter in model.named_parameters() if not parameter.stop_gradient}
+        assert {key.split(".")[1] if key.startswith("backbone") else "head" for key in trained} == names
+    with pytest.raises(UsageError, match="'block4': no such part; expected one of stem, layer1"):
+        freeze(build_model("r3d10", num_classes=3, width=2), "block4")
+
+
 def test_stem_freezes_nothing_and_head_all_but_itself() -> None:
     model = build_model("r3d10", num_classes=3, width=2)
     freeze(model, "stem")

@@ -23,7 +23,7 @@ def a_learner(
     config: Config, classes: int, precision: Precision, device: str, start: Checkpoint | None = None,
     group: Group | None = None,
 ) -> Learner:  # fmt: skip
-    model = model_to_train(config.model, classes, config.train.seed, config.init.freeze_until)
+    model = model_to_train(config.model, classes, config.train.seed, config.init)
     return Learner(model, config.optimizer, config.train, precision, device, start, group)
 
 
