@@ -291,6 +291,7 @@ def test_every_command_of_a_page_runs(page: str, house: Path, tmp_path: Path) ->
             (folder / "example.py").write_text(with_checked_shapes(block.text), encoding="utf-8")
             done = shell("python example.py", folder, house)
             assert done.returncode == 0, f"{block}: {done.stdout}"
+            printed = done.stdout
         elif block.language == "yaml":
             (tmp_path / "config.yaml").write_text(block.text, encoding="utf-8")
             load_config(tmp_path / "config.yaml")

@@ -19,6 +19,7 @@ from r3d_fast.backend.paddle import choose_device, import_paddle
 from r3d_fast.backend.precision import available_precision
 from r3d_fast.config.sections import TrainSpec
 from r3d_fast.errors import CheckpointError, ParityError
+from r3d_fast.export.clip_recipe import clip_recipe
 from r3d_fast.export.inference_engine import InferenceEngine
 from r3d_fast.export.manifest import (
     ABOUT,
@@ -116,6 +117,7 @@ def _write(
         engine = InferenceEngine(folder, device)
     except CheckpointError as error:
         raise ParityError(f"the exported model can't be run: {error}. Nothing was written") from error
+    about = _with_names(about, engine)
     name = "paddle.inference" + (" with TensorRT" if engine.tensorrt else "")
     found = [check(engine, checks, program, name, device, tolerance(precision or "fp32", device))]
     if onnx:
@@ -134,11 +136,7 @@ def _describe(
 ) -> ExportManifest:
     """The content of r3d_fast.json for the files in `folder`, still without the results of the comparison."""
     config = restored.config
-    augment, size = config.augment, config.augment.size_px
-    preparation = (
-        f"RGB; short side to {size} px, antialiased bilinear; centre {size}x{size}; 0..255 to 0..{augment.value_max}; "
-        "minus mean, over std"
-    )
+    clip, augment, _ = config.eval_specs()
     files: dict[str, FileEntry] = {path.name: describe_file(path) for path in sorted(folder.iterdir())}
     first = checks[0]
     return ExportManifest(
@@ -147,20 +145,38 @@ def _describe(
         paddle=import_paddle().__version__,
         classes=restored.classes,
         clip=config.clip,
-        augment=augment,
+        augment=config.augment,
         eval=config.eval,
         batch_size=config.loader.batch_size,
         model=config.model,
         precision=precision or "fp32",
         program=program,
-        inputs=(TensorEntry(name=INPUT, shape=(-1, *first.clips.shape[1:]), about=preparation),),
+        inputs=(_tensor(INPUT, first.clips, "made as `recipe` says"),),
         outputs=(
-            TensorEntry(name=LOGITS, shape=(-1, first.logits.shape[1]), about="before softmax"),
-            TensorEntry(name=FEATURES, shape=(-1, first.features.shape[1]), about="averaged, before the last layer"),
+            _tensor(LOGITS, first.logits, "before softmax"),
+            _tensor(FEATURES, first.features, "averaged over frames, height and width, before the last layer"),
         ),
+        recipe=clip_recipe(clip, augment),
         parity=(),
         files=files,
     )
+
+
+def _tensor(name: str, values: Any, about: str) -> TensorEntry:
+    """The entry of the tensor that ONNX calls `name`; Paddle's own name is known once the graph was loaded."""
+    return TensorEntry(name=name, onnx_name=name, shape=(-1, *values.shape[1:]), about=about)
+
+
+def _with_names(about: ExportManifest, engine: InferenceEngine) -> ExportManifest:
+    """`about` with the names that Paddle's predictor has for inputs and outputs; they are in the same order."""
+    inputs, outputs = engine.tensor_names()
+    named = {
+        "inputs": tuple(one.model_copy(update={"name": name}) for one, name in zip(about.inputs, inputs, strict=True)),
+        "outputs": tuple(
+            one.model_copy(update={"name": name}) for one, name in zip(about.outputs, outputs, strict=True)
+        ),
+    }
+    return about.model_copy(update=named)
 
 
 def _choose_device(precision: Half | None) -> str:

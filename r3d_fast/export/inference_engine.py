@@ -75,6 +75,10 @@ class InferenceEngine:
         """The dtype of the clips that the model takes: always float32, also where the graph computes in half."""
         return "float32"
 
+    def tensor_names(self) -> tuple[list[str], list[str]]:
+        """(names of the inputs, names of the outputs) in Paddle's predictor."""
+        return self._predictor.get_input_names(), self._predictor.get_output_names()
+
     def expect(self, clips: int) -> None:
         """Does nothing: the graph is ready already."""
 

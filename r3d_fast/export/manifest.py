@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec, Positive, Spec
 from r3d_fast.config.config import Config
 from r3d_fast.config.sections import EvalSpec, ModelSpec
 from r3d_fast.errors import CheckpointError
+from r3d_fast.export.clip_recipe import ClipRecipe
 from r3d_fast.files import file_digest
 
 ABOUT = "r3d_fast.json"
@@ -19,6 +21,7 @@ PARAMETERS = "model.pdiparams"
 ONNX = "model.onnx"
 FORMAT = 1
 INPUT, LOGITS, FEATURES = "clips", "logits", "features"
+_NUMBERS = re.compile(r"\[[\s\d.,e+-]+\]")
 _LARGEST_ABOUT = 1 << 24  # bytes; for comparison, the classes of Kinetics-700 take 20 kB
 
 # A plain name without slashes, so that it can't lead out of the folder.
@@ -34,9 +37,13 @@ class FileEntry(Spec):
 
 
 class TensorEntry(Spec):
-    """An input or output of the graph; in its shape -1 stands for any number of clips."""
+    """An input or output of the graph; in its shape -1 stands for any number of clips.
+
+    `name`: what Paddle's predictor calls it; `onnx_name`: what it is called in model.onnx.
+    """
 
     name: str
+    onnx_name: str = ""  # exports of before have none
     shape: Annotated[tuple[int, ...], Field(min_length=1)]
     dtype: Literal["float32"] = "float32"
     about: str = ""
@@ -77,6 +84,7 @@ class ExportManifest(Spec):
     program: Program
     inputs: Annotated[tuple[TensorEntry, ...], Field(min_length=1, max_length=1)]
     outputs: Annotated[tuple[TensorEntry, ...], Field(min_length=2, max_length=2)]
+    recipe: ClipRecipe | None = None  # exports of before have none
     parity: tuple[Parity, ...]
     files: dict[FileName, FileEntry]
 
@@ -170,7 +178,8 @@ def describe_file(path: Path) -> FileEntry:
 def as_text(about: ExportManifest) -> str:
     """`about` as the text of r3d_fast.json."""
     values: dict[str, Any] = about.model_dump(mode="json")
-    return json.dumps(values, indent=1) + "\n"
+    # A list of numbers in one line, as people read it.
+    return _NUMBERS.sub(lambda found: " ".join(found[0].split()), json.dumps(values, indent=1)) + "\n"
 
 
 def _first(error: ValidationError) -> str:

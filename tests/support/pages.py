@@ -2,7 +2,8 @@
 
 A comment on the line before a block says what is needed to run it, such as `<!-- needs: gpu -->`, or which parts of
 its output differ from run to run, such as `<!-- output: numbers vary -->`; with `predictions vary` the classes of the
-demo may differ too. A `text` block with a comment about output shows what the `sh` block before it prints.
+demo may differ too. A `text` block with a comment about output shows what the `sh` or `python` block before it
+prints.
 
 If the line before a block is only `path.py:function`, the block quotes lines of that function.
 """

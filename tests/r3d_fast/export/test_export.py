@@ -20,9 +20,10 @@ from untrained import CLASSES, clips, write_weights
 import r3d_fast.export.export
 from pipelines.errors import EnvironmentProblem, UsageError
 from pipelines.index.video_index import VideoIndex
-from r3d_fast.backend.paddle import has_newer_graphs
+from r3d_fast.backend.paddle import has_newer_graphs, import_paddle
 from r3d_fast.cli import cli, run_cli
 from r3d_fast.errors import CheckpointError, ParityError
+from r3d_fast.export.clip_recipe import clip_recipe
 from r3d_fast.export.export import export
 from r3d_fast.export.inference_engine import InferenceEngine
 from r3d_fast.export.static_graph import save_half
@@ -252,12 +253,37 @@ def test_the_json_says_how_clips_are_made_and_what_was_found(tmp_path: Path) -> 
     assert (said["clip"]["num_frames"], said["clip"]["sampling"], said["clip"]["stride"]) == (8, "consecutive", 2)
     assert (said["augment"]["value_max"], said["augment"]["mean"]) == (255, [114.8, 107.7, 99.5])
     assert said["inputs"][0]["shape"] == [-1, 3, 8, 32, 32]
+    assert said["recipe"] == clip_recipe(*config.eval_specs()[:2]).model_dump(mode="json")
+    assert "window v begins at b = v * 16" in said["recipe"]["frames"]
     assert [output["shape"] for output in said["outputs"]] == [[-1, 5], [-1, 64]]
     assert said["eval"]["views"] == "all"
     read = InferenceEngine(tmp_path / "out").config
     for section in ("clip", "augment", "eval", "model"):
         assert getattr(read, section) == getattr(config, section)
     assert read.loader.batch_size == config.loader.batch_size
+
+
+@pytest.mark.parametrize("form", ["auto", "2.6"])
+def test_the_json_has_the_names_that_paddle_has_for_inputs_and_outputs(
+    weights: Path, tmp_path: Path, form: Any
+) -> None:
+    export(weights, tmp_path / "out", form=form)
+    said = json.loads((tmp_path / "out" / "r3d_fast.json").read_text(encoding="utf-8"))
+    inference = import_paddle().inference
+    files = [str(tmp_path / "out" / name) for name in (said["program"], "model.pdiparams")]
+    predictor = inference.create_predictor(inference.Config(*files))
+    assert [entry["name"] for entry in said["inputs"]] == predictor.get_input_names()
+    assert [entry["name"] for entry in said["outputs"]] == predictor.get_output_names()
+    assert [entry["onnx_name"] for entry in (*said["inputs"], *said["outputs"])] == ["clips", "logits", "features"]
+
+
+def test_an_export_of_before_there_was_a_recipe_is_read(run: Path, tmp_path: Path) -> None:
+    export(run, tmp_path / "out")
+    about = tmp_path / "out" / "r3d_fast.json"
+    said = json.loads(about.read_text(encoding="utf-8"))
+    del said["recipe"], said["inputs"][0]["onnx_name"]
+    about.write_text(json.dumps(said), encoding="utf-8")
+    assert InferenceEngine(tmp_path / "out").about.recipe is None
 
 
 def test_exporting_leaves_the_process_as_it_was(weights: Path, tmp_path: Path) -> None:
