@@ -44,7 +44,8 @@ class ClipRecipe(Spec):
 def clip_recipe(clip: ClipSpec, augment: AugmentSpec) -> ClipRecipe:
     """The recipe for the clips that evaluation takes with `clip` and `augment`."""
     span = clip.span if clip.sampling == "consecutive" else clip.num_frames
-    lengths = sorted({max(1, span // 2), span, 3 * span + 1, 187})  # 187: the average of UCF-101
+    step = clip.num_frames * clip.stride
+    lengths = sorted({max(1, span // 2), span, 3 * step + 1, 187})  # 187: the average of UCF-101
     return ClipRecipe(
         frames=_frames(clip),
         frames_examples=tuple(FramesExample(video_frames=n, clips=_clips(n, clip)) for n in lengths),
@@ -74,9 +75,10 @@ def _frames(clip: ClipSpec) -> str:
     begin += f"; stride = {clip.stride}; span = {clip.span} frames, from the first to the last of a clip"
     if isinstance(clip.views, str):
         step = count * clip.stride
+        ends = "as long as b < F" if clip.views == "all" else "as long as b < F - 1, or b = 0 and F = 1"
         return (
             f"{begin}. A video has a clip for each window of {step} frames (T * stride); window v begins at "
-            f"b = v * {step}, as long as b < F: frame b + i * stride, and where fewer than span frames are left, frame "
+            f"b = v * {step}, {ends}: frame b + i * stride, and where fewer than span frames are left, frame "
             "b + (i * stride) mod (F - b)"
         )
     many, start = "one clip", "int((F - span) / 2)"

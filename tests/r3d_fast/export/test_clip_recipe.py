@@ -13,9 +13,9 @@ from r3d_fast.export.clip_recipe import ClipRecipe, clip_recipe
 CLIPS: list[dict[str, Any]] = [
     {"sampling": sampling, "views": views, "short": short, "num_frames": 5, "stride": stride}
     for sampling, stride in (("segments", 1), ("consecutive", 1), ("consecutive", 3))
-    for views in (1, 4, "all")
+    for views in (1, 4, "all", "paper")
     for short in ("repeat", "loop", "edge")
-    if (sampling, views) != ("segments", "all")
+    if sampling == "consecutive" or isinstance(views, int)
 ]
 
 
@@ -33,7 +33,9 @@ def as_said(recipe: ClipRecipe, frames: int, clip: ClipSpec) -> list[list[int]]:
         return [int(eval(formula, {"i": i, **values, **more})) for i in steps]  # noqa: S307 - our own text
 
     if window := re.search(r"b = v \* (\d+)", recipe.frames):
-        begins = range(0, frames, int(window[1]))
+        said = re.findall(r"as long as (.+?):", recipe.frames)[0].replace(" =", " ==").replace(",", "")
+        every = range(0, 2 * frames + 1, int(window[1]))
+        begins = [b for b in every if eval(said, {"b": b, **values})]  # noqa: S307 - our own text
         return [computed(formulas[0 if frames - b >= values["span"] else 1], b=b) for b in begins]
     views = int(found[1]) if (found := re.search(r"has (\d+) clips", recipe.frames)) else 1
     short = frames < values.get("span", values["T"])
