@@ -8,6 +8,7 @@ from pathlib import Path
 import clips
 import numpy as np
 import pytest
+from untrained import write_weights
 from written import Reader
 
 from pipelines.errors import EnvironmentProblem, UsageError
@@ -73,6 +74,18 @@ def test_features_are_what_the_last_layer_takes(model: Path, videos: list[Path])
         assert answer.features is not None
         logits = answer.features @ fc.weight.numpy() + fc.bias.numpy()
         np.testing.assert_allclose(logits, answer.logits, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "values"), [("r3d18", 512), ("r3d50", 2048), ("densenet121", 1024)])
+def test_a_network_of_the_paper_gives_a_row_for_every_16_frames(name: str, values: int, tmp_path: Path) -> None:
+    """The features of Hara et al. have 512 values with 18 and 34 layers and 2048 with more, an eighth at width 8."""
+    settings = ("clip.num_frames=16", "clip.sampling=consecutive", "clip.stride=1", "clip.short=loop")
+    write_weights(tmp_path / "w.safetensors", name, 8, *settings)
+    video = clips.write_stamped_video(tmp_path / "v.avi", num_frames=50)
+    assert write(tmp_path / "f.npy", tmp_path / "w.safetensors", [video]) == 0
+    assert np.load(tmp_path / "f.npy").shape == (4, values // 8)
+    starts = [(int(row["start_frame"]), int(row["end_frame"])) for row in table(tmp_path / "f.csv")]
+    assert starts == [(0, 15), (16, 31), (32, 47), (48, 49)]
 
 
 @needs_pyarrow
