@@ -129,7 +129,7 @@ def test_all_problems_are_reported_at_once() -> None:
 
 def test_defaults_are_the_reference_recipe() -> None:
     clip, augment, loader = ClipSpec(), AugmentSpec(), LoaderSpec()
-    assert (clip.num_frames, clip.sampling, clip.stride, clip.views) == (16, "segments", 1, 1)
+    assert (clip.num_frames, clip.sampling, clip.stride, clip.views, clip.reach_end) == (16, "segments", 1, 1, True)
     assert (augment.size_px, augment.scales, augment.max_scale_step) == (112, (1.0, 0.875, 0.75, 0.66), 1)
     assert (augment.positions, augment.snap_px, augment.mirror, augment.value_max) == ("grid13", 3, 0.5, 1)
     assert (augment.crop, augment.jitters) == ("scales", False)
@@ -147,6 +147,7 @@ def test_span_counts_both_end_frames() -> None:
 def test_specs_survive_json() -> None:
     for made in (
         ClipSpec(sampling="consecutive", views="all"),
+        ClipSpec(sampling="consecutive", views="paper", reach_end=False),
         AugmentSpec(scales=(1.0, 0.5), layout="NTHWC"),
         AugmentSpec(crop="resized", area=(0.2, 0.9), hue=0.1),
         LoaderSpec(workers=3, seed=2**62),

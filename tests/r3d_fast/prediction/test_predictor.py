@@ -164,7 +164,7 @@ def test_out_of_memory_says_which_batch_fits(model: Path, monkeypatch: pytest.Mo
 
 def test_views_are_averaged_in_probability(model: Path, videos: list[Path]) -> None:
     predictor = Predictor(model, device="cpu")
-    for views, count in ((3, 3), ("all", 6)):  # 43 frames, windows of 4, 2 apart
+    for views, count in ((3, 3), ("all", 6), ("paper", 6)):  # 43 frames, windows of 4, 2 apart
         rows = [answer.logits for answer in predictor.clips([videos[6]], views=views)]
         assert len(rows) == count
         logits = np.stack([row for row in rows if row is not None]).astype(np.float64)
@@ -254,7 +254,7 @@ def test_what_can_not_be_is_said(
     (tmp_path / "static" / "m.pdmodel").touch()
     for code, text, arguments in (
         (5, "a static model without its r3d_fast.json", [tmp_path / "static", videos[1]]),
-        (2, "--views 0: expected a number of clips, or all", [model, videos[1], "--views", "0"]),
+        (2, "--views 0: expected a number of clips, all or paper", [model, videos[1], "--views", "0"]),
         (2, "can't be written: there is no folder", [model, videos[1], "--json", tmp_path / "no" / "p.json"]),
         (
             2,

@@ -1,12 +1,15 @@
-"""What is due after a step."""
+"""What is due after a step, and what an evaluation changes."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
-from r3d_fast.config.sections import TrainSpec
+from r3d_fast.config.sections import ScheduleSpec, TrainSpec
+from r3d_fast.evaluation.evaluate import Evaluation
+from r3d_fast.metrics import ClassificationMetrics, Result, VideoScores
 from r3d_fast.ranks.group import News
 from r3d_fast.training.state import Due, RunClock, RunState, due_after
 
@@ -27,6 +30,27 @@ QUIET = News((), stop=False, save=False, seconds=0.0)
 )
 def test_what_is_due_after_a_step(state: Any, news: Any, spec: Any, due: Due) -> None:
     assert due_after(RunState(**state), News(**{**vars(QUIET), **news}), TrainSpec(**spec)) == due
+
+
+def result(*logits: float) -> Result:
+    """The figures of a sample for each of `logits`, of label 0, with that logit for class 0 and 0 for class 1."""
+    metrics = ClassificationMetrics(2)
+    count = len(logits)
+    metrics.update(np.array([[logit, 0.0] for logit in logits]), np.zeros(count, int), np.ones(count, bool))
+    return metrics.result()
+
+
+@pytest.mark.parametrize(
+    ("watch", "falls"), [("loss", [0, 0, 1]), ("clip_loss", [0, 1, 1]), ("top1", [0, 1, 2])]
+)  # fmt: skip
+def test_a_plateau_watches_the_figure_that_it_is_told_to(watch: Any, falls: list[int]) -> None:
+    """The loss of videos falls and rises, that of clips rises and falls, top1 stays."""
+    state, schedule = RunState(), ScheduleSpec(kind="plateau", watch=watch, patience_evals=0)
+    for of_clips, of_videos, expected in zip(((1.0, 2.0), (0.5, 2.0), (3.0, 3.0)), (1.0, 2.0, 0.5), falls, strict=True):
+        figures: Any = {"clip": result(*of_clips), "video": result(of_videos)}
+        evaluation = Evaluation(**figures, scores=VideoScores(2), bad=(), source=None)  # type: ignore[arg-type]
+        state.note(evaluation, schedule, whole_epoch=True)
+        assert state.falls == expected
 
 
 def test_a_clock_goes_on_from_earlier_parts_and_knows_how_old_the_last_checkpoint_is() -> None:

@@ -132,6 +132,27 @@ def test_a_plateau_follows_the_evaluations_of_the_run(index: VideoIndex, finishe
     assert last_checkpoint(finished).state["falls"] == falls
 
 
+def test_a_plateau_can_follow_the_loss_of_clips(
+    index: VideoIndex, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    windows = ("clip.sampling=consecutive", "clip.stride=1", "clip.views=3", "train.epochs=4")
+    schedule = "schedule={kind: plateau, watch: clip_loss, patience_evals: 0, threshold: 0.2}"
+    config = tiny.tiny_config(index, *windows, schedule)
+    train_function(config, run=tmp_path / "run")
+    told = capsys.readouterr().err
+    best, falls = np.inf, 0
+    for record in of_kind(tmp_path / "run", "eval"):
+        assert record["clip_loss"] > record["loss"]  # the loss of a mean of softmaxes is below the mean of the losses
+        assert f"loss {record['loss']:.4f}, of clips {record['clip_loss']:.4f}  (16 videos)" in told
+        better = record["clip_loss"] < best * (1 - 0.2)
+        best, falls = (record["clip_loss"], falls) if better else (best, falls + 1)
+    state = last_checkpoint(tmp_path / "run").state
+    assert (state["plateau_best"], state["falls"]) == (best, falls)
+    shutil.rmtree(tmp_path / "run" / "best")  # without it the last checkpoint is evaluated
+    evaluation, _ = evaluate(tmp_path / "run")
+    assert evaluation.clip["loss"] == pytest.approx(record["clip_loss"], rel=1e-5)
+
+
 def test_frozen_parts_of_a_run_stay_as_they_were(finished: Path) -> None:
     first, last = (load_checkpoint(list_checkpoints(finished)[i]) for i in (0, -1))
     for key in ("backbone.stem.0.conv.weight", "backbone.stem.0.bn._mean", "backbone.stem.0.bn._variance"):
