@@ -11,6 +11,7 @@ from pipelines.machine.cpus import usable_cpus
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec
 from r3d_fast.backend.paddle import gpu_number
 from r3d_fast.config.sections import DataSpec
+from r3d_fast.console import tell
 from r3d_fast.ranks.group import Group
 
 ClipDtype = Literal["float32", "float16"]
@@ -47,7 +48,9 @@ def train_loader(
             f"together); expected a multiple of {group.count}, such as {-(-size // group.count) * group.count}"
         )
     own = _for_rank(loader, size // group.count, group, device)
-    return clip_loader(index, device, dtype, group, clip=clip, augment=augment, loader=own, split=split, train=True)
+    clips = clip_loader(index, device, dtype, group, clip=clip, augment=augment, loader=own, split=split, train=True)
+    _warn_of_slow_motion(clips, group)
+    return clips
 
 
 def eval_loader(
@@ -61,7 +64,9 @@ def eval_loader(
     """
     group = group or Group()
     own = _for_rank(loader, -(-loader.batch_size // group.count), group, device)
-    return clip_loader(index, device, dtype, group, clip=clip, augment=augment, loader=own, split=split, train=False)
+    clips = clip_loader(index, device, dtype, group, clip=clip, augment=augment, loader=own, split=split, train=False)
+    _warn_of_slow_motion(clips, group)
+    return clips
 
 
 def clip_loader(
@@ -71,6 +76,25 @@ def clip_loader(
     group = group or Group()
     numbered = f"gpu:{gpu_number()}" if device == "gpu" else device
     return ClipLoader(index, device=numbered, dtype=dtype, shard=group.shard, **options)
+
+
+def _warn_of_slow_motion(clips: ClipLoader, group: Group) -> None:
+    """Say on the first rank how many videos `clip.short: repeat` slows down; nothing where it slows none.
+
+    Windows of an evaluation are looped whatever `clip.short` says, and a clip of `segments` has no speed of its own.
+    """
+    clip, lengths = clips.sampler.clip, clips.sampler.videos.num_frames
+    windows = clip.takes_windows and not clips.sampler.train
+    if not group.is_first or clip.sampling == "segments" or clip.short != "repeat" or windows:
+        return
+    slowed = int((lengths < clip.span).sum())
+    if slowed:
+        apart = "" if clip.stride == 1 else f", {clip.stride} apart: {clip.span} of the video"
+        tell(
+            f"warning: split {clips.split}: {slowed} of {len(lengths)} videos are shorter than a clip "
+            f"({clip.num_frames} frames{apart}); clip.short=repeat stretches them over the clip, so they move slower "
+            "than the others; clip.short=loop keeps the speed"
+        )
 
 
 def _for_rank(loader: LoaderSpec, batch_size: int, group: Group, device: str) -> LoaderSpec:
