@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plans import chi_square, sampler, videos
+from plans import GOLDEN, chi_square, sampler, videos
 
 from pipelines.draws import below, random_words
+from pipelines.sampler import consecutive_frames, count_views
 from pipelines.specs import ClipSpec
 
 # Draws
@@ -182,3 +184,93 @@ def test_frames_always_exist(
         assert 0 <= frames.min() <= frames.max() < num_frames
         if sampling == "segments":
             assert (np.diff(frames) >= 0).all() or short == "loop"
+
+
+# The clips of Hara et al. 2018 (arXiv:1711.09577), as the authors' code takes them. The golden file says what that code
+# gives, and where it is from.
+
+THEIRS: dict[str, dict[str, Any]] = json.loads((GOLDEN.parent / "windows.json").read_text())
+PAPER_CLIP = ClipSpec(num_frames=16, sampling="consecutive", short="loop")
+
+
+def looped(start: int, count: int) -> list[int]:
+    """16 frames: the `count` frames from `start` on, again and again."""
+    return [start + i % count for i in range(16)]
+
+
+@pytest.mark.parametrize("views", ["paper", "all"])
+def test_windows_are_those_of_the_authors_code(views: str) -> None:
+    for frames, theirs in THEIRS[views].items():
+        # Their code for the paper has no window of a video of one frame; such a video is evaluated here all the same.
+        assert windows(int(frames), num_frames=16, views=views) == [looped(*window) for window in theirs or [(0, 1)]], (
+            frames
+        )
+    assert len(THEIRS[views]) == 100
+
+
+def test_paper_and_all_differ_in_a_last_window_of_one_frame_alone() -> None:
+    for frames in range(1, 200):
+        every = windows(frames, num_frames=16, views="all")
+        theirs = windows(frames, num_frames=16, views="paper")
+        assert (every[:-1] if frames % 16 == 1 and frames > 1 else every) == theirs, frames
+
+
+@pytest.mark.parametrize(("count", "stride"), [(16, 1), (8, 2), (5, 1), (64, 1), (1, 1), (4, 7), (1, 3)])
+def test_windows_of_any_length_and_stride_begin_before_the_last_frame(count: int, stride: int) -> None:
+    """The rule is range(1, F, T * stride), of frames counted from 1; the authors' code has no stride."""
+    lengths = np.arange(1, 300)
+    clip = ClipSpec(num_frames=count, sampling="consecutive", stride=stride, views="paper")
+    for frames, views in zip(lengths.tolist(), count_views(lengths, clip).tolist(), strict=True):
+        starts = [start - 1 for start in range(1, frames, count * stride)] or [0]
+        shown = [consecutive_frames(frames, clip, None, view).tolist() for view in range(views)]
+        assert [clip_frames[0] for clip_frames in shown] == starts, frames
+        assert all(0 <= frame < frames for clip_frames in shown for frame in clip_frames), frames
+
+
+def test_training_starts_without_reach_end_are_all_those_of_the_authors_and_no_other() -> None:
+    clip = PAPER_CLIP.model_copy(update={"reach_end": False})
+    for frames, last in THEIRS["last_start"].items():
+        words = [random_words(16, 3, draw) for draw in range(12 * (last + 1) + 40)]
+        drawn = [consecutive_frames(int(frames), clip, word) for word in words]
+        assert {int(clip_frames[0]) for clip_frames in drawn} == set(range(last + 1)), frames
+        shown = min(16, int(frames))
+        assert all((np.diff(clip_frames[:shown]) == 1).all() for clip_frames in drawn), frames
+        assert max(int(clip_frames.max()) for clip_frames in drawn) == last + shown - 1, frames
+
+
+@pytest.mark.parametrize(("count", "stride"), [(8, 3), (4, 1), (1, 1)])
+def test_without_reach_end_only_the_last_start_is_left_out(count: int, stride: int) -> None:
+    clip = ClipSpec(num_frames=count, sampling="consecutive", stride=stride)
+    for room in range(6):
+        frames = clip.span + room
+        words = [random_words(count, 5, draw) for draw in range(150)]
+        starts = [
+            {int(consecutive_frames(frames, spec, word)[0]) for word in words}
+            for spec in (clip, clip.model_copy(update={"reach_end": False}))
+        ]
+        assert starts == [set(range(room + 1)), set(range(max(1, room)))]
+
+
+def test_reach_end_changes_nothing_of_an_evaluation_or_of_a_video_shorter_than_the_clip() -> None:
+    clip = PAPER_CLIP.model_copy(update={"reach_end": False, "views": 3})
+    for frames in (3, 15, 16, 17, 90):
+        for view in range(3):
+            theirs = consecutive_frames(frames, clip, None, view)
+            np.testing.assert_array_equal(
+                theirs, consecutive_frames(frames, PAPER_CLIP.model_copy(update={"views": 3}), None, view)
+            )
+    word = random_words(16, 0)
+    np.testing.assert_array_equal(consecutive_frames(9, clip, word), consecutive_frames(9, PAPER_CLIP, word))
+
+
+def test_three_views_are_the_windows_by_which_the_authors_code_validates_or_one_frame_off() -> None:
+    """Of 46 and from 48 frames on. A shorter video has more than three windows there, each at least a frame apart."""
+    for frames, theirs in THEIRS["validation"].items():
+        number = int(frames)
+        if number < 46 or number == 47:
+            assert len(theirs) > 3 or number in (1, 2, 3, 4), frames
+            continue
+        starts = [window[0] for window in windows(number, num_frames=16, views=3)]
+        assert [count for _, count in theirs] == [16] * 3, frames
+        off = 0 if number % 2 == 0 else 1
+        assert [start for start, _ in theirs] == [starts[0], starts[1] - off, starts[2] - off], frames

@@ -199,3 +199,75 @@ def test_an_evaluation_plans_every_crop_of_every_view() -> None:
     assert [plan.window[1] for plan in plans[:9]] == [plan.window[1] for plan in plans[:3]] * 3
     assert [plan.is_real for plan in plans] == [True] * 9 + [False]
     assert sampler(videos(8, 3), clip, AugmentSpec(eval_crops=3), train=True).num_clips == 2
+
+
+# The crops of Hara et al. 2018 (arXiv:1711.09577)
+
+# As in configs/ucf101_r3d18_paper.yaml.
+CROPS = AugmentSpec(
+    scales=(1.0, 0.84089641525, 0.7071067811803, 0.5946035574935, 0.4999999999912), max_scale_step=0,
+    positions="corners5", snap_px=0,
+)  # fmt: skip
+SIZES = sorted(
+    {(9 * k, 16 * k) for k in range(1, 241)}
+    | {(height, width) for height in range(2, 60) for width in range(2, 60)}
+    | {(240, width) for width in range(180, 500)}
+    | {(288, 352), (480, 640), (576, 720), (1080, 1920), (2160, 3840), (226, 400), (340, 256)}
+)
+
+
+def test_the_centre_of_an_evaluation_is_rounded_as_in_the_authors_code() -> None:
+    """Their Scale and CenterCrop (spatial_transforms.py, both branches), of a short side of 112 px."""
+    floored = 0
+    for height, width in SIZES:
+        for rows, columns in ((height, width), (width, height)):
+            short = min(rows, columns)
+            resized = int(112 * rows / short), int(112 * columns / short)
+            top, left = (int(round((side - 112) / 2.0)) for side in resized)  # noqa: RUF046
+            assert eval_geometry(rows, columns, AugmentSpec()) == (resized, (top, left), False)
+            floored += (top, left) != ((resized[0] - 112) // 2, (resized[1] - 112) // 2)
+    assert floored > 500  # so that rounding down would be noticed
+    assert eval_geometry(240, 320, AugmentSpec())[1] == (0, 18)  # where the reference run crops
+    assert eval_geometry(720, 1280, AugmentSpec()) == ((112, 199), (0, 44), False)
+    assert eval_geometry(226, 400, AugmentSpec()) == ((112, 198), (0, 43), False)
+
+
+def test_the_outer_crops_of_an_evaluation_touch_the_edges() -> None:
+    for height, width in SIZES[::7]:
+        three = [eval_geometry(height, width, AugmentSpec(eval_crops=3), crop) for crop in range(3)]
+        (rows, columns), ends = three[0][0], (three[0][1], three[2][1])
+        assert ends == ((0, 0), (rows - 112, columns - 112)) or height == width
+        ten = [eval_geometry(height, width, AugmentSpec(eval_crops=10), crop)[1] for crop in range(4)]
+        room = [side - 112 for side in eval_geometry(height, width, AugmentSpec(eval_crops=10))[0]]
+        assert ten == [(0, 0), (0, room[1]), (room[0], 0), (room[0], room[1])]
+
+
+def test_training_crops_are_within_a_pixel_of_the_authors() -> None:
+    """Their MultiScaleCornerCrop (spatial_transforms.py, branch CVPR2018).
+
+    Its central crop goes half the side, rounded down, to each side of the middle: a crop with an odd side becomes 1 px
+    smaller. Corner crops are the same here, to the pixel.
+    """
+    smaller = 0
+    for height, width in SIZES:
+        scale, short = 1.0, min(height, width)
+        for number in range(5):
+            side = int(short * scale)
+            scale *= 0.84089641525
+            if side < 1:
+                continue
+            half = side // 2
+            middle = (height // 2 - half, width // 2 - half, height // 2 + half, width // 2 + half)
+            corners = [(y, x, y + side, x + side) for y in (0, height - side) for x in (0, width - side)]
+            ours = [box(height, width, number, place) for place in range(5)]
+            assert ours[:4] == corners, (height, width, number)
+            assert max(abs(a - b) for a, b in zip(ours[4], middle, strict=True)) <= 1, (height, width, number)
+            smaller += middle[2] - middle[0] == side - 1
+    assert smaller > 1000
+
+
+def box(height: int, width: int, size: int, place: int) -> tuple[int, int, int, int]:
+    """The edges (top, left, bottom, right) in px of the training crop with the scale `size` at the position `place`."""
+    words = np.array([(2 * size + 1) * 2**64 // 10, (2 * place + 1) * 2**64 // 10], np.uint64)  # middles of fifths
+    y, x, h, w = train_box(height, width, CROPS, words)
+    return y, x, y + h, x + w
