@@ -22,8 +22,9 @@ _THREE = (float, float, float)
 )  # fmt: skip
 @click.option(
     "--normalize", type=click.Choice(["hara", "kinetics", "imagenet"]),
-    help="How the network expects its pixels. hara: 0..255 minus a mean; kinetics, imagenet: 0..1, normalised with the "
-    "mean and std of that data set (default: guessed from the file).",
+    help="How the network expects its pixels. hara: 0..255 minus a mean, as in the authors' branch CVPR2018; kinetics: "
+    "0..1, normalised with the mean and std of Kinetics, as in their branch master; imagenet: 0..1, normalised with "
+    "those of ImageNet (default: by signs of the branch in the file).",
 )  # fmt: skip
 @click.option("--mean", type=_THREE, help="Mean of R, G and B to use instead of the one of --normalize.")
 @click.option("--std", type=_THREE, help="Std of R, G and B to use instead of the one of --normalize.")
@@ -31,6 +32,11 @@ _THREE = (float, float, float)
     "--value-max", type=click.Choice(["1", "255"]),
     help="Largest pixel value, to use instead of the one of --normalize.",
 )  # fmt: skip
+@click.option(
+    "--conv1-t-stride", type=click.IntRange(1, 2), default=1, show_default=True,
+    help="Stride of the first convolution in time, which no file tells.",
+)  # fmt: skip
+@click.option("--no-max-pool", is_flag=True, help="The network has no max pool, which no file tells.")
 @click.option("--num-frames", type=click.IntRange(min=1), default=16, show_default=True, help="Frames per clip.")
 def import_weights(source: Path, out: Path, value_max: str | None, **options: Any) -> None:
     """Convert a .pth or .pdparams file to .safetensors.

@@ -104,7 +104,7 @@ class RunFolder:
         if differences:
             raise UsageError(
                 f"{folder}: can't be continued with another setup: {'; '.join(differences)}; "
-                "undo these changes, or start a new run with another --run"
+                f"undo these changes (-c {self.path / 'config.yaml'} has none), or start a new run with another --run"
             )
         if complaints:
             complaints = [*complaints, f"{folder}: is not damaged, and is used instead"]

@@ -118,7 +118,7 @@ def _first_model(config: Config, classes: tuple[str, ...], is_new_run: bool, gro
     model = model_to_train(config.model, len(classes), config.train.seed, init)
     if is_new_run and init.weights is not None:
         if group.is_first:
-            initialise(model, config.model.name, init, config.augment, classes)
+            initialise(model, config.model, init, config.augment, classes)
         group.exchange(None)  # if that failed on the first rank, the others learn of it here
     return model
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from pipelines.errors import UsageError
 from pipelines.specs import AugmentSpec
-from r3d_fast.config.sections import InitSpec
+from r3d_fast.config.sections import InitSpec, ModelSpec
 from r3d_fast.console import tell
 from r3d_fast.errors import CheckpointError, ConfigError
+from r3d_fast.models.architectures import MODELS
 from r3d_fast.weights.normalisation import as_options, described, same_scale
 from r3d_fast.weights.stored_model import StoredWeights, load_weights, read_weights
 
@@ -28,17 +29,17 @@ def require_weights(init: InitSpec) -> None:
         )
 
 
-def initialise(model: Any, name: str, init: InitSpec, augment: AugmentSpec, classes: Sequence[str]) -> None:
+def initialise(model: Any, spec: ModelSpec, init: InitSpec, augment: AugmentSpec, classes: Sequence[str]) -> None:
     """Load the weights that `init` names into the new `model`, and say so on stderr.
 
-    `name`: the name of the model; `augment`: how its clips are made; `classes`: the classes of the data set. Where the
-    weights are for other classes and `init.num_classes_changed` allows it, the head keeps its random weights.
+    `spec`: what the model was made of; `augment`: how its clips are made; `classes`: the classes of the data set. Where
+    the weights are for other classes and `init.num_classes_changed` allows it, the head keeps its random weights.
     Raises UsageError where there are no such weights, or where they were trained on pixels with another scale;
     CheckpointError where they are damaged, NaN or infinite, of another model, or for other classes.
     """
     assert init.weights is not None
     stored = read_weights(init.weights)
-    _check_model(stored, name)
+    _check_model(stored, spec)
     if not same_scale(stored.config.augment, augment):
         raise UsageError(
             f"init.weights {stored.file}: trained on pixels with {described(stored.config.augment)}, this config has "
@@ -66,13 +67,34 @@ def initialise(model: Any, name: str, init: InitSpec, augment: AugmentSpec, clas
     tell(f"starting from {stored.file} ({stored.config.model.name}, {len(stored.classes)} classes){head}")
 
 
-def _check_model(stored: StoredWeights, name: str) -> None:
-    theirs = stored.config.model.name
-    if theirs != name:
+def _check_model(stored: StoredWeights, mine: ModelSpec) -> None:
+    """Raise CheckpointError where the weights are of another model, or of one that computes something else with them.
+
+    Some differences leave names and shapes of the weights as they are, so that they would load.
+    """
+    theirs = stored.config.model
+    if theirs.name != mine.name:
         raise CheckpointError(
-            f"init.weights {stored.file}: weights of model {theirs}, but this config asks for {name}; expected the "
-            f"same: add -o model.name={theirs}"
+            f"init.weights {stored.file}: weights of model {theirs.name}, but this config asks for {mine.name}; "
+            f"expected the same: add -o model.name={theirs.name}"
         )
+    asked, found = _built(mine), _built(theirs)
+    other = {key: value for key, value in found.items() if asked[key] != value}
+    if other:
+        differences = ", ".join(f"{key} {value} (this config: {asked[key]})" for key, value in other.items())
+        options = " ".join(
+            f"-o model.{key}={str(value).lower() if key == 'max_pool' else value}" for key, value in other.items()
+        )
+        raise CheckpointError(
+            f"init.weights {stored.file}: weights of a {mine.name} with {differences}; expected the same: add {options}"
+        )
+
+
+def _built(spec: ModelSpec) -> dict[str, Any]:
+    """How a model is built, as far as its weights depend on it in what they compute."""
+    own = MODELS[spec.name].shortcut
+    stem = {key: getattr(spec, key) for key in ("conv1_t_size", "conv1_t_stride", "max_pool", "stem_factor")}
+    return {"shortcut": spec.shortcut or own, **stem}
 
 
 def _difference(theirs: Sequence[str], mine: Sequence[str]) -> str | None:

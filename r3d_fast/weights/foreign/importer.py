@@ -1,7 +1,8 @@
 """Imports weights of other projects: one .safetensors with all that `predict`, `eval` and `init.weights` need.
 
-The project and the network are recognised by the names and shapes of the tensors. How the network expects its pixels
-to be scaled can't be seen there; it is guessed from the project.
+The project and the network are recognised by the names and shapes of the tensors, the scale of the pixels by what else
+the program that wrote the file has left in it (pixel_scale.py). What no file tells is asked for: whether the stem has a
+stride in time, and whether a max pool follows it.
 """
 
 from __future__ import annotations
@@ -24,14 +25,16 @@ from r3d_fast.files import file_digest, new_file
 from r3d_fast.models.architectures import MODELS
 from r3d_fast.weights.checkpoint import FORMAT, MANIFEST
 from r3d_fast.weights.foreign.class_names import read_class_names
+from r3d_fast.weights.foreign.pixel_scale import PixelScale, choose_scale
 from r3d_fast.weights.foreign.state_dict import ForeignWeights, read_foreign
 from r3d_fast.weights.foreign.tensor_names import RecognisedNetwork, recognise, renamed
-from r3d_fast.weights.normalisation import FIELDS, NORMALISATIONS, described
+from r3d_fast.weights.normalisation import described
 from r3d_fast.weights.stored_model import load_weights, new_model, tensors_digest
 from r3d_fast.weights.tensor_file import write_tensors
 
 # configs/ucf101_r3d18_paper.yaml has the same, with its reasons.
-_PAPER_CLIP = {"sampling": "consecutive", "short": "loop", "views": "paper", "reach_end": False}
+_PAPER_CLIP = {"sampling": "consecutive", "short": "loop"}
+_PAPER_WINDOWS = {"views": "paper", "reach_end": False}  # those of branch CVPR2018; master's have these settings off
 _PAPER_AUGMENT = {
     "scales": (1.0, 0.84089641525, 0.7071067811803, 0.5946035574935, 0.4999999999912),
     "max_scale_step": 0, "positions": "corners5", "snap_px": 0,
@@ -39,23 +42,22 @@ _PAPER_AUGMENT = {
 _STATISTICS = ("._mean", "._variance")  # of batch norms: not learned, so not counted as parameters
 # A small file must not make a huge network. Every network here has more numbers than 1000 times its width squared.
 _NUMBERS_LEAST, _WIDEST = 1000, 512  # a factor of the width squared; the limit of ModelSpec
-_STEM, _FC = "backbone.stem.0.conv.weight", "head.fc.weight"  # in files with the tensor names of this project
+# In files with the tensor names of this project. An R(2+1)D has two convolutions in its stem.
+_STEMS, _FC = ("backbone.stem.1.conv.weight", "backbone.stem.0.conv.weight"), "head.fc.weight"
 
 
 @dataclass(frozen=True)
 class ImportedWeights:
     """What was imported, how it is to be used, and how that was decided.
 
-    `normalisation`: the name of the scale of the pixels, or "given"; `guessed`: whether it was guessed. `named`:
-    whether the user gave names of the classes.
+    `scale`: the scale of the pixels, and why it is taken. `named`: whether the user gave names of the classes.
     """
 
     out: Path
     config: Config
     classes: tuple[str, ...]
     parameters: int
-    normalisation: str
-    guessed: bool
+    scale: PixelScale
     named: bool
 
 
@@ -70,14 +72,17 @@ def import_weights(
     std: Sequence[float] | None = None,
     value_max: int | None = None,
     num_frames: int = 16,
+    conv1_t_stride: int = 1,
+    no_max_pool: bool = False,
 ) -> ImportedWeights:
     """Write the weights in `source`, a .pth or .pdparams, to `out`, a .safetensors; returns what it now holds.
 
     `model` names the network (default: recognised by the tensors), `classes` a file of class names (default: class 0,
-    class 1, ...), `normalize` one of NORMALISATIONS (default: guessed); `mean`, `std` and `value_max` replace single
-    values of it. No code of `source` is run, and `out` changes only if all goes well. Raises CheckpointError where the
-    file is damaged, would run code, has NaN or infinite numbers, or does not fit the network key by key; UsageError for
-    an argument out of its range; EnvironmentProblem where a .pth needs PyTorch.
+    class 1, ...), `normalize` one of NORMALISATIONS (default: by signs in the file); `mean`, `std` and `value_max`
+    replace single values of it. `conv1_t_stride` and `no_max_pool` say how the network was built. No code of `source`
+    is run, and `out` changes only if all goes well. Raises CheckpointError where the file is damaged, would run code,
+    has NaN or infinite numbers, or does not fit the network key by key; UsageError for an argument out of its range, or
+    where the scale has to be given; EnvironmentProblem where a .pth needs PyTorch.
     """
     _check_place(source, out)
     foreign = read_foreign(source)
@@ -90,13 +95,15 @@ def import_weights(
             f"{source}: {numbers} numbers, too few for {found.model} of {found.width} channels; expected all weights"
         )
     names, named = _classes(classes, found.num_classes, source)
-    scale = normalize or _guessed_scale(foreign, found)
-    if scale not in NORMALISATIONS:
-        raise UsageError(f"normalize {scale!r}: expected one of {', '.join(NORMALISATIONS)}")
-    given = {"value_max": value_max, "mean": mean, "std": std}
-    chosen = {**NORMALISATIONS[scale], **{key: value for key, value in given.items() if value is not None}}
-    config = _config(found, chosen, num_frames)
-    load_weights(_network(config.model, len(names), source), weights, str(source))
+    spec = _model_spec(found, conv1_t_stride, max_pool=not no_max_pool)
+    load_weights(_network(spec, len(names), source), weights, str(source))
+    values = {"value_max": value_max, "mean": mean, "std": std}
+    given = {key: value for key, value in values.items() if value is not None}
+    try:
+        scale = choose_scale(foreign, found, normalize, given)
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}") from error
+    config = _config(spec, scale, num_frames, paper=found.names != "ours")
     about = {
         "format": FORMAT, "config": config.model_dump(mode="json"), "classes": list(names),
         "tensors_sha256": tensors_digest(weights),
@@ -105,29 +112,36 @@ def import_weights(
     with new_file(out, "what was there is as it was") as file:
         write_tensors(file, weights, {"r3d_fast": json.dumps(about)})
     parameters = sum(array.size for name, array in weights.items() if not name.endswith(_STATISTICS))
-    own = any(value is not None for value in given.values())
-    guessed = normalize is None and not own
-    return ImportedWeights(out, config, names, parameters, "given" if own else scale, guessed, named)
+    return ImportedWeights(out, config, names, parameters, scale, named)
 
 
 def import_summary(imported: ImportedWeights, source: Path) -> list[str]:
     """The lines that describe the import of `source`, and the commands that use the result."""
     config, count = imported.config, len(imported.classes)
-    clip, shortcut = config.clip, config.model.shortcut
+    clip, model = config.clip, config.model
     frames = (
         f"{clip.num_frames} consecutive frames" if clip.sampling == "consecutive" else f"{clip.num_frames} segments"
     )
-    how = "guessed from the file; choose another with --normalize" if imported.guessed else "as asked for"
     names = "named" if imported.named else "numbered; --classes FILE gives them names"
     return [
-        f"{imported.out}: {config.model.name}{f', shortcut {shortcut}' if shortcut else ''}, "
+        f"{imported.out}: {model.name}{f', shortcut {model.shortcut}' if model.shortcut else ''}, "
         f"{imported.parameters:,} parameters, out of {source}",
+        f"stem     {_stem_in_words(model)}",
         f"classes  {count}, {names}",
-        f"pixels   {imported.normalisation} ({how}): {described(config.augment)}",
+        f"pixels   {imported.scale.name} ({imported.scale.reason}): {described(config.augment)}",
         f"clips    {frames}, {'every window' if clip.takes_windows else f'{clip.views} a video'}",
         f"predict: r3d-fast predict {imported.out} VIDEO...",
         f"train:   r3d-fast train -c CFG -o init.weights={imported.out}",
     ]
+
+
+def _stem_in_words(model: ModelSpec) -> str:
+    """How the network begins, with the options for what the file does not tell."""
+    seen = f"{model.width * model.stem_factor} channels, a kernel of {model.conv1_t_size} frames"
+    if model.name == "r3d18_reference":
+        return seen
+    pool = "a max pool" if model.max_pool else "no max pool"
+    return f"{seen}; as no file tells: stride {model.conv1_t_stride} in time (--conv1-t-stride), {pool} (--no-max-pool)"
 
 
 def _recognised(foreign: ForeignWeights, model: str | None, source: Path) -> tuple[RecognisedNetwork, Arrays]:
@@ -137,8 +151,9 @@ def _recognised(foreign: ForeignWeights, model: str | None, source: Path) -> tup
     """
     shapes = {name: array.shape for name, array in foreign.tensors.items()}
     try:
-        if model is not None and _FC in shapes and _STEM in shapes:  # names of this project: `model` may be any of its
-            found = RecognisedNetwork(model, None, shapes[_FC][1], shapes[_STEM][0], "ours")
+        stem = next((shapes[name] for name in _STEMS if name in shapes), None)
+        if model is not None and _FC in shapes and stem is not None:  # names of this project: any model of it
+            found = RecognisedNetwork(model, _own_shortcut(model, shapes), shapes[_FC][1], stem[0], "ours", stem[2])
         else:
             found = recognise(shapes, foreign.architecture)
             found = replace(found, model=model or found.model)
@@ -151,27 +166,24 @@ def _recognised(foreign: ForeignWeights, model: str | None, source: Path) -> tup
         ) from error
 
 
+def _own_shortcut(model: str, shapes: Mapping[str, Any]) -> str | None:
+    """The shortcut of `model` by the names of this project; None for a model that has no shortcuts, or is none."""
+    if model not in MODELS or MODELS[model].shortcut is None:
+        return None
+    return "B" if any(".downsample." in name for name in shapes) else "A"
+
+
 def _network(spec: ModelSpec, num_classes: int, source: Path) -> Any:
     """The network of `spec`, untrained. Raises CheckpointError where the file leads to no valid network.
 
-    Raises UsageError where `spec` names no known network: that name came from --model.
+    Raises UsageError where options do: `spec` names no known network, or one that has no such stem.
     """
     try:
         return new_model(spec, num_classes)
     except UsageError as error:
-        if spec.name not in MODELS:
+        if spec.name not in MODELS or spec.conv1_t_stride != 1 or not spec.max_pool:
             raise
         raise CheckpointError(f"{source}: {error}") from error
-
-
-def _guessed_scale(foreign: ForeignWeights, found: RecognisedNetwork) -> str:
-    """The name of the scale that the network's pixels probably had, guessed from the names of its tensors.
-
-    The first files of Hara et al. were written before PyTorch had batch counters; their later files have them.
-    """
-    if found.names == "ours":
-        return "imagenet"
-    return "kinetics" if foreign.counts_batches else "hara"
 
 
 def _check_place(source: Path, out: Path) -> None:
@@ -196,15 +208,32 @@ def _classes(file: Path | None, count: int, source: Path) -> tuple[tuple[str, ..
     return names, True
 
 
-def _config(found: RecognisedNetwork, scale: Mapping[str, Any], num_frames: int) -> Config:
-    """The config that goes with the weights: their network, the clips and the scale of the pixels."""
-    paper = found.names != "ours"
+def _model_spec(found: RecognisedNetwork, conv1_t_stride: int, *, max_pool: bool) -> ModelSpec:
+    """The model that goes with the weights. Raises UsageError for a stride that no model has."""
+    values = {
+        "name": found.model, "shortcut": found.shortcut, "width": found.width, "conv1_t_size": found.conv1_t_size,
+        "stem_factor": found.stem_factor, "conv1_t_stride": conv1_t_stride, "max_pool": max_pool,
+    }  # fmt: skip
+    try:
+        return ModelSpec.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(
+            f"{error.errors()[0]['loc'][-1]} {error.errors()[0]['input']}: {error.errors()[0]['msg']}"
+        ) from error
+
+
+def _config(spec: ModelSpec, scale: PixelScale, num_frames: int, *, paper: bool) -> Config:
+    """The config that goes with the weights: their network, the clips and the scale of the pixels.
+
+    `paper`: whether they are of the paper's authors.
+    """
+    windows = _PAPER_WINDOWS if scale.name == "hara" else {"views": "all"}
     try:
         return Config(
-            clip=ClipSpec(num_frames=num_frames, **(_PAPER_CLIP if paper else {})),
-            augment=AugmentSpec(**{field: scale[field] for field in FIELDS}, **(_PAPER_AUGMENT if paper else {})),
-            model=ModelSpec.model_validate({"name": found.model, "shortcut": found.shortcut, "width": found.width}),
-            eval=EvalSpec(views="paper" if paper else 1),
+            clip=ClipSpec(num_frames=num_frames, **(_PAPER_CLIP | windows if paper else {})),
+            augment=AugmentSpec(**scale.values, **(_PAPER_AUGMENT if paper else {})),
+            model=spec,
+            eval=EvalSpec(views=windows["views"] if paper else 1),
         )
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]

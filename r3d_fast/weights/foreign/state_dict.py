@@ -26,12 +26,12 @@ _COUNTERS = "num_batches_tracked"  # of batch norms since PyTorch 0.4.1; the out
 class ForeignWeights:
     """The content of a weights file: float32 tensors by the file's own names, and its architecture if it names one.
 
-    `counts_batches`: whether it has the batch counters that PyTorch's batch norms keep since 0.4.1.
+    `beside`: the other keys of a checkpoint, beside its weights.
     """
 
     tensors: Arrays
     architecture: str | None
-    counts_batches: bool
+    beside: frozenset[str]
 
 
 def read_foreign(path: Path) -> ForeignWeights:
@@ -47,27 +47,28 @@ def read_foreign(path: Path) -> ForeignWeights:
         raise UsageError(f"{path}: a .safetensors file is what import-weights writes; expected a .pth or .pdparams")
     is_torch = is_torch_file(path) or path.suffix.lower() in _TORCH_NAMES
     content = read_torch(path) if is_torch else read_pdparams(path)
-    state, architecture = _state(content, path)
+    state, beside = _state(content, path)
     weights = {name: _array(value, name, path) for name, value in state.items() if not name.endswith(_COUNTERS)}
     if not weights:
         raise CheckpointError(f"{path}: holds no tensors; expected the state dict of a network")
     require_finite(weights, str(path))
-    return ForeignWeights(weights, architecture, len(weights) < len(state))
+    architecture = beside.get("arch")
+    return ForeignWeights(weights, architecture if isinstance(architecture, str) else None, frozenset(beside))
 
 
-def _state(content: Any, path: Path) -> tuple[Mapping[str, Any], str | None]:
-    """(state dict, name of the architecture): the state dict is all of `content`, or a part of a checkpoint."""
-    architecture = None
+def _state(content: Any, path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """(state dict, what lies beside it): the state dict is all of `content`, or a part of a checkpoint."""
+    beside: dict[str, Any] = {}
     if isinstance(content, dict):
-        inner = next((content[key] for key in _STATES if isinstance(content.get(key), dict)), None)
-        if inner is not None:
-            architecture = content.get("arch")
-            content = inner
+        key = next((key for key in _STATES if isinstance(content.get(key), dict)), None)
+        if key is not None:
+            beside = {str(other): value for other, value in content.items() if other != key}
+            content = content[key]
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise CheckpointError(
             f"{path}: holds a {type(content).__name__}; expected a state dict, or a checkpoint with a state_dict in it"
         )
-    return content, architecture if isinstance(architecture, str) else None
+    return content, beside
 
 
 def _array(value: Any, name: str, path: Path) -> NDArray[np.float32]:

@@ -30,7 +30,7 @@ _DEPTHS = {
     "wide": (50,),
     "resnext": (50, 101, 152),
     "densenet": (121, 169, 201, 264),
-    "r2plus1d": (18,),
+    "r2plus1d": (18, 34, 50),
 }
 _ARCH = {  # names of the families in the authors' files, and ours
     "resnet": "r3d",
@@ -40,7 +40,6 @@ _ARCH = {  # names of the families in the authors' files, and ours
     "densenet": "densenet",
     "resnet2p1d": "r2plus1d",
 }
-_LATER = "the authors' later code (master branch) builds it otherwise; take a file of their CVPR2018 branch"
 _TENSORS = {"weight": "weight", "bias": "bias", "running_mean": "_mean", "running_var": "_variance"}
 
 
@@ -50,7 +49,7 @@ class RecognisedNetwork:
 
     `num_classes` is None where the file has no last layer. `names`: "torch" for the names in the authors' files, "ours"
     for names that need no translation. Two things can't be seen in weights: the stride of the stem in time, and whether
-    a max pool follows it. The models here have stride 1 and a max pool.
+    a max pool follows it.
     """
 
     model: str
@@ -58,6 +57,8 @@ class RecognisedNetwork:
     num_classes: int | None
     width: int = 64
     names: str = "torch"
+    conv1_t_size: int = 7
+    stem_factor: int = 1
 
 
 def recognise(shapes: Shapes, arch: str | None = None) -> RecognisedNetwork:
@@ -96,11 +97,12 @@ def renamed(state: Mapping[str, NDArray[Any]], found: RecognisedNetwork) -> dict
     for name, value in _bare(state).items():
         layer, _, tensor = name.rpartition(".")
         own_layer = _own_layer(layer, found.model)
-        if own_layer is None or tensor not in _TENSORS:
+        own = f"{own_layer}.{_TENSORS.get(tensor)}"
+        if own_layer is None or tensor not in _TENSORS or own in renamed:
             unknown.append(name)
             continue
         is_linear = own_layer == "head.fc" and tensor == "weight"
-        renamed[f"{own_layer}.{_TENSORS[tensor]}"] = np.ascontiguousarray(value.T) if is_linear else np.asarray(value)
+        renamed[own] = np.ascontiguousarray(value.T) if is_linear else np.asarray(value)
     if unknown:
         raise CheckpointError(f"{found.model} has no tensors called {_some(unknown)}")
     return renamed
@@ -126,22 +128,21 @@ def _recognise_ours(shapes: Shapes) -> RecognisedNetwork:
 
 def _recognise_dense(shapes: Shapes) -> RecognisedNetwork:
     first = "features.conv0" if "features.conv0.weight" in shapes else "features.conv1"
-    width = _check_stem("DenseNet", _shape(shapes, f"{first}.weight"), (7, 7, 7))
+    width, frames = _stem("DenseNet", _shape(shapes, f"{first}.weight"))
     blocks = _count(shapes, r"features\.denseblock(\d)\.denselayer(\d+)\.conv\.?1\.weight", start=1)
     growth = next(shape[0] for name, shape in shapes.items() if re.search(r"denselayer1\.conv\.?2\.weight", name))
     if 2 * growth != width:
         raise CheckpointError(f"DenseNet of growth {growth} on a stem of {width} channels: expected {width / 2:g}")
-    return RecognisedNetwork(_model("densenet", blocks, _DENSE), None, _classes(shapes, "classifier"), width)
+    model, classes = _model("densenet", blocks, _DENSE), _classes(shapes, "classifier")
+    return RecognisedNetwork(model, None, classes, width, conv1_t_size=frames)
 
 
 def _recognise_factorised(shapes: Shapes) -> RecognisedNetwork:
     blocks = _count(shapes, r"layer(\d)\.(\d+)\.conv1(?:_s)?\.weight")
     model = _model("r2plus1d", blocks, _BOTTLENECK if "layer1.0.conv3.weight" in shapes else _BASIC)
-    _check_stem(model, _shape(shapes, "conv1_s.weight"), (1, 7, 7))
-    time = _shape(shapes, "conv1_t.weight")
-    if time[2] != 7:
-        raise CheckpointError(f"{model} with a stem of {time[2]} frames: expected 7 (conv1_t_size)")
-    return RecognisedNetwork(model, _shortcut(shapes), _classes(shapes, "fc"), time[0])
+    space, time = _shape(shapes, "conv1_s.weight"), _shape(shapes, "conv1_t.weight")
+    _, frames = _stem(model, (*space[:2], time[2], *space[3:]))
+    return RecognisedNetwork(model, _shortcut(shapes), _classes(shapes, "fc"), time[0], conv1_t_size=frames)
 
 
 def _recognise_residual(shapes: Shapes) -> RecognisedNetwork:
@@ -152,11 +153,16 @@ def _recognise_residual(shapes: Shapes) -> RecognisedNetwork:
         model = _model(family, blocks, _BOTTLENECK)
     else:
         width = _shape(shapes, "layer1.0.conv1.weight")[0]
-        norms_first = _shape(shapes, "layer2.0.bn1.weight")[0] == width
-        model = _model("preact" if norms_first else "r3d", blocks, _BASIC)
-    if _check_stem(model, stem, (7, 7, 7)) != width:
-        raise CheckpointError(f"{model} with a stem of {stem[0]} channels, expected {width}: {_LATER}")
-    return RecognisedNetwork(model, _shortcut(shapes), _classes(shapes, "fc"), width)
+        family = "preact" if _shape(shapes, "layer2.0.bn1.weight")[0] == width else "r3d"
+        model = _model(family, blocks, _BASIC)
+    channels, frames = _stem(model, stem)
+    factors = (1, 2) if family in ("wide", "resnext") else (1,)
+    if channels not in [factor * width for factor in factors]:
+        expected = " or ".join(str(factor * width) for factor in factors)
+        raise CheckpointError(f"{model} with a stem of {channels} channels: expected {expected}")
+    return RecognisedNetwork(
+        model, _shortcut(shapes), _classes(shapes, "fc"), width, conv1_t_size=frames, stem_factor=channels // width
+    )
 
 
 def _shortcut(shapes: Shapes) -> str:
@@ -184,16 +190,16 @@ def _bottleneck_family(shapes: Shapes) -> tuple[str, int]:
     return ("preact" if _shape(shapes, "layer1.0.bn3.weight")[0] == middle else "r3d"), middle
 
 
-def _check_stem(model: str, shape: tuple[int, ...], kernel: tuple[int, ...]) -> int:
-    """The output channels of the stem's first convolution. Raises CheckpointError where it does not fit `model`."""
+def _stem(model: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    """(output channels, frames of the kernel) of a stem. Raises CheckpointError where it does not fit `model`."""
     if len(shape) != 5:
         raise CheckpointError(f"{model} with a first convolution of shape {list(shape)}: expected 3D convolutions")
     if shape[1] != 3:
         raise CheckpointError(f"{model} for clips of {shape[1]} channels: expected 3, RGB")
-    if shape[2:] != kernel:
-        came, wanted = (" x ".join(map(str, size)) for size in (shape[2:], kernel))
-        raise CheckpointError(f"{model} with a stem of {came}: expected {wanted} (conv1_t_size 7)")
-    return shape[0]
+    if shape[3:] != (7, 7) or shape[2] % 2 == 0:
+        came = " x ".join(map(str, shape[2:]))
+        raise CheckpointError(f"{model} with a stem of {came}: expected an odd number of frames x 7 x 7")
+    return shape[0], shape[2]
 
 
 def _model(family: str, blocks: Blocks, depths: dict[Blocks, int]) -> str:
@@ -259,12 +265,19 @@ def _own_layer(layer: str, model: str) -> str | None:
         return f"backbone.stem.{1 if match[2] == '_t' else 0}.{match[1]}"
     if match := re.fullmatch(r"(layer[1-4]\.\d+)\.(downsample\.[01])", layer):
         return f"backbone.{match[1]}.{match[2]}"
-    if match := re.fullmatch(r"(layer[1-4]\.\d+)\.(conv|bn)([123])(_s|_t)?", layer):
-        number = int(match[3]) - 1
-        if match[4]:
-            number = 2 * number + (match[4] == "_t")
-        return f"backbone.{match[1]}.block.{_own_layer_in_block(model, number, match[2])}"
+    if match := re.fullmatch(r"(layer[1-4]\.\d+)\.(conv|bn)([123](?:_s|_t)?)", layer):
+        places = _PLACES.get(model, ("1", "2", "3"))
+        if match[3] in places:
+            return f"backbone.{match[1]}.block.{_own_layer_in_block(model, places.index(match[3]), match[2])}"
     return None
+
+
+# What the authors call the convolutions of a block, in order: those over space and over time are _s and _t.
+_PLACES = {
+    "r2plus1d18": ("1_s", "1_t", "2_s", "2_t"),
+    "r2plus1d34": ("1_s", "1_t", "2_s", "2_t"),
+    "r2plus1d50": ("1", "2_s", "2_t", "3"),
+}
 
 
 def _own_layer_in_block(model: str, number: int, kind: str) -> str:

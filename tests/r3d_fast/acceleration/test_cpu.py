@@ -110,12 +110,18 @@ def test_a_model_that_does_not_train_is_asked_itself() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("until", ["layer1", "layer3", "head"])
+@pytest.mark.parametrize("kept", ["eval", "train"])
 def test_frozen_parts_stay_and_the_others_train_as_on_the_plain_path(
-    name: str, until: str, capfd: pytest.CaptureFixture[str]
+    name: str, until: str, kept: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     plain, model = small(name), small(name)
     for one in (plain, model):
-        freeze(one, until)
+        freeze(one, until, statistics=kept)
+    weights = {
+        key: p.numpy()
+        for key, p in model.named_parameters()
+        if p.stop_gradient and not key.endswith(("._mean", "._variance"))
+    }
     statistics = {key: value.numpy() for key, value in model.state_dict().items() if key.endswith("_mean")}
     losses, gradients = train(plain, plain)
     forward = accelerate_training(model)
@@ -128,7 +134,8 @@ def test_frozen_parts_stay_and_the_others_train_as_on_the_plain_path(
         np.testing.assert_allclose(model.state_dict()[key].numpy(), value.numpy(), atol=1e-4, rtol=1e-4, err_msg=key)
     stay = {key for key, value in statistics.items() if (model.state_dict()[key].numpy() == value).all()}
     parts = ["stem", "layer1", "layer2", "layer3", "layer4", "head"]
-    frozen = parts[: parts.index(until)]
+    frozen = parts[: parts.index(until)] if kept == "eval" else []
+    assert all((model.state_dict()[key].numpy() == value).all() for key, value in weights.items())
     assert stay == {key for key in statistics if key.split(".")[1] in frozen}
 
 

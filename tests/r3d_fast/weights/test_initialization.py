@@ -23,6 +23,7 @@ from r3d_fast.errors import CheckpointError, ConfigError
 from r3d_fast.weights.checkpoint import Checkpoint as Point
 from r3d_fast.weights.checkpoint import list_checkpoints, load_checkpoint, read_tensors, save_checkpoint
 from r3d_fast.weights.initialization import initialise
+from r3d_fast.weights.stored_model import restore
 
 QUICK = ("train.epochs=1", "schedule.warmup_epochs=0", "train.checkpoint_every_steps=1", "train.keep_checkpoints=9")
 STEM, HEAD, LAST = "backbone.stem.0.conv.weight", "head.fc.weight", "backbone.layer4.0.block.1.weight"
@@ -48,7 +49,7 @@ def pretrained(index: VideoIndex, tmp_path_factory: pytest.TempPathFactory) -> P
 def first_model(config: Config, classes: tuple[str, ...]) -> Any:
     """A new model, with the weights that `init.weights` names."""
     model = a_model(config, len(classes))
-    initialise(model, config.model.name, config.init, config.augment, classes)
+    initialise(model, config.model, config.init, config.augment, classes)
     return model
 
 
@@ -166,7 +167,15 @@ def test_as_many_classes_of_other_names_are_other_classes(
             ["model.width=8"],
             "does not fit the model: backbone.stem.0.conv.weight is [4, 3, 7, 7, 7], the model",
         ),
-        (["model.shortcut=A"], "(r3d10): does not fit the model: unexpected backbone.layer2.0.downsample.0.weight; "),
+        (
+            ["model.shortcut=A"],
+            "weights of a r3d10 with shortcut B (this config: A); expected the same: add -o model.shortcut=B",
+        ),
+        (
+            ["model.max_pool=false", "model.conv1_t_stride=2"],
+            "weights of a r3d10 with conv1_t_stride 1 (this config: 2), max_pool True (this config: False); expected "
+            "the same: add -o model.conv1_t_stride=1 -o model.max_pool=true",
+        ),
     ],
 )
 def test_weights_of_another_network_are_refused(
@@ -265,6 +274,85 @@ def test_runs_made_before_there_was_init_are_read_and_go_on(
     assert run_training(config, run=run, resume=True).steps == 8
     kept = Config.model_validate(tiny.tiny_config(index, "init.freeze_until=layer4").model_dump(mode="json"))
     assert config_from_json(older(kept.model_dump(mode="json"), "layer4")).init.freeze_until == "layer4"
+
+
+def test_a_run_from_before_r3d18_had_shortcut_a_is_read_with_its_own_and_goes_on(
+    index: VideoIndex, tmp_path: Path
+) -> None:
+    """Such a run says null, which meant B, and has none of the keys that came with A."""
+    options = (*QUICK, "model.name=r3d18", "train.epochs=2")
+    run = tmp_path / "old"
+    with each_checkpoint():
+        run_training(tiny.tiny_config(index, *options, "model.shortcut=B"), run=run)
+    finished = last_checkpoint(run).weights
+
+    def older(values: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
+        kept = ("name", "data_format", "width", "dropout")
+        return {**values, "model": {**{key: values["model"][key] for key in kept}, "shortcut": None}}
+
+    for folder in [run / "best", *list_checkpoints(run)]:
+        point = load_checkpoint(folder)
+        state = {**point.state, "config": older(point.state["config"])}
+        save_checkpoint(folder, Point(point.weights, point.optimizer, state))
+    written = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    (run / "config.yaml").write_text(yaml.safe_dump(older(written)), encoding="utf-8")
+
+    assert restore(run).config.model.shortcut == "B"
+    with pytest.raises(CheckpointError, match=r"r3d18 with shortcut B \(this config: A\).*add -o model\.shortcut=B$"):
+        begun(index, f"init.weights={run}", "model.name=r3d18")
+    begun(index, f"init.weights={run}", "model.name=r3d18", "model.shortcut=B")
+    for folder in list_checkpoints(run)[2:]:
+        shutil.rmtree(folder)
+    with pytest.raises(UsageError, match=f'model.shortcut: "B" -> null; undo these changes .-c {run}/config.yaml has'):
+        run_training(tiny.tiny_config(index, *options), run=run, resume=True)
+    run_training(load_config(run / "config.yaml"), run=run, resume=True)
+    for name, array in last_checkpoint(run).weights.items():
+        np.testing.assert_array_equal(array, finished[name], err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["r3d10", "densenet121"])
+def test_frozen_parts_in_training_mode_move_their_statistics_alone_and_resume_to_the_same_bits(
+    index: VideoIndex, fewer: VideoIndex, tmp_path: Path, name: str
+) -> None:
+    model = (f"model.name={name}", "model.width=4")
+    run_training(tiny.tiny_config(index, *QUICK, *model), run=tmp_path / "before")
+    options = (
+        *QUICK, *model, f"init.weights={tmp_path / 'before'}", "init.num_classes_changed=reinit_head", "train.epochs=2",
+        "init.freeze_until=layer4", "init.frozen_statistics=train", "train.ema_decay=0.5", "model.dropout=0.2",
+    )  # fmt: skip
+    run = tmp_path / "run"
+    with each_checkpoint():
+        run_training(tiny.tiny_config(fewer, *options), run=run)
+    before, after = weights_of(tmp_path / "before" / "best"), last_checkpoint(run)
+    learning = {"layer4", "block4", "norm", "head"}
+    for key, array in before.items():
+        if key.startswith("head."):
+            continue
+        is_frozen = key.split(".")[1] not in learning
+        assert (after.weights[key] == array).all() == (is_frozen and not key.endswith(("._mean", "._variance"))), key
+    cut = tmp_path / "cut"
+    shutil.copytree(run, cut)
+    for folder in list_checkpoints(cut)[1:]:
+        shutil.rmtree(folder)
+    run_training(tiny.tiny_config(fewer, *options), run=cut, resume=True)
+    for key, array in last_checkpoint(cut).weights.items():
+        np.testing.assert_array_equal(array, after.weights[key], err_msg=key)
+    again = tiny.tiny_config(fewer, *options, "init.frozen_statistics=eval")
+    with pytest.raises(UsageError, match=r'init.frozen_statistics: "train" -> "eval"'):
+        run_training(again, run=cut, resume=True)
+
+
+@pytest.mark.slow
+def test_ranks_share_the_statistics_of_frozen_parts_in_training_mode(
+    index: VideoIndex, pretrained: Path, tmp_path: Path
+) -> None:
+    frozen = (f"init.weights={pretrained}", "init.freeze_until=layer4", "init.frozen_statistics=train", *QUICK)
+    done = ranks.train(index, tmp_path / "run", 2, *frozen)
+    assert done.returncode == 0, done.stderr
+    before, after = weights_of(pretrained / "best"), last_checkpoint(tmp_path / "run").weights
+    for key, array in before.items():
+        if ".layer4." not in key and not key.startswith("head."):
+            assert (after[key] != array).any() == key.endswith(("._mean", "._variance")), key
 
 
 def test_the_former_key_of_a_config_is_told_where_it_is_now(tmp_path: Path) -> None:

@@ -82,9 +82,10 @@ def test_an_imported_file_predicts_evaluates_and_is_trained_on(
     said = capsys.readouterr().out
     assert said.splitlines() == [
         f"{out}: r3d18_reference, shortcut B, 136,252 parameters, out of {file}",
+        "stem     4 channels, a kernel of 7 frames",
         "classes  8, named",
-        "pixels   imagenet (guessed from the file; choose another with --normalize): value_max 1, mean [0.485, 0.456, "
-        "0.406], std [0.229, 0.224, 0.225]",
+        "pixels   imagenet (that of justld/3D-ResNets_paddle, by the names of the tensors; --normalize takes another): "
+        "value_max 1, mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225]",
         "clips    16 segments, 1 a video",
         f"predict: r3d-fast predict {out} VIDEO...",
         f"train:   r3d-fast train -c CFG -o init.weights={out}",
@@ -137,7 +138,7 @@ def test_the_scale_of_pixels_travels_with_the_weights(
     imported = import_weights(file, tmp_path / "w.safetensors", num_frames=64, **options)
     augment = restore(tmp_path / "w.safetensors").config.augment
     assert {key: getattr(augment, key) for key in expected} == expected
-    assert not imported.guessed
+    assert "as asked for" in imported.scale.reason
     assert imported.config.clip.num_frames == 64
 
 
@@ -283,6 +284,13 @@ def test_another_model_or_a_wrong_number_of_names_is_refused(file: Path, names: 
         import_weights(file, out, model="r3d18")
     with pytest.raises(UsageError, match="model 'r3d81' is unknown"):
         import_weights(file, out, model="r3d81")
+    for option, said in (({"no_max_pool": True}, "max_pool False"), ({"conv1_t_stride": 2}, "stride 2, ")):
+        with pytest.raises(
+            UsageError, match=f"{said}.*r3d18_reference is that of the reference run; expected 7, 1 and"
+        ):
+            import_weights(file, out, **option)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="conv1_t_stride 3: Input should be 1 or 2"):
+        import_weights(file, out, conv1_t_stride=3)
     names.write_text("one\ntwo\n", encoding="utf-8")
     with pytest.raises(CheckpointError, match=f"{names}: 2 class names, but {file} has 8 classes; expected as many"):
         import_weights(file, out, classes=names)
@@ -306,6 +314,18 @@ def test_places_that_are_none_are_refused(file: Path, tmp_path: Path) -> None:
     for option in ({"std": (0.0, 1.0, 1.0)}, {"value_max": 2}, {"mean": (float("nan"), 0.0, 0.0)}):
         with pytest.raises(UsageError, match="expected --value-max 1 or 255, finite --mean, --std above 0"):
             import_weights(file, tmp_path / "v.safetensors", **option)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "choices"), [("r3d18", {}), ("r3d34", {"conv1_t_size": 3}), ("r2plus1d18", {})])
+def test_names_of_this_project_tell_shortcut_and_stem_of_the_model_that_is_said(
+    tmp_path: Path, name: str, choices: dict[str, Any]
+) -> None:
+    for shortcut in "AB":
+        model = build_model(name, num_classes=3, width=4, shortcut=shortcut, **choices)
+        (tmp_path / "m.pdparams").write_bytes(pickle.dumps(arrays_of(model), 4))
+        imported = import_weights(tmp_path / "m.pdparams", tmp_path / "w.safetensors", model=name)
+        spec = imported.config.model
+        assert (spec.shortcut, spec.width, spec.conv1_t_size) == (shortcut, 4, choices.get("conv1_t_size", 7))
 
 
 def test_weights_with_nan_predict_nothing(file: Path, tmp_path: Path, index: VideoIndex) -> None:

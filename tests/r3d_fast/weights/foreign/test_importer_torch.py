@@ -32,6 +32,8 @@ def saved(
     if counters:
         norms = [name.removesuffix("running_mean") for name in tensors if name.endswith("running_mean")]
         tensors |= {f"{name}num_batches_tracked": torch.tensor(7) for name in norms}
+    if not module:
+        more = {"scheduler": {"last_epoch": 3}, **more}
     content = {"epoch": 3, "state_dict": tensors, "optimizer": {"param_groups": []}, **more}
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
     return path
@@ -49,6 +51,10 @@ def saved(
         ("resnext50", "B", 51, {**OLD, "arch": "resnext-50"}, "hara"),
         ("densenet121", None, 400, {**OLD, "arch": "densenet-121"}, "hara"),
         ("r2plus1d18", "B", 700, {**NEW, "arch": "resnet2p1d-18"}, "kinetics"),
+        ("r2plus1d34", "B", 700, {**NEW, "arch": "resnet2p1d-34"}, "kinetics"),
+        ("r2plus1d50", "B", 1039, {**NEW, "arch": "resnet2p1d-50"}, "kinetics"),
+        ("r3d18", "A", 400, {**OLD, "counters": True, "arch": "resnet-18"}, "hara"),  # trained with a newer PyTorch
+        ("r3d50", "B", 700, {**NEW, "counters": False, "arch": "resnet-50"}, "kinetics"),
     ],
 )
 def test_an_imported_pth_computes_what_pytorch_computes(
@@ -59,9 +65,12 @@ def test_an_imported_pth_computes_what_pytorch_computes(
     restored = restore(tmp_path / "w.safetensors")
     config = restored.config
     assert (config.model.name, config.model.shortcut, len(restored.classes)) == (name, shortcut, classes)
-    assert (imported.normalisation, imported.guessed) == (scale, True)
+    assert imported.scale.name == scale
+    assert "by " in imported.scale.reason
     assert {key: getattr(config.augment, key) for key in NORMALISATIONS[scale]} == NORMALISATIONS[scale]
-    assert (config.clip.sampling, config.clip.num_frames, config.eval.views) == ("consecutive", 16, "paper")
+    views = "paper" if scale == "hara" else "all"  # only the code of CVPR2018 leaves out a last window of one frame
+    assert (config.clip.sampling, config.clip.num_frames, config.eval.views) == ("consecutive", 16, views)
+    assert config.clip.reach_end == (scale == "kinetics")
     theirs = torch_logits(name, state, clip())
     assert np.ptp(theirs) > 0.1
     with paddle.no_grad():
@@ -71,9 +80,32 @@ def test_an_imported_pth_computes_what_pytorch_computes(
 def test_a_bare_state_dict_is_read_too(tmp_path: Path) -> None:
     state = drawn(shapes("r3d10", classes=5, width=WIDTH))
     torch.save({name: torch.from_numpy(value).half() for name, value in state.items()}, tmp_path / "m.pth")
-    import_weights(tmp_path / "m.pth", tmp_path / "w.safetensors")
+    import_weights(tmp_path / "m.pth", tmp_path / "w.safetensors", normalize="kinetics")
     fc = restore(tmp_path / "w.safetensors").model.state_dict()["head.fc.weight"]
     np.testing.assert_array_equal(fc.numpy(), state["fc.weight"].astype(np.float16).astype(np.float32).T)
+
+
+@pytest.mark.parametrize(
+    ("name", "stem", "options", "said"),
+    [
+        ("wide50", {"stem_factor": 2}, {}, {}),
+        ("resnext50", {"stem_factor": 2, "conv1_t_size": 3}, {}, {}),
+        ("r3d18", {}, {"conv1_t_stride": 2}, {"conv1_t_stride": 2}),
+        ("densenet121", {}, {"no_max_pool": True}, {"max_pool": False}),
+        ("r2plus1d50", {}, {"conv1_t_stride": 2, "no_max_pool": True}, {"conv1_t_stride": 2, "max_pool": False}),
+    ],
+)
+def test_a_pth_of_masters_options_computes_what_pytorch_computes(
+    tmp_path: Path, name: str, stem: dict[str, Any], options: dict[str, Any], said: dict[str, Any]
+) -> None:
+    state = drawn(shapes(name, classes=9, width=WIDTH, **stem))
+    import_weights(saved(tmp_path / "m.pth", state, **NEW), tmp_path / "w.safetensors", **options)
+    restored = restore(tmp_path / "w.safetensors")
+    for key, value in (stem | said).items():
+        assert getattr(restored.config.model, key) == value
+    theirs = torch_logits(name, state, clip(), **said)
+    with paddle.no_grad():
+        np.testing.assert_allclose(restored.model(paddle.to_tensor(clip())).numpy(), theirs, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -2,38 +2,64 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
 import pytest
-from families import NAMES, clip, drawn, older, shapes, torch_logits
+from families import NAMES, clip, drawn, older, shapes, torch_gradients, torch_logits
 
 from r3d_fast.errors import CheckpointError
 from r3d_fast.models.architectures import MODELS, build_model
 from r3d_fast.weights.foreign.tensor_names import RecognisedNetwork, recognise, renamed
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "logits.json"
-# Model, shortcut: each kind of block of each family. Width 16, which a ResNeXt needs at least.
-CASES = (
-    *(("r3d18", "A"), ("r3d34", "B"), ("r3d50", "B"), ("r3d50", "A"), ("preact18", "B"), ("preact34", "A")),
-    *(("preact50", "B"), ("wide50", "B"), ("resnext50", "B"), ("densenet121", "B"), ("r2plus1d18", "B")),
+# Model, shortcut, how it is built otherwise: each kind of block of each family, and each stem. Width 16, which a
+# ResNeXt needs at least.
+STRIDE, NO_POOL, SHORT, WIDE = {"conv1_t_stride": 2}, {"max_pool": False}, {"conv1_t_size": 3}, {"stem_factor": 2}
+Case = tuple[str, str, dict[str, Any]]
+CASES: tuple[Case, ...] = (
+    *(("r3d18", "A", {}), ("r3d34", "B", {}), ("r3d50", "B", {}), ("r3d50", "A", {}), ("preact18", "B", {})),
+    *(("preact34", "A", {}), ("preact50", "B", {}), ("wide50", "B", {}), ("resnext50", "B", {})),
+    *(("densenet121", "B", {}), ("r2plus1d18", "B", {}), ("r2plus1d34", "B", {}), ("r2plus1d50", "B", {})),
+    *(("r3d18", "A", STRIDE), ("r3d10", "B", NO_POOL), ("r3d34", "A", SHORT), ("preact18", "A", STRIDE | NO_POOL)),
+    *(("wide50", "B", WIDE), ("resnext50", "B", WIDE), ("resnext50", "A", WIDE | STRIDE), ("wide50", "A", WIDE)),
+    *(("densenet121", "B", STRIDE | NO_POOL), ("densenet121", "B", SHORT), ("r2plus1d18", "B", SHORT | STRIDE)),
+    *(("r2plus1d50", "A", SHORT | NO_POOL),),
 )
 WIDTH, CLASSES = 16, 7
+IN_NAMES_AND_SHAPES = {"conv1_t_size", "stem_factor"}  # what names and shapes tell; the rest has to be said
 
 
-def small(name: str, shortcut: str = "B") -> Any:
-    return drawn(shapes(name, shortcut=shortcut, classes=CLASSES, width=WIDTH))
+def named(name: str, shortcut: str, choices: dict[str, Any]) -> str:
+    return " ".join([name, shortcut, *(f"{key}={value}" for key, value in choices.items())])
 
 
-def our_logits(state: Any) -> Any:
+EACH = pytest.mark.parametrize(("name", "shortcut", "choices"), CASES, ids=[named(*case) for case in CASES])
+
+
+def small(name: str, shortcut: str = "B", choices: dict[str, Any] | None = None) -> Any:
+    seen = {key: value for key, value in (choices or {}).items() if key in IN_NAMES_AND_SHAPES}
+    return drawn(shapes(name, shortcut=shortcut, classes=CLASSES, width=WIDTH, **seen))
+
+
+def unseen(choices: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in choices.items() if key not in IN_NAMES_AND_SHAPES}
+
+
+def our_logits(state: Any, **choices: Any) -> Any:
     """The logits of the model that the tensors say they are of, as any user of them would get it."""
     found = recognise({key: value.shape for key, value in state.items()})
-    model = build_model(found.model, num_classes=found.num_classes or 1, shortcut=found.shortcut, width=found.width)
+    model = build_model(
+        found.model, num_classes=found.num_classes or 1, shortcut=found.shortcut, width=found.width,
+        conv1_t_size=found.conv1_t_size, stem_factor=found.stem_factor, **choices,
+    )  # fmt: skip
     ours = renamed(state, found)
     own = model.state_dict()
     assert {key: list(value.shape) for key, value in ours.items()} == {key: list(t.shape) for key, t in own.items()}
@@ -49,29 +75,67 @@ def assert_close(got: Any, expected: Any) -> None:
     np.testing.assert_allclose(got, expected, atol=min(1e-4, 0.02 * spread), rtol=0)
 
 
-@pytest.mark.parametrize(("name", "shortcut"), CASES)
-def test_logits_are_those_that_pytorch_gave(name: str, shortcut: str) -> None:
-    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
-    assert_close(our_logits(small(name, shortcut)), golden[f"{name} {shortcut}"])
+@EACH
+def test_logits_are_those_that_pytorch_gave(name: str, shortcut: str, choices: dict[str, Any]) -> None:
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))["logits"]
+    logits = our_logits(small(name, shortcut, choices), **unseen(choices))
+    assert_close(logits, golden[named(name, shortcut, choices)])
 
 
-@pytest.mark.parametrize(("name", "shortcut"), CASES)
-def test_logits_are_those_that_pytorch_gives(name: str, shortcut: str) -> None:
+@EACH
+def test_logits_are_those_that_pytorch_gives(name: str, shortcut: str, choices: dict[str, Any]) -> None:
     pytest.importorskip("torch", reason="PyTorch is not installed; its logits of tests/golden are compared instead")
-    state = small(name, shortcut)
-    assert_close(our_logits(state), torch_logits(name, state, clip()))
+    state = small(name, shortcut, choices)
+    assert_close(our_logits(state, **unseen(choices)), torch_logits(name, state, clip(), **unseen(choices)))
 
 
-def test_the_golden_logits_are_of_these_cases() -> None:
-    assert list(json.loads(GOLDEN.read_text(encoding="utf-8"))) == [f"{name} {shortcut}" for name, shortcut in CASES]
+def test_the_golden_logits_are_of_these_cases_and_of_these_weights() -> None:
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    assert list(golden["logits"]) == [named(*case) for case in CASES]
+    for name, digest in golden["sha256"].items():
+        state = small(*next(case for case in CASES if named(*case) == name))
+        assert hashlib.sha256(b"".join(state[key].tobytes() for key in sorted(state))).hexdigest() == digest
+
+
+def test_a_stem_that_no_file_tells_of_gives_other_logits() -> None:
+    """So it has to be said: taken for the usual stem, the same weights compute something else."""
+    for name, shortcut, choices in CASES:
+        if left_out := unseen(choices):
+            state = small(name, shortcut, choices)
+            right, wrong = our_logits(state, **left_out), our_logits(state)
+            assert np.abs(right - wrong).max() > 100 * 1e-4, named(name, shortcut, choices)
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+def test_gradients_are_those_of_pytorch_with_and_without_a_detached_shortcut(gradient: bool) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed; tests/r3d_fast/models computes a case by hand")
+    state, clips, labels = small("r3d10", "A"), clip(16, 64, 4), [1, 4, 0, 6]
+    expected = torch_gradients("r3d10", state, clips, labels, shortcut_gradient=gradient)
+    found = recognise({key: value.shape for key, value in state.items()})
+    model = build_model("r3d10", num_classes=CLASSES, shortcut="A", width=WIDTH, shortcut_gradient=gradient)
+    model.set_state_dict(renamed(state, found))
+    model.train()
+    paddle.nn.functional.cross_entropy(model(paddle.to_tensor(clips)), paddle.to_tensor(labels)).backward()
+    ours = {name: p.grad.numpy() for name, p in model.named_parameters() if not p.stop_gradient}
+    theirs = renamed(expected, found)
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        assert np.linalg.norm(ours[name] - value) < 1e-3 * np.linalg.norm(value), name
+    other = renamed(torch_gradients("r3d10", state, clips, labels, shortcut_gradient=not gradient), found)
+    stem = "backbone.stem.0.conv.weight"
+    assert np.linalg.norm(other[stem] - theirs[stem]) > 0.1 * np.linalg.norm(theirs[stem])
+
+
+TWO_STEMS = ("wide50", "resnext50", "resnext101", "resnext152")
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "r3d18_reference"])
 def test_every_model_is_recognised_by_names_and_shapes(name: str) -> None:
     family, depth = NAMES[name]
-    for shortcut in "AB" if family != "densenet" else "B":
-        wanted = shapes(name, shortcut=shortcut)
-        expected = RecognisedNetwork(name, None if family == "densenet" else shortcut, 400)
+    stems: tuple[dict[str, Any], ...] = ({}, SHORT, WIDE, WIDE | SHORT) if name in TWO_STEMS else ({}, SHORT)
+    for shortcut, stem in product("AB" if family != "densenet" else "B", stems):
+        wanted = shapes(name, shortcut=shortcut, **stem)
+        expected = RecognisedNetwork(name, None if family == "densenet" else shortcut, 400, **stem)
         assert recognise(wanted) == expected
         assert recognise(older(wanted), f"{family}-{depth}") == expected
         counters = {key.replace("running_mean", "num_batches_tracked"): () for key in wanted if "_mean" in key}
@@ -89,7 +153,7 @@ def test_the_authors_models_of_these_tests_have_the_published_sizes(name: str, m
     assert round(counted / 1e6, 2) == millions
 
 
-@pytest.mark.parametrize("name", ["r3d18", "r3d50", "preact18", "densenet121", "r2plus1d18"])
+@pytest.mark.parametrize("name", ["r3d18", "r3d50", "preact18", "densenet121", "r2plus1d18", "r2plus1d50"])
 def test_names_of_the_first_files_mean_the_same(name: str) -> None:
     state = small(name)
     first = older({**state, "bn1.num_batches_tracked": np.zeros((), np.int64)})
@@ -130,12 +194,13 @@ def changed(name: str, *, shortcut: str = "B", **new: Any) -> Any:
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (changed("resnext101", conv1__weight=(128, 3, 7, 7, 7)), "resnext101 with a stem of 128 channels, expected 64"),
-        (changed("wide50", conv1__weight=(128, 3, 7, 7, 7)), "wide50 with a stem of 128 channels, expected 64: the "),
-        (changed("r3d18", conv1__weight=(64, 3, 3, 7, 7)), r"r3d18 with a stem of 3 x 7 x 7: expected 7 x 7 x 7"),
+        (changed("resnext101", conv1__weight=(96, 3, 7, 7, 7)), "resnext101 with a stem of 96 .*: expected 64 or 128$"),
+        (changed("r3d50", conv1__weight=(128, 3, 7, 7, 7)), "r3d50 with a stem of 128 channels: expected 64$"),
+        (changed("r3d18", conv1__weight=(64, 3, 4, 7, 7)), r"r3d18 with a stem of 4 x 7 x 7: expected an odd number"),
+        (changed("r3d18", conv1__weight=(64, 3, 7, 5, 5)), r"r3d18 with a stem of 7 x 5 x 5: expected an odd number"),
         (changed("r3d18", conv1__weight=(64, 2, 7, 7, 7)), "r3d18 for clips of 2 channels: expected 3, RGB"),
         (changed("r3d18", conv1__weight=(64, 3, 7, 7)), r"r3d18 with a first .* \[64, 3, 7, 7\]: expected 3D conv"),
-        (changed("r2plus1d18", conv1_t__weight=(64, 110, 3, 1, 1)), "r2plus1d18 with a stem of 3 frames: expected 7"),
+        (changed("r2plus1d18", conv1_t__weight=(64, 110, 2, 1, 1)), "r2plus1d18 with a stem of 2 x 7 x 7: expected an"),
         (changed("resnext50", layer1__0__conv2__weight=(128, 8, 3, 3, 3)), "ResNeXt of cardinality 16 whose .* 2 time"),
         (changed("r3d50", layer1__0__conv3__weight=(192, 64, 1, 1, 1)), "bottlenecks of 64 channels that put out 192"),
         (changed("r3d18", layer4__1__conv1__weight=None), r"r3d with 2, 2, 2, 1 blocks a stage: expected one of 1, 1"),
@@ -152,9 +217,9 @@ def test_what_is_not_here_is_refused_in_words(wanted: Any, message: str) -> None
 
 
 def test_depths_that_are_not_here_are_refused() -> None:
-    wanted = {f"layer{i}.{j}.conv1_s.weight": (1,) for i, n in enumerate((3, 4, 6, 3), 1) for j in range(n)}
+    wanted = {f"layer{i}.0.conv1_s.weight": (1,) for i in (1, 2, 3, 4)}
     wanted |= {"conv1_s.weight": (110, 3, 1, 7, 7), "conv1_t.weight": (64, 110, 7, 1, 1)}
-    with pytest.raises(CheckpointError, match="r2plus1d of 34 layers is not a known model; expected r2plus1d18"):
+    with pytest.raises(CheckpointError, match="r2plus1d of 10 layers is not a known model; expected r2plus1d18, r2pl"):
         recognise(wanted)
     dense = changed("densenet121")
     dense = {key: (16, *shape[1:]) if ".conv2." in key else shape for key, shape in dense.items()}
@@ -172,6 +237,9 @@ def test_tensors_without_a_place_are_named() -> None:
     state = {**small("r3d10"), "lstm.weight": np.zeros(3), "bn1.gamma": np.zeros(3)}
     with pytest.raises(CheckpointError, match=r"r3d10 has no tensors called lstm\.weight, bn1\.gamma"):
         renamed(state, RecognisedNetwork("r3d10", "B", CLASSES, WIDTH))
+    state = {**small("r2plus1d50"), "layer1.0.conv2.weight": np.zeros(3), "conv1.weight": np.zeros(3)}
+    with pytest.raises(CheckpointError, match=r"has no tensors called layer1\.0\.conv2\.weight, conv1\.weight"):
+        renamed(state, RecognisedNetwork("r2plus1d50", "B", CLASSES, WIDTH))
 
 
 def test_the_map_needs_neither_paddle_nor_torch() -> None:
@@ -180,8 +248,31 @@ def test_the_map_needs_neither_paddle_nor_torch() -> None:
 
 
 if __name__ == "__main__":  # writes the golden logits, with PyTorch
-    values = {
-        f"{name} {shortcut}": torch_logits(name, small(name, shortcut), clip()).round(6).tolist()
-        for name, shortcut in CASES
+    import torch
+
+    states = {named(*case): small(*case) for case in CASES}
+    values: dict[str, Any] = {
+        "about": [
+            "Logits of PyTorch, evaluation mode, for two clips, by case: model, shortcut, how it is built otherwise.",
+            f"Versions: torch {torch.__version__}, numpy {np.__version__}.",
+            "Weights, by the names in the authors' files: tests/support/networks/families.py, shapes(width=16, classes="
+            "7), then drawn(): numpy.random.Generator(PCG64(zlib.crc32(name))); convolutions and linear layers N(0, 1) "
+            "* sqrt(2 / inputs), running_var U(0.5, 1.5), all else 0.1 * N(0, 1), plus 0.5 for weights of norms.",
+            "Clips: clip(), N(0, 1) float32 [2, 3, 16, 56, 56] of PCG64(7).",
+            "sha256 is of the weights' bytes, tensors in the order of their names.",
+            "Written by: PYTHONPATH=.:tests/support/networks python "
+            "tests/r3d_fast/weights/foreign/test_tensor_names.py",
+        ],
+        "sha256": {
+            name: hashlib.sha256(b"".join(state[key].tobytes() for key in sorted(state))).hexdigest()
+            for name, state in states.items()
+        },
+        "logits": {
+            named(*case): [
+                [round(float(value), 6) for value in row]
+                for row in torch_logits(case[0], states[named(*case)], clip(), **unseen(case[2]))
+            ]
+            for case in CASES
+        },
     }
     GOLDEN.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
