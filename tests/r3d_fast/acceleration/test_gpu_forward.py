@@ -138,6 +138,7 @@ def test_frozen_parts_stay_frozen() -> None:
         for parameter in each.backbone.parameters():
             parameter.stop_gradient = True  # only the head learns
     assert_same(train(plain, plain), train(model, forward))
+    assert_same_state(plain, model)  # also the statistics that move in parts that do not learn
     model.eval()
     np.testing.assert_array_equal(forward(clips()).numpy(), model(clips()).numpy())
     assert len(forward.graphs) == 4  # type: ignore[attr-defined]

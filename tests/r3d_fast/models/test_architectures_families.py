@@ -117,10 +117,10 @@ def test_a_traced_model_gives_the_eager_logits(name: str, capfd: pytest.CaptureF
     assert "warning" not in capfd.readouterr().err
 
 
-def assert_same_training(name: str, data_format: str, accelerate: Any) -> None:
-    plain = small(name, data_format=data_format, dropout=0.5)
+def assert_same_training(name: str, data_format: str, accelerate: Any, **choices: Any) -> None:
+    plain = small(name, data_format=data_format, dropout=0.5, **choices)
     losses, gradients = train(plain, plain, steps=1)
-    model = small(name, data_format=data_format, dropout=0.5)
+    model = small(name, data_format=data_format, dropout=0.5, **choices)
     own_losses, own = train(model, accelerate(model), steps=1)
     np.testing.assert_allclose(own_losses, losses, atol=5e-4)
     assert list(own) == list(gradients)
@@ -147,6 +147,41 @@ def test_training_through_onednn_is_the_plain_paths(
 def test_training_through_the_gpus_graph_is_the_plain_paths(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert_same_training(name, "NDHWC", accelerate_on_gpu)
     assert "warning" not in capfd.readouterr().err
+
+
+# What the authors' code can do besides: each family, each setting.
+SETTINGS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("preact18", {"shortcut": "A", "shortcut_gradient": False}),
+    ("r3d50", {"shortcut": "A", "shortcut_gradient": False, "max_pool": False}),
+    ("wide50", {"stem_factor": 2, "conv1_t_stride": 2}),
+    ("densenet121", {"max_pool": False, "conv1_t_size": 3}),
+    ("r2plus1d50", {"conv1_t_size": 3, "conv1_t_stride": 2, "max_pool": False}),
+)
+
+
+@pytest.mark.parametrize(("name", "choices"), SETTINGS, ids=str)
+def test_every_setting_trains_and_evaluates_in_graphs_as_on_the_plain_path(
+    name: str, choices: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    for data_format, accelerate in (("NCDHW", accelerate_training), ("NDHWC", accelerate_on_gpu)):
+        assert_same_training(name, data_format, accelerate, **choices)
+    model = small(name, **choices)
+    model.eval()
+    got = traced(model)(clips()).numpy()
+    with paddle.no_grad():
+        expected = model(clips()).numpy()
+    np.testing.assert_allclose(got, expected, atol=0.02 * np.ptp(expected, axis=0).max())
+    assert "warning" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("accelerate", [accelerate_training, accelerate_on_gpu])
+def test_a_graph_cuts_the_gradient_of_shortcut_a_where_it_is_to_be_cut(accelerate: Any) -> None:
+    """The stem's gradients with and without it are told apart, so that the two graphs are not one."""
+    stems = []
+    for gradient in (True, False):
+        model = small("preact18", shortcut="A", shortcut_gradient=gradient, data_format="NDHWC")
+        stems.append(train(model, accelerate(model), steps=1)[1]["backbone.stem.0.conv.weight"])
+    assert np.linalg.norm(stems[0] - stems[1]) > 0.2 * np.linalg.norm(stems[0])
 
 
 @pytest.mark.parametrize("precision", [HALVES[0], HALVES[-1]], ids=str)
