@@ -27,6 +27,12 @@ class Result(TypedDict):
     confusion: NDArray[np.int64]  # int64 [C, C]: rows are labels, columns predictions
 
 
+def mean_top1_top5(result: Result) -> float | None:
+    """The mean of top1 and top5 (fraction), by which the challenges of Kinetics are decided; None without samples."""
+    top1, top5 = result["top1"], result["top5"]
+    return None if top1 is None or top5 is None else (top1 + top5) / 2
+
+
 class ClassificationMetrics:
     """Counts over any number of batches how often a classifier is right.
 

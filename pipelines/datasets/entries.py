@@ -12,13 +12,15 @@ class Entry:
     """One labelled video of a data set.
 
     `path` is relative to the root and has "/" between folders, `label` is 0-based, `split` is train, val or test. With
-    a `span` (begin, end) in seconds, the video is only that part of the file.
+    a `span` (begin, end) in seconds, the video is only that part of the file. `uncut`: whether the file holds the whole
+    for certain, so that even one that is hardly longer than the span is not taken for one that was cut to it already.
     """
 
     path: str
     label: int
     split: str
     span: Span | None = None
+    uncut: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,10 @@ class Missing:
 class Dataset:
     """A recognised data set.
 
-    `kind` is folders, ucf101, hmdb51, csv, text list, something-something-v2, or kinetics with the number of its
-    classes. `classes` are the names of the classes by label; `entries` are sorted by path and span. `lists` is the path
-    of the list files, empty if there are none. `lists_split` is the number of the split that was taken from the lists,
-    None if they have no numbered splits.
+    `kind` is folders, ucf101, hmdb51, csv, text list, something-something-v2, annotations, activitynet, or kinetics
+    with the number of its classes. `classes` are the names of the classes by label; `entries` are sorted by path and
+    span. `lists` is the path of the list files, empty if there are none. `lists_split` is the number of the split that
+    was taken from the lists, None if they have no numbered splits.
     """
 
     kind: str

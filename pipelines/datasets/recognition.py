@@ -11,10 +11,12 @@ from pathlib import Path
 
 from pipelines.datasets.entries import Dataset, Entry, LeftOut
 from pipelines.datasets.folder_walk import FolderWalk
+from pipelines.datasets.listed_clips import find_clips
 from pipelines.datasets.listed_files import find_files
+from pipelines.datasets.lists.annotations import find_annotations, read_annotations
 from pipelines.datasets.lists.forms import read_lists
-from pipelines.datasets.lists.kinetics import KineticsLists, find_clips, find_kinetics, read_kinetics
-from pipelines.datasets.lists.listed_videos import ListedVideo, Lists
+from pipelines.datasets.lists.kinetics import find_kinetics, read_kinetics
+from pipelines.datasets.lists.listed_videos import ClipLists, ListedVideo, Lists
 from pipelines.datasets.split_names import SPLITS, final_split, split_named
 from pipelines.datasets.text_files import escaped, first_ten
 from pipelines.datasets.video_files import EXTENSIONS_SHOWN, ucf_group
@@ -37,8 +39,9 @@ def recognise_dataset(
     """The data set in the folder `root`, as `lists` describe it, or else as the names of its folders do.
 
     `lists` is a folder of UCF-101 or HMDB-51 lists, from which `split` chooses a numbered split; the CSV files of
-    Kinetics; a CSV, a text file of ``path label`` or a JSON file of Something-Something; or a folder of such files, one
-    for each split. Missing videos of Kinetics are listed in the result; with other lists they are an error.
+    Kinetics; the JSON of ActivityNet, or one that the code of Hara et al. 2018 made; a CSV, a text file of
+    ``path label`` or a JSON file of Something-Something; or a folder of such files, one for each split. Missing videos
+    of Kinetics and ActivityNet are listed in the result; with other lists they are an error.
 
     If neither lists nor folders name splits, the share `val_fraction` of each class becomes "test". These are the same
     videos on every machine, and UCF groups are kept together. Links that lead out of `root` are followed only with
@@ -57,23 +60,30 @@ def recognise_dataset(
         raise DataError(f"{escaped(root)}: {reason}; expected a folder of videos, check the path") from problem
     if not is_folder:
         raise DataError(f"{escaped(root)}: is not a folder; expected the folder that holds the videos")
-    kinetics = [] if lists is None else find_kinetics(lists)
-    if kinetics and split is not None:
-        raise UsageError(
-            f"split {split} with {escaped(str(lists))}: the CSV files of Kinetics name their splits; leave it out"
-        )
-    clips = read_kinetics(kinetics) if kinetics else None
-    listed = None if lists is None or kinetics else read_lists(lists, split=split, root=root)
+    listed = None if lists is None else _read(lists, split, root)
     found = FolderWalk(root, follow_links)
     found.run()
     if not found.videos:
         raise DataError(_nothing(found))
-    if clips is not None:
-        return replace(_from_kinetics(clips, found), lists=str(lists))
+    if isinstance(listed, ClipLists):
+        return replace(_from_clips(listed, found), lists=str(lists))
     if listed is not None:
         data = _from_lists(listed, found, val_fraction)
         return replace(data, lists=str(lists), lists_split=listed.split)
     return _from_folders(found, val_fraction)
+
+
+def _read(lists: Path, split: int | None, root: Path) -> Lists | ClipLists:
+    """The content of `lists`, of any form. Raises UsageError if `split` is given with lists that name their splits."""
+    kinetics = find_kinetics(lists)
+    annotations = None if kinetics else find_annotations(lists)
+    if split is not None and (kinetics or annotations):
+        what = "the CSV files of Kinetics name" if kinetics else "a JSON with a database names"
+        their = "their" if kinetics else "its"
+        raise UsageError(f"split {split} with {escaped(str(lists))}: {what} {their} splits; leave it out")
+    if annotations:
+        return read_annotations(*annotations)
+    return read_kinetics(kinetics) if kinetics else read_lists(lists, split=split, root=root)
 
 
 def _from_folders(found: FolderWalk, val_fraction: float) -> Dataset:
@@ -137,19 +147,19 @@ def _from_lists(listed: Lists, found: FolderWalk, val_fraction: float) -> Datase
     return _dataset(listed.kind, listed.classes, entries, found, warnings, val_fraction)
 
 
-def _from_kinetics(listed: KineticsLists, found: FolderWalk) -> Dataset:
-    """The data set of the Kinetics lists, with the videos that are on disk. Raises DataError if there are none."""
+def _from_clips(listed: ClipLists, found: FolderWalk) -> Dataset:
+    """The data set of lists of parts, with the videos that are on disk. Raises DataError if there are none."""
     clips = find_clips(listed, found.videos)
     if not clips.entries:
+        names = list(dict.fromkeys(item.name.partition("#t=")[0] for item in clips.missing))
         raise DataError(
-            f"none of the {len(listed.clips)} videos of {listed.files} is in {escaped(found.root)}: looked for names "
-            f"such as {first_ten([item.name for item in clips.missing[:3]])}; give the folder that they lie in as ROOT"
+            f"none of the {len(names)} videos of {listed.files} is in {escaped(found.root)}: looked for names such as "
+            f"{first_ten(names[:3])}; give the folder that they lie in as ROOT"
         )
     warnings = [*listed.warnings, *clips.warnings]
     if unlisted := len(found.videos - {entry.path for entry in clips.entries}):
         warnings.append(f"{unlisted} videos in ROOT are in no list")
-    kind = f"kinetics{len(listed.classes)}" if len(listed.classes) in (400, 600, 700) else "kinetics"
-    data = _dataset(kind, listed.classes, clips.entries, found, warnings, 0.0)
+    data = _dataset(listed.kind, listed.classes, clips.entries, found, warnings, 0.0)
     return replace(data, missing=clips.missing)
 
 

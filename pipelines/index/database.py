@@ -111,7 +111,7 @@ def _update(
         size, mtime_ns, checksum = known.get(key, (-1, -1, ""))
         if stamp is None or stamp not in ((size, mtime_ns), bad.get(shown_key(entry.path, entry.span))):
             was = (size, checksum) if stamp is not None and stamp[0] == size else None
-            pending.append(ProbeJob(entry.path, entry.span, was))
+            pending.append(ProbeJob(entry.path, entry.span, was, entry.uncut))
     wanted = {(entry.path, *(entry.span or _WHOLE)) for entry in data.entries}
     db.executemany(_DELETE, known.keys() - wanted)
     names = {shown_key(entry.path, entry.span) for entry in data.entries}

@@ -33,12 +33,14 @@ _told: SimpleQueue[tuple[str, float]] | None = None  # in a process of the pool:
 class ProbeJob(NamedTuple):
     """A video to probe: the path of its file, and the part of it (None: the whole file).
 
-    `was` are size in bytes and checksum that the file had when it was probed before; None if it was not.
+    `was` are size in bytes and checksum that the file had when it was probed before; None if it was not. `uncut` as in
+    probe_video.
     """
 
     path: str
     span: Span | None = None
     was: tuple[int, str] | None = None
+    uncut: bool = False
 
 
 class Unchanged(NamedTuple):
@@ -130,13 +132,13 @@ def _probe_chunk(
 
     results: list[ProbeResult] = []
     tell = watch if watch is not None else None if _told is None else lambda path, share: _told.put((path, share))
-    for path, span, was in jobs:
+    for path, span, was, uncut in jobs:
         try:
             results.append(
                 _unchanged(Path(root) / path, was)
                 or probe_video(
                     path, root=root, allow_partial=accept.partial, max_pixels=accept.max_pixels, span=span,
-                    threads=threads, watch=None if tell is None else partial(tell, path),
+                    uncut=uncut, threads=threads, watch=None if tell is None else partial(tell, path),
                 )
             )  # fmt: skip
         except VideoError as error:

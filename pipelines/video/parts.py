@@ -18,15 +18,16 @@ _CUT_SLACK_SECONDS = 1.0  # a cut file may be this much too long: tools cut at t
 _ROUNDING_SECONDS = 1e-5  # containers round times: the frame at 10 s may have the time 9.999999
 
 
-def part_of(path: str, record: VideoRecord, stamps: TimeStamps, span: Span) -> VideoRecord:
+def part_of(path: str, record: VideoRecord, stamps: TimeStamps, span: Span, *, uncut: bool = False) -> VideoRecord:
     """The record of the frames in `span`; `stamps` are those of the file. Raises VideoError if there are none.
 
-    Where one picture stands still through the whole span, it is that frame.
+    A file that is hardly longer than the span counts as cut to it already, unless it is `uncut`. Where one picture
+    stands still through the whole span, it is that frame.
     """
     begin, end = span
     record = replace(record, begin_seconds=begin, end_seconds=end)
     times, finish = frame_times(path, record, stamps)
-    if finish - times[0] <= end - begin + _CUT_SLACK_SECONDS:
+    if not uncut and finish - times[0] <= end - begin + _CUT_SLACK_SECONDS:
         return record
     first, last = np.searchsorted(times + _ROUNDING_SECONDS, [begin, end]).tolist()
     if first == last:

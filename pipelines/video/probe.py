@@ -55,6 +55,7 @@ def probe_video(
     allow_partial: bool = False,
     max_pixels: int = MAX_PIXELS,
     span: Span | None = None,
+    uncut: bool = False,
     threads: int = 1,
     watch: OnShare | None = None,
 ) -> VideoRecord:
@@ -62,7 +63,7 @@ def probe_video(
 
     With a `span` (begin, end) the record has only the frames that are shown from `begin` on and before `end`, in
     seconds from the start of the file, as players count; see containers.clock. If the file is hardly longer than the
-    span, it is assumed to be cut to it already, and the record has all frames.
+    span, it is assumed to be cut to it already, and the record has all frames, unless it is known to be `uncut`.
 
     Where the headers of all packets tell, they give the number of frames: in AVI for MPEG-4 part 2, in a sound MP4 for
     H.264, HEVC, VP8, VP9 and AV1, in a sound Matroska or WebM for the last three. All other files are decoded, and
@@ -83,7 +84,7 @@ def probe_video(
                 probe.threads, probe.watch = threads, watch
             probe.base.update(path=name, size=status.st_size, mtime_ns=status.st_mtime_ns, checksum=file.checksum())
             record = probe.record(file, str(root))
-        return record if span is None else part_of(full, record, probe.packets.stamps, span)
+        return record if span is None else part_of(full, record, probe.packets.stamps, span, uncut=uncut)
     except av.error.FFmpegError as error:
         raise VideoError(full, "not a readable video", error.strerror or str(error)) from error
     except OSError as error:

@@ -26,6 +26,7 @@ from pipelines.containers.notes import (
     SEVERAL_STREAMS,
     UNEVEN_TIMES,
 )
+from r3d_fast.metrics import mean_top1_top5
 
 if TYPE_CHECKING:
     from pipelines.index.video_index import VideoIndex
@@ -165,6 +166,9 @@ def print_evaluation(evaluation: Evaluation, classes: tuple[str, ...], say: Call
             f"{name:6} top1 {100 * result['top1']:6.2f} %   top5 {100 * result['top5']:6.2f} %   "
             f"loss {result['loss']:.4f}   {result['count']} {name}s"
         )
+    mean = mean_top1_top5(evaluation.video)
+    if mean is not None and evaluation.source.means_top1_and_top5:
+        say(f"video  mean of top1 and top5 {100 * mean:6.2f} %")
     say(f"evaluated {evaluation.num_evaluated} of {evaluation.num_videos} videos: {evaluation.source}")
     widest = max(map(len, classes))
     for name, accuracy in zip(classes, evaluation.video["per_class"], strict=True):

@@ -24,7 +24,7 @@ from r3d_fast.backend.precision import Precision
 from r3d_fast.config.config import Config
 from r3d_fast.errors import CheckpointError
 from r3d_fast.loaders import eval_loader, open_index
-from r3d_fast.metrics import ClassificationMetrics, Result, VideoScores
+from r3d_fast.metrics import ClassificationMetrics, Result, VideoScores, mean_top1_top5
 from r3d_fast.ranks.group import Group, join_group, pack, unpack
 from r3d_fast.weights.normalisation import described, same_scale, with_scale_of
 from r3d_fast.weights.stored_model import RestoredModel, restore
@@ -46,6 +46,11 @@ class EvaluatedClips:
         """The split in words."""
         lists = "" if self.index.lists_split is None else f", split {self.index.lists_split} of its lists"
         return f"split {self.split or '(all)'} of {self.index.kind}{lists}"
+
+    @property
+    def means_top1_and_top5(self) -> bool:
+        """Whether it is usual to report the mean of top1 and top5 of this data set."""
+        return self.index.kind.startswith(("kinetics", "activitynet"))
 
     def protocol(self) -> str:
         """The protocol in words: clips of each video, frames of each clip, crops."""
@@ -234,7 +239,11 @@ def evaluation_json(evaluation: Evaluation, classes: tuple[str, ...]) -> dict[st
 
     def plain(result: Result) -> dict[str, Any]:
         figures = {key: result[key] for key in ("loss", "top1", "top5", "count")}
-        return {**figures, "per_class": dict(zip(classes, result["per_class"], strict=True))}
+        return {
+            **figures,
+            "mean_top1_top5": mean_top1_top5(result),
+            "per_class": dict(zip(classes, result["per_class"], strict=True)),
+        }
 
     source = evaluation.source
     names = source.index.names()

@@ -22,8 +22,8 @@ from pipelines.errors import ListError, UsageError
 _FORMS = (
     "expected a folder with classInd.txt and trainlistNN.txt/testlistNN.txt (UCF-101), a folder of "
     "<class>_test_split<N>.txt files (HMDB-51), a .csv/.tsv file of path,label[,split], the CSV files of Kinetics, a "
-    ".txt file with '<path> <label>' on each line, a .json file of Something-Something, or a folder of such files, one "
-    "for each split (train.txt, val.txt)"
+    ".txt file with '<path> <label>' on each line, a .json file of Something-Something, of ActivityNet or of the code "
+    "of Hara et al., or a folder of such files, one for each split (train.txt, val.txt)"
 )
 
 _CSV, _TEXT, _JSON = "csv", "text list", "something-something-v2"

@@ -52,6 +52,43 @@ class Lists:
     made_elsewhere: bool = False
 
 
+class ListedClip(NamedTuple):
+    """A part of a video on YouTube, with its class, as Kinetics and ActivityNet list them.
+
+    `label` is 0-based. `cut` is the name, without a suffix, of a file that holds the clip alone, "" if there is no such
+    name; `uncut` are those that the whole video may have. `begin` and `end` are in seconds; `where` is its place in
+    the lists for messages.
+    """
+
+    label: int
+    cut: str
+    uncut: tuple[str, ...]
+    begin: float
+    end: float
+    split: str
+    where: str
+
+    @property
+    def name(self) -> str:
+        """What the clip is called in messages, without the suffix of a file: ID_000010_000020, or v_ID#t=1.5,3."""
+        return self.cut or f"{self.uncut[0]}#t={self.begin:g},{self.end:g}"
+
+
+@dataclass(frozen=True)
+class ClipLists:
+    """The content of lists of parts of videos.
+
+    `kind` is that of the data set, `files` are the names of the lists for messages. `classes` are all classes in the
+    lists, so that labels do not depend on which videos are there.
+    """
+
+    kind: str
+    files: str
+    classes: tuple[str, ...]
+    clips: tuple[ListedClip, ...]
+    warnings: tuple[str, ...]
+
+
 def last_word(line: str) -> tuple[str, str]:
     """(path, last word) of a line; the path may contain spaces."""
     path, *last = line.rsplit(None, 1)

@@ -72,6 +72,7 @@ def figures_of(probabilities: NDArray[np.float64], labels: list[int], classes: i
 def check_figures(found: dict[str, Any], wanted: dict[str, Any]) -> None:
     for name in ("loss", "top1", "top5"):
         assert found[name] == pytest.approx(wanted[name], rel=1e-4), name
+    assert found["mean_top1_top5"] == pytest.approx((wanted["top1"] + wanted["top5"]) / 2, rel=1e-4)
     assert list(found["per_class"].values()) == pytest.approx(wanted["per_class"])
 
 
@@ -107,6 +108,7 @@ def test_every_figure_is_what_scikit_learn_says(
         top1, top5 = 100 * figures["top1"], 100 * figures["top5"]
         assert f"{kind:6} top1 {top1:6.2f} %   top5 {top5:6.2f} %" in told
     assert "evaluated 16 of 16 videos: split test of folders" in told
+    assert "mean of top1 and top5" not in told  # only of Kinetics and ActivityNet
 
     with (out / "confusion.csv").open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
@@ -208,6 +210,25 @@ def test_the_mean_over_splits_counts_each_split_once(
     assert code == 3
     assert "holds the same split as" in err
     assert told == ""  # said before anything is evaluated
+
+
+def test_of_kinetics_the_mean_of_top1_and_top5_has_a_line(
+    capsys: pytest.CaptureFixture[str], run: Path, index: VideoIndex, tmp_path: Path
+) -> None:
+    rows = ["label,youtube_id,time_start,time_end,split"]
+    (tmp_path / "videos").mkdir()
+    for number, row in enumerate(index[i] for i in range(len(index)) if index[i].split == "test"):
+        name = f"v{number}_000000_000010{Path(row.path).suffix}"
+        shutil.copy(Path(index.root) / row.path, tmp_path / "videos" / name)
+        rows.append(f"{index.classes[row.label]},v{number},0,10,test")
+    (tmp_path / "test.csv").write_text("\n".join(rows) + "\n")
+    kinetics = VideoIndex.build(tmp_path / "videos", lists=tmp_path / "test.csv", workers=1)
+    place = ["-o", f"data.index={kinetics.path}", "-o", f"data.root={kinetics.root}"]
+    code, told, err = tiny.said(capsys, "eval", "--run", run, *place, "--json", tmp_path / "json")
+    assert code == 0, err
+    figures = json.loads((tmp_path / "json").read_text())["video"]
+    assert figures["mean_top1_top5"] == (figures["top1"] + figures["top5"]) / 2
+    assert f"\nvideo  mean of top1 and top5 {100 * figures['mean_top1_top5']:6.2f} %\n" in told
 
 
 def test_a_protocol_that_contradicts_itself_is_refused(capsys: pytest.CaptureFixture[str], run: Path) -> None:
