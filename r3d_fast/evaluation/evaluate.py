@@ -50,7 +50,7 @@ class EvaluatedClips:
     @property
     def means_top1_and_top5(self) -> bool:
         """Whether it is usual to report the mean of top1 and top5 of this data set."""
-        return self.index.kind.startswith(("kinetics", "activitynet"))
+        return str(self.index.kind).startswith(("kinetics", "activitynet"))
 
     def protocol(self) -> str:
         """The protocol in words: clips of each video, frames of each clip, crops."""
@@ -239,11 +239,8 @@ def evaluation_json(evaluation: Evaluation, classes: tuple[str, ...]) -> dict[st
 
     def plain(result: Result) -> dict[str, Any]:
         figures = {key: result[key] for key in ("loss", "top1", "top5", "count")}
-        return {
-            **figures,
-            "mean_top1_top5": mean_top1_top5(result),
-            "per_class": dict(zip(classes, result["per_class"], strict=True)),
-        }
+        per_class = dict(zip(classes, result["per_class"], strict=True))
+        return {**figures, "mean_top1_top5": mean_top1_top5(result), "per_class": per_class}
 
     source = evaluation.source
     names = source.index.names()
