@@ -111,16 +111,19 @@ def _check_stem(name: str, conv1_t_size: int, conv1_t_stride: int, max_pool: boo
         raise UsageError(f"conv1_t_size {conv1_t_size}: expected an odd number of frames (7 in the paper)")
     if conv1_t_stride not in (1, 2):
         raise UsageError(f"conv1_t_stride {conv1_t_stride}: expected 1 or 2 frames (1 in the paper)")
-    if _is_reference(MODELS[name]) and (conv1_t_size, conv1_t_stride, max_pool) != (7, 1, True):
-        raise UsageError(
-            f"conv1_t_size {conv1_t_size}, conv1_t_stride {conv1_t_stride}, max_pool {max_pool}: {name} is that of the "
-            "reference run; expected 7, 1 and True, or r3d18"
-        )
+    if _is_reference(MODELS[name]):
+        asked = {"conv1_t_size": (conv1_t_size, 7), "conv1_t_stride": (conv1_t_stride, 1), "max_pool": (max_pool, True)}
+        for key, (value, own) in asked.items():
+            if value != own:
+                raise UsageError(
+                    f"{key} {value}: {name} has the stem of the reference run; expected {own}, or a model with a "
+                    "choice, such as r3d18"
+                )
     factors = MODELS[name].stem_factors
     if stem_factor not in factors:
         raise UsageError(
-            f"stem_factor {stem_factor}: {name} has a stem of {' or '.join(map(str, factors))} times its width; "
-            f"expected {' or '.join(map(str, factors))}"
+            f"stem_factor {stem_factor}: expected {' or '.join(map(str, factors))}, the channels of the stem of {name} "
+            "as a multiple of its width"
         )
 
 

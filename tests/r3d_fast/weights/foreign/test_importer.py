@@ -284,10 +284,8 @@ def test_another_model_or_a_wrong_number_of_names_is_refused(file: Path, names: 
         import_weights(file, out, model="r3d18")
     with pytest.raises(UsageError, match="model 'r3d81' is unknown"):
         import_weights(file, out, model="r3d81")
-    for option, said in (({"no_max_pool": True}, "max_pool False"), ({"conv1_t_stride": 2}, "stride 2, ")):
-        with pytest.raises(
-            UsageError, match=f"{said}.*r3d18_reference is that of the reference run; expected 7, 1 and"
-        ):
+    for option, said in (({"no_max_pool": True}, "max_pool False"), ({"conv1_t_stride": 2}, "conv1_t_stride 2")):
+        with pytest.raises(UsageError, match=f"{said}: r3d18_reference has the stem of the reference run; expected "):
             import_weights(file, out, **option)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="conv1_t_stride 3: Input should be 1 or 2"):
         import_weights(file, out, conv1_t_stride=3)
