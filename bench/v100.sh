@@ -12,7 +12,7 @@ Measures r3d-fast on this machine's NVIDIA GPU. DATA is the folder of UCF-101's 
   --split N     which split of the lists (default 1)
   --videos N    how many of DATA's videos the throughput is measured on, spread over all (default 960)
   --out DIR     where everything goes (default: v100): results/*.json, report.md, logs/, data.r3dindex, run/
-  --full        train configs/ucf101_r3d18.yaml and evaluate it too; goes on where it was stopped
+  --full        train configs/ucf101/ucf101_r3d18.yaml and evaluate it too; goes on where it was stopped
   --dry-run     print the commands, run none
   -h, --help    this text
 
@@ -128,7 +128,7 @@ for precision in $precisions; do
 done
 part tests env R3D_REQUIRE_GPU=1 R3D_REQUIRE_PADDLE_GPU=1 python -m pytest -m gpu
 if [ -n "$full" ]; then
-    part train r3d-fast train -c "$root/configs/ucf101_r3d18.yaml" -o "data.root=$data" -o "data.index=$index" \
+    part train r3d-fast train -c "$root/configs/ucf101/ucf101_r3d18.yaml" -o "data.root=$data" -o "data.index=$index" \
         --run "$out/run" --resume auto
     part eval r3d-fast eval --run "$out/run" --json "$out/eval.json"
 fi

@@ -16,7 +16,7 @@ PATTERNS = (
     "docs/*.svg",
     "docs/*.css",
     "bench/results/*",
-    "configs/*",
+    "configs/**/*.yaml",
 )
 
 

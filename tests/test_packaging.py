@@ -47,8 +47,9 @@ def test_the_wheel_holds_the_packages_and_the_shipped_configs(installed: Path, t
     out = run(installed, code, tmp_path)
     assert str(installed) in out
     assert "r3d18_reference" in out
-    names = {path.name for path in (installed / "r3d_fast" / "configs").iterdir()}
-    assert names >= {path.name for path in (REPO / "configs").iterdir()}
+    places = installed / "r3d_fast" / "configs", REPO / "configs"
+    here, there = ({path.relative_to(folder) for path in folder.rglob("*.yaml")} for folder in places)
+    assert here == there
     assert not (installed / "tests").exists()
 
 

@@ -1,7 +1,7 @@
 """Makes one frozen `Config` of a YAML file and overrides, and reports all problems in them at once.
 
 A config file has sections with keys. Each section is a spec, defined in sections.py or in `pipelines/specs.py`.
-`base: other.yaml` takes all values of another file first; that file may have no base itself. An override
+`base: other.yaml` takes all values of another file first, which may have a base itself. An override
 `-o section.key=value` replaces the value of the files.
 """
 

@@ -19,6 +19,7 @@ from r3d_fast.errors import ConfigError
 
 MAX_BYTES = 1 << 20  # of a config file; the shipped ones have less than 6 kB
 MAX_ALIASES = 100  # nested aliases can make a huge value of a short text
+MAX_BASES = 8  # files that build on one another; the shipped ones are at most 5
 # The shipped configs are inside the package when it is installed, and beside it in a checkout.
 _PACKAGE = Path(__file__).parents[1]
 CONFIG_FOLDERS = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
@@ -35,35 +36,45 @@ class ConfigSource(NamedTuple):
 
 
 def shipped_configs() -> dict[str, Path]:
-    """The file of each config that comes with r3d-fast, by the config's name."""
-    return {path.stem: path for folder in reversed(CONFIG_FOLDERS) for path in sorted(folder.glob("*.yaml"))}
+    """The file of each config that comes with r3d-fast, by the config's name: the file's own, without its folder."""
+    return {path.stem: path for folder in reversed(CONFIG_FOLDERS) for path in sorted(folder.rglob("*.yaml"))}
 
 
 def read_sources(name: str, problems: list[str]) -> list[ConfigSource]:
-    """The sources of config `name`: that of its base, if it has one, then its own.
+    """The sources of config `name`: those of its base and of the base's base and so on, the lowest first, then its own.
 
-    Adds a message to `problems` for each key that is given twice. Raises ConfigError for a file that can't be read.
+    Adds a message to `problems` for each key that is given twice. Raises ConfigError for a file that can't be read, and
+    for a base that leads back to the config itself.
     """
-    path = _find(name, Path())
+    source, base = _read_one(_find(name, Path()), problems)
+    sources, read = [source], [Path(source.label)]
+    while base is not None:
+        above = read[-1]
+        try:
+            path = _find(base, above.parent)
+            if any(path.resolve() == other.resolve() for other in read):
+                raise ConfigError(f"{path}: builds on itself; expected a base that does not name {above.name} again")
+            if len(read) == MAX_BASES:
+                raise ConfigError(f"{path}: the {MAX_BASES}th base in a row; expected fewer: copy the values of some")
+            source, base = _read_one(path, problems)
+        except ConfigError as error:
+            raise ConfigError(f"{above}: base: {error}") from None
+        sources.insert(0, source)
+        read.append(path)
+    return sources
+
+
+def _read_one(path: Path, problems: list[str]) -> tuple[ConfigSource, str | None]:
+    """(the source of one file, what it names as its base). Raises ConfigError."""
     source = _read(path, problems)
     base = source.data.pop("base", None)
-    if base is None:
-        return [source]
-    if not isinstance(base, str):
+    if base is not None and not isinstance(base, str):
         raise ConfigError(f"{path}: base: expected a file or the name of a shipped config, got {shown(base)}")
-    try:
-        below = _read(_find(base, path.parent), problems)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: base: {error}") from None
-    if "base" in below.data:
-        raise ConfigError(
-            f"{path}: base: {below.label} has a base itself; expected a file without one: copy the values of its base"
-        )
-    return [below, source]
+    return source, base
 
 
 def config_files(name: str) -> list[Path]:
-    """The files that config `name` is read from: its own, and that of its base. Raises ConfigError."""
+    """The files that config `name` is read from: those of its bases, and its own. Raises ConfigError."""
     return [Path(source.label) for source in read_sources(name, [])]
 
 
@@ -139,13 +150,18 @@ def _find(source: str, folder: Path) -> Path:
         return folder / source
     shipped = shipped_configs()
     if source not in shipped:
-        close = "".join(f" (did you mean {name}?)" for name in difflib.get_close_matches(source, shipped, n=1))
-        names = ", ".join(sorted(shipped)) or "none found"
-        what = "it is a folder" if os.path.isdir(source) else f"no such config{close}"  # noqa: PTH112 - takes any text
-        raise ConfigError(
-            f"{source}: {what}; expected a file that ends in .yaml or one of the shipped configs: {names}"
-        )
+        what = "it is a folder" if os.path.isdir(source) else "no such config"  # noqa: PTH112 - takes any text
+        raise ConfigError(f"{source}: {what}; expected a file that ends in .yaml, or {_shipped_names(source)}")
     return shipped[source]
+
+
+def _shipped_names(wanted: str) -> str:
+    """The shipped configs in words: those whose names are most like `wanted`, or all."""
+    shipped = sorted(shipped_configs())
+    near = difflib.get_close_matches(Path(wanted).stem, shipped, n=3, cutoff=0.75)
+    if near:
+        return f"a shipped config: did you mean {' or '.join(near)}?"
+    return f"one of the shipped configs: {', '.join(shipped) or 'none found'}"
 
 
 def _read(path: Path, problems: list[str]) -> ConfigSource:
@@ -153,8 +169,7 @@ def _read(path: Path, problems: list[str]) -> ConfigSource:
     try:
         if not path.is_file():  # refuses pipes too, because reading one could wait for ever
             what = "it is a folder" if path.is_dir() else "not a file" if path.exists() else "no such file"
-            names = ", ".join(sorted(shipped_configs()))
-            raise ConfigError(f"{path}: {what}; expected a YAML file or one of the shipped configs: {names}")
+            raise ConfigError(f"{path}: {what}; expected a YAML file, or {_shipped_names(path.name)}")
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
         if len(raw) > MAX_BYTES:

@@ -203,7 +203,7 @@ def test_an_evaluation_plans_every_crop_of_every_view() -> None:
 
 # The crops of Hara et al. 2018 (arXiv:1711.09577)
 
-# As in configs/ucf101_r3d18_paper.yaml.
+# As in configs/ucf101/ucf101_r3d18_paper.yaml.
 CROPS = AugmentSpec(
     scales=(1.0, 0.84089641525, 0.7071067811803, 0.5946035574935, 0.4999999999912), max_scale_step=0,
     positions="corners5", snap_px=0,

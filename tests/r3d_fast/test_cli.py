@@ -212,7 +212,7 @@ def test_usage_is_explained(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     for arguments, text in (
         (["train"], "no config given; expected -c NAME"),
         (["eval"], "expected either --run DIR, or -c CFG with --weights FILE"),
-        (["train", "-c", "ucf101_r3d1"], "did you mean ucf101_r3d18?"),
+        (["train", "-c", "ucf101_r3d1"], "did you mean ucf101_r3d18 "),
         (["predict", str(tmp_path / "x"), "v.avi"], "no such file or folder; expected a run folder"),
         (["predict", "m", "v.avi", "--hop", "2"], "--hop and --window are used only with --timeline or --annotate"),
         (["predict", "m", "v.avi", "--window", "2"], "--hop and --window are used only with --timeline or --annotate"),
@@ -264,8 +264,8 @@ def test_shipped_configs_load() -> None:
 @pytest.mark.parametrize("classes", [400, 700])
 def test_kinetics_evaluates_on_what_its_lists_call_val(classes: int) -> None:
     config = load_config(f"kinetics{classes}_r3d18")
-    assert (config.data.root, config.data.eval_split, config.eval.views) == (Path(f"kinetics{classes}"), "val", 1)
-    assert (config.model.shortcut, config.clip.views) == ("A", "all")
+    assert (config.data.root, config.data.eval_split, config.eval.views) == (Path(f"kinetics{classes}"), "val", 3)
+    assert config.clip.views == "paper"
 
 
 def test_doctor_says_that_this_machine_can_train() -> None:

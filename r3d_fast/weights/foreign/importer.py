@@ -32,7 +32,7 @@ from r3d_fast.weights.normalisation import described
 from r3d_fast.weights.stored_model import load_weights, new_model, tensors_digest
 from r3d_fast.weights.tensor_file import write_tensors
 
-# configs/ucf101_r3d18_paper.yaml has the same, with its reasons.
+# configs/ucf101/ucf101_r3d18_paper.yaml has the same, with its reasons.
 _PAPER_CLIP = {"sampling": "consecutive", "short": "loop"}
 _PAPER_WINDOWS = {"views": "paper", "reach_end": False}  # those of branch CVPR2018; master's have these settings off
 _PAPER_AUGMENT = {

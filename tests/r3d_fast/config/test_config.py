@@ -72,7 +72,33 @@ def test_the_paper_config_has_the_papers_crops_and_mean() -> None:
     assert [int(240 * scale) for scale in config.augment.scales] == [240, 201, 169, 142, 119]
     assert config.augment.mean == (114.7748, 107.7354, 99.475)
     assert (config.augment.value_max, config.augment.std) == (255, (1.0, 1.0, 1.0))
-    assert (config.clip.sampling, config.clip.short, config.clip.views) == ("consecutive", "loop", "all")
+    assert (config.clip.sampling, config.clip.short, config.clip.views) == ("consecutive", "loop", "paper")
+    assert not config.clip.reach_end
+    assert (config.eval.views, config.schedule.watch, config.schedule.patience_evals) == (3, "clip_loss", 10)
+    assert (config.optimizer.lr, config.model.shortcut, config.model.shortcut_gradient) == (0.01, None, False)
+
+
+def test_fine_tuning_has_the_authors_rate_without_dampening() -> None:
+    config = load_config("hmdb51_resnext101_64f_finetune")
+    assert (config.optimizer.lr, config.optimizer.weight_decay, config.train.epochs) == (1e-4, 1e-5, 300)
+    assert (config.init.freeze_until, config.init.frozen_statistics) == ("layer4", "train")
+    assert (config.model.name, config.clip.num_frames, config.data.root) == ("resnext101", 64, Path("HMDB-51"))
+
+
+def test_no_config_pins_a_shortcut() -> None:
+    assert {load_config(name).model.shortcut for name in shipped_configs()} == {None}
+
+
+def test_kinetics_has_the_mean_that_fine_tuning_has() -> None:
+    kinetics = [name for name in shipped_configs() if name.startswith("kinetics") and not name.endswith("master")]
+    assert len(kinetics) == 13
+    for name in kinetics:
+        assert load_config(name).augment == load_config("ucf101_r3d18_finetune").augment
+
+
+def test_names_of_shipped_configs_are_unique() -> None:
+    files = [path.stem for path in (Path(__file__).parents[3] / "configs").rglob("*.yaml")]
+    assert sorted(files) == sorted(shipped_configs())
 
 
 def test_the_demo_does_not_mirror() -> None:

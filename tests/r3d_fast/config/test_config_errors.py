@@ -9,6 +9,7 @@ import yaml
 from config_texts import problems, write
 
 from r3d_fast.config.config import config_diff, config_from_json, load_config
+from r3d_fast.config.yaml_files import config_files
 
 
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ def test_bombs_are_refused_quickly(tmp_path: Path) -> None:
 def test_files_that_are_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "run.yaml"
     assert (
-        "no such file; expected a YAML file or one of the shipped configs: demo, folder_r3d18, hmdb51_r3d18, "
+        "no such file; expected a YAML file, or one of the shipped configs: activitynet_r3d18_paper, demo, "
         in problems(path)[0]
     )
     path.write_bytes(b"data: {root: caf\xe9}")
@@ -157,11 +158,14 @@ def test_files_that_are_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert load_config(path).data.root == Path("café")
 
 
-def test_an_unknown_name_lists_the_shipped_ones() -> None:
-    (found,) = problems("ucf101_r3d81")
+def test_an_unknown_name_tells_those_like_it_or_all() -> None:
+    assert problems("ucf101_r3d81") == [
+        "FILE: no such config; expected a file that ends in .yaml, or a shipped config: did you mean ucf101_r3d18?"
+    ]
+    (found,) = problems("mine")
     assert found.startswith(
-        "FILE: no such config (did you mean ucf101_r3d18?); expected a file that ends in .yaml or one of the shipped "
-        "configs: demo, folder_r3d18, hmdb51_r3d18, "
+        "FILE: no such config; expected a file that ends in .yaml, or one of the shipped configs: "
+        "activitynet_r3d18_paper, demo, folder_r3d18, hmdb51_"
     )
 
 
@@ -199,17 +203,36 @@ def test_an_even_kernel_in_time_is_refused(tmp_path: Path) -> None:
     assert "expected 1 or 2, got 3" in problems(write(tmp_path, "model: {conv1_t_stride: 3}\n"))[0]
 
 
-def test_base_is_one_level_and_relative_to_the_file(tmp_path: Path) -> None:
+def test_bases_follow_one_another_each_relative_to_its_file(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     write(tmp_path / "deep", "train: {epochs: 3, seed: 4}\naugment: {scales: [0.5, 0.25]}\n", "below.yaml")
     path = write(tmp_path, "base: deep/below.yaml\ntrain: {epochs: 5}\naugment: {scales: [1.0]}\n")
     config = load_config(path)
     assert (config.train.epochs, config.train.seed, config.augment.scales) == (5, 4, (1.0,))
 
-    above = write(tmp_path, "base: run.yaml\n", "above.yaml")
-    (found,) = problems(above)
-    assert "has a base itself" in found
+    write(tmp_path / "deep", "base: ../run.yaml\ntrain: {seed: 5}\n", "above.yaml")
+    config = load_config(write(tmp_path, "base: deep/above.yaml\nmodel: {width: 8}\n", "top.yaml"))
+    assert (config.train.epochs, config.train.seed, config.model.width) == (5, 5, 8)
+    assert (config.augment.scales, config_files(str(tmp_path / "top.yaml"))[0].name) == ((1.0,), "below.yaml")
     assert load_config(write(tmp_path, "base: demo\n")) == load_config("demo")
+
+
+def test_a_base_that_leads_back_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "base: run.yaml\n")
+    said = "builds on itself; expected a base that does not name"
+    assert problems(tmp_path / "run.yaml") == [f"FILE: base: FILE: {said} run.yaml again"]
+    write(tmp_path, "base: second.yaml\n", "first.yaml")
+    second = write(tmp_path, "base: first.yaml\n", "second.yaml")
+    assert problems(tmp_path / "first.yaml") == [f"{second}: base: FILE: {said} second.yaml again"]
+
+
+def test_endless_bases_are_refused(tmp_path: Path) -> None:
+    for number in range(20):
+        write(tmp_path, f"base: {number + 1}.yaml\n", f"{number}.yaml")
+    (found,) = problems(tmp_path / "0.yaml")
+    assert found.endswith("8.yaml: the 8th base in a row; expected fewer: copy the values of some")
+    write(tmp_path, "train: {epochs: 3}\n", "7.yaml")
+    assert load_config(tmp_path / "0.yaml").train.epochs == 3
 
 
 def test_problems_of_a_base_carry_its_name_and_line(tmp_path: Path) -> None:
