@@ -5,13 +5,17 @@ import math
 import random
 import subprocess
 import sys
+from importlib.util import find_spec
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from pipelines.errors import UsageError
+from r3d_fast.config.config import load_config
 from r3d_fast.config.sections import ScheduleSpec
 from r3d_fast.training.schedule import Plateau, learning_rate
 
@@ -180,3 +184,99 @@ def test_the_spec_is_frozen() -> None:
 def test_schedule_and_metrics_do_not_import_paddle() -> None:
     code = "import sys, r3d_fast.training.schedule, r3d_fast.metrics; sys.exit('paddle' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# ---- The paper's recipes, whose authors trained with PyTorch. `tests/golden/learning_rates.json` holds what PyTorch
+# 2.13.0 gave; where PyTorch is installed it is asked again.
+
+GOLDEN = json.loads((Path(__file__).parents[2] / "golden" / "learning_rates.json").read_text(encoding="utf-8"))
+needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is not installed: pip install torch")
+
+
+def losses() -> list[float]:
+    """A loss for each of 200 epochs: falling in three slopes, with small waves, so that it stays flat several times."""
+    slopes = [4.0 * 0.9 ** min(epoch, 30) + 0.5 * 0.9 ** max(0, min(epoch - 90, 20)) for epoch in range(200)]
+    return [round(slope + 0.01 * ((7 * epoch) % 13) / 13, 6) for epoch, slope in enumerate(slopes)]
+
+
+def test_the_plateau_of_the_paper_falls_where_pytorchs_does() -> None:
+    config = load_config("ucf101_r3d18_paper")
+    plateau, rates = Plateau(), []
+    for epoch, loss in enumerate(losses()):
+        rates.append(rate_of_epoch(epoch, config.schedule, config.optimizer.lr, config.train.epochs, plateau.falls))
+        plateau = plateau.after(loss, config.schedule)
+    falls = [pair for pair in zip(rates, GOLDEN["plateau"], strict=True) if pair[1] > 1e-7]
+    assert len(set(falls)) >= 4
+    assert [ours for ours, _ in falls] == pytest.approx([theirs for _, theirs in falls], rel=1e-9)
+    assert max(rates[len(falls) :]) < 2e-7  # PyTorch's eps of 1e-8 keeps rates that are nothing already
+
+
+def test_the_milestones_of_the_later_recipe_are_pytorchs() -> None:
+    config = load_config("kinetics700_r3d50_master")
+    rates = [rate_of_epoch(epoch, config.schedule, config.optimizer.lr, config.train.epochs) for epoch in range(200)]
+    assert rates == pytest.approx(GOLDEN["multistep"], rel=1e-9)
+    assert [rates[epoch] for epoch in (49, 50, 100, 150)] == pytest.approx([0.1, 0.01, 0.001, 0.0001])
+
+
+def rate_of_epoch(epoch: int, spec: ScheduleSpec, base: float, epochs: int, falls: int = 0) -> float:
+    return learning_rate(3 * epoch, base=base, steps_per_epoch=3, epochs=epochs, spec=spec, falls=falls)
+
+
+@needs_torch
+def test_the_golden_rates_are_what_pytorch_gives() -> None:
+    import torch
+
+    def rates(base: float, make: Any) -> list[float]:
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=base)
+        schedule, found = make(optimizer), []
+        for loss in losses():
+            found.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step(*([loss] if isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau) else []))
+        return found
+
+    of = torch.optim.lr_scheduler
+    plateau = rates(0.01, lambda optimizer: of.ReduceLROnPlateau(optimizer, "min", patience=10))
+    assert plateau == pytest.approx(GOLDEN["plateau"], rel=1e-9)
+    multistep = rates(0.1, lambda optimizer: of.MultiStepLR(optimizer, [50, 100, 150]))
+    assert multistep == pytest.approx(GOLDEN["multistep"], rel=1e-9)
+
+
+def weights(rate: float, dampening: float, steps: int = 40) -> list[float]:
+    """A weight after each step of SGD with momentum 0.9 on (w - 3)^2 / 2, as PyTorch computes it.
+
+    PyTorch's first momentum is the gradient itself, not dampened.
+    """
+    weight, momentum, found = 0.0, None, []
+    for _ in range(steps):
+        gradient = weight - 3.0
+        momentum = gradient if momentum is None else 0.9 * momentum + (1.0 - dampening) * gradient
+        weight -= rate * momentum
+        found.append(weight)
+    return found
+
+
+def test_a_tenth_of_the_rate_without_dampening_takes_the_same_steps_but_for_the_first_gradient() -> None:
+    """With dampening the first gradient counts ten times as much; that fades with momentum."""
+    damped, undamped = weights(1e-3, 0.9), weights(1e-4, 0.0)
+    assert damped[0] == pytest.approx(10 * undamped[0])
+    # Where gradients hardly change, the first one, -3, moves the weight by 9 more tenths of 0.9^k in step k.
+    ahead = np.cumsum(9 * 1e-4 * 3.0 * 0.9 ** np.arange(40))
+    assert np.array(damped) - undamped == pytest.approx(ahead, rel=0.03)
+    # Its effect ends: later steps are as long.
+    assert np.diff(damped)[-1] == pytest.approx(np.diff(undamped)[-1], rel=0.15)
+
+
+@needs_torch
+def test_that_is_what_pytorch_computes() -> None:
+    import torch
+
+    for rate, dampening in ((1e-3, 0.9), (1e-4, 0.0)):
+        weight = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+        optimizer, found = torch.optim.SGD([weight], lr=rate, momentum=0.9, dampening=dampening), []
+        for _ in range(40):
+            optimizer.zero_grad()
+            ((weight - 3.0) ** 2 / 2).sum().backward()
+            optimizer.step()
+            found.append(weight.item())
+        assert found == pytest.approx(weights(rate, dampening), rel=1e-9)
