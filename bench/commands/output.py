@@ -45,12 +45,23 @@ class Output:
 
     def write(self, report: Report) -> None:
         """Write the JSON and the chart that were asked for."""
-        from bench.reporting import chart, results
+        from bench.reporting import chart, curve_chart, results
 
         if self._json_file is not None:
             results.save(report, self._json_file)
-        if self._plot is not None and isinstance(report, results.ThroughputReport):
-            chart.draw(report, self._plot)
+        if self._plot is not None:
+            if isinstance(report, results.ThroughputReport):
+                chart.draw(report, self._plot)
+            else:
+                curve_chart.draw_curves(report.values, self._plot)
+
+    def keep(self, report: Report) -> None:
+        """Write the JSON of what is measured so far, if it goes into a file of its own."""
+        from bench.reporting import results
+
+        path = self._json_file
+        if path is not None and not self._is_stdout_taken and (path.is_file() or not path.exists()):
+            results.save(report, path)
 
 
 def _as_text(report: Report) -> str:

@@ -91,6 +91,48 @@ def predict(data: Path | None, config: str, model: Path | None, rounds: int, jso
 
 @studies.command()
 @click.option(
+    "--data", type=FILE, metavar="ROOT", help="Folder of videos, or an index (default: the demo's motions, made here)."
+)
+@click.option(
+    "-c", "--config", metavar="CFG",
+    help="What is trained: a shipped config by name, or a YAML file (default: the anchor experiment: ucf101_r3d18 on "
+    "clips of 8 frames of 56 px).",
+)  # fmt: skip
+@override_option
+@click.option(
+    "--seeds", type=click.IntRange(min=1), metavar="N", default=3, show_default=True, help="Trainings: seeds 0 to N-1."
+)
+@click.option("--vary", metavar="KEY=V1,V2,...", help="Compare values of a setting, such as loader.repeats=1,2,4.")
+@click.option(
+    "--minutes", type=click.FloatRange(min=0, min_open=True), metavar="M",
+    help="Train for as long instead, at a constant learning rate.",
+)  # fmt: skip
+@click.option("--torch", is_flag=True, help="Train the same in PyTorch too, on the CPU.")
+@click.option(
+    "--runs", type=FILE, metavar="FOLDER", help="Keep the run folders there; a study that is started again goes on."
+)
+@json_option
+@click.option("--plot", type=FILE, metavar="FILE", help="Draw the learning curves (.png or .svg).")
+def accuracy(
+    data: Path | None, config: str | None, overrides: tuple[str, ...], seeds: int, vary: str | None,
+    minutes: float | None, torch: bool, runs: Path | None, json_file: Path | None, plot: Path | None,
+) -> None:  # fmt: skip
+    """What a training reaches, with several seeds.
+
+    Values of a setting, or the same training in PyTorch, stand beside each other seed by seed. Two are told apart where
+    the ranges of their seeds do not overlap.
+    """
+    from bench.studies.accuracy import AccuracySettings, measure_accuracy
+    from r3d_fast.config.yaml_files import config_files
+
+    output = Output(json_file, plot, inputs=[] if config is None else config_files(config))
+    settings = AccuracySettings(config, overrides, data, seeds, vary, minutes, torch, runs)
+    report = measure_accuracy(settings, published_command(data), tell, output.keep)
+    output.show(report)
+
+
+@studies.command()
+@click.option(
     "--kills", type=click.IntRange(min=1), metavar="N", default=10, show_default=True, help="How often a run is killed."
 )
 @click.option(

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.reporting.accuracy_tables import ACCURACY_KIND, accuracy_tables
 from bench.reporting.figures import BASE, MeasuredRun, stages_of
 from bench.reporting.gpu_tables import gpu_table, routed
 from bench.reporting.results import TRAIN_KIND, Report, StudyReport, ThroughputReport, load_any
@@ -37,7 +38,9 @@ def tables(reports: Sequence[Report], *, brief: bool = False) -> str:
 
 
 def _study_table(report: StudyReport) -> list[str]:
-    """The kind of the study, and a row a figure."""
+    """The kind of the study, and a row a figure; those of accuracy have tables of their own."""
+    if report.kind == ACCURACY_KIND:
+        return [report.kind, *accuracy_tables(report.values)]
     rows = [[key, value] for key, value in flat(report.values) if key != "kind"]
     return [report.kind, markdown([["what", "value"], *rows], right=())]
 

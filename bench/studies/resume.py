@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import subprocess
 import tempfile
@@ -15,6 +14,7 @@ from bench.measuring.fresh_python import python_command, python_environment
 from bench.measuring.turns import Say
 from bench.reporting.results import StudyReport, study_report
 from bench.studies.checkpoint_cost import STEPS_CONFIG, time_saving
+from bench.studies.learning_curve import read_records
 from pipelines.index.video_index import VideoIndex
 from r3d_fast.config.config import load_config
 from r3d_fast.demo.videos import make_demo_dataset
@@ -72,7 +72,7 @@ def kill_and_resume(folder: Path, kills: int, seed: int, say: Say) -> dict[str, 
         landed += (writing := _is_half_written(killed))
         say(f"kill {done}: after step {_count(killed)}{', during a write' if writing else ''}")
     _finish(_start(index, killed, epochs))
-    steps = [record["step"] for record in _records(killed) if record["kind"] == "train"]
+    steps = [record["step"] for record in read_records(killed) if record["kind"] == "train"]
     return {
         "kills": done,
         "kills during a write": landed,
@@ -106,10 +106,6 @@ def _finish(child: subprocess.Popen[str]) -> None:
         raise RuntimeError(f"training ended with {child.returncode}: {err[-2000:]}")
 
 
-def _records(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
 def _is_half_written(run: Path) -> bool:
     """Whether the kill left a checkpoint that was being written."""
     return any((*run.rglob("*.tmp"), *run.rglob("*.old")))
@@ -122,7 +118,7 @@ def _count(run: Path) -> int:
 
 
 def _timeless(run: Path) -> list[dict[str, Any]]:
-    return [{key: value for key, value in record.items() if key not in _TIMES} for record in _records(run)]
+    return [{key: value for key, value in record.items() if key not in _TIMES} for record in read_records(run)]
 
 
 def _last(run: Path) -> list[tuple[str, bytes]]:

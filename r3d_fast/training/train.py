@@ -45,6 +45,8 @@ from r3d_fast.training.stop_signals import stop_signals
 from r3d_fast.weights.checkpoint import FORMAT, Checkpoint
 from r3d_fast.weights.initialization import initialise, require_weights
 
+OnBatch = Callable[[Batch], None]
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -56,21 +58,21 @@ class TrainResult:
     last_top1: float | None
 
 
-def train(config: Config, *, run: str | Path, resume: bool = False) -> TrainResult:
+def train(config: Config, *, run: str | Path, resume: bool = False, on_batch: OnBatch | None = None) -> TrainResult:
     """Train as `config` says, in folder `run`; with `resume` go on from its newest whole checkpoint, if it has one.
 
-    Processes that were launched as a job train together; only the first one uses the folder `run`.
-    Writes config.yaml, env.json, metrics.jsonl, metrics.csv, checkpoints/ and best/ there, and curves where `log_to`
-    says. Raises UsageError if the folder can't be written, is in use, holds another run or was begun otherwise;
-    DataError if too many videos can't be read; DivergedError if the loss stops being a number; EnvironmentProblem if
-    the device lacks the precision or the memory; CheckpointError if the last checkpoint can't be written; Stopped on
-    SIGINT or SIGTERM, after a checkpoint.
+    `on_batch` is called with each batch before it is trained on, on each rank with its own. Processes that were
+    launched as a job train together; only the first one uses the folder `run`. Writes config.yaml, env.json,
+    metrics.jsonl, metrics.csv, checkpoints/ and best/ there, and curves where `log_to` says. Raises UsageError if the
+    folder can't be written, is in use, holds another run or was begun otherwise; DataError if too many videos can't be
+    read; DivergedError if the loss stops being a number; EnvironmentProblem if the device lacks the precision or the
+    memory; CheckpointError if the last checkpoint can't be written; Stopped on SIGINT or SIGTERM, after a checkpoint.
     """
     with join_group(config.train.rank_timeout_seconds) as group:
-        return _train(config, Path(run), resume, group)
+        return _train(config, Path(run), resume, group, on_batch)
 
 
-def _train(config: Config, run: Path, resume: bool, group: Group) -> TrainResult:
+def _train(config: Config, run: Path, resume: bool, group: Group, on_batch: OnBatch | None) -> TrainResult:
     """Open the data, the run's folder, the model and the files; train; close them again."""
     require_weights(config.init)
     device, precision, resolved = resolve_auto(config)
@@ -98,7 +100,8 @@ def _train(config: Config, run: Path, resume: bool, group: Group) -> TrainResult
             # Paddle's launcher sends a signal three times at once.
             stop_signals(same_seconds=2.0 if group.count > 1 else 0.0) as stopping,
         ):
-            _Trainer(config, run, clips, eval_clips, plan, learner, state, writer, group, stopping).train_to_end()
+            trainer = _Trainer(config, run, clips, eval_clips, plan, learner, state, writer, group, stopping, on_batch)
+            trainer.train_to_end()
     return TrainResult(run, state.step, state.best_top1, state.last_top1)
 
 
@@ -163,13 +166,13 @@ class _Trainer:
 
     def __init__(
         self, config: Config, run: Path, clips: ClipLoader, eval_clips: ClipLoader, plan: EpochPlan, learner: Learner,
-        state: RunState, writer: RunWriter, group: Group, stopping: Callable[[], bool],
+        state: RunState, writer: RunWriter, group: Group, stopping: Callable[[], bool], on_batch: OnBatch | None,
     ) -> None:  # fmt: skip
         """`clips` are trained on and `eval_clips` evaluated; `stopping` says whether a signal asks the run to stop."""
         self.config, self.spec, self.run = config, config.train, run
         self.clips, self.eval_clips, self.plan = clips, eval_clips, plan
         self.learner, self.state, self.writer = learner, state, writer
-        self.group, self.stopping = group, stopping
+        self.group, self.stopping, self.on_batch = group, stopping, on_batch
         self.log = StepLog(config.train, clips.index, learner.device, group)
         self.clock = RunClock(state.seconds)
         self._first_step = state.step
@@ -232,6 +235,8 @@ class _Trainer:
         clips = self.clips.epoch(self.state.epoch, self.state.position)
         for pair in feeding(clips, self.learner.device, self.group.wait):
             self._tell_routing()
+            if self.on_batch is not None:
+                self.on_batch(pair[0])
             yield pair
 
     def _tell_routing(self) -> None:
