@@ -190,7 +190,7 @@ def runner(mode: str, threads: int, batch: int, clip: tuple[int, ...], classes: 
 
     def train() -> float:
         loss = F.cross_entropy(model(clips), labels)
-        value = float(loss)
+        value = float(loss.detach())
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

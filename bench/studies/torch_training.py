@@ -138,7 +138,7 @@ class _Training:
         loss.backward()
         self._optimizer.step()
         self._step += 1
-        return float(loss)
+        return float(loss.detach())
 
     def _evaluate(self, epoch: int) -> None:
         self._model.eval()
