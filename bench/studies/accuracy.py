@@ -7,14 +7,17 @@ with the same seeds, seed by seed in turns; ours by `r3d_fast.training.train`, w
 
 from __future__ import annotations
 
+import multiprocessing
 import re
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.loader.batch_digests import BatchDigests
 from bench.measuring.turns import Say
@@ -34,10 +37,12 @@ from pipelines.errors import EnvironmentProblem, UsageError
 from pipelines.index.video_index import VideoIndex
 from r3d_fast.config.config import Config, load_config
 from r3d_fast.config.sections import ScheduleSpec
+from r3d_fast.console import tell
 from r3d_fast.errors import DivergedError
 from r3d_fast.files import make_folder
 from r3d_fast.training.train import train
 
+Result = TypeVar("Result")
 OURS = "r3d-fast"
 ANCHOR = "ucf101_r3d18"
 # What docs/training.md says of smaller clips and batches: the batch is an eighth of the recipe's, and so is the rate.
@@ -97,12 +102,14 @@ def measure_accuracy(
                     config = _evaluated_alike(config, configs)
                 run = runs / f"{variant.folder}seed{seed}"
                 say(f"seed {seed}: {variant.named(OURS)}")
-                digests = BatchDigests()
-                train(config, run=run, resume=True, on_batch=digests.add if settings.torch else None)
+                digests = _in_process(_train, config, run, settings.torch)
                 ours = read_records(run)
                 trained.add(variant.named(OURS), seed, ours)
                 if settings.torch:
-                    trained.add_torch(variant, seed, config, ours, digests, say)
+                    say(f"seed {seed}: {variant.named('PyTorch')}")
+                    theirs, others = _in_process(_train_in_torch, config)
+                    trained.add_torch(variant, seed, ours, theirs)
+                    trained.compared_batches += digests.require_equal(others)
             report = study_report(ACCURACY_KIND, command, {**about, **trained.figures()})
             keep(report)
     return report
@@ -156,19 +163,14 @@ class _Trained:
         self.curves.setdefault(name, {})[seed] = curve
 
     def add_torch(
-        self, variant: Variant, seed: int, config: Config, ours: list[dict[str, Any]], digests: BatchDigests, say: Say
+        self, variant: Variant, seed: int, ours: list[dict[str, Any]], theirs: dict[str, list[dict[str, Any]]]
     ) -> None:
-        """Train in PyTorch as `config` says, and compare what it was given with what the records `ours` came from."""
-        from bench.studies.torch_training import train_in_torch
-
-        theirs = BatchDigests()
-        say(f"seed {seed}: {variant.named('PyTorch')}")
-        for side, records in train_in_torch(config, theirs.add, say).items():
+        """Take the records of PyTorch, by the side's name. Raises EnvironmentProblem for another first loss."""
+        for side, records in theirs.items():
             self.add(variant.named(side), seed, records)
             self.pairs[variant.named(side)] = variant.named(OURS)
             mine, other = ours[0]["loss"], records[0]["loss"]
             self.first_loss = max(self.first_loss, abs(mine - other) / mine)
-        self.compared_batches += digests.require_equal(theirs)
         if not self.first_loss < _TOLERANCE:
             raise EnvironmentProblem(f"the first loss is {mine} here and {other} in PyTorch; expected the same")
 
@@ -199,6 +201,33 @@ class _Trained:
             "comparisons": comparisons,
             "told apart by chance": chance_of_telling_apart(len(self.curves[base])),
         }
+
+
+def _in_process(function: Callable[..., Result], *arguments: object) -> Result:
+    """What `function` returns in a process of its own, so that a training leaves no memory behind for the next.
+
+    Raises what it raises, and EnvironmentProblem where the process is killed.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(function, *arguments).result()
+        except BrokenProcessPool as error:
+            raise EnvironmentProblem("a training was killed; expected more memory, or a smaller model.width") from error
+
+
+def _train(config: Config, run: Path, digest: bool) -> BatchDigests:
+    """Train in the folder `run`, or go on there; with `digest` what the batches were."""
+    digests = BatchDigests()
+    train(config, run=run, resume=True, on_batch=digests.add if digest else None)
+    return digests
+
+
+def _train_in_torch(config: Config) -> tuple[dict[str, list[dict[str, Any]]], BatchDigests]:
+    """(records by side, digests of the batches) of a training in PyTorch."""
+    from bench.studies.torch_training import train_in_torch
+
+    digests = BatchDigests()
+    return train_in_torch(config, digests.add, tell), digests
 
 
 def _described(settings: AccuracySettings, index: VideoIndex, config: Config) -> dict[str, Any]:

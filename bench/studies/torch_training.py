@@ -81,7 +81,7 @@ class _Training:
         self._config, self._clips, self._eval_clips, self._on_batch, self._say = (
             config, clips, eval_clips, on_batch, say,
         )  # fmt: skip
-        ours = model_to_train(config.model, len(clips.index.classes), config.train.seed, None)
+        ours = model_to_train(config.model, len(clips.index.classes), config.train.seed, config.init)
         self._model = ResNet(design_of(ours))
         copy_weights(self._model, {name: value.numpy() for name, value in ours.state_dict().items()})
         optimizer = config.optimizer
