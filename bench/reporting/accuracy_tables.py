@@ -65,34 +65,33 @@ def _spread(last: Mapping[str, Any], figure: str) -> tuple[str, str]:
 
 
 def _comparisons(values: Mapping[str, Any]) -> str:
-    """A line a pair and figure, after the rule by which they are told apart."""
-    if not values["comparisons"]:
-        return ""
-    seeds = len(values["comparisons"][0]["differences by seed"])
-    if seeds == 1:
-        return "One seed tells nothing apart: take more."
-    chance = values["told apart by chance"]
-    rule = (
-        "Two are told apart where the ranges of their seeds do not overlap. With "
-        f"{seeds} seeds chance alone does that in {100 * chance:.0f} of 100 comparisons."
-    )
-    lines = []
-    for item in values["comparisons"]:
-        scale, digits, unit = _FIGURES[item["figure"]]
-        differences = " ".join(f"{scale * value:+.{digits}f}" for value in item["differences by seed"])
-        mean = f"{scale * item['mean difference']:+.{digits}f}{unit}"
-        verdict = "told apart" if item["told apart"] else "not told apart"
-        lines.append(
-            f"- {item['figure']}, {item['contender']} beside {item['beside']}: **{verdict}**, {mean} "
-            f"(seed by seed {differences})"
-        )
+    """A line a pair and figure, after the rule by which they are told apart; last what PyTorch was given."""
+    lines = [_compared(item) for item in values["comparisons"]]
     same = values.get("the same in PyTorch")
     if same is not None:
         lines.append(
             f"- PyTorch was given the same clips: {same['batches equal']} batches with equal SHA-256. Its first loss "
             f"differs by {same['first loss, largest difference as a share']:.1g} of it."
         )
-    return "\n".join([rule, "", *lines])
+    if not lines:
+        return ""
+    seeds = len(values["comparisons"][0]["differences by seed"])
+    rule = (
+        "Two are told apart where the ranges of their seeds do not overlap. "
+        f"With {seeds} seeds chance alone does that in {100 * values['told apart by chance']:.0f} of 100 comparisons."
+    )
+    return "\n".join(["One seed tells nothing apart: take more." if seeds == 1 else rule, "", *lines])
+
+
+def _compared(item: Mapping[str, Any]) -> str:
+    """The line of a pair and figure."""
+    scale, digits, unit = _FIGURES[item["figure"]]
+    differences = " ".join(f"{scale * value:+.{digits}f}" for value in item["differences by seed"])
+    mean = f"{scale * item['mean difference']:+.{digits}f}{unit}"
+    what = f"- {item['figure']}, {item['contender']} beside {item['beside']}: "
+    if len(item["differences by seed"]) == 1:
+        return f"{what}{mean}"
+    return f"{what}**{'' if item['told apart'] else 'not '}told apart**, {mean} (seed by seed {differences})"
 
 
 def _curves(contenders: Mapping[str, Any]) -> str | None:

@@ -35,11 +35,12 @@ def motions(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
 
 def study(*arguments: object, cwd: Path) -> tuple[str, dict[str, Any]]:
     """(stdout, JSON) of a study that ends well."""
-    done = bench("studies", "accuracy", *arguments, *QUICK, "--json", cwd / "a.json", cwd=cwd)
+    done = bench("studies", "accuracy", *QUICK, *arguments, "--json", cwd / "a.json", cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done.stdout, json.loads((cwd / "a.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_the_run_folders_and_seeds_differ(motions: VideoIndex, tmp_path: Path) -> None:
     text, values = study(
         "--data", motions.path, "--vary", "optimizer.lr=0.001,0.1", "--seeds", 2, "--runs", tmp_path / "runs",
@@ -97,6 +98,7 @@ def test_pytorch_is_given_the_same_and_stands_beside(motions: VideoIndex, tmp_pa
     assert "One seed tells nothing apart: take more." in text
 
 
+@pytest.mark.slow
 def test_equal_time_ends_runs_by_the_clock_and_evaluates_them_alike(motions: VideoIndex, tmp_path: Path) -> None:
     _, values = study(
         "--data", motions.path, "--vary", "loader.repeats=1,2", "--seeds", 1, "--minutes", 0.05,

@@ -82,6 +82,18 @@ def test_the_same_seed_gives_the_same_bits(index: VideoIndex, finished: Path, tm
     assert_same(tmp_path / "again", finished)
 
 
+def test_each_batch_is_shown_before_it_is_trained_on(index: VideoIndex, finished: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int, int]] = []
+
+    def on_batch(batch: Batch) -> None:
+        done = len(records(tmp_path / "run", "train"))
+        seen.append((batch.epoch, batch.position, done))
+
+    train_function(tiny.tiny_config(index), run=tmp_path / "run", on_batch=on_batch)
+    assert seen == [(step // 4, 6 * (step % 4 + 1), step) for step in range(STEPS)]
+    assert_same(tmp_path / "run", finished)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_after_a_checkpoint_and_says_how_to_go_on(
     index: VideoIndex, finished: Path, tmp_path: Path, number: signal.Signals

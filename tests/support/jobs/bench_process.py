@@ -14,7 +14,8 @@ SMALL = ("model.name=r3d10", "model.width=4", "augment.size_px=32", "clip.num_fr
 def bench(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """The finished process of a `bench` command, in which warnings are errors."""
     command = [sys.executable, "-W", "error", "-m", "bench.cli", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    path = os.pathsep.join([str(REPO), *filter(None, [os.environ.get("PYTHONPATH")])])  # PyTorch may be there
+    environment = {**os.environ, "PYTHONPATH": path}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
