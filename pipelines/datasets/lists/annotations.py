@@ -77,9 +77,11 @@ def _videos(database: dict[str, Any], where: str) -> Iterator[tuple[str, str, An
     """(name, split, annotations) of each video."""
     for name, item in database.items():
         subset = item.get("subset") if isinstance(item, dict) else None
-        split = split_named(subset) if isinstance(subset, str) else ""
-        if not split or not name or "/" in name:
+        if not isinstance(subset, str) or not name or "/" in name:
             raise ListError(f"{where}: {name!r}: {_shown(item)}; {_VIDEO}")
+        split = split_named(subset)
+        if not split:
+            raise ListError(f"{where}: {name!r}: subset {subset!r}; expected training, validation or testing")
         yield name, split, item.get("annotations")
 
 
@@ -109,8 +111,8 @@ def _activitynet(videos: list[tuple[str, str, Any]], where: str) -> ClipLists:
         else:
             raise ListError(f"{where}: {clip.name} is {label_of[key]!r} and {label!r}; expected one label a segment")
     warnings = _about_unlabelled(unlabelled)
-    warnings += [f"{len(empty)} segments end before they begin and are left out: {first_ten(empty)}"] if empty else []
-    warnings += [f"{len(again)} segments are listed again and ignored: {first_ten(again)}"] if again else []
+    odd = {"end before they begin and are left out": empty, "are listed again and ignored": again}
+    warnings += [f"segments that {what} ({len(names)}): {first_ten(names)}" for what, names in odd.items() if names]
     if not kept:
         raise ListError(f"{where}: no labelled segment; {_SEGMENT}")
     return ClipLists("activitynet", where, classes, tuple(kept), tuple(warnings))
@@ -166,7 +168,7 @@ def _of_hara(videos: list[tuple[str, str, Any]], labels: Any, where: str) -> Cli
 
 
 def _about_unlabelled(counts: Counter[str]) -> list[str]:
-    return [f"{count} videos of {split} have no label and are left out" for split, count in counts.items() if count]
+    return [f"videos without a label are left out: {count} of {split}" for split, count in counts.items() if count]
 
 
 def _shown(value: Any) -> str:

@@ -66,7 +66,7 @@ def test_each_segment_is_a_video_wherever_its_file_lies(tmp_path: Path, folder: 
     }
     assert (data.kind, data.classes) == ("activitynet", ("Archery", "Zumba"))
     assert [(item.name, item.split) for item in data.missing] == [("v_gone#t=2,4", "train")]
-    assert "2 videos of test have no label and are left out" in data.warnings
+    assert "videos without a label are left out: 2 of test" in data.warnings
     assert "1 videos in ROOT are in no list" in data.warnings
 
 
@@ -131,16 +131,19 @@ def test_odd_segments_are_counted_and_left_out(tmp_path: Path) -> None:
     data = recognise_dataset(touch(tmp_path / "r", "v_x.mp4"), lists=lists)
     assert list(found(data)) == [("v_x.mp4", (1.0, 2.0))]
     assert data.warnings[:3] == (
-        "1 videos of train have no label and are left out",
-        "2 segments end before they begin and are left out: v_x#t=4,4, v_x#t=7,5",
-        "1 segments are listed again and ignored: v_x#t=1,2",
+        "videos without a label are left out: 1 of train",
+        "segments that end before they begin and are left out (2): v_x#t=4,4, v_x#t=7,5",
+        "segments that are listed again and ignored (1): v_x#t=1,2",
     )
 
 
 @pytest.mark.parametrize(
     ("database", "text"),
     [
-        ({"x": video("train2", segment(1, 2, "b"))}, r"a\.json: 'x': .*\"train2\".*; expected \"NAME\": \{\"subset\""),
+        (
+            {"x": video("train2", segment(1, 2, "b"))},
+            r"a\.json: 'x': subset 'train2'; expected training, validation or testing",
+        ),
         ({"x": 3}, r"a\.json: 'x': 3; expected \"NAME\""),
         ({"a/b": video("training")}, r"a\.json: 'a/b': "),
         ({"x": video("training", 4)}, r"a\.json: 'x': 4; expected \{\"segment\": \[begin, end\], \"label\""),
@@ -229,7 +232,7 @@ def test_kinetics_of_hara_is_as_its_csv_files_but_for_the_order_of_classes(tmp_p
     }
     assert (data.kind, data.classes) == ("kinetics", ("riding a bike", "abseiling"))
     assert [(item.name, item.split) for item in data.missing] == [("abseiling/gone_000000_000010", "val")]
-    assert "1 videos of test have no label and are left out" in data.warnings
+    assert "videos without a label are left out: 1 of test" in data.warnings
 
 
 @pytest.mark.parametrize(
@@ -257,4 +260,4 @@ def test_the_command_counts_what_is_missing_and_left_out(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     assert "videos   3 (3 train)" in done.stdout
     assert "missing  2 of 5 listed videos (1 test, 1 train)" in done.stdout
-    assert "2 videos of test have no label and are left out" in done.stderr
+    assert "videos without a label are left out: 2 of test" in done.stderr
