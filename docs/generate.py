@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from configparser import ConfigParser
 from pathlib import Path
 
+from bench.reporting.recipe_costs import FROM_SCRATCH, KINETICS_MEANS, OF_64_FRAMES, recipe_table
 from bench.reporting.results import ThroughputReport, load
 from bench.reporting.tables import load_folder, tables
 from bench.reporting.text import as_rate, markdown
-from bench.studies.models import stored_results
+from bench.studies.models import PUBLISHED, stored_results
 from bench.studies.models import table as model_table
 from r3d_fast.config.reference import config_reference
 from r3d_fast.errors import exit_code_table
@@ -67,9 +68,22 @@ def floors() -> str:
     return "\n".join(lines)
 
 
+def fine_tuning() -> str:
+    """The configs for fine-tuning, with the published figures of the models, which docs/models.md has too."""
+    figures = {
+        f"{data}_{model}_finetune": figure
+        for model, pair in PUBLISHED.items()
+        for data, figure in zip(("ucf101", "hmdb51"), pair, strict=True)
+    }
+    return recipe_table("finetune", figures | OF_64_FRAMES)
+
+
 TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("README.md", "headline figures"): headline,
     ("docs/models.md", "model table"): lambda: model_table(stored_results()),
+    ("docs/paper.md", "recipes from scratch"): lambda: recipe_table("scratch", FROM_SCRATCH),
+    ("docs/paper.md", "recipes on Kinetics"): lambda: recipe_table("kinetics", KINETICS_MEANS),
+    ("docs/paper.md", "recipes of fine-tuning"): fine_tuning,
     ("docs/config.md", "config reference"): config_reference,
     ("docs/errors.md", "exit codes"): exit_code_table,
     ("docs/contributing.md", "floors"): floors,
