@@ -33,8 +33,7 @@ from r3d_fast.weights.stored_model import load_weights, new_model, tensors_diges
 from r3d_fast.weights.tensor_file import write_tensors
 
 # configs/ucf101/ucf101_r3d18_paper.yaml has the same, with its reasons.
-_PAPER_CLIP = {"sampling": "consecutive", "short": "loop"}
-_PAPER_WINDOWS = {"views": "paper", "reach_end": False}  # those of branch CVPR2018; master's have these settings off
+_PAPER_CLIP = {"sampling": "consecutive", "short": "loop", "reach_end": False}
 _PAPER_AUGMENT = {
     "scales": (1.0, 0.84089641525, 0.7071067811803, 0.5946035574935, 0.4999999999912),
     "max_scale_step": 0, "positions": "corners5", "snap_px": 0,
@@ -227,13 +226,13 @@ def _config(spec: ModelSpec, scale: PixelScale, num_frames: int, *, paper: bool)
 
     `paper`: whether they are of the paper's authors.
     """
-    windows = _PAPER_WINDOWS if scale.name == "hara" else {"views": "all"}
+    views = "paper" if scale.name == "hara" else "all"  # which windows the branches evaluate; the rest is the same
     try:
         return Config(
-            clip=ClipSpec(num_frames=num_frames, **(_PAPER_CLIP | windows if paper else {})),
+            clip=ClipSpec(num_frames=num_frames, **(_PAPER_CLIP | {"views": views} if paper else {})),
             augment=AugmentSpec(**scale.values, **(_PAPER_AUGMENT if paper else {})),
             model=spec,
-            eval=EvalSpec(views=windows["views"] if paper else 1),
+            eval=EvalSpec(views=views if paper else 1),
         )
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
