@@ -8,8 +8,11 @@ with the same seeds, seed by seed in turns; ours by `r3d_fast.training.train`, w
 from __future__ import annotations
 
 import multiprocessing
+import os
 import re
+import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -33,7 +36,7 @@ from bench.studies.learning_curve import (
     spread_of,
 )
 from bench.videos.opened_index import MOTIONS, opened_index
-from pipelines.errors import EnvironmentProblem, UsageError
+from pipelines.errors import EnvironmentProblem, ExitCode, UsageError
 from pipelines.index.video_index import VideoIndex
 from r3d_fast.config.config import Config, load_config
 from r3d_fast.config.sections import ScheduleSpec
@@ -208,11 +211,33 @@ def _in_process(function: Callable[..., Result], *arguments: object) -> Result:
 
     Raises what it raises, and EnvironmentProblem where the process is killed.
     """
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _end_with_parent) as pool:
         try:
-            return pool.submit(function, *arguments).result()
+            return pool.submit(_unless_alone, function, *arguments).result()
         except BrokenProcessPool as error:
             raise EnvironmentProblem("a training was killed; expected more memory, or a smaller model.width") from error
+
+
+def _end_with_parent() -> None:
+    """End this process, by the signal after which a training leaves a checkpoint, when the study has been killed."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="end with parent", daemon=True).start()
+
+
+def _unless_alone(function: Callable[..., Result], *arguments: object) -> Result:
+    """What `function` returns. Where the study was killed meanwhile nobody waits for it, and this process ends."""
+    try:
+        return function(*arguments)
+    finally:
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():
+            os._exit(ExitCode.STOPPED)
 
 
 def _train(config: Config, run: Path, digest: bool) -> BatchDigests:

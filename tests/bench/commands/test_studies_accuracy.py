@@ -114,6 +114,21 @@ def test_equal_time_ends_runs_by_the_clock_and_evaluates_them_alike(motions: Vid
         assert contender["curves"]["0"][-1]["seconds"] < 0.05 * 60 + 2
 
 
+@pytest.mark.slow
+def test_a_killed_study_leaves_no_training_behind(motions: VideoIndex, tmp_path: Path) -> None:
+    command = [
+        sys.executable, "-m", "bench.cli", "studies", "accuracy", *QUICK, "-o", "train.epochs=100000", "--data",
+        motions.path, "--seeds", "1", "--runs", tmp_path / "runs",
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    run = tmp_path / "runs" / "seed0"
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as child:
+        runs.wait_for_step(run, 2, child)
+        child.kill()
+        child.communicate(timeout=120)  # stderr is open for as long as the training goes on
+    assert runs.last_checkpoint(run).state["step"] == len(runs.records(run, "train"))
+
+
 def test_it_makes_its_own_data(tmp_path: Path) -> None:
     _, values = study("--seeds", 1, "-o", "train.epochs=1", cwd=tmp_path)
     assert (values["data"], values["videos"]) == ("the demo's motions", {"train": 128, "test": 64})
