@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from configparser import ConfigParser
 from pathlib import Path
 
+from bench.reporting.accuracy_tables import accuracy_tables
 from bench.reporting.recipe_costs import FROM_SCRATCH, KINETICS_MEANS, OF_64_FRAMES, recipe_table
-from bench.reporting.results import ThroughputReport, load
+from bench.reporting.results import StudyReport, ThroughputReport, load, load_any
 from bench.reporting.tables import load_folder, tables
 from bench.reporting.text import as_rate, markdown
 from bench.studies.models import PUBLISHED, stored_results
@@ -56,6 +57,13 @@ def _loader_row(report: ThroughputReport, sampling: str, what: str, peer: str, s
     return [what, rates[0], f"{shown}: {rates[1]}", f"{middle:.2f} x ({low:.2f} to {high:.2f})"]
 
 
+def accuracy(what: str) -> str:
+    """What a stored study of accuracy found: its conditions, the last figures, and what is told apart."""
+    report = load_any(RESULTS / f"accuracy_{what}.json")
+    assert isinstance(report, StudyReport)
+    return "\n\n".join(accuracy_tables(report.values)[:3])
+
+
 def floors() -> str:
     """The floors of each package, as the contracts of import-linter in setup.cfg have them: a line a package."""
     setup = ConfigParser()
@@ -87,6 +95,7 @@ TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/config.md", "config reference"): config_reference,
     ("docs/errors.md", "exit codes"): exit_code_table,
     ("docs/contributing.md", "floors"): floors,
+    ("docs/weights.md", "frozen statistics"): lambda: accuracy("finetune"),
     ("docs/speed.md", "bench report"): lambda: tables(load_folder(RESULTS), brief=True),
     ("bench/results/README.md", "bench report"): lambda: tables(load_folder(RESULTS)),
 }
