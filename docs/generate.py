@@ -96,6 +96,8 @@ TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/errors.md", "exit codes"): exit_code_table,
     ("docs/contributing.md", "floors"): floors,
     ("docs/weights.md", "frozen statistics"): lambda: accuracy("finetune"),
+    ("docs/speed.md", "repeats at equal time"): lambda: accuracy("repeats"),
+    ("docs/paper.md", "accuracy beside PyTorch"): lambda: f"{accuracy('clips')}\n\n{accuracy('motions')}",
     ("docs/speed.md", "bench report"): lambda: tables(load_folder(RESULTS), brief=True),
     ("bench/results/README.md", "bench report"): lambda: tables(load_folder(RESULTS)),
 }
