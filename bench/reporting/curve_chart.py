@@ -48,17 +48,18 @@ def _lines(axes: Any, curves: list[Any], axis: str, key: str, scale: float, colo
         for curve in curves
     ]
     for x, y in lines:
-        axes.plot(x, y, color=colour, linewidth=0.7, alpha=0.45)
+        axes.plot(x, y, color=colour, linewidth=0.7, alpha=0.45, marker=".", markersize=4 if len(x) > 1 else 8)
     first, last = max(x[0] for x, _ in lines), min(x[-1] for x, _ in lines)
     grid = np.unique(np.concatenate([x for x, _ in lines]))
     grid = grid[(grid >= first) & (grid <= last)]
     mean = np.mean([np.interp(grid, x, y) for x, y in lines], axis=0)
-    axes.plot(grid, mean, color=colour, linewidth=2.2, label=name)
+    axes.plot(grid, mean, color=colour, linewidth=2.2, label=name, marker="o", markersize=0 if len(grid) > 1 else 7)
 
 
 def _frame(axes: Any, title: str, below: str) -> None:
     axes.set_title(title, loc="left", size=10, color=INK)
     axes.set_xlabel(below, size=8, color=FAINT)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.tick_params(length=0, labelsize=8, labelcolor=FAINT)
     axes.grid(color="#e6e8ea", linewidth=0.8)
     axes.set_axisbelow(True)

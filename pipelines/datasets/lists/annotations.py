@@ -53,7 +53,11 @@ def read_annotations(file: Path, content: dict[str, Any]) -> ClipLists | Lists:
     where = escaped(str(file))
     labels = content.get("labels")
     videos = list(_videos(content["database"], where))
-    return _activitynet(videos, where) if labels is None else _of_hara(videos, labels, where)
+    if labels is None:
+        return _activitynet(videos, where, None)
+    if any(isinstance(noted, list) for _, _, noted in videos):
+        return _activitynet(videos, where, _classes(labels, where))
+    return _of_hara(videos, _classes(labels, where), where)
 
 
 def _content(file: Path) -> dict[str, Any] | None:
@@ -85,8 +89,19 @@ def _videos(database: dict[str, Any], where: str) -> Iterator[tuple[str, str, An
         yield name, split, item.get("annotations")
 
 
-def _activitynet(videos: list[tuple[str, str, Any]], where: str) -> ClipLists:
-    """The segments; classes are numbered in the order of their names. An empty segment is left out with a warning."""
+def _classes(labels: Any, where: str) -> tuple[str, ...]:
+    """The classes in the order of `labels`, the list beside the database."""
+    named = isinstance(labels, list) and all(isinstance(label, str) and label for label in labels)
+    if not named or len(set(labels)) < len(labels):
+        raise ListError(f"{where}: labels {_shown(labels)}; expected the names of the classes, each once")
+    return tuple(labels)
+
+
+def _activitynet(videos: list[tuple[str, str, Any]], where: str, labels: tuple[str, ...] | None) -> ClipLists:
+    """The segments; classes are numbered as in `labels`, or without them in the order of their names.
+
+    An empty segment is left out with a warning.
+    """
     clips: list[tuple[str, ListedClip]] = []
     unlabelled: Counter[str] = Counter()
     for name, split, noted in videos:
@@ -94,7 +109,10 @@ def _activitynet(videos: list[tuple[str, str, Any]], where: str) -> ClipLists:
             raise ListError(f"{where}: {name!r}: annotations {_shown(noted)}; expected a list of segments")
         unlabelled[split] += not noted
         clips += [_segment(name, split, item, where) for item in noted]
-    classes = tuple(sorted({label for label, _ in clips}))
+    classes = labels or tuple(sorted({label for label, _ in clips}))
+    for label, clip in clips:
+        if label not in classes:
+            raise ListError(f"{where}: {clip.name}: label {label!r}; expected one of `labels`")
     present = {clip.split for _, clip in clips}
     label_of: dict[tuple[str, float, float], str] = {}
     kept: list[ListedClip] = []
@@ -130,11 +148,8 @@ def _segment(name: str, split: str, item: Any, where: str) -> tuple[str, ListedC
     return label.strip(), ListedClip(-1, "", (f"v_{name}", name), begin, end, split, f"{where}: {name}")
 
 
-def _of_hara(videos: list[tuple[str, str, Any]], labels: Any, where: str) -> ClipLists | Lists:
+def _of_hara(videos: list[tuple[str, str, Any]], labels: tuple[str, ...], where: str) -> ClipLists | Lists:
     """The videos of a file that the authors' code made; classes are numbered in the order of `labels`."""
-    named = isinstance(labels, list) and all(isinstance(label, str) and label for label in labels)
-    if not named or len(set(labels)) < len(labels):
-        raise ListError(f"{where}: labels {_shown(labels)}; expected the names of the classes, each once")
     number = {label: i for i, label in enumerate(labels)}
     unlabelled: Counter[str] = Counter()
     rows: list[tuple[str, str, str]] = []
@@ -148,7 +163,7 @@ def _of_hara(videos: list[tuple[str, str, Any]], labels: Any, where: str) -> Cli
             rows.append((name, label, split))
     if not rows:
         raise ListError(f"{where}: no video has a label; {_VIDEO}")
-    warnings, classes = tuple(_about_unlabelled(unlabelled)), tuple(labels)
+    warnings, classes = tuple(_about_unlabelled(unlabelled)), labels
     names = [_KINETICS_NAME.fullmatch(name) for name, _, _ in rows]
     if all(names):
         clips = [

@@ -121,6 +121,7 @@ def import_summary(imported: ImportedWeights, source: Path) -> list[str]:
     frames = (
         f"{clip.num_frames} consecutive frames" if clip.sampling == "consecutive" else f"{clip.num_frames} segments"
     )
+    windows = {"all": "every window", "paper": "every window but a last one of one frame"}
     names = "named" if imported.named else "numbered; --classes FILE gives them names"
     return [
         f"{imported.out}: {model.name}{f', shortcut {model.shortcut}' if model.shortcut else ''}, "
@@ -128,7 +129,7 @@ def import_summary(imported: ImportedWeights, source: Path) -> list[str]:
         f"stem     {_stem_in_words(model)}",
         f"classes  {count}, {names}",
         f"pixels   {imported.scale.name} ({imported.scale.reason}): {described(config.augment)}",
-        f"clips    {frames}, {'every window' if clip.takes_windows else f'{clip.views} a video'}",
+        f"clips    {frames}, {windows.get(str(clip.views), f'{clip.views} a video')}",
         f"predict: r3d-fast predict {imported.out} VIDEO...",
         f"train:   r3d-fast train -c CFG -o init.weights={imported.out}",
     ]
@@ -235,7 +236,5 @@ def _config(spec: ModelSpec, scale: PixelScale, num_frames: int, *, paper: bool)
             eval=EvalSpec(views=views if paper else 1),
         )
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
-        raise UsageError(
-            f"{'; '.join(problems)}; expected --value-max 1 or 255, finite --mean, --std above 0"
-        ) from error
+        given = ", ".join(f"{name} {value}" for name, value in scale.values.items())
+        raise UsageError(f"{given}; expected --value-max 1 or 255, finite --mean, --std above 0") from error

@@ -41,11 +41,22 @@ def choose_scale(
     if normalize is not None and normalize not in NORMALISATIONS:
         raise UsageError(f"normalize {normalize!r}: expected one of {', '.join(NORMALISATIONS)}")
     if given.keys() == set(FIELDS):
-        return PixelScale("given", _ASKED, dict(given))
+        return _plausible(PixelScale("given", _ASKED, dict(given)))
     name, reason = (normalize, _ASKED) if normalize else _scale_of_file(foreign, found)
     if given:
         reason += f"; {', '.join(given)} {_ASKED}"
-    return PixelScale(name, reason, {**NORMALISATIONS[name], **given})
+    return _plausible(PixelScale(name, reason, {**NORMALISATIONS[name], **given}))
+
+
+def _plausible(scale: PixelScale) -> PixelScale:
+    """`scale`. Raises UsageError where no picture can have its mean."""
+    value_max, mean = scale.values["value_max"], scale.values["mean"]
+    if max(mean) > value_max:
+        raise UsageError(
+            f"mean {list(mean)} of pixels from 0 to {value_max}; expected no value above {value_max}: give --mean, "
+            "--std and --value-max that belong together, or --normalize"
+        )
+    return scale
 
 
 def _scale_of_file(foreign: ForeignWeights, found: RecognisedNetwork) -> tuple[str, str]:

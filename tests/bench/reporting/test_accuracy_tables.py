@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from reports import cells
 
@@ -99,6 +100,19 @@ def test_the_curves_are_drawn_and_a_stored_report_draws_the_same(minutes: float 
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     draw_curves(values(minutes=minutes), tmp_path / "a.svg")
     assert (tmp_path / "a.svg").read_text(encoding="utf-8").count("<svg") == 1
+
+
+def test_a_single_evaluation_is_a_mark(tmp_path: Path) -> None:
+    """A line through one point would be nothing. The right panel has no legend."""
+    from matplotlib.image import imread
+
+    report = values()
+    for contender in report["contenders"].values():
+        contender["curves"] = {seed: points[:1] for seed, points in contender["curves"].items()}
+    draw_curves(report, tmp_path / "a.png")
+    image = imread(tmp_path / "a.png")[..., :3]
+    right = 255 * image[:, image.shape[1] // 2 :]
+    assert (np.abs(right - (0x12, 0x80, 0x5C)).sum(axis=2) < 12).sum() > 20
 
 
 def test_nothing_to_draw_is_said(tmp_path: Path) -> None:

@@ -53,6 +53,17 @@ DATABASE = {
 }
 
 
+def test_labels_beside_segments_give_the_order_of_classes(tmp_path: Path) -> None:
+    root = touch(tmp_path / "r", "v_xyz.mp4", "v_-aB_1-cd.mp4")
+    lists = written(tmp_path / "l.json", {"labels": ["Zumba", "Rowing", "Archery"], "database": DATABASE})
+    data = recognise_dataset(root, lists=lists)
+    assert (data.kind, data.classes) == ("activitynet", ("Zumba", "Rowing", "Archery"))
+    assert found(data)[("v_xyz.mp4", (0.01, 117.5))] == ("Archery", "test")
+    lists = written(tmp_path / "l.json", {"labels": ["Zumba"], "database": DATABASE})
+    with pytest.raises(ListError, match=r"#t=5,7.*: label 'Archery'; expected one of `labels`"):
+        recognise_dataset(root, lists=lists)
+
+
 @pytest.mark.parametrize("folder", [True, False])
 def test_each_segment_is_a_video_wherever_its_file_lies(tmp_path: Path, folder: bool) -> None:
     file = activitynet(tmp_path / "lists" / "activity_net.v1-3.min.json", DATABASE)

@@ -13,7 +13,7 @@ from families import State, clip, drawn, older, shapes
 from pipelines.errors import UsageError
 from r3d_fast.backend.paddle import import_paddle
 from r3d_fast.cli import cli, run_cli
-from r3d_fast.weights.foreign.importer import ImportedWeights, import_weights
+from r3d_fast.weights.foreign.importer import ImportedWeights, import_summary, import_weights
 from r3d_fast.weights.normalisation import NORMALISATIONS
 from r3d_fast.weights.stored_model import restore
 
@@ -109,6 +109,22 @@ def test_values_of_ones_own_need_a_scale_that_they_change_unless_they_are_all_th
     augment = got.config.augment
     assert (augment.mean, augment.std) == ((0.5, 0.5, 0.5), NORMALISATIONS["kinetics"]["std"])
     assert imported(tmp_path, weights(), mean=(1.0, 2.0, 3.0), std=(1.0, 1.0, 1.0), value_max=255).scale.name == "given"
+
+
+def test_a_mean_that_no_picture_can_have_is_refused(tmp_path: Path) -> None:
+    said = (
+        r"mean \[114.7748, 107.7354, 99.475\] of pixels from 0 to 1; expected no value above 1: give --mean, --std and"
+    )
+    with pytest.raises(UsageError, match=said):
+        imported(tmp_path, weights(), normalize="hara", value_max=1)
+
+
+@pytest.mark.parametrize(
+    ("scale", "windows"), [("hara", "every window but a last one of one frame"), ("kinetics", "every window")]
+)
+def test_the_summary_says_which_windows_are_taken(tmp_path: Path, scale: str, windows: str) -> None:
+    got = imported(tmp_path, weights(), normalize=scale)
+    assert f"clips    16 consecutive frames, {windows}" in import_summary(got, tmp_path / "m.pdparams")
 
 
 def test_what_no_file_tells_goes_into_the_config_and_from_there_into_every_use(
