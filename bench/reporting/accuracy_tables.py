@@ -76,9 +76,11 @@ def _comparisons(values: Mapping[str, Any]) -> str:
     if not lines:
         return ""
     seeds = len(values["comparisons"][0]["differences by seed"])
+    percent = 100 * values["told apart by chance"]
+    by_chance = f"{percent:.0f}" if percent >= 1 else "fewer than 1"
     rule = (
         "Two are told apart where the ranges of their seeds do not overlap. "
-        f"With {seeds} seeds chance alone does that in {100 * values['told apart by chance']:.0f} of 100 comparisons."
+        f"With {seeds} seeds chance alone does that in {by_chance} of 100 comparisons."
     )
     return "\n".join(["One seed tells nothing apart: take more." if seeds == 1 else rule, "", *lines])
 

@@ -67,6 +67,8 @@ def test_the_tables_hold_the_figures_and_the_verdicts() -> None:
          "2.000 (2.000 to 2.000)", "2"],
     ]  # fmt: skip
     assert "With 2 seeds chance alone does that in 33 of 100 comparisons." in text
+    rare = tables([StudyReport("accuracy", values(**{"told apart by chance": 1e-5}))])
+    assert "With 2 seeds chance alone does that in fewer than 1 of 100 comparisons." in rare
     assert "- top1, PyTorch beside r3d-fast: **told apart**, +31.2 % (seed by seed +50.0 +12.5)" in text
     assert "- test loss, PyTorch beside r3d-fast: **not told apart**, -0.100 (seed by seed -0.100 -0.100)" in text
     assert "the same clips: 32 batches with equal SHA-256. Its first loss differs by 2e-07 of it." in text
