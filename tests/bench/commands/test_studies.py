@@ -90,7 +90,11 @@ def test_resume_kills_a_run_that_ends_as_if_nothing_had_happened(tmp_path: Path)
         (["models", "r3d81"], 2, "bench: no model 'r3d81'; expected one of: r3d18_reference, r3d10, "),
         (["models", "--json", "no/a.json"], 2, "bench: no/a.json: can't be written: there is no folder no"),
         (["predict", "--rounds", "0"], 2, "bench: Invalid value for '--rounds': 0 is not in the range x>=1 (see "),
-        (["predict", "-c", "dema"], 2, "bench: dema: no such config (did you mean demo?); expected a file"),
+        (
+            ["predict", "-c", "dema"],
+            2,
+            "bench: dema: no such config; expected a file that ends in .yaml, or a shipped config: did you mean demo?",
+        ),
         (["predict", "--model", "nowhere"], 2, "bench: nowhere: no such file or folder; expected a run folder"),
         (["predict", "-c", "demo", "--data", "nowhere"], 3, "bench: nowhere: no such folder; expected one with videos"),
         (["resume", "--kills", "0"], 2, "bench: Invalid value for '--kills': 0 is not in the range x>=1 (see "),

@@ -148,7 +148,7 @@ def test_it_makes_its_own_data(tmp_path: Path) -> None:
         (["--data", "nowhere"], 3, "nowhere: no such file or folder; expected an index or a folder of videos"),
         (["--seeds", "0"], 2, "Invalid value for '--seeds': 0 is not in the range x>=1"),
         (["--minutes", "0"], 2, "Invalid value for '--minutes': 0.0 is not in the range x>0"),
-        (["-c", "dema"], 2, "dema: no such config (did you mean demo?)"),
+        (["-c", "dema"], 2, "a shipped config: did you mean demo?"),
         (["--plot", "a.pdf"], 2, "a.pdf: expected a name that ends in .png or .svg"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
