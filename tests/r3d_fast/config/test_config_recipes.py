@@ -109,9 +109,9 @@ def test_a_config_for_fine_tuning_starts_from_a_run_of_its_kinetics_config(
 def test_recipes_of_other_data_sets_differ_only_in_their_data() -> None:
     """So what the tests above train stands for all shipped configs."""
     names = set(shipped_configs())
-    assert len(names) >= 40
+    assert len(names) >= 44
     of_hmdb = {name for name in names if name.startswith("hmdb51") and name.endswith("_finetune")}
-    assert len(of_hmdb) == 9
+    assert len(of_hmdb) == 11
     for name in of_hmdb:
         assert without_data(name) == without_data(name.replace("hmdb51", "ucf101"))
         assert load_config(name).data.root == Path("HMDB-51")
