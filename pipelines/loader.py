@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pipelines.dali.routing import Routing, ShareFinder, choose_decoder
 from pipelines.errors import UsageError
 from pipelines.index.video_index import VideoIndex
-from pipelines.machine.device import check_device
+from pipelines.machine.device import check_device, device_number
+from pipelines.machine.gpu_wait import choose_gpu_wait
 from pipelines.prefetch import ClipPrefetcher, LoaderStatistics, num_workers
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec, ShardSpec
 from pipelines.stream import ClipStream, Sample
@@ -81,6 +82,8 @@ class ClipLoader:
         """
         self.spec = loader or LoaderSpec()
         check_device(device)
+        if (gpu := device_number(device)) is not None:
+            choose_gpu_wait(gpu)
         split = index.own_split(split) if split is not None else None
         train = split == "train" if train is None else train
         if dtype not in ("float32", "float16"):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pipelines.errors import EnvironmentProblem
 from pipelines.machine.cpus import is_amd_with_avx2, usable_cpus
+from pipelines.machine.gpu_wait import GpuWait, choose_gpu_wait
 
 _THREADS = "R3D_FAST_OMP_NUM_THREADS"  # the value that we gave OMP_NUM_THREADS, for child processes to recognise it
 _CHOSEN_GPU = "FLAGS_selected_gpus"
@@ -87,12 +88,15 @@ def _prepare_cpu() -> bool:
     return ours
 
 
-def choose_device(wanted: str) -> str:
+def choose_device(wanted: str, wait: GpuWait = "sleep") -> str:
     """Set Paddle's device and return it: "gpu" or "cpu".
 
-    `wanted` is one of these or "auto", which means the GPU if Paddle sees one. Raises EnvironmentProblem if the GPU is
-    wanted but Paddle does not see it.
+    `wanted` is one of these or "auto", which means the GPU if Paddle sees one. `wait` says how threads wait for a GPU,
+    unless R3D_FAST_GPU_WAIT or an earlier call does. Raises EnvironmentProblem if the GPU is wanted but Paddle does not
+    see it.
     """
+    if wanted != "cpu":
+        choose_gpu_wait(gpu_number(), wait)  # Paddle's import already makes a context where it sees several GPUs
     paddle = import_paddle()
     built, seen = paddle.is_compiled_with_cuda(), 0
     if built:

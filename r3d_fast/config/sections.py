@@ -173,6 +173,11 @@ class TrainSpec(Spec):
     device: Literal["auto", "cpu", "gpu"] = Field(
         "auto", description="auto: the GPU if there is one that works, else the CPU"
     )
+    gpu_wait: Literal["sleep", "spin"] = Field(
+        "sleep", description="how threads wait for the GPU. sleep: asleep, so that the core decodes meanwhile; spin: "
+        "as CUDA does by itself, which takes a core and wakes up some microseconds sooner. The environment variable "
+        "R3D_FAST_GPU_WAIT goes before this, and says it for the other commands"
+    )  # fmt: skip
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="number format of the convolutions; auto: bf16 on GPUs from Ampere on, fp16 on Volta and "
         "Turing, fp32 on older GPUs and on the CPU"

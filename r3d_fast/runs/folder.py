@@ -23,9 +23,9 @@ from r3d_fast.weights.checkpoint import (
 # Keys that may change when a run goes on, as they don't change what a step computes.
 _FREE = {
     "data.root", "data.index", "data.max_bad_fraction", "loader.workers", "loader.threads", "loader.prefetch",
-    "train.epochs", "train.device", "train.log_every_steps", "train.log_to", "train.checkpoint_every_steps",
-    "train.checkpoint_every_minutes", "train.keep_checkpoints", "train.eval_every_epochs", "train.rank_timeout_seconds",
-    "train.early_stop_evals", "train.max_minutes",
+    "train.epochs", "train.device", "train.gpu_wait", "train.log_every_steps", "train.log_to",
+    "train.checkpoint_every_steps", "train.checkpoint_every_minutes", "train.keep_checkpoints",
+    "train.eval_every_epochs", "train.rank_timeout_seconds", "train.early_stop_evals", "train.max_minutes",
     "eval.views", "eval.crops", "eval.batch_size",
 }  # fmt: skip
 _HINT = "choose another --run"

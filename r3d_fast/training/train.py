@@ -110,7 +110,7 @@ def resolve_auto(config: Config) -> tuple[str, Precision, Config]:
 
     Raises EnvironmentProblem where the machine lacks what is asked for.
     """
-    device = choose_device(config.train.device)
+    device = choose_device(config.train.device, config.train.gpu_wait)
     precision = choose_precision(config.train.precision, device, config.train.amp_level)
     return device, precision, config.in_data_format(choose_data_format(config.model.data_format, precision, device))
 

@@ -26,6 +26,7 @@ from pipelines.loader import Batch
 from r3d_fast import train as train_function
 from r3d_fast.backend.feed import feed
 from r3d_fast.backend.precision import Precision
+from r3d_fast.config.config import load_config
 from r3d_fast.errors import DivergedError
 from r3d_fast.evaluation.evaluate import evaluate
 from r3d_fast.prediction.predictor import Predictor
@@ -360,3 +361,11 @@ def test_a_scale_that_collapses_ends_the_run(
     ):
         train_function(config, run=tmp_path / "run")
     assert all(r["loss"] is not None for r in records(tmp_path / "run") if r["kind"] == "train")
+
+
+def test_how_to_wait_for_the_gpu_is_told_to_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, told = sys.modules[train_function.__module__], []
+    monkeypatch.setattr(module, "choose_device", lambda *arguments: told.append(arguments) or "cpu")
+    for more in ([], ["train.gpu_wait=spin", "train.device=auto"]):
+        module.resolve_auto(load_config("demo", [*tiny.OVERRIDES, *more]))
+    assert told == [("cpu", "sleep"), ("auto", "spin")]

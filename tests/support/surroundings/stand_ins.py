@@ -19,7 +19,10 @@ REAL_DRIVER = probe_driver().problem != "libcuda.so.1 is not there"
 CUDA = r"""
 #include <stdio.h>
 #include <stddef.h>
+#include <string.h>
 static int initialised, retained, current;
+static char trace[4096];  /* what was done to the primary context, in order */
+const char *fake_trace(void) { return trace; }
 int fake_contexts(void) { return retained + current; }
 int fake_is_current(void) { return current; }
 int cuInit(unsigned flags) { initialised = !INIT && !flags; return INIT; }
@@ -38,7 +41,25 @@ int cuDeviceGetPCIBusId(char *text, int length, int device) {
 }
 int cuGetErrorName(int code, const char **name) { *name = "CUDA_ERROR_FAKE"; return 0; }
 #ifndef OLD
-int cuDevicePrimaryCtxRetain(void **context, int device) { retained++; *context = &retained; return 0; }
+int cuDevicePrimaryCtxRetain(void **context, int device) {
+    retained++, *context = &retained;
+    strncat(trace, "retain ", sizeof trace - strlen(trace) - 1);
+    return 0;
+}
+int cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *active) {
+    *flags = 8 + 1;  /* CU_CTX_MAP_HOST, CU_CTX_SCHED_SPIN */
+    *active = retained > 0;
+    return initialised ? 0 : 3;
+}
+#ifdef FLAGS_V1
+int cuDevicePrimaryCtxSetFlags(int device, unsigned flags) {
+    if (retained) return 708;
+#else
+int cuDevicePrimaryCtxSetFlags_v2(int device, unsigned flags) {
+#endif
+    snprintf(trace + strlen(trace), sizeof trace - strlen(trace), "flags of %d: %u ", device, flags);
+    return 0;
+}
 int cuDevicePrimaryCtxRelease_v2(int device) { retained--; return 0; }
 int cuCtxPushCurrent_v2(void *context) { current += context == &retained; return 0; }
 int cuCtxPopCurrent_v2(void **context) { current--; return 0; }
