@@ -3,17 +3,21 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OLDEST := .venv-oldest
+GPU_WHEEL := .venv-gpu-wheel
 # A process a CPU, whole files to each, as tests of one file share what they make.
 TOGETHER := -n auto --maxprocesses 4 --dist loadfile
 # What speaks to Paddle, DALI or PyAV: the rest does not know which version is there.
 OLDEST_TESTS := $(addprefix tests/pipelines/,containers dali test_loader.py test_loader_devices.py \
 	test_loader_epochs.py video workers/test_clip_source_encoded.py) \
 	$(addprefix tests/r3d_fast/,acceleration backend config export models prediction ranks runs training weights test_cli.py)
+# The install line, what the doctor says of it, and the GPU's code as far as it runs without a GPU.
+GPU_WHEEL_TESTS := tests/test_packaging.py $(addprefix tests/pipelines/,dali machine test_loader_devices.py) \
+	$(addprefix tests/r3d_fast/,acceleration backend doctor models ranks test_cli.py)
 
 # Of mkdocs-material, about what may come after it.
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: demo test test-oldest exact lint docs clean
+.PHONY: demo test test-oldest test-gpu-wheel exact lint docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/r3d-fast demo
@@ -24,6 +28,11 @@ test: $(VENV)/.test
 # The oldest versions that are supported, and that the index of PyPI still has: Paddle 2.6, DALI 1.53, PyAV 18.1.
 test-oldest: $(OLDEST)/.test
 	$(OLDEST)/bin/python -m pytest $(TOGETHER) -m "not slow" $(OLDEST_TESTS)
+
+# What a V100 gets, on a CPU: the wheel of Paddle 2.6 for CUDA 11.8, the libraries that it loads, DALI for CUDA 12.
+# Downloads 3.1 GB, takes 7.6 GB of disk. Run it when one of these, or what asks for them, has changed.
+test-gpu-wheel: $(GPU_WHEEL)/.test
+	$(GPU_WHEEL)/bin/python -m pytest $(TOGETHER) -m "not slow" $(GPU_WHEEL_TESTS)
 
 # Videos of every encoder and container that FFmpeg has here, read by r3d-fast and by PyAV: some minutes.
 exact: $(VENV)/.test
@@ -58,10 +67,16 @@ $(OLDEST)/.test: setup.cfg
 		av==18.1.0 'numpy<2'
 	touch $@
 
+$(GPU_WHEEL)/.test: setup.cfg
+	$(PYTHON) -m venv $(GPU_WHEEL)
+	$(GPU_WHEEL)/bin/pip install --quiet --upgrade pip
+	$(GPU_WHEEL)/bin/pip install --quiet --editable '.[cuda11,test]'
+	touch $@
+
 # Editable, so that what is tested is what is in the folder.
 $(VENV)/.test: $(BIN)/python setup.cfg
 	$(BIN)/pip install --quiet --editable '.[cpu,test,docs,onnx,visualdl,tensorboard]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) build dist *.egg-info demo
+	rm -rf $(VENV) $(OLDEST) $(GPU_WHEEL) build dist *.egg-info demo

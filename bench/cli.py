@@ -11,6 +11,7 @@ from bench.commands.loader import loader
 from bench.commands.reports import compare, report
 from bench.commands.studies import studies
 from bench.commands.train import train
+from r3d_fast.backend.restart import restart_with_cuda_libraries
 from r3d_fast.cli import run_cli
 
 
@@ -26,6 +27,7 @@ for command in (loader, train, index, studies, report, compare):
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    restart_with_cuda_libraries(("bench", "bench.cli"))
     sys.exit(run_cli(cli, sys.argv[1:], "bench"))
 
 

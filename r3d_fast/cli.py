@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from pipelines.errors import ExitCode, R3DFastError
+from r3d_fast.backend.restart import restart_with_cuda_libraries
 from r3d_fast.commands import data, models
 from r3d_fast.commands import doctor as machine
 from r3d_fast.commands import eval as evaluation
@@ -43,7 +44,9 @@ for command in (
 
 def main(arguments: list[str] | None = None) -> None:
     """Run `r3d-fast` with `arguments` (default: those of the process) and exit with its exit code."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        restart_with_cuda_libraries(("r3d-fast", "r3d_fast.__main__", "r3d_fast.cli"))
+        arguments = sys.argv[1:]
     code = run_cli(cli, arguments, "r3d-fast")
     tell_exit_code(code)
     sys.exit(code)

@@ -37,7 +37,7 @@ def import_dali() -> tuple[ModuleType, ModuleType, Any]:
     except ImportError as error:
         raise EnvironmentProblem(
             f"NVIDIA DALI can't be imported ({error}); install it with: pip install 'r3d-fast[cpu]' (any machine), "
-            "'r3d-fast[cuda11]' or 'r3d-fast[cuda12]' (with a GPU)"
+            "'r3d-fast[cuda11]' (V100) or 'r3d-fast[cuda12]' (newer GPUs)"
         ) from error
     return fn, types, Pipeline
 

@@ -44,6 +44,15 @@ def load_library(name: str) -> ctypes.CDLL:
         raise LibraryFailed(f"{name} can't be loaded: {error}", _UNKNOWN) from error
 
 
+def has_driver() -> bool:
+    """Whether the driver's library for CUDA is there and can be loaded."""
+    try:
+        load_library("libcuda.so.1")
+    except LibraryFailed:
+        return False
+    return True
+
+
 def function_of(library: ctypes.CDLL, names: list[str]) -> Callable[..., int]:
     """The first function of `names` that the library has. Raises LibraryFailed if it has none of them."""
     for name in names:

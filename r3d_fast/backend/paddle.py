@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 import warnings
@@ -19,6 +20,9 @@ from numpy.typing import NDArray
 from pipelines.errors import EnvironmentProblem
 from pipelines.machine.cpus import is_amd_with_avx2, usable_cpus
 from pipelines.machine.gpu_wait import GpuWait, choose_gpu_wait
+from r3d_fast.backend.restart import what_paddle_lacks
+
+_log = logging.getLogger(__name__)
 
 _THREADS = "R3D_FAST_OMP_NUM_THREADS"  # the value that we gave OMP_NUM_THREADS, for child processes to recognise it
 _CHOSEN_GPU = "FLAGS_selected_gpus"
@@ -40,6 +44,8 @@ class Operation:
 @cache
 def import_paddle() -> ModuleType:
     """The paddle module, set up for this CPU. Raises EnvironmentProblem where it can't be imported."""
+    if lacks := what_paddle_lacks():
+        _log.warning("%s", lacks)
     said = io.StringIO() if _prepare_cpu() else sys.stderr
     try:
         with warnings.catch_warnings(), redirect_stderr(said):
@@ -49,7 +55,7 @@ def import_paddle() -> ModuleType:
     except ImportError as error:
         raise EnvironmentProblem(
             f"Paddle can't be imported ({error}); install it with: pip install 'r3d-fast[cpu]' (any machine) or "
-            "'r3d-fast[cuda11]' (V100), or as Paddle's own site says for newer GPUs"
+            "'r3d-fast[cuda11]' (V100; Python 3.12 or older), or as Paddle's own site says for newer GPUs"
         ) from error
     finally:
         if isinstance(said, io.StringIO):

@@ -248,8 +248,7 @@ def _paddle_line(driver: Driver) -> str:
     if driver.cuda >= (12, 0) and min(gpu.arch for gpu in driver.gpus) >= 75:
         return "install paddlepaddle-gpu as Paddle's own site says (for the CPU alone: pip install paddlepaddle)"
     python = " (in a Python of 3.12 or older)" if sys.version_info >= (3, 13) else ""
-    wanted = "paddlepaddle-gpu==2.6.2 'numpy<2'" if driver.cuda >= (12, 0) else "'r3d-fast[cuda11]'"
-    return f"pip install {wanted}{python}"
+    return f"pip install 'r3d-fast[cuda11]'{python}"
 
 
 def _paddle_misfit(facts: Facts, driver: Driver) -> str:
