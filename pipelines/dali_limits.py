@@ -44,7 +44,8 @@ _LEFT_TO_PYAV = (TRUNCATED, DAMAGED, DAMAGED_PACKETS, CONCEALED_ERRORS, INTERLAC
 class VideoKind(NamedTuple):
     """A kind of video: all videos with the same codec, pixel format and traits are decoded alike.
 
-    The `traits` are those of its colours, and the notes because of which PyAV decodes it, separated by commas.
+    The `traits` are those of its colours, the notes because of which PyAV decodes it, and that its size is no multiple
+    of the coded unit, separated by commas.
     """
 
     codec: str
@@ -57,6 +58,7 @@ class VideoKind(NamedTuple):
         traits = [note for note in _LEFT_TO_PYAV if note in record.notes]
         traits += [_matrix(record)] if _matrix(record) else []
         traits += [_FULL] if record.parameters.color_range == _FULL_RANGE else []
+        traits += [f"size no multiple of {DALI_CODECS[record.codec]} px"] if is_cut_from_units(record) else []
         return cls(record.codec, record.pix_fmt, ", ".join(traits))
 
     def __str__(self) -> str:
@@ -68,13 +70,15 @@ class DaliLimits:
     """What DALI can decode on a device: the `codecs`, and on a GPU only within the `caps` of its NVDEC.
 
     `exact` are the kinds of video whose frames were checked and are the right ones; None if nothing was checked.
-    `sizes` are the (codec, width, height) in px of all videos that are decoded on the GPU, as they are stored.
+    `sizes` are the (codec, width, height) in px of all videos that are decoded on the GPU, as they are stored. With
+    `whole_units` DALI gets no video of which it opens an NVDEC session for each clip.
     """
 
     codecs: frozenset[str] = frozenset()
     caps: tuple[DecoderCaps, ...] | None = None
     exact: frozenset[VideoKind] | None = None
     sizes: frozenset[tuple[str, int, int]] = frozenset()
+    whole_units: bool = False
 
     def refuses(self, record: VideoRecord) -> str:
         """Why PyAV has to decode a video, in words; empty if DALI can."""
@@ -95,6 +99,8 @@ class DaliLimits:
         chroma, bit_depth = ":".join(sampled[1]), int(sampled[2] or 8)
         if chroma != "4:2:0":
             return f"DALI decodes no {chroma} video on a GPU"
+        if self.whole_units and is_cut_from_units(record):
+            return "DALI would open an NVDEC session for each clip, as it never finds one again for such a size"
         if self._takes_anothers_session(record):
             return "DALI would confuse its size with that of another video, which is coded in the same size"
         if _only_container_says_full_range(record):
@@ -113,6 +119,17 @@ class DaliLimits:
         unit = DALI_CODECS[record.codec]
         height, width = (-(-side // unit) * unit for side in record.stored_size)
         return height != record.stored_size[0] and (record.codec, width, height) in self.sizes
+
+
+def is_cut_from_units(record: VideoRecord) -> bool:
+    """Whether the frames of a video that NVDEC may decode are cut out of larger coded pictures, in width or height.
+
+    DALI never finds the NVDEC session of such a video again. It stores a session under the size of the frames and looks
+    for one by the coded size, a multiple of the unit; so it opens one for each clip and keeps up to 100 of them
+    (DALI 1.53 to 2.4, frames_decoder_gpu.cc, NVDECCache::GetDecoder).
+    """
+    unit = DALI_CODECS.get(record.codec, 1)
+    return any(side % unit for side in record.stored_size)
 
 
 def _matrix(record: VideoRecord) -> str:

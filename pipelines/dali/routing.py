@@ -53,7 +53,8 @@ def choose_decoder(stream: ClipStream, index: VideoIndex, workers: int) -> tuple
         return _by_pyav(stream, "no GPU")
     if not stream.train and (wanted == "auto" or (wanted == "hybrid" and share == "auto")):
         return _by_pyav(stream, "evaluation does not depend on measurements")
-    limits = replace(limits_of_device(stream.device), sizes=frozenset(index.sizes()))
+    sizes = frozenset(index.sizes())
+    limits = replace(limits_of_device(stream.device), sizes=sizes, whole_units=wanted != "dali")
     exact, refused = set(), []
     for kind, (examples, count) in _kinds(index, stream.split).items():
         reason = _why_not(examples, limits, str(index.root), stream.device)
@@ -76,7 +77,7 @@ def choose_decoder(stream: ClipStream, index: VideoIndex, workers: int) -> tuple
 def _kinds(index: VideoIndex, split: str | None) -> dict[VideoKind, tuple[list[VideoRecord], int]]:
     """The kinds of video in `split`, each with a few examples and the number of its videos."""
     found: dict[VideoKind, tuple[list[VideoRecord], int]] = {}
-    for examples, count in index.kinds(split):
+    for examples, count in index.kinds(split, units=DALI_CODECS):
         before, others = found.get(VideoKind.of(examples[0]), ([], 0))
         found[VideoKind.of(examples[0])] = before + examples, others + count
     return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import get_ident
@@ -188,17 +188,23 @@ class VideoIndex:
         query = "SELECT MAX(size) FROM videos WHERE ?1 IS NULL OR split = ?1"
         return int(self._db.execute(query, (split,)).fetchone()[0] or 0)
 
-    def kinds(self, split: str | None = None, *, examples: int = 3) -> list[tuple[list[VideoRecord], int]]:
+    def kinds(
+        self, split: str | None = None, *, examples: int = 3, units: Mapping[str, int] | None = None
+    ) -> list[tuple[list[VideoRecord], int]]:
         """The kinds of video in `split` (None: in all splits), each as (its first `examples` videos, number of videos).
 
-        Videos are of one kind if they have the same codec, pixel format, matrix and range of colours, and note.
+        Videos are of one kind if they have the same codec, pixel format, matrix and range of colours, and note. `units`
+        has a number of px by codec: then videos whose width and height are multiples of it are kinds of their own.
         """
-        alike = "codec, pix_fmt, colorspace, color_range, note"
+        cases = [f"WHEN '{codec}' THEN width % {unit} OR height % {unit}" for codec, unit in (units or {}).items()]
+        is_cut = f"CASE codec {' '.join(cases)} ELSE 0 END" if cases else "0"
+        alike = "codec, pix_fmt, colorspace, color_range, note, is_cut"
         query = (
             f"SELECT {VIDEO_FIELDS}, place, count FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY {alike} ORDER BY id) "
             f"AS place, COUNT(*) OVER (PARTITION BY {alike}) AS count FROM (SELECT *, "
             "json_extract(parameters, '$.colorspace') AS colorspace, "
-            "json_extract(parameters, '$.color_range') AS color_range FROM videos WHERE ?1 IS NULL OR split = ?1)) "
+            f"json_extract(parameters, '$.color_range') AS color_range, {is_cut} AS is_cut FROM videos "
+            "WHERE ?1 IS NULL OR split = ?1)) "
             f"WHERE place <= ?2 ORDER BY {alike}, place"
         )
         found: list[tuple[list[VideoRecord], int]] = []
