@@ -120,7 +120,7 @@ def test_what_the_text_names_is_there(page: str) -> None:
             elif key := re.fullmatch(r"((?:" + "|".join(SECTIONS) + r")\.[a-z_]+)(?:[:=] ?.+)?", span):
                 if key[1].rpartition(".")[2] not in SUFFIXES:
                     check_key(key[1])
-            elif re.fullmatch(r"(bench|configs|docs|pipelines|r3d_fast|tests)/[\w./-]*", span):
+            elif re.fullmatch(r"(bench|configs|docker|docs|examples|pipelines|r3d_fast|tests)/[\w./-]*", span):
                 assert (REPO / span).exists()
         except (AssertionError, KeyError, ValueError) as error:
             wrong.append(f"`{span}`: {error}")

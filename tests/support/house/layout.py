@@ -33,8 +33,8 @@ SHARED_NAMES = {
     "tables": (("bench/reporting", "r3d_fast/commands"), "results as tables"),
     "train": (("bench/commands", "r3d_fast/commands", "r3d_fast/training"), "the command, what it runs, its speed"),
 }
-# The tests of the whole house, which have no module.
-HOUSE_TESTS = {"test_house", "test_packaging", "test_docs", "test_docs_tour"}
+# The tests of the whole house, and of files that are no modules.
+HOUSE_TESTS = {"test_house", "test_packaging", "test_docs", "test_docs_tour", "test_docker"}
 
 _NESTING = (ast.For, ast.AsyncFor, ast.While, ast.If, ast.With, ast.AsyncWith, ast.Try, ast.Match)
 
