@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -67,3 +68,11 @@ def test_both_commands_are_declared(installed: Path) -> None:
     text = entry.read_text(encoding="utf-8")
     assert re.search(r"^r3d-fast = r3d_fast.cli:main$", text, re.M)
     assert re.search(r"^bench = bench.cli:main$", text, re.M)
+
+
+def test_a_pyav_that_opens_files_in_another_way_is_not_installed(installed: Path) -> None:
+    (metadata,) = installed.glob("r3d_fast-*.dist-info/METADATA")
+    (wanted,) = re.findall(r"^Requires-Dist: av(.*)$", metadata.read_text(encoding="utf-8"), re.M)
+    assert "18.1.0" in SpecifierSet(wanted)
+    # 19.0 removed the argument metadata_errors of open(), without which a wrong byte in a title is an error.
+    assert "19.0.0" not in SpecifierSet(wanted)

@@ -142,21 +142,27 @@ def _open_files(cpus: int) -> _Finding:
 
 
 def _needs() -> dict[str, str]:
-    """The lowest version of each package that r3d-fast always needs, by name."""
+    """The versions of each package that r3d-fast always needs, by name, such as ">=18.1,<19"."""
     try:
         lines = metadata.requires("r3d-fast") or []
     except metadata.PackageNotFoundError:  # run from its sources
-        lines = ["numpy>=1.24", "av>=17.0"]
-    found = (re.match(r"([\w.-]+)\s*>=\s*([\d.]+)", line) for line in lines if ";" not in line)
-    return {match[1]: match[2] for match in found if match}
+        lines = ["numpy>=1.24", "av>=18.1,<19"]
+    found = (re.fullmatch(r"([\w.-]+)\s*([<>]=?[^;]+)", line) for line in lines)
+    # The wheel has the bounds in the order of the alphabet.
+    return {match[1]: ",".join(sorted(match[2].strip().split(","), reverse=True)) for match in found if match}
 
 
 def _wrong(name: str) -> str:
     """Why the package or its installed version can't be used; empty if it can."""
-    version, least = installed_version(name), _needs().get(name, "0")
+    version, needed = installed_version(name), _needs().get(name, "")
+    least, _, below = needed.removeprefix(">=").partition(",<")
     if not version:
         return f"{name} is not installed"
-    return "" if _numbers(version) >= _numbers(least) else f"{name} {version} is older than {least}"
+    if _numbers(version) < _numbers(least):
+        return f"{name} {version} is older than {least}"
+    if below and _numbers(version) >= _numbers(below):
+        return f"{name} {version} is too new: expected a version below {below}"
+    return ""
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -169,7 +175,7 @@ def _packages(probe: Probe, paddle: Probe) -> _Finding:
     needs = {name: least for name, least in _needs().items() if name != "av"}
     wrong = {name: problem for name in needs if (problem := _wrong(name))}
     if wrong:
-        line = " ".join(f"'{name}>={needs[name]}'" for name in wrong)
+        line = " ".join(f"'{name}{needs[name]}'" for name in wrong)
         return "missing", "; ".join(wrong.values()), f"pip install --upgrade {line}"
     found = ", ".join(f"{name} {installed_version(name)}" for name in needs)
     if probe.error:
@@ -182,7 +188,7 @@ def _packages(probe: Probe, paddle: Probe) -> _Finding:
 
 
 def _pyav(probe: Probe) -> _Finding:
-    install = f"pip install --upgrade 'av>={_needs().get('av', '17.0')}'"
+    install = f"pip install --upgrade 'av{_needs().get('av', '')}'"
     if wrong := _wrong("av"):
         return "missing", wrong, install
     if probe.error:

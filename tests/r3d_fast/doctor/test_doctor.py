@@ -190,6 +190,20 @@ def test_libraries_that_crash_hang_or_leave(tmp_path: Path) -> None:
     assert "its process ended with exit code 0" in checks["Paddle"]["found"]
 
 
+@pytest.mark.parametrize(
+    ("version", "problem"), [("19.0.2", "too new: expected a version below 19"), ("17.0.1", "older")]
+)
+def test_a_pyav_of_another_version_is_replaced_by_one_that_fits(version: str, problem: str, tmp_path: Path) -> None:
+    fake(tmp_path, "av", "", f"av-{version}")
+    (tmp_path / "r3d_fast-0.dist-info").mkdir()
+    needs = "Metadata-Version: 2.1\nName: r3d-fast\nVersion: 0\nRequires-Dist: av<19,>=18.1\n"
+    (tmp_path / "r3d_fast-0.dist-info" / "METADATA").write_text(needs, encoding="utf-8")
+    checks, _, code = doctor(tmp_path)
+    assert code == 4
+    assert checks["PyAV"]["found"].startswith(f"av {version} is {problem}")
+    assert checks["PyAV"]["to_do"] == "pip install --upgrade 'av>=18.1,<19'"
+
+
 def test_dali_is_not_blamed_for_pyav(tmp_path: Path) -> None:
     checks, _, code = doctor(fake(tmp_path, "av", "raise ImportError('no')"))
     assert code == 4
