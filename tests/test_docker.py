@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -86,6 +87,26 @@ def test_the_decoder_reaches_the_container_and_its_tests_an_image_of_their_own(p
     )
     assert [value.partition(" AS ")[2] for value in values(path, "FROM")] == ["base", "measure", ""]
     assert [json.loads(value) for value in values(path, "ENTRYPOINT")] == [["bench", "gpu"], ["r3d-fast"]]
+
+
+def test_the_image_for_a_v100_installs_the_extra_without_what_its_base_has() -> None:
+    setup = ConfigParser()
+    setup.read(REPO / "setup.cfg", encoding="utf-8")
+    extra = setup["options.extras_require"]["cuda11"].strip().splitlines()
+    installed = next(line for line in values(REPO / "docker" / "Dockerfile.v100", "RUN") if "paddlepaddle-gpu" in line)
+    # Its Python is 3.11, whose environments have setuptools.
+    wanted = [line for line in extra if not re.match(r"nvidia-[a-z-]+-cu11==|setuptools;", line)]
+    assert shlex.split(installed)[3:] == wanted
+    (base,) = (value for value in values(REPO / "docker" / "Dockerfile.v100", "FROM") if value.startswith("nvidia/"))
+    assert base == "nvidia/cuda:11.8.0-cudnn8-devel-ubuntu22.04 AS base"
+
+
+def test_the_build_for_a_v100_ends_where_a_library_of_cuda_is_missing() -> None:
+    (check,) = (line for line in values(REPO / "docker" / "Dockerfile.v100", "RUN") if "cuda_libraries" in line)
+    environment = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+    done = subprocess.run(["sh", "-c", check], cwd=REPO, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "name='libcudnn.so'" in done.stderr
 
 
 def test_without_paddles_index_the_build_says_what_it_needs() -> None:
