@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from bench.commands.gpu import gpu
 from bench.commands.index import index
 from bench.commands.loader import loader
 from bench.commands.reports import compare, report
@@ -21,7 +22,7 @@ def cli(debug: bool) -> None:
     """Measure r3d-fast on this machine."""
 
 
-for command in (loader, train, index, studies, report, compare):
+for command in (gpu, loader, train, index, studies, report, compare):
     cli.add_command(command)
 
 

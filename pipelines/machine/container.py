@@ -1,12 +1,17 @@
-"""Finds out in which kind of container the process runs, and how to give that container the NVIDIA driver."""
+"""Finds out in which kind of container the process runs, its limits, and how to give it the NVIDIA driver."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 _VIDEO = "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
+_LIMITS = (
+    "cpu.max", "cpuset.cpus.effective", "memory.max", "pids.max", "cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us",
+    "cpuset/cpuset.cpus", "memory/memory.limit_in_bytes",
+)  # fmt: skip
 _START_AGAIN = {
     "": "install NVIDIA's driver",
     "Apptainer": f"start the container with --nv and --env {_VIDEO}",
@@ -39,3 +44,15 @@ def driver_remedy(outside: str) -> str:
     if not kind and outside:
         return outside
     return _START_AGAIN.get(kind, f"start the container with --gpus all -e {_VIDEO}")
+
+
+def cgroup_limits(cgroups: Path = Path("/sys/fs/cgroup")) -> dict[str, str]:
+    """The limits that the container sets, as the kernel's files say them, by the name of the file; of cgroups 1 or 2.
+
+    A file that isn't there is left out: that limit does not exist.
+    """
+    found = {}
+    for name in _LIMITS:
+        with suppress(OSError):
+            found[name] = (cgroups / name).read_text(errors="replace").strip()
+    return found

@@ -1,10 +1,16 @@
-"""Calls the libraries of the NVIDIA driver by ctypes, and says what a failed call means and what to do about it."""
+"""Calls the libraries of the NVIDIA driver by ctypes, says what a failed call means and what to do about it.
+
+Also lists which of them are installed.
+"""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 SUCCESS = 0
@@ -19,6 +25,11 @@ MEANINGS = {
     803: ("the kernel's driver and libcuda.so.1 differ in version", "reboot, or start the container again"),
     804: ("libcuda.so.1 is of cuda-compat, which does not fit this GPU", "take cuda-compat out of LD_LIBRARY_PATH"),
 }
+# What the driver brings, each by the name that programs ask for.
+_OF_DRIVER = (
+    "libcuda.so.1", "libnvidia-ml.so.1", "libnvcuvid.so.1", "libnvidia-encode.so.1", "libnvidia-ptxjitcompiler.so.1",
+    "libnvidia-nvvm.so.4",
+)  # fmt: skip
 _UNKNOWN = "see what nvidia-smi says; reboot, or install the driver again"
 
 
@@ -94,3 +105,29 @@ def primary_context(library: ctypes.CDLL, index: int) -> Iterator[None]:
             call(library, ["cuCtxPopCurrent_v2"], ctypes.byref(popped))
     finally:
         call(library, ["cuDevicePrimaryCtxRelease_v2", "cuDevicePrimaryCtxRelease"], device)
+
+
+def installed_libraries(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The file behind each library of the driver, its version in its name, such as "libcuda.so.550.54.15".
+
+    The folders of LD_LIBRARY_PATH come first, as for the loader, then what ldconfig lists. "not there" where nothing
+    has that name. Nothing is loaded.
+    """
+    folders = [Path(folder) for folder in environment.get("LD_LIBRARY_PATH", "").split(":") if folder]
+    known: dict[str, Path] = {}
+    with suppress(OSError, subprocess.SubprocessError):
+        # Of the superuser's programs, which are not on everyone's PATH.
+        path = f"{environment.get('PATH', '')}:/usr/sbin:/sbin"
+        listed = subprocess.run(
+            ["ldconfig", "-p"], env={"PATH": path}, capture_output=True, text=True, timeout=10, check=False
+        ).stdout
+        for line in listed.splitlines():
+            name, arrow, place = line.strip().partition(" => ")
+            if arrow:
+                known.setdefault(name.split()[0], Path(place))
+    found = {}
+    for name in _OF_DRIVER:
+        places = [folder / name for folder in folders if (folder / name).exists()]
+        places += [known[name]] if name in known else []
+        found[name] = places[0].resolve().name if places else "not there"
+    return found

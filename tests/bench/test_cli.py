@@ -24,7 +24,7 @@ COMMANDS = dict(commands(cli))
 
 def test_every_measurement_is_a_command() -> None:
     assert sorted(" ".join(path) for path, command in COMMANDS.items() if not isinstance(command, click.Group)) == [
-        "compare", "index", "loader soak", "loader throughput", "report", "studies accuracy", "studies cpu",
+        "compare", "gpu", "index", "loader soak", "loader throughput", "report", "studies accuracy", "studies cpu",
         "studies models", "studies predict", "studies resume", "train throughput",
     ]  # fmt: skip
 

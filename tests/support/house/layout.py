@@ -25,6 +25,10 @@ SHARED_NAMES = {
     "doctor": (("r3d_fast/commands", "r3d_fast/doctor"), "the command, and what it runs"),
     "errors": (("pipelines", "r3d_fast"), "the errors of its package, those of r3d_fast above those of pipelines"),
     "export": (("r3d_fast/commands", "r3d_fast/export"), "the command, and what it runs"),
+    "gpu": (
+        ("bench/commands", "r3d_fast/acceleration"),
+        "training on a GPU: what makes it fast, and what measures that",
+    ),
     "loader": (("bench/commands", "pipelines"), "the loader, and the commands that measure it"),
     "memory": (("pipelines/machine", "r3d_fast/backend"), "the memory of a machine, and what of a batch fits into it"),
     "models": (("bench/studies", "r3d_fast/commands"), "all models: the list of them, and their speed"),

@@ -1,0 +1,213 @@
+"""Runs the parts of `bench gpu` one after the other, and makes the page and the archive of what there is then."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from pydantic import TypeAdapter, ValidationError
+
+from bench.gpu.archive import write_archive
+from bench.gpu.execution import Ending, log_file, run_part
+from bench.gpu.findings import gather
+from bench.gpu.page import page
+from bench.gpu.plan import Card, GpuSettings, Part, plan, results_file
+from bench.measuring.fresh_python import last_line
+from pipelines.errors import DataError, EnvironmentProblem, ExitCode, R3DFastError
+from pipelines.machine.nvdec import Decoder
+from pipelines.machine.nvidia import Driver
+from r3d_fast.doctor.probes import run_probe
+from r3d_fast.errors import Stopped
+from r3d_fast.files import make_folder, write_errors, write_file, write_json
+
+Say = Callable[[str], None]
+_STATUS = "steps.json"
+_PATIENCE_SECONDS = 60.0
+_ENDINGS = TypeAdapter(dict[str, Ending])
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+
+def find_card() -> Card:
+    """The first GPU, asked for in a process of its own, because a driver may crash or hang."""
+    found = run_probe("driver", _PATIENCE_SECONDS)
+    if "driver" not in found.facts:
+        return Card(problem=f"asking the driver failed: {found.error}", to_do="check whether nvidia-smi works")
+    driver = Driver.from_json(found.facts["driver"])
+    if driver.problem or not driver.gpus:
+        return Card(problem=driver.problem or "the driver lists no GPU", to_do=driver.to_do)
+    decoder = Decoder.from_json(found.facts["decoder"]) if "decoder" in found.facts else None
+    engines = max((caps.engines for caps in decoder.caps), default=0) if decoder else 0
+    return Card(driver.gpus[0].name, driver.gpus[0].arch, engines)
+
+
+def check_settings(settings: GpuSettings) -> None:
+    """Raise DataError where a folder that is read isn't there."""
+    for folder, what in ((settings.data, "one with videos"), (settings.lists, "one with trainlist01.txt")):
+        if folder is not None and not folder.is_dir():
+            raise DataError(f"{folder}: no such folder; expected {what}")
+
+
+def measure_gpu(settings: GpuSettings, say: Say) -> tuple[str, ExitCode]:
+    """(the page, the exit code) after all parts of `settings`; `say` is told what goes on.
+
+    Raises what `check_settings` and `run_parts` raise; EnvironmentProblem where there is no GPU, but not if steps that
+    need none were asked for: then these are run, and the exit code says that others were left out.
+    """
+    check_settings(settings)
+    card = find_card()
+    parts = plan(settings, card)
+    if card.problem and (not settings.steps or all(part.needs != "nothing" for part in parts)):
+        remedy = f"{card.to_do}; " if card.to_do else ""
+        raise EnvironmentProblem(f"no GPU: {card.problem}; {remedy}without one run --steps machine,doctor,parity")
+    say(f"{card.name}, sm_{card.arch}" if not card.problem else f"no GPU: {card.problem}")
+    return run_parts(parts, settings, card, say)
+
+
+def run_parts(parts: Sequence[Part], settings: GpuSettings, card: Card, say: Say) -> tuple[str, ExitCode]:
+    """(the page, the exit code) after `parts`; those that are done and were not asked for by name are kept.
+
+    Whatever happens, the page and the archive are made of what there is then. Raises Stopped for SIGTERM and SIGHUP,
+    KeyboardInterrupt for Ctrl-C, UsageError where something can't be written.
+    """
+    out = settings.out
+    for folder in (out, out / "logs", out / "results"):
+        make_folder(folder, "choose another --out")
+    endings = _load(out / _STATUS)
+    todo = [part for part in parts if settings.steps or not _is_done(part, endings)]
+    for line in _announced(parts, todo):
+        say(line)
+    text = ""
+    try:
+        with _signals_raise(), write_errors(out, "free space, and run the same again"):
+            for number, part in enumerate(todo, 1):
+                _run(part, endings, f"{number}/{len(todo)}", settings, card, say)
+    finally:
+        with _signals_ignored():
+            text = _finish(settings, card, say)
+    failed = {part.name: endings[part.name] for part in parts if endings[part.name].state not in ("done", "left out")}
+    for name, ending in failed.items():
+        log = next(log_file(out, part) for part in parts if part.name == name)
+        say(f"failed: {name} ({_why(ending)}): {ending.says}; log: {log}")
+    if failed:
+        return text, ExitCode.INTERNAL
+    if any(endings[part.name].state == "left out" for part in parts):
+        return text, ExitCode.ENVIRONMENT
+    return text, ExitCode.OK
+
+
+def _run(part: Part, endings: dict[str, Ending], count: str, settings: GpuSettings, card: Card, say: Say) -> None:
+    """Run one part and note its ending."""
+    status = settings.out / _STATUS
+    reason = _lacks(part, card, settings.out)
+    if reason:
+        say(f"{count} {part.name}: left out: {reason}")
+        endings[part.name] = Ending(part.step, part.shown, "left out", says=reason)
+        write_json(status, _as_json(endings))
+        return
+    most = "" if part.minutes is None else f", at most {part.minutes:g} min"
+    say(f"{count} {part.name}{most}: {part.shown}")
+    results_file(settings.out, part.name).unlink(missing_ok=True)
+    endings[part.name] = Ending(part.step, part.shown, "interrupted", says="the run was ended while this went on")
+    write_json(status, _as_json(endings))
+    ending = endings[part.name] = run_part(part, settings.out)
+    write_json(status, _as_json(endings))
+    if ending.state != "done":
+        say(f"    {_why(ending)}: {ending.says}")
+
+
+def _why(ending: Ending) -> str:
+    return ending.state if ending.code is None else f"code {ending.code}"
+
+
+def _is_done(part: Part, endings: dict[str, Ending]) -> bool:
+    ending = endings.get(part.name)
+    return ending is not None and ending.state == "done" and ending.command == part.shown
+
+
+def _lacks(part: Part, card: Card, out: Path) -> str:
+    """What a part needs and this machine hasn't; empty if it can run. Whether Paddle works the doctor has found out."""
+    if part.needs == "nothing":
+        return ""
+    if card.problem:
+        return f"no GPU: {card.problem}"
+    if part.needs == "gpu":
+        return ""
+    try:
+        doctor = json.loads(results_file(out, "doctor").read_text(encoding="utf-8"))
+        paddle = next(check for check in doctor["checks"] if check["name"] == "Paddle")
+        usable = doctor["device"] == "gpu" or "computes on the GPU" in paddle["found"]
+        return "" if usable else f"Paddle can't use this GPU: {paddle['found']}"
+    except (OSError, ValueError, KeyError, TypeError, StopIteration):
+        return ""  # the doctor wasn't asked, or didn't answer: the part finds out by itself
+
+
+def _announced(parts: Sequence[Part], todo: Sequence[Part]) -> Iterator[str]:
+    """What is said beforehand: what is kept, and how long the rest may take."""
+    kept = [part.name for part in parts if part not in todo]
+    if kept:
+        yield f"done already, and kept: {', '.join(kept)}; to run steps again, name them: --steps {parts[0].step},..."
+    limited = [part.minutes for part in todo if part.minutes is not None]
+    endless = [part.name for part in todo if part.minutes is None]
+    if limited:
+        yield f"{len(limited)} processes, at most {sum(limited):g} minutes in all; each is ended when its time is over"
+    if endless:
+        yield f"then, for as long as they take: {', '.join(endless)}; started again with the same --out they go on"
+
+
+def _finish(settings: GpuSettings, card: Card, say: Say) -> str:
+    """The page of what there is, written beside the archive of it; what can't be written is told."""
+    try:
+        text = page(gather(settings.out, card))
+    except Exception as error:  # whatever a part wrote, the archive is made
+        text = f"no page can be made of what the parts wrote: {type(error).__name__}: {error}\n"
+    try:
+        write_file(settings.out / "report.txt", text.encode())
+        say(f"report:  {settings.out / 'report.txt'}")
+        say(f"archive: {write_archive(settings)}")
+    except (R3DFastError, OSError) as error:
+        say(f"the report and its archive can't be written: {last_line(str(error))}")
+    return text
+
+
+def _load(path: Path) -> dict[str, Ending]:
+    """The endings that were noted in an earlier run; none where there was none, or its notes can't be read."""
+    try:
+        return _ENDINGS.validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return {}
+
+
+def _as_json(endings: dict[str, Ending]) -> dict[str, Any]:
+    return {name: asdict(ending) for name, ending in endings.items()}
+
+
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    """A block in which SIGTERM, and SIGHUP when a terminal is closed, raise Stopped; Ctrl-C raises by itself."""
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        raise Stopped(f"stopped by {signal.strsignal(number)}; the same command goes on from here")
+
+    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _signals_ignored() -> Iterator[None]:
+    """A block, of seconds, that no signal ends: what was measured is written first."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, *_SIGNALS)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

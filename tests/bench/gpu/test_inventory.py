@@ -1,0 +1,64 @@
+"""What `bench gpu` writes of the machine, here where no NVIDIA program is."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bench_process import REPO
+
+from bench.gpu.inventory import anonymous, inventory, said_by
+
+SMI = """
+==============NVSMI LOG==============
+Driver Version                            : 550.54.15
+GPU 00000000:07:00.0
+    Product Name                          : Tesla V100-SXM2-16GB
+    Serial Number                         : 0324018045603
+    GPU UUID                              : GPU-5c9b1f0f-aaaa-bbbb-cccc-0123456789ab
+    Processes
+        GPU instance ID                   : N/A
+        Process ID                        : 4242
+            Name                          : /home/someone/secret.py
+    Clocks
+        SM                                : 135 MHz
+"""
+
+
+def test_everything_is_there_and_a_program_that_is_not_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    lscpu = tmp_path / "bin" / "lscpu"
+    lscpu.write_text("#!/bin/sh\necho Model name: stand-in\n")
+    lscpu.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    found = inventory()
+    assert found["programs"]["nvidia-smi"] == "nvidia-smi: No such file or directory"
+    assert found["programs"]["lscpu"] == "Model name: stand-in\n"
+    assert found["cpus"] >= 1
+    assert any(package.startswith("numpy==") for package in found["packages"])
+    assert set(found["libraries"]) >= {"libcuda.so.1", "libnvcuvid.so.1", "libnvidia-ml.so.1"}
+    assert {"kernel", "container", "cgroup", "versions", "gpu"} <= set(found)
+    json.dumps(found)
+
+
+def test_what_tells_one_card_from_others_is_left_out() -> None:
+    text = anonymous(SMI)
+    for hidden in ("0324018045603", "5c9b1f0f", "secret", "4242"):
+        assert hidden not in text
+    for shown in ("Tesla V100-SXM2-16GB", "550.54.15", "Clocks", "135 MHz"):
+        assert shown in text
+
+
+def test_a_program_that_fails_says_why() -> None:
+    assert said_by(("sh", "-c", "echo no devices >&2; exit 9")) == "sh: exit code 9: no devices"
+
+
+def test_as_a_process_it_writes_and_prints(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", "-m", "bench.gpu.inventory", str(tmp_path / "machine.json")]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "--- nvidia-smi" in done.stdout
+    assert json.loads((tmp_path / "machine.json").read_text())["cpu"]

@@ -1,0 +1,199 @@
+"""`bench gpu` whole, on a made-up V100 whose processes stand for measurements, and fail in turn."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench_process import REPO
+from gpu_stand_ins import REAL_PLAN
+from small_disk import mounted
+
+from bench.gpu.archive import archive_path
+from bench.gpu.plan import V100, GpuSettings
+
+SUPPORT = REPO / "tests" / "support" / "jobs"
+PARTS = [part.name for part in REAL_PLAN(GpuSettings(Path(), Path()), V100)]
+
+
+def start(out: Path, *arguments: object, words: dict[str, str] | None = None, **more: str) -> subprocess.Popen[str]:
+    data = out.parent / "data"
+    data.mkdir(exist_ok=True)
+    path = os.pathsep.join([str(REPO), str(SUPPORT)])
+    environment = {**os.environ, "PYTHONPATH": path, "STAND_INS": json.dumps(words or {}), **more}
+    command = [sys.executable, str(SUPPORT / "gpu_stand_ins.py"), "gpu", data, "--out", out, *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(list(map(str, command)), env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def run(out: Path, *arguments: object, words: dict[str, str] | None = None) -> tuple[int, str, str]:
+    process = start(out, *arguments, words=words)
+    stdout, stderr = process.communicate(timeout=120)
+    assert "Traceback" not in stderr, stderr
+    return process.returncode, stdout, stderr
+
+
+def archived(out: Path) -> set[str]:
+    with tarfile.open(archive_path(out)) as tar:
+        return {name.partition("/")[2] for name in tar.getnames()}
+
+
+def states(out: Path) -> dict[str, str]:
+    parts: dict[str, dict[str, Any]] = json.loads((out / "steps.json").read_text())
+    return {name: part["state"] for name, part in parts.items()}
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_all_parts_run_in_order_and_leave_a_page_and_an_archive(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code, stdout, stderr = run(out)
+    assert code == 0, stderr
+    assert list(states(out)) == PARTS
+    assert set(states(out).values()) == {"done"}
+    for number, name in enumerate(PARTS, 1):
+        assert f"{number}/{len(PARTS)} {name}, at most " in stderr
+    assert "processes, at most " in stderr
+    assert (out / "report.txt").read_text() == stdout.lstrip("\n")
+    assert "decoder (loader.decoder): pyav" in stdout
+    names = archived(out)
+    assert {"report.txt", "steps.json", "results/kernels.json", "logs/parity.log"} <= names
+    assert {f"logs/{name}.log" for name in PARTS} <= names
+    assert f"archive: {archive_path(out)}" in stderr
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_that_fails_leaves_the_others_their_results(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code, _, stderr = run(out, words={name: "fail"})
+    assert code == 1
+    assert {part: state for part, state in states(out).items() if state != "done"} == {name: "failed"}
+    log = out / "logs" / f"{name}.log"
+    assert stderr.splitlines()[-1] == f"failed: {name} (code 4): boom: no such kernel; log: {log}"
+    assert "boom" in log.read_text()
+    assert f"logs/{name}.log" in archived(out)
+    assert f"{name}: failed with code 4: boom: no such kernel" in " ".join((out / "report.txt").read_text().split())
+
+
+def test_one_that_crashes_and_one_over_its_time_stop_nobody_else(tmp_path: Path) -> None:
+    """What the one over its time had written stays, and nothing of its processes, though it ignores Ctrl-C."""
+    out = tmp_path / "out"
+    code, _, stderr = run(out, words={"parity": "crash", "loader_64": "hang"})
+    assert code == 1
+    left = {name: state for name, state in states(out).items() if state != "done"}
+    assert left == {"parity": "failed", "loader_64": "over its time"}
+    assert "failed: parity (code -6): its process was ended by signal 6 (Aborted); measuring; log: " in stderr
+    assert "failed: loader_64 (over its time): ended after its 0.05 minutes: measuring; log: " in stderr
+    assert json.loads((out / "results" / "loader_64.json").read_text())["runs"]
+    wait_until(lambda: is_gone(int((out / "results" / "loader_64.json.child").read_text())))
+
+
+def test_it_goes_on_and_runs_again_what_failed_or_is_named(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(out, words={"kernels": "fail"})[0] == 1
+    code, _, stderr = run(out)
+    assert code == 0, stderr
+    assert "done already, and kept: machine, doctor, kernels_persistent, parity, loader_64, " in stderr
+    assert "; to run steps again, name them: --steps machine,..." in stderr
+    assert "1/1 kernels, at most" in stderr
+    code, _, stderr = run(out, "--steps", "machine,loader")
+    assert code == 0, stderr
+    assert [line.split()[1].rstrip(",") for line in stderr.splitlines() if "/3 " in line] == [
+        "machine",
+        "loader_64",
+        "loader_16",
+    ]
+    assert list(states(out)) == PARTS
+    _, _, stderr = run(out, "--videos", "500")  # what is measured on other videos is measured again
+    assert "kept: machine, doctor, kernels, kernels_persistent, parity, tests; " in stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "says"),
+    [
+        (signal.SIGINT, 130, ""),
+        (signal.SIGTERM, 75, "bench: stopped by Terminated; the same command goes on from here"),
+        (signal.SIGHUP, 75, "bench: stopped by Hangup; the same command goes on from here"),
+    ],
+)
+def test_a_signal_ends_the_part_and_the_archive_is_written(
+    number: signal.Signals, code: int, says: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    process = start(out, words={"kernels": "wait"}, STARTED=str(tmp_path / "pid"))
+    child = out / "results" / "kernels.json.child"
+    wait_until(lambda: child.is_file() and bool(child.read_text()))
+    os.kill(int((tmp_path / "pid").read_text()), number)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == code, stderr
+    assert "Traceback" not in stderr
+    assert says in stderr
+    assert stdout == ""
+    assert states(out) == {"machine": "done", "doctor": "done", "kernels": "interrupted"}
+    assert {"report.txt", "results/machine.json", "logs/kernels.log"} <= archived(out)
+    wait_until(lambda: is_gone(int(child.read_text())))
+    code, _, stderr = run(out)
+    assert code == 0, stderr
+    assert f"1/{len(PARTS) - 2} kernels" in stderr
+
+
+def test_where_nothing_can_be_written_it_says_so_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code, stdout, stderr = run(tmp_path / "file" / "out")
+    assert (code, stdout) == (2, "")
+    expected = f"bench: {tmp_path}/file/out: can't be written: a part of the path is a file; choose another --out"
+    assert expected in stderr.splitlines()[-1]
+
+
+def test_on_a_full_disk_it_stops_and_says_so(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "size=64k") as disk:
+        (disk / "data").mkdir()
+        (disk / "rest").write_bytes(bytes(40_000))
+        code, _, stderr = run(disk / "out")
+    assert code == 2, stderr
+    assert "No space left on device" in stderr
+    assert stderr.splitlines()[-1].startswith("bench: ")
+
+
+def test_of_a_paddle_that_can_not_use_the_card_only_dalis_half_is_measured(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code, _, _ = run(out, "--steps", "doctor")
+    assert code == 0
+    doctor = json.loads((out / "results" / "doctor.json").read_text())
+    doctor["device"], doctor["checks"][0]["found"] = "", "paddlepaddle-gpu 2.6.2: no code for sm_90"
+    (out / "results" / "doctor.json").write_text(json.dumps(doctor))
+    code, _, stderr = run(out, "--steps", "kernels,parity,loader,train")
+    assert code == 4
+    assert "kernels: left out: Paddle can't use this GPU: paddlepaddle-gpu 2.6.2: no code for sm_90" in stderr
+    by_state = states(out)
+    assert {name for name, state in by_state.items() if state == "done"} == {
+        "doctor", "parity", "loader_64", "loader_16",
+    }  # fmt: skip
+
+
+def test_full_trains_the_reference_after_the_rest(tmp_path: Path) -> None:
+    code, _, stderr = run(tmp_path / "out", "--full")
+    assert code == 0, stderr
+    assert list(states(tmp_path / "out")) == [*PARTS, "full_index", "full_train", "full_eval"]
+    assert "then, for as long as they take: full_index, full_train, full_eval" in stderr
