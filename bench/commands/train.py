@@ -36,11 +36,9 @@ def train() -> None:
 @click.option("--layout", metavar="L[,L...]", help="NCDHW, NDHWC (default: the config's; on a GPU both).")
 @rounds_option("Turns of each contender")
 @click.option(
-    "--steps", type=click.IntRange(min=1), metavar="N", help="Steps timed in a turn (default: 2; on a GPU 20)."
+    "--steps", type=click.IntRange(min=1), metavar="N", help="Steps timed in a turn (default: 2; on a GPU 2 s)."
 )
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), metavar="N", help="Clips a batch (default: 8; on a GPU the config's)."
-)
+@click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Clips a batch (default: 8; on a GPU 64).")
 @json_option
 @plot_option
 def throughput(
@@ -67,8 +65,8 @@ def throughput(
         layouts=names("--layout", layout, tuple(LAYOUT_OF)) if layout else (),
         batch_size=batch_size,
         rounds=rounds,
-        steps=steps or (2 if on_cpu else 20),
+        steps=steps,
     )
     output = Output(json_file, plot, inputs=config_files(config))
-    report = measure_training(settings, published_command(data), tell)
+    report = measure_training(settings, published_command(data), tell, output.keep)
     output.show(report)

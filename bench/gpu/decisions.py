@@ -6,7 +6,7 @@ taken.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -65,9 +65,15 @@ def best(choices: Iterable[Choice]) -> Choice | None:
     if not ranked:
         return None
     first = ranked[0]
-    equal = [first, *(one for one in ranked[1:] if verdict(first.rounds, one.rounds) != "slower")]
+    equal = [first, *(one for one in ranked[1:] if not is_slower(one.rounds, first.rounds))]
     known = [one for one in equal if one.cpu_ms is not None]
     return min(known, key=lambda one: one.cpu_ms or 0.0) if len(known) == len(equal) else first
+
+
+def is_slower(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether `one` is slower than `other`, both clips/s a round; of very few rounds all have to be."""
+    told = verdict(other, one)
+    return max(one) < min(other) if told == "too few rounds" else told == "slower"
 
 
 def decoder(found: Found) -> Decision:
@@ -85,7 +91,7 @@ def decoder(found: Found) -> Decision:
     if auto is not None:
         routing = _routing(found.results[name])
         figures.append(f"{replace(auto, name='auto').in_words()}; {routing}")
-        if verdict(taken.rounds, auto.rounds) == "slower":
+        if is_slower(auto.rounds, taken.rounds):
             wrong = f"loader.decoder auto gives {auto.middle / taken.middle:.2f} of what {taken.name} gives; {routing}"
     return Decision(subject, taken.name, tuple(figures), wrong)
 
@@ -129,7 +135,7 @@ def precision(found: Found) -> Decision:
     halves = [half for half in HALVES if any(name.startswith(half) for name in cases)]
     usual = next((one for one in named if halves and one.name == f"{halves[0]} NDHWC"), None)
     wrong = ""
-    if usual is not None and verdict(taken.rounds, usual.rounds) == "slower":
+    if usual is not None and is_slower(usual.rounds, taken.rounds):
         wrong = f"{usual.name}, which auto means, gives {usual.middle / taken.middle:.2f} of what {taken.name} gives"
     return Decision(subject, taken.name, tuple(f"compute alone: {one.in_words()}" for one in named), wrong)
 

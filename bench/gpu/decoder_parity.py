@@ -32,7 +32,7 @@ from pipelines.video.remuxer import remux
 from r3d_fast.files import write_json
 
 RIGHT, WRONG, REFUSED, UNREADABLE = "right", "wrong", "refused", "unreadable"
-_SESSION_CLIPS = 8  # in a batch
+_SESSION_CLIPS = {"gpu": 8, "cpu": 1}  # in a batch, by device; a CPU has no sessions, and only tries this itself
 _SESSION_BATCHES = 6
 _FRAMES = 16
 Keep = Callable[[dict[str, Any]], None]
@@ -147,14 +147,15 @@ def _decode_again(record: VideoRecord, root: str, device: str) -> Sequence[float
     """Milliseconds a clip of each batch after the first, which starts the sessions."""
     fn, types, Pipeline = import_dali()
     number = device_number(device)
+    clips = _SESSION_CLIPS["cpu" if number is None else "gpu"]
     frames = np.unique(np.linspace(0, record.num_frames - 1, _FRAMES).astype(np.int32))
     mini = remux(record, frames, root=root)
     pipeline = Pipeline(
-        batch_size=_SESSION_CLIPS, num_threads=2, device_id=number, prefetch_queue_depth=1, **executor_options(Pipeline)
+        batch_size=clips, num_threads=2, device_id=number, prefetch_queue_depth=1, **executor_options(Pipeline)
     )
     with pipeline:
-        encoded = fn.external_source(source=lambda: [mini.data] * _SESSION_CLIPS, dtype=types.UINT8, ndim=1)
-        numbers = fn.external_source(source=lambda: [mini.frames] * _SESSION_CLIPS, dtype=types.INT32, ndim=1)
+        encoded = fn.external_source(source=lambda: [mini.data] * clips, dtype=types.UINT8, ndim=1)
+        numbers = fn.external_source(source=lambda: [mini.frames] * clips, dtype=types.INT32, ndim=1)
         pipeline.set_outputs(video_decoder()(encoded, frames=numbers, device="cpu" if number is None else "mixed"))
     pipeline.build()
     ms = []
@@ -163,7 +164,7 @@ def _decode_again(record: VideoRecord, root: str, device: str) -> Sequence[float
         (output,) = pipeline.run()
         if number is not None:
             output.as_cpu()  # waits for the GPU
-        ms.append(1000 * (perf_counter() - begin) / _SESSION_CLIPS)
+        ms.append(1000 * (perf_counter() - begin) / clips)
     return ms[1:]
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from math import ceil
 from time import perf_counter, sleep
 from typing import Any, Protocol
 
 from pipelines.machine.processes import tree_cpu_seconds
 
 WARM_BATCHES = 6  # more than any contender makes ahead
+GPU_TURN_SECONDS = 2.0  # a server makes some batches in less time than its clock frequencies take to settle
+_TRIED_BATCHES = 3
 _REST_SECONDS = 0.1
 _LONGEST_REST = 300  # of these
 Say = Callable[[str], None]
@@ -45,10 +48,12 @@ def take_turns(
     pace: Callable[[str], Pace],
     say: Say,
     samplers: Samplers | None = None,
+    note: Callable[[dict[str, list[Turn]]], None] = lambda _: None,
 ) -> dict[str, list[Turn]]:
     """The turns of each contender by its name; a round more than asked for is made, the first, and thrown away.
 
     `pace` says what the contender of a name makes in a turn; its sampler, if it has one, is entered while it is timed.
+    `note` is given the turns so far after each round.
     """
     turns: dict[str, list[Turn]] = {contender.name: [] for contender in contenders}
     for number in range(rounds + 1):
@@ -62,7 +67,17 @@ def take_turns(
                 turn = _take_turn(contender, own.batches)
             if number:
                 turns[contender.name].append(turn)
+        if number:
+            note(turns)
     return turns
+
+
+def batches_lasting(seconds: float, contender: Contender) -> int:
+    """How many batches `contender` makes in `seconds` at least, tried on a few after those it has made ahead."""
+    contender.make(WARM_BATCHES)
+    begin = perf_counter()
+    contender.make(_TRIED_BATCHES)
+    return ceil(seconds * _TRIED_BATCHES / (perf_counter() - begin))
 
 
 def _take_turn(contender: Contender, batches: int) -> Turn:

@@ -2,20 +2,27 @@
 
 "synthetic" trains on one batch that lies on the device already, "loader" makes clips that nobody uses, "training" takes
 clips from the loader into the same step. They are measured in turns.
+
+There is one model at a time, which synthetic and training train on in turns, so that a batch that fits into a GPU's
+memory when it is trained on fits here too. Turns still follow on each other (A B C A B C), which is what makes them
+comparable on a busy machine; and a step takes as long whatever weights it finds. The model is gone before the next
+precision or layout makes its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gc
+import math
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from bench.loader.handover import make_loader, require_gpu, routing_of
 from bench.measuring.gpu_use import GpuSampler
-from bench.measuring.turns import WARM_BATCHES, Pace, Say, Turn, take_turns
+from bench.measuring.turns import GPU_TURN_SECONDS, WARM_BATCHES, Pace, Say, Turn, batches_lasting, take_turns
 from bench.reporting.figures import LOADER, SYNTHETIC, TRAINING, MeasuredRun, figures_of
 from bench.reporting.results import TRAIN_KIND, ThroughputReport, throughput_report
 from bench.training.trainers import (
@@ -34,7 +41,9 @@ from r3d_fast.config.config import LAYOUT_OF, Config, load_config
 
 _CPU_BATCH = 8
 _CHECKED_STEPS, _MOST_STEPS = 3, 12
-_LOADER_SECONDS = 1.0  # a turn of its own is as long at least
+_GPU_BATCH = 64
+_CPU_STEPS = 2  # of a turn
+_LOADER_SECONDS = 1.0  # a turn of its own is as long at least, on a GPU all turns are longer
 _AHEAD = 1.5  # a loader that is so many times as fast as the model never lets its queue run empty
 Case = tuple[str, str]  # precision, layout
 PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "bf16", "fp16")
@@ -44,8 +53,9 @@ PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "bf16", "fp16")
 class TrainingSettings:
     """What to measure: the config `source` with `overrides`, at each of `precisions` and `layouts`.
 
-    `data` None: clips of bench's own. `batch_size` None: 8 on the CPU, the config's on a GPU. `layouts` empty: the
-    config's on the CPU, both on a GPU. Each contender has `rounds` turns of `steps` steps.
+    `data` None: clips of bench's own. `batch_size` None: 8 on the CPU, 64 on a GPU, if `overrides` say nothing.
+    `layouts` empty: the config's on the CPU, both on a GPU. Each contender has `rounds` turns of `steps` steps; None: 2
+    on the CPU, on a GPU as many as last 2 seconds.
     """
 
     source: str = "ucf101_r3d18"
@@ -57,23 +67,51 @@ class TrainingSettings:
     layouts: tuple[str, ...] = ()
     batch_size: int | None = None
     rounds: int = 7
-    steps: int = 2
+    steps: int | None = None
+
+    @property
+    def turn(self) -> dict[str, float]:
+        """How long a turn is, as reports say it: a number of steps, or of seconds at least."""
+        if self.steps is not None:
+            return {"steps_a_turn": self.steps}
+        return {"steps_a_turn": _CPU_STEPS} if self.device == "cpu" else {"seconds_a_turn": GPU_TURN_SECONDS}
 
 
-def measure_training(settings: TrainingSettings, command: str, say: Say = lambda _: None) -> ThroughputReport:
+def measure_training(
+    settings: TrainingSettings,
+    command: str,
+    say: Say = lambda _: None,
+    keep: Callable[[ThroughputReport], None] = lambda _: None,
+) -> ThroughputReport:
     """The report of a whole measurement, which names `command` as its own; `say` is told what goes on.
 
-    Precisions that this device does not have are left out, and the report says so. Raises what stands in the way of the
-    rest: ConfigError, DataError, EnvironmentProblem, UsageError; DivergedError for a loss that is no number.
+    `keep` is given the report of what is measured so far after each round. Precisions that this device does not have
+    are left out, and the report says so. Raises what stands in the way of the rest: ConfigError, DataError,
+    EnvironmentProblem, UsageError; DivergedError for a loss that is no number.
     """
     configs = configs_of(settings)
     left_out = _prepare(settings, configs)
+    runs: list[MeasuredRun] = []
     with selected_videos(settings.data, say, settings.videos) as clips:
-        runs = tuple(
-            _run(settings, config, clips, case, say) for case, config in configs.items() if case[0] not in left_out
-        )
-    config = next(iter(configs.values()))
-    values = {
+        values = _described_settings(settings, next(iter(configs.values())), clips)
+
+        def report(*measured: MeasuredRun) -> ThroughputReport:
+            extra = {"not measured": left_out} if left_out else {}
+            return throughput_report(TRAIN_KIND, command, values, measured, excluded=clips.excluded, extra=extra)
+
+        def note(run: MeasuredRun) -> None:
+            keep(report(*runs, run))
+
+        for case, config in configs.items():
+            if case[0] not in left_out:
+                runs.append(_run(settings, config, clips, case, say, note))
+                gc.collect()  # the model, before the next is made
+        return report(*runs)
+
+
+def _described_settings(settings: TrainingSettings, config: Config, clips: VideoSelection) -> dict[str, Any]:
+    """What the report says of the settings; JSON values."""
+    return {
         **described(settings.data, clips),
         "config": Path(settings.source).name,
         "model": config.model.name,
@@ -83,17 +121,15 @@ def measure_training(settings: TrainingSettings, command: str, say: Say = lambda
         "batch_size": config.loader.batch_size,
         "num_frames": config.clip.num_frames,
         "size_px": config.augment.size_px,
-        "steps_a_turn": settings.steps,
+        **settings.turn,
         "rounds": settings.rounds,
     }
-    extra = {"not measured": left_out} if left_out else {}
-    return throughput_report(TRAIN_KIND, command, values, runs, excluded=clips.excluded, extra=extra)
 
 
 def configs_of(settings: TrainingSettings) -> dict[Case, Config]:
     """The config of each precision and layout; the command's own options have the last word. Raises ConfigError."""
     on_cpu = settings.device == "cpu"
-    first = [f"loader.batch_size={_CPU_BATCH}"] if on_cpu else []
+    first = [f"loader.batch_size={_CPU_BATCH if on_cpu else _GPU_BATCH}"]
     last = [f"train.device={settings.device}"]
     last += [] if settings.batch_size is None else [f"loader.batch_size={settings.batch_size}"]
     known, wanted = {str(name): layout for name, layout in LAYOUT_OF.items()}, settings.layouts
@@ -126,12 +162,18 @@ def _prepare(settings: TrainingSettings, configs: Mapping[Case, Config]) -> dict
     return {precision: str(problem) for precision, problem in problems.items()}
 
 
-def _run(settings: TrainingSettings, config: Config, clips: VideoSelection, case: Case, say: Say) -> MeasuredRun:
-    """The three contenders at one precision and layout."""
+def _run(
+    settings: TrainingSettings,
+    config: Config,
+    clips: VideoSelection,
+    case: Case,
+    say: Say,
+    note: Callable[[MeasuredRun], None],
+) -> MeasuredRun:
+    """The three contenders at one precision and layout; `note` is given the figures so far after each round."""
     where = ", ".join(case)
     precision = choose_precision(_named(case[0]), settings.device, config.train.amp_level)
     dtype = precision.clip_dtype
-    classes = len(clips.index.classes)
     with ExitStack() as opened:
         loaders = []
         for _ in range(2):
@@ -144,31 +186,38 @@ def _run(settings: TrainingSettings, config: Config, clips: VideoSelection, case
         batch = next(loaders[0].epoch(0))
         check_batch(batch, config, settings.device, dtype)
         data = LoaderContender(loaders[0])
-        synthetic = SyntheticContender(TrainedModel(config, classes, settings.device, precision), batch)
-        training = TrainingContender(TrainedModel(config, classes, settings.device, precision), loaders[1])
-        paces = _paces(synthetic, data, settings.steps)
+        model = TrainedModel(config, len(clips.index.classes), settings.device, precision)
+        synthetic, training = SyntheticContender(model, batch), TrainingContender(model, loaders[1])
+        paces = _paces(synthetic, data, settings)
         samplers = {name: GpuSampler() for name in paces} if settings.device != "cpu" else {}
+
+        def measured(turns: dict[str, list[Turn]]) -> MeasuredRun:
+            losses = {SYNTHETIC: synthetic.losses, TRAINING: training.losses}
+            routing = {LOADER: routing_of(loaders[0]), TRAINING: routing_of(loaders[1])} if samplers else {}
+            figures = tuple(
+                figures_of(
+                    name, turns[name], config.clip.num_frames,
+                    waited=_waited(turns[name]),
+                    step_ms=_step_ms(turns[name]),
+                    loss=(losses[name][0], losses[name][-1]) if name in losses else (),
+                    gpu=samplers[name].use() if name in samplers else None,
+                    routing=routing.get(name),
+                )
+                for name in paces
+            )  # fmt: skip
+            workers = config.loader.workers
+            return MeasuredRun(config.clip.sampling, usable_cpus() if workers == "auto" else workers, figures, *case)
+
+        def check_and_note(turns: dict[str, list[Turn]]) -> None:
+            for trained in (synthetic, training):
+                check_losses(trained)
+            note(measured(turns))
+
         turns = take_turns(
             (synthetic, data, training), settings.rounds, lambda name: paces[name],
-            lambda text: say(f"{where}: {text}"), samplers,
+            lambda text: say(f"{where}: {text}"), samplers, check_and_note,
         )  # fmt: skip
-        for trained in (synthetic, training):
-            check_losses(trained)
-        routing = {LOADER: routing_of(loaders[0]), TRAINING: routing_of(loaders[1])} if samplers else {}
-    losses = {SYNTHETIC: synthetic.losses, TRAINING: training.losses}
-    figures = tuple(
-        figures_of(
-            name, turns[name], config.clip.num_frames,
-            waited=_waited(turns[name]),
-            step_ms=_step_ms(turns[name]),
-            loss=(losses[name][0], losses[name][-1]) if name in losses else (),
-            gpu=samplers[name].use() if name in samplers else None,
-            routing=routing.get(name),
-        )
-        for name in paces
-    )  # fmt: skip
-    workers = config.loader.workers
-    return MeasuredRun(config.clip.sampling, usable_cpus() if workers == "auto" else workers, figures, *case)
+        return measured(turns)
 
 
 def _named(precision: str) -> PrecisionName:
@@ -176,25 +225,24 @@ def _named(precision: str) -> PrecisionName:
     return found
 
 
-def _paces(synthetic: SyntheticContender, data: LoaderContender, steps: int) -> dict[str, Pace]:
+def _paces(synthetic: SyntheticContender, data: LoaderContender, settings: TrainingSettings) -> dict[str, Pace]:
     """The number of steps or batches that each contender makes in a turn, and how many it makes before to warm up.
 
     Before that, a few steps check that the model learns. The model alone warms up with one step, as nothing is prepared
     ahead of it. Training starts with a full queue of batches. Where the loader is at least `_AHEAD` times as fast as
     the model the queue stays full, so one step is enough; elsewhere training warms up until the queue is used up.
     """
-    begin = perf_counter()
+    step = math.inf
     # The first steps in fp16 may find the scale of the loss and move nothing.
     while len(synthetic.losses) < _CHECKED_STEPS or (len(synthetic.losses) < _MOST_STEPS and not synthetic.learns):
+        begin = perf_counter()
         synthetic.make(1)
+        step = perf_counter() - begin  # of the last: the first one searches for algorithms
     check_losses(synthetic)
-    step = (perf_counter() - begin) / len(synthetic.losses)
-    data.make(WARM_BATCHES)
-    begin = perf_counter()
-    data.make(_CHECKED_STEPS)
-    batch = (perf_counter() - begin) / _CHECKED_STEPS
-    warm = 1 if _AHEAD * batch < step else WARM_BATCHES
-    loads = max(steps, ceil(_LOADER_SECONDS / batch))
+    seconds = settings.turn.get("seconds_a_turn", 0.0)
+    steps = int(settings.turn.get("steps_a_turn", math.ceil(seconds / step)))
+    loads = max(steps, batches_lasting(max(seconds, _LOADER_SECONDS), data))
+    warm = 1 if _AHEAD * max(seconds, _LOADER_SECONDS) / loads < step else WARM_BATCHES
     return {SYNTHETIC: Pace(steps, 1), LOADER: Pace(loads), TRAINING: Pace(steps, warm)}
 
 

@@ -125,6 +125,7 @@ def test_without_data_bench_makes_its_own_clips(tmp_path: Path) -> None:
             2,
             r"bench: --decoder davi: expected one or more of .*, each once",
         ),
+        (["--threads", "0"], 2, r"bench: --threads 0: expected numbers of at least 1, each once"),
         (["--repeats", "0"], 2, r"bench: --repeats 0: expected numbers of at least 1, each once"),
         (["--rounds", "4"], 2, r"4 is not in the range x>=5"),
         (

@@ -26,7 +26,7 @@ PARTS = [part.name for part in REAL_PLAN(GpuSettings(Path(), Path()), V100)]
 
 
 def start(out: Path, *arguments: object, words: dict[str, str] | None = None, **more: str) -> subprocess.Popen[str]:
-    data = out.parent / "data"
+    data = next(folder for folder in out.parents if folder.is_dir()) / "data"
     data.mkdir(exist_ok=True)
     path = os.pathsep.join([str(REPO), str(SUPPORT)])
     environment = {**os.environ, "PYTHONPATH": path, "STAND_INS": json.dumps(words or {}), **more}

@@ -17,7 +17,7 @@ from bench.loader import loader_throughput as loader
 from bench.loader.handover import wait_for
 from bench.measuring.gpu_use import FIGURES
 from bench.reporting.figures import Figures
-from bench.reporting.results import load, save
+from bench.reporting.results import ThroughputReport, load, save
 from bench.reporting.tables import tables
 from pipelines.errors import EnvironmentProblem
 from pipelines.machine.nvidia import probe_driver
@@ -75,6 +75,32 @@ def test_ways_to_decode_stand_beside_each_other_and_what_fails_is_left_out(mjpeg
     assert measured.runs[0].names == ["r3d-fast", cpu, "decode only (ceiling)"]
     assert measured.extra["not measured"] == {f"segments, 1 worker: {nvdec}": "no NVDEC here"}
     assert f"not measured, segments, 1 worker: {nvdec}: no NVDEC here" in tables([measured])
+
+
+@pytest.mark.usefixtures("pretended")
+def test_turns_on_a_gpu_last_two_seconds_at_batch_64(mjpeg_videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each contender's batches are counted by its own speed; what is measured is kept after each round."""
+    asked: list[tuple[float, str]] = []
+
+    def lasting(seconds: float, contender: contenders.ClipLoaderContender) -> int:
+        asked.append((seconds, contender.name))
+        return 1
+
+    monkeypatch.setattr(loader, "batches_lasting", lasting)
+    kept: list[ThroughputReport] = []
+    settings = loader.LoaderSettings(
+        mjpeg_videos, samplings=("segments",), decoders=("dali",), threads=(1, 2), device="gpu", rounds=5, batch_size=3,
+        num_frames=4, size_px=32,
+    )  # fmt: skip
+    assert replace(settings, batch_size=None).clips_a_batch == 64
+    assert replace(settings, batch_size=None, device="cpu").clips_a_batch == 16
+    measured = loader.measure_loader(settings, "bench", keep=kept.append)
+    names = ["r3d-fast", "r3d-fast, NVDEC, 1 thread", "r3d-fast, NVDEC, 2 threads", "decode only (ceiling)"]
+    assert measured.runs[0].names == names
+    assert asked == [(2.0, name) for name in names]
+    assert measured.settings["seconds_a_turn"] == 2.0
+    assert "batches_a_turn" not in measured.settings
+    assert [report.runs[0].rounds for report in kept] == [1, 2, 3, 4, 5]
 
 
 def test_by_default_all_three_ways_are_measured(mjpeg_videos: Path) -> None:

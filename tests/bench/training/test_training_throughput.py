@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,8 @@ import pytest
 from bench_process import SMALL
 
 import r3d_fast.backend.paddle
-from bench.reporting.figures import SYNTHETIC
-from bench.reporting.results import load, save
+from bench.reporting.figures import LOADER, SYNTHETIC, TRAINING
+from bench.reporting.results import ThroughputReport, load, save
 from bench.reporting.tables import tables
 from bench.reporting.train_tables import REFERENCE
 from bench.training import trainers
@@ -74,6 +76,58 @@ def test_precisions_that_a_gpu_has_not_are_left_out(
     assert "not measured, bf16: no bf16 on this GPU" in text
     with pytest.raises(r3d_fast.backend.paddle.EnvironmentProblem, match="no bf16"):
         training.measure_training(replace(settings, precisions=("bf16",)), "bench")
+
+
+def test_another_config_trains_at_batch_64_on_a_gpu_unless_told_otherwise() -> None:
+    demo = TrainingSettings(source="demo", device="gpu", layouts=("NDHWC",))
+    assert [config.loader.batch_size for config in configs_of(demo).values()] == [64]
+    told = replace(demo, overrides=("loader.batch_size=24",))
+    assert [config.loader.batch_size for config in configs_of(told).values()] == [24]
+
+
+def test_one_model_is_in_memory_at_a_time(small_videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    most: list[int] = []
+
+    class Counted(trainers.TrainedModel):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            alive.add(self)
+            most.append(len(alive))
+
+    monkeypatch.setattr(training, "TrainedModel", Counted)
+    kept: list[ThroughputReport] = []
+    settings = TrainingSettings(
+        overrides=SMALL, data=small_videos, layouts=("NCDHW", "NDHWC"), batch_size=3, rounds=5, steps=1
+    )
+    report = training.measure_training(settings, "bench", keep=kept.append)
+    assert most == [1, 1]
+    # What ends it early leaves the rounds that were measured.
+    assert [(len(part.runs), part.runs[-1].rounds) for part in kept] == [(k, n) for k in (1, 2) for n in range(1, 6)]
+    assert kept[-1].runs[0] == report.runs[0]
+
+
+def test_a_turn_on_a_gpu_lasts_two_seconds_and_one_on_a_cpu_two_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Synthetic:
+        def __init__(self) -> None:
+            self.losses: list[float] = []
+            self.learns = True
+
+        def make(self, batches: int) -> int:
+            self.losses += [1.0 / (len(self.losses) + 1)] * batches
+            time.sleep(0.05 * batches)
+            return batches
+
+    monkeypatch.setattr(training, "batches_lasting", lambda seconds, _: round(100 * seconds))
+    for device, steps, loads in (("gpu", 40, 200), ("cpu", 2, 100)):
+        paces = training._paces(Synthetic(), None, TrainingSettings(device=device))  # type: ignore[arg-type]
+        assert paces[SYNTHETIC].batches == paces[TRAINING].batches == pytest.approx(steps, abs=2)
+        assert paces[LOADER].batches == loads
+        assert paces[TRAINING].warm == 1  # a batch takes 0.01 s, a step 0.05
+    assert TrainingSettings(device="gpu").turn == {"seconds_a_turn": 2.0}
+    assert TrainingSettings(device="gpu", steps=3).turn == {"steps_a_turn": 3}
 
 
 @pytest.mark.gpu
