@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.dali.routing import Routing, ShareFinder, choose_decoder
+from pipelines.dali.routing import choose_decoder
+from pipelines.dali.share_finder import Routing, ShareFinder
 from pipelines.errors import UsageError
 from pipelines.index.video_index import VideoIndex
 from pipelines.machine.device import check_device, device_number
@@ -182,7 +183,8 @@ class ClipLoader:
 
     def _new_prefetcher(self) -> ClipPrefetcher:
         if self._finder is None:
-            self._stream, self._finder = choose_decoder(self._stream, self.index, num_workers(self.spec))
+            workers = num_workers(self.spec)
+            self._stream, self._finder = choose_decoder(self._stream, self.index, workers, self.spec.threads)
         self._finder.forget_planned()
         return ClipPrefetcher(self._stream, self.index, self.spec, len(self), self._finder, self.statistics)
 

@@ -12,11 +12,11 @@ import math
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 from pipelines.dali.graph_runner import DaliInput, GraphRunner
-from pipelines.dali.routing import ShareFinder, is_shared_out
+from pipelines.dali.share_finder import BatchPlan, ShareFinder, is_shared_out
 from pipelines.index.video_index import VideoIndex
 from pipelines.machine.cpus import usable_cpus
 from pipelines.specs import LoaderSpec
@@ -56,14 +56,14 @@ class LoaderStatistics:
 class _Pending:
     """A batch that is being made: the slots and samples of its rows, and how many samples are still missing.
 
-    DALI decodes `share` of its rows. A `trial` is timed, with no other batch in DALI.
+    It is made by `plan`. A `trial` is timed, with no other batch in DALI.
     """
 
     place: BatchPlace
     slots: list[int]
     samples: list[Sample | None]
     missing: int
-    share: float
+    plan: BatchPlan
     trial: bool
 
 
@@ -93,7 +93,7 @@ class ClipPrefetcher:
         rows = spec.prefetch + stream.repeats
         self._arena = Arena(rows * stream.batch_size, source.slot_bytes(index))
         self.pool = WorkerPool(source, self._arena, workers=num_workers(spec), timeout_seconds=spec.timeout_seconds)
-        self._runner = GraphRunner(stream, threads=_num_threads(spec, stream))
+        self._runner = GraphRunner(stream, threads=finder.settled_threads)
         self._max_pending = rows
         self._free = list(range(self._arena.slots))
         self._pending: deque[_Pending] = deque()
@@ -101,6 +101,7 @@ class ClipPrefetcher:
         self._at: dict[int, tuple[_RowOfBatch, ...]] = {}  # number of a task -> the rows that it makes
         self._tasks = 0
         self._next: BatchPlace | None = None  # the batch after the pending ones; None: there is none
+        self._last: float | None = None  # when the batch before was given, in seconds; None: there was none
 
     def start(self, place: BatchPlace) -> None:
         """Start to make the batch at `place` and those that follow, without waiting for them."""
@@ -114,17 +115,22 @@ class ClipPrefetcher:
         begin = perf_counter()
         while head.missing:
             self._collect(block=True)
-        waited = perf_counter()
-        if not self._runner.busy:
+        was_started = self._runner.busy
+        if not was_started:
+            self._runner.use_threads(head.plan.threads)
+        waited, cpu = perf_counter(), process_time()
+        if not was_started:
             self._augment(head)
         clips = self._runner.finish(lambda row, reason: self._decode(head, row, reason))
         done = perf_counter()
         samples = [sample for sample in head.samples if sample is not None]
         encoded = sum(bool(sample.numbers) for sample in samples)
-        if head.trial:
-            routing = self._finder.note_trial(encoded, done - waited)
-            if routing is not None:
-                _log.info("%s", routing)
+        if self._finder.routing is None:
+            if head.trial:
+                self._finder.note_trial(encoded, done - waited, process_time() - cpu)
+            self._finder.note_batch(head.plan, None if self._last is None else done - self._last)
+            self._tell_routing()
+        self._last = done
         self._statistics.wait_seconds += waited - begin
         self._statistics.augment_seconds += done - waited
         self._statistics.clips += len(head.slots)
@@ -137,6 +143,11 @@ class ClipPrefetcher:
             self._augment(self._pending[0])
         return clips, samples
 
+    def _tell_routing(self) -> None:
+        """Log which decoder is used, if that is known now."""
+        if self._finder.routing is not None:
+            _log.info("%s", self._finder.routing)
+
     def close(self) -> None:
         """End the processes at once."""
         self.pool.close()
@@ -146,6 +157,7 @@ class ClipPrefetcher:
         """Drop the batches that are being made and begin at `place`."""
         self._runner.drop()
         self._finder.forget_planned()
+        self._last = None
         self.pool.cancel()
         for batch in self._pending:
             self._release(batch)
@@ -181,9 +193,9 @@ class ClipPrefetcher:
         stream = self._stream
         end = (first // stream.repeats + 1) * stream.repeats
         size = stream.batch_size
-        share, trial = self._finder.plan()
+        plan = self._finder.plan()
         batches = [
-            _Pending((epoch, number), [-1] * size, [None] * size, size, share, trial and number == first)
+            _Pending((epoch, number), [-1] * size, [None] * size, size, plan, plan.is_trial and number == first)
             for number in range(first, end)
         ]
         self._pending += batches
@@ -207,7 +219,7 @@ class ClipPrefetcher:
 
     def _is_encoded(self, batch: _Pending, row: int) -> bool:
         """Whether DALI is to decode the clip of a row, if it can."""
-        if not self._runner.decodes or not is_shared_out(row, batch.share):
+        if not self._runner.decodes or not is_shared_out(row, batch.plan.share):
             return False
         failed = self._runner.failed_videos
         return not failed or self._sampler.plan(batch.place[0], self._position(batch, row)).video_id not in failed
@@ -220,7 +232,7 @@ class ClipPrefetcher:
         for (batch, row), sample in zip(self._at.pop(reply.number), reply.samples, strict=True):
             batch.samples[row] = sample
             batch.missing -= 1
-        if self._finder.routing is None and reply.samples:
+        if reply.samples:
             encoded = any(sample.numbers for sample in reply.samples)
             self._finder.note_clips(len(reply.samples), reply.seconds, encoded=encoded)
         cost, total = reply.statistics, self._statistics
@@ -232,6 +244,7 @@ class ClipPrefetcher:
         total.packets += cost.packets
 
     def _augment(self, batch: _Pending) -> None:
+        self._runner.use_threads(batch.plan.threads)
         self._runner.start([self._row(batch, row) for row in range(len(batch.slots))])
 
     def _row(self, batch: _Pending, row: int) -> DaliInput:
@@ -266,14 +279,3 @@ class ClipPrefetcher:
 def num_workers(spec: LoaderSpec) -> int:
     """The number of decoding processes of a loader."""
     return usable_cpus() if spec.workers == "auto" else spec.workers
-
-
-def _num_threads(spec: LoaderSpec, stream: ClipStream) -> int:
-    """The number of DALI's threads: on a GPU at least two for each engine of NVDEC, so that no engine has to wait.
-
-    A thread keeps one NVDEC session busy at a time.
-    """
-    if spec.threads != "auto":
-        return spec.threads
-    caps = (stream.limits.caps if stream.limits else None) or ()
-    return max(usable_cpus(), 2 * max((item.engines for item in caps), default=0))

@@ -224,7 +224,8 @@ class LoaderSpec(Spec):
     )
     threads: Annotated[int, Field(ge=1, le=512)] | Literal["auto"] = Field(
         "auto",
-        description="threads of DALI. auto: one for each usable CPU, and at least two for each engine of NVDEC",
+        description="threads of DALI. auto: one for each usable CPU, on a GPU one for each decoding process; where "
+        "NVDEC decodes, two or one for each of its engines, whichever is faster in the first batches",
     )
     prefetch: Annotated[int, Field(ge=1, le=64)] = Field(2, description="batches made ahead of the one in use")
     repeats: Annotated[int, Field(ge=1, le=64)] = Field(

@@ -15,7 +15,6 @@ from r3d_fast.console import tell
 from r3d_fast.ranks.group import Group
 
 ClipDtype = Literal["float32", "float16"]
-_MOST_NVDEC_THREADS = 16  # two for each NVDEC engine, of which no GPU has more than 8
 
 
 def open_index(data: DataSpec) -> VideoIndex:
@@ -98,11 +97,14 @@ def _warn_of_slow_motion(clips: ClipLoader, group: Group) -> None:
 
 
 def _for_rank(loader: LoaderSpec, batch_size: int, group: Group, device: str) -> LoaderSpec:
-    """`loader` for one rank: with its own `batch_size`, and workers and threads for its share of the CPUs."""
+    """`loader` for one rank: with its own `batch_size`, and workers and threads for its share of the CPUs.
+
+    On a GPU the threads are left to the loader, as the engines of NVDEC, or else the workers, decide their number.
+    """
     update: dict[str, Any] = {"batch_size": batch_size}
     cpus = max(1, usable_cpus() // group.local_count)
     if group.local_count > 1 and loader.workers == "auto":
         update["workers"] = cpus
-    if group.local_count > 1 and loader.threads == "auto":
-        update["threads"] = max(cpus, _MOST_NVDEC_THREADS) if device == "gpu" else cpus
+    if group.local_count > 1 and loader.threads == "auto" and device == "cpu":
+        update["threads"] = cpus
     return loader.model_copy(update=update)

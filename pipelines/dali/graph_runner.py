@@ -51,6 +51,13 @@ class GraphRunner:
         self.decodes = stream.limits is not None
         self._pipeline = self._new_pipeline()
 
+    def use_threads(self, threads: int) -> None:
+        """Give DALI this number of threads from the next batch on. No batch may be started and not finished."""
+        assert not self.busy, "finish the batch first"
+        if threads != self._threads:
+            self._threads = threads
+            self._restart()
+
     @property
     def busy(self) -> bool:
         """Whether a batch has been started and not finished."""

@@ -8,7 +8,7 @@ import pytest
 from loading import make, pixels
 
 from pipelines.dali.graph import augment, define_pipeline
-from pipelines.dali.routing import Routing, ShareFinder
+from pipelines.dali.share_finder import Routing, ShareFinder
 from pipelines.dali.versions import import_dali
 from pipelines.dali_limits import DaliLimits
 from pipelines.index.video_index import VideoIndex

@@ -96,6 +96,25 @@ def test_a_dropped_batch_leaves_a_stage_that_works() -> None:
     assert values(runner.finish(nothing_to_redo)) == [7]
 
 
+def test_another_number_of_threads_is_another_pipeline_and_the_same_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[int] = []
+
+    class Counted(ClipPipeline):
+        def __init__(self, stream: ClipStream, *, threads: int) -> None:
+            built.append(threads)
+            super().__init__(stream, threads=threads)
+
+    monkeypatch.setattr("pipelines.dali.graph_runner.ClipPipeline", Counted)
+    runner = GraphRunner(stream(), threads=2)
+    held = []
+    for number, threads in enumerate((2, 1, 1, 2)):
+        runner.use_threads(threads)
+        runner.start([decoded(number)])
+        held.append(runner.finish(nothing_to_redo))
+    assert built == [2, 1, 2]
+    assert [values(clips) for clips in held] == [[0], [1], [2], [3]]  # those of pipelines that are gone too
+
+
 class SmallPipeline(ClipPipeline):
     """DALI on a GPU with room for `most` clips; only its message is made up, the rest is the real pipeline."""
 

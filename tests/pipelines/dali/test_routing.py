@@ -12,7 +12,8 @@ from loading import content, make, pixels
 from stand_ins import cuda, python
 
 from pipelines.bitstreams.mpeg4 import parse_video_object_layer
-from pipelines.dali.routing import Routing, _kinds
+from pipelines.dali.routing import _kinds
+from pipelines.dali.share_finder import Routing
 from pipelines.dali_limits import DaliLimits, VideoKind, refused_profile
 from pipelines.errors import EnvironmentProblem, UsageError
 from pipelines.index.video_index import VideoIndex

@@ -14,6 +14,8 @@ from runs import records, wait_for_step
 
 from pipelines.errors import UsageError
 from pipelines.index.video_index import VideoIndex
+from pipelines.specs import LoaderSpec
+from r3d_fast.loaders import _for_rank
 from r3d_fast.ranks.group import Group
 from r3d_fast.weights.checkpoint import latest_checkpoint
 
@@ -133,6 +135,16 @@ def test_ranks_share_the_cpus_of_their_machine(index: VideoIndex, monkeypatch: p
         assert (loader.spec.workers, loader.spec.threads, loader.spec.batch_size) == (4, 4, 3)
     with train_clips(config, index, group=Group(1, 2, 1)) as loader:  # the only one on its machine
         assert (loader.spec.workers, loader.spec.threads) == ("auto", "auto")
+
+
+def test_ranks_leave_the_threads_of_a_gpu_to_the_loader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It knows the engines of NVDEC, and tries two numbers of threads for them."""
+    monkeypatch.setattr("r3d_fast.loaders.usable_cpus", lambda: 8)
+    of_gpu, of_cpu = (_for_rank(LoaderSpec(), 3, Group(1, 2, 2), device) for device in ("gpu", "cpu"))
+    assert (of_gpu.workers, of_gpu.threads, of_gpu.batch_size) == (4, "auto", 3)
+    assert (of_cpu.workers, of_cpu.threads) == (4, 4)
+    set_by_hand = _for_rank(LoaderSpec(threads=5), 3, Group(1, 2, 2), "gpu")
+    assert set_by_hand.threads == 5
 
 
 def test_an_error_on_one_rank_ends_all_with_its_code_and_one_message(index: VideoIndex, tmp_path: Path) -> None:
