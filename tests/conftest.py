@@ -11,6 +11,7 @@ from typing import NoReturn
 import pytest
 from clips import write_stamped_video
 from loading import LENGTHS, SIZES
+from real_videos import find_real_videos, index_some
 from stand_ins import NVML, cuda, cuvid, library
 from written import device_nodes
 
@@ -110,6 +111,16 @@ def real_clips() -> Path:
             "R3D_REQUIRE_REAL",
         )
     return root
+
+
+@pytest.fixture(scope="session")
+def real_videos(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
+    """At most 96 real videos: of the folder UCF-101/ in R3D_REAL_CLIPS, or of that folder itself if it has classes."""
+    root = _real_root()
+    videos = find_real_videos(root)
+    if videos is None:
+        _lack(f"no real videos at {root}: set R3D_REAL_CLIPS to the folder of UCF-101's classes", "R3D_REQUIRE_REAL")
+    return index_some(videos, tmp_path_factory.mktemp("real"))
 
 
 @pytest.fixture

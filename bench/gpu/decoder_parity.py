@@ -27,6 +27,7 @@ from pipelines.datasets.recognition import recognise_dataset
 from pipelines.errors import DataError, R3DFastError
 from pipelines.index.video_index import VideoIndex, write_index
 from pipelines.machine.device import device_number
+from pipelines.machine.gpu_wait import choose_gpu_wait
 from pipelines.video.record import VideoRecord
 from pipelines.video.remuxer import remux
 from r3d_fast.files import write_json
@@ -169,6 +170,8 @@ def _decode_again(record: VideoRecord, root: str, device: str) -> Sequence[float
 
 
 def _main(file: str, data: str, device: str, videos: str) -> None:
+    if (number := device_number(device)) is not None:
+        choose_gpu_wait(number)  # as the loader waits
     check_parity(Path(data), device, int(videos), lambda found: write_json(Path(file), found))
 
 

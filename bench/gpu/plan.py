@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from pipelines.errors import UsageError
+from pipelines.machine.gpu_wait import VARIABLE
 
 STEPS = ("machine", "doctor", "kernels", "parity", "loader", "tests", "train", "full")
-WAIT = "R3D_FAST_GPU_WAIT"
 PERSISTENT = "FLAGS_cudnn_batchnorm_spatial_persistent"
 _TESTED = (  # the files with tests marked `gpu`
     "tests/pipelines/dali", "tests/pipelines/test_loader_devices.py", "tests/r3d_fast/acceleration",
@@ -196,7 +196,7 @@ def _of_training(settings: GpuSettings, precision: str, layout: str, wait: str) 
         "--device", "gpu", "--precision", precision, "--layout", layout, "--rounds", 5,
         "--json", results_file(settings.out, name),
     )  # fmt: skip
-    return Part("train", name, command, 3, "paddle", {WAIT: wait})
+    return Part("train", name, command, 3, "paddle", {VARIABLE: wait})
 
 
 def _full(settings: GpuSettings, card: Card) -> list[Part]:

@@ -132,6 +132,8 @@ def _is_done(part: Part, endings: dict[str, Ending]) -> bool:
 
 def _lacks(part: Part, card: Card, out: Path) -> str:
     """What a part needs and this machine hasn't; empty if it can run. Whether Paddle works the doctor has found out."""
+    if part.folder is not None and not (part.folder / "tests").is_dir():
+        return "this installation has no tests: run in a checkout, after pip install -e '.[test]' there"
     if part.needs == "nothing":
         return ""
     if card.problem:

@@ -87,16 +87,22 @@ def test_videos_of_many_sizes_in_one_batch(tmp_path: Path, device: str) -> None:
 
 @pytest.mark.real
 @pytest.mark.gpu
-def test_nvdec_decodes_the_real_clips_exactly(real_clips: Path, tmp_path: Path, gpu: str) -> None:
-    """All 96, packed bitstreams and VOPs without a picture among them; 16 frames of each."""
-    index = VideoIndex.build(real_clips / "UCF-101", index=tmp_path / "index", workers=1, val_fraction=0.0)
-    root, found = str(index.root), []
-    for number in range(len(index)):
-        record = index[number]
-        assert limits_of_device(gpu).refuses(record) == "", record.path
+def test_nvdec_decodes_the_real_clips_exactly(real_videos: VideoIndex, gpu: str) -> None:
+    """All 96, packed bitstreams and VOPs without a picture among them; 16 frames of each.
+
+    Where somebody gave videos of another codec, what NVDEC refuses of these is left out.
+    """
+    root, found = str(real_videos.root), []
+    for number in range(len(real_videos)):
+        record = real_videos[number]
+        refused = limits_of_device(gpu).refuses(record)
+        assert refused == "" or record.codec != "mpeg4", record.path
+        if refused:
+            continue
         assert wrong_frames(record, root, gpu) == ""
         frames = np.linspace(0, record.num_frames - 1, 16).astype(np.int32)
         found.append(difference(record, np.unique(frames), gpu, root))
+    assert found, "NVDEC takes none of these videos"
     print(
         f"NVDEC against PyAV, {len(found)} clips: mean absolute difference {min(found):.2f} to {max(found):.2f} of 255"
     )
