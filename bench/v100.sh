@@ -34,4 +34,6 @@ if [ ! -x "$bench" ]; then
     "$root/.venv/bin/pip" install --editable "${root}[cuda11,test]" ||
         stop 4 'r3d-fast[cuda11,test]: not installed; see above'
 fi
+# Also where it was installed as a copy: the tests are in the checkout.
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 exec "$bench" gpu "$@"

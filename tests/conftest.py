@@ -10,8 +10,7 @@ from typing import NoReturn
 
 import pytest
 from clips import write_stamped_video
-from loading import LENGTHS, SIZES
-from real_videos import find_real_videos, index_some
+from loading import LENGTHS, SIZES, find_real_videos, index_some
 from stand_ins import NVML, cuda, cuvid, library
 from written import device_nodes
 

@@ -8,6 +8,8 @@ import av
 import clips
 import numpy as np
 import pytest
+from clips import write_classes
+from loading import find_real_videos, index_some
 
 FRAMES = 30
 PAIRS = [
@@ -133,3 +135,19 @@ def test_audio_only_has_no_video(tmp_path: Path, suffix: str) -> None:
     with av.open(str(clips.write_audio_only(tmp_path / f"tone.{suffix}"))) as container:
         assert not container.streams.video
         assert sum(frame.samples for frame in container.decode(audio=0)) >= 20000
+
+
+def test_a_folder_of_classes_is_taken_as_it_is(tmp_path: Path) -> None:
+    videos = write_classes(tmp_path / "videos", 9, classes="abc", num_frames=8)
+    assert find_real_videos(videos) == videos
+    videos.rename(tmp_path / "UCF-101")
+    assert find_real_videos(tmp_path) == tmp_path / "UCF-101"
+    assert find_real_videos(tmp_path / "UCF-101" / "a") is None
+    assert find_real_videos(tmp_path / "missing") is None
+
+
+def test_some_are_spread_over_all(tmp_path: Path) -> None:
+    videos = write_classes(tmp_path / "videos", 12, classes="abc", num_frames=8)
+    index = index_some(videos, tmp_path / "some", 6)
+    assert [index[k].path.split("/")[0] for k in range(len(index))] == ["a", "a", "b", "b", "c", "c"]
+    assert len(index_some(videos, tmp_path / "all")) == 12
