@@ -1,4 +1,4 @@
-"""Finds out in which kind of container the process runs, its limits, and how to give it the NVIDIA driver."""
+"""Finds out in which kind of container the process runs, its limits, and how the NVIDIA driver gets there."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ _LIMITS = (
     "cpu.max", "cpuset.cpus.effective", "memory.max", "pids.max", "cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us",
     "cpuset/cpuset.cpus", "memory/memory.limit_in_bytes",
 )  # fmt: skip
+_INSTALL = {
+    "ubuntu": "sudo ubuntu-drivers install --gpgpu && sudo reboot",
+    "debian": "sudo apt-get install nvidia-driver && sudo reboot   # Debian has it in non-free",
+}
 _START_AGAIN = {
-    "": "install NVIDIA's driver",
     "Apptainer": f"start the container with --nv and --env {_VIDEO}",
     "Kubernetes": f"ask for nvidia.com/gpu in the pod's resources, and set {_VIDEO} in its environment",
 }
@@ -39,10 +42,13 @@ def container(*, root: Path = Path("/"), environment: Mapping[str, str] = os.env
 
 
 def driver_remedy(outside: str) -> str:
-    """What to do to get the driver's libraries: how to start this container, or `outside` if there is no container."""
+    """What to do to get the driver's libraries: how to start this container, or `outside` if there is no container.
+
+    Without `outside`: how to install the driver if there is no container.
+    """
     kind = container()
-    if not kind and outside:
-        return outside
+    if not kind:
+        return outside or install_driver()
     return _START_AGAIN.get(kind, f"start the container with --gpus all -e {_VIDEO}")
 
 
@@ -56,3 +62,16 @@ def cgroup_limits(cgroups: Path = Path("/sys/fs/cgroup")) -> dict[str, str]:
         with suppress(OSError):
             found[name] = (cgroups / name).read_text(errors="replace").strip()
     return found
+
+
+def install_driver(least: str = "", *, root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> str:
+    """What to do to get a driver, of version `least` or later if that is given. In a container it is the host's."""
+    newer = f"version {least} or later of NVIDIA's driver" if least else "NVIDIA's driver"
+    if kind := container(root=root, environment=environment):
+        return f"install {newer} on the host, outside of {kind}, and start the container again"
+    try:
+        text = (root / "etc/os-release").read_text(errors="replace")
+    except OSError:
+        text = ""
+    named = [line.partition("=")[2].strip('"') for line in text.splitlines() if line.startswith("ID=")]
+    return _INSTALL.get(named[0] if named else "", f"install {newer}, and reboot")

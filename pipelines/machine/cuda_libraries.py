@@ -129,6 +129,31 @@ def library_files() -> dict[str, Path]:
     return files if any(library.name in files for library in LIBRARIES) else {}
 
 
+def changed_wheels() -> dict[str, str]:
+    """The versions of those wheels, by name, whose libraries have other sizes than when they were installed.
+
+    Another wheel has overwritten them, as `nvidia-cudnn-cu12` does, or a download broke off.
+    """
+    from importlib import metadata
+
+    changed = {}
+    for wheel in WHEELS:
+        with suppress(metadata.PackageNotFoundError):
+            distribution = metadata.distribution(wheel)
+            for file in distribution.files or ():
+                path = Path(str(file.locate()))
+                if ".so." in path.name and file.size is not None and _size(path) != file.size:
+                    changed[wheel] = distribution.version
+    return changed
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
 def folder_name(files: Mapping[str, Path]) -> str:
     """The name of the folder with the links `files`. Other files give another name."""
     contents = "\n".join(f"{name} {target}" for name, target in sorted(files.items()))

@@ -13,24 +13,33 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from pipelines.machine.container import install_driver
+
 SUCCESS = 0
+
+
+def _without(folder: str) -> str:
+    """The line for a shell that takes the folders with `folder` in their names out of LD_LIBRARY_PATH."""
+    return f'export LD_LIBRARY_PATH=$(echo "$LD_LIBRARY_PATH" | tr : "\\n" | grep -v {folder} | paste -sd :)'
+
+
 # For each CUresult of cuda.h: (what it means, what to do).
 MEANINGS = {
-    2: ("out of GPU memory", "end other programs that use the GPU"),
-    34: ("a CUDA toolkit's stub of libcuda.so.1 is found first", "take the stubs folder out of LD_LIBRARY_PATH"),
-    46: ("another process uses this GPU exclusively", "end it, or choose another GPU with CUDA_VISIBLE_DEVICES"),
-    100: ("no GPU is visible", "see what nvidia-smi says, and what CUDA_VISIBLE_DEVICES is set to"),
-    101: ("CUDA_VISIBLE_DEVICES names no GPU that is there", "set it to one that nvidia-smi lists"),
-    802: ("the GPUs are not ready", "start nvidia-fabricmanager"),
-    803: ("the kernel's driver and libcuda.so.1 differ in version", "reboot, or start the container again"),
-    804: ("libcuda.so.1 is of cuda-compat, which does not fit this GPU", "take cuda-compat out of LD_LIBRARY_PATH"),
+    2: ("out of GPU memory", "nvidia-smi   # shows the programs that use the GPU: end them"),
+    34: ("a CUDA toolkit's stub of libcuda.so.1 is found first", _without("/stubs")),
+    46: ("another process uses this GPU exclusively", "sudo nvidia-smi -c DEFAULT   # lets several programs use it"),
+    100: ("no GPU is visible", "unset CUDA_VISIBLE_DEVICES; nvidia-smi -L   # has to list a GPU"),
+    101: ("CUDA_VISIBLE_DEVICES names no GPU that is there", "unset CUDA_VISIBLE_DEVICES"),
+    802: ("the GPUs are not ready", "sudo systemctl start nvidia-fabricmanager"),
+    803: ("the kernel's driver and libcuda.so.1 differ in version", "sudo reboot   # a container: start it again"),
+    804: ("libcuda.so.1 is of cuda-compat, which does not fit this GPU", _without("compat")),
 }
 # What the driver brings, each by the name that programs ask for.
 _OF_DRIVER = (
     "libcuda.so.1", "libnvidia-ml.so.1", "libnvcuvid.so.1", "libnvidia-encode.so.1", "libnvidia-ptxjitcompiler.so.1",
     "libnvidia-nvvm.so.4",
 )  # fmt: skip
-_UNKNOWN = "see what nvidia-smi says; reboot, or install the driver again"
+_UNKNOWN = "sudo reboot   # if nvidia-smi fails after it too: install the driver again"
 
 
 class LibraryFailed(Exception):
@@ -70,7 +79,7 @@ def function_of(library: ctypes.CDLL, names: list[str]) -> Callable[..., int]:
         function: Callable[..., int] | None = getattr(library, name, None)
         if function is not None:
             return function
-    raise LibraryFailed(f"the driver is too old: it has no {names[0]}", "install a newer NVIDIA driver")
+    raise LibraryFailed(f"the driver is too old: it has no {names[0]}", install_driver())
 
 
 def call(library: ctypes.CDLL, names: list[str], *arguments: Any) -> None:

@@ -114,8 +114,8 @@ def probe_decoder(device: int = 0) -> Decoder:
             cuvid = load_library("libnvcuvid.so.1")
         except LibraryNotThere as failed:
             branch = driver_version().split(".")[0] or "VERSION"
-            package = f"install the driver's decoder library (Debian, Ubuntu: libnvidia-decode-{branch})"
-            return Decoder(device, (), failed.problem, driver_remedy(package))
+            install = f"sudo apt-get install libnvidia-decode-{branch}   # Ubuntu; Debian: libnvcuvid1"
+            return Decoder(device, (), failed.problem, driver_remedy(install))
         function_of(cuvid, ["cuvidGetDecoderCaps"])
         with primary_context(cuda, device):
             caps, refused = _all_caps(cuda, cuvid)
@@ -123,7 +123,7 @@ def probe_decoder(device: int = 0) -> Decoder:
         return Decoder(device, (), failed.problem, failed.to_do)
     if caps:
         return Decoder(device, caps, "", "")
-    return Decoder(device, (), refused or "NVDEC takes no codec: this GPU, or this part of one, has no decoder", "")
+    return Decoder(device, (), refused or "NVDEC takes no codec: this GPU, or this slice of one, has no decoder", "")
 
 
 def refusal_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from importlib import metadata
 
@@ -17,3 +18,8 @@ def installed_version(package: str) -> str:
 def installed_versions(packages: Iterable[str]) -> dict[str, str]:
     """The version of each of `packages` that is installed, by name."""
     return {package: version for package in packages if (version := installed_version(package))}
+
+
+def version_numbers(version: str) -> tuple[int, ...]:
+    """The first three numbers in `version`, for comparisons."""
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])

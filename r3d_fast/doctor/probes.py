@@ -9,10 +9,14 @@ import sys
 import textwrap
 from dataclasses import asdict, dataclass
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
+from pipelines.machine.cuda_libraries import LIBRARIES, changed_wheels, find, needing_paddle
 from pipelines.machine.nvdec import probe_decoder
 from pipelines.machine.nvidia import probe_driver
+from r3d_fast.backend.restart import how_to_find
+from r3d_fast.doctor.known_errors import cause_of
 
 Facts = dict[str, Any]
 
@@ -40,10 +44,12 @@ def run_probe(name: str, patience_seconds: float) -> Probe:
     except OSError as failed:
         return Probe({}, f"no process could be started: {failed.strerror}")
     facts = _said(done.stdout)
-    if done.returncode < 0:
-        return Probe(facts, f"its process was ended by signal {-done.returncode}, {signal.strsignal(-done.returncode)}")
-    last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    last = "\n".join(line for line in lines if cause_of(line)) or (lines[-1] if lines else "")
     died = f"its process ended with exit code {done.returncode}: {last}"
+    if done.returncode < 0:
+        ended = f"its process was ended by signal {-done.returncode}, {signal.strsignal(-done.returncode)}"
+        died = f"{ended}: {last}" if cause_of(last) else ended
     return Probe(facts, facts.pop("error", textwrap.shorten(died, 300).rstrip(": ")))
 
 
@@ -65,8 +71,14 @@ def probe(name: str) -> None:
     try:
         PROBES[name]()
     except Exception as error:
-        problem = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
+        problem = _shortened(error)
     _say(error=problem)
+
+
+def _shortened(error: Exception) -> str:
+    """The type and the text of an error in one line, from where Paddle has the text behind its call stacks."""
+    text = str(error).rpartition("Error Message Summary:")[2].lstrip("-\n ")
+    return textwrap.shorten(f"{type(error).__name__}: {text}", 300)
 
 
 def _try_packages() -> None:
@@ -96,7 +108,10 @@ def _try_paddle() -> None:
     cuda = str(paddle.version.cuda()) if paddle.is_compiled_with_cuda() else ""
     archs = [int(arch) for arch in getattr(paddle.version, "cuda_archs", list)() or ()]
     _say(version=paddle.__version__, cuda=cuda, cudnn=str(paddle.version.cudnn()), archs=archs)
-    _say(gpus=paddle.device.cuda.device_count() if cuda else 0)
+    gpus = paddle.device.cuda.device_count() if cuda else 0
+    _say(gpus=gpus)
+    if cuda and not gpus:
+        _say(unseen=_why_no_gpu(paddle))
     # Only a computation shows whether this build has code for the GPU.
     cube = paddle.ones([1, 1, 3, 3, 3])
     total = float(paddle.nn.functional.conv3d(cube, cube).numpy().sum())
@@ -104,9 +119,33 @@ def _try_paddle() -> None:
         raise RuntimeError(f"over ones it gives {total}, not 27")
 
 
+def _why_no_gpu(paddle: ModuleType) -> str:
+    """What CUDA says to Paddle, which itself only counts no GPU."""
+    try:
+        paddle.base.core.get_cuda_current_device_id()
+    except Exception as error:
+        return _shortened(error)
+    return ""
+
+
+def _try_cuda_libraries() -> None:
+    needed = needing_paddle()
+    _say(needed=needed)
+    if needed:
+        _say(to_do=how_to_find())
+        _say(libraries=[asdict(find(library)) for library in LIBRARIES], changed=changed_wheels())
+
+
 def _try_driver() -> None:
     _say(driver=asdict(probe_driver()))
     _say(decoder=asdict(probe_decoder()))
 
 
-PROBES = {"paddle": _try_paddle, "dali": _try_dali, "packages": _try_packages, "av": _try_av, "driver": _try_driver}
+PROBES = {
+    "paddle": _try_paddle,
+    "dali": _try_dali,
+    "packages": _try_packages,
+    "av": _try_av,
+    "driver": _try_driver,
+    "cuda_libraries": _try_cuda_libraries,
+}

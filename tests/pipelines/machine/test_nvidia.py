@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from stand_ins import cuda, cuvid, python
 
-from pipelines.machine.container import container
+from pipelines.machine.container import container, install_driver
 from pipelines.machine.nvidia import Driver, Gpu, cards_on_bus, driver_version
 
 PROBE = """
@@ -67,7 +67,7 @@ def test_libraries_of_the_driver_that_lack_something(tmp_path: Path) -> None:
     driver, decoder, _, _ = python(PROBE, libraries=tmp_path / "old")
     assert driver["cuda"] == [9, 1]
     assert decoder["problem"] == "the driver is too old: it has no cuDevicePrimaryCtxRetain"
-    assert decoder["to_do"] == "install a newer NVIDIA driver"
+    assert decoder["to_do"] == install_driver()
 
     cuda(tmp_path / "no_video")
     driver, decoder, contexts, _ = python(PROBE, libraries=tmp_path / "no_video")

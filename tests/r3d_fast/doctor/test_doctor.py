@@ -232,7 +232,7 @@ def test_a_v100_with_the_wheels_for_cpus(v100: Path) -> None:
         assert "pip install 'r3d-fast[cuda11]'" in checks["Paddle"]["to_do"]
     if "cuda130" in checks["DALI"]["found"]:
         assert "no code for Tesla V100 (sm_70) in it: CUDA 13 begins with sm_75" in checks["DALI"]["found"]
-        assert checks["DALI"]["to_do"] == "pip uninstall -y nvidia-dali-cuda130 && pip install 'r3d-fast[cuda12]'"
+        assert checks["DALI"]["to_do"] == "pip uninstall -y nvidia-dali-cuda130 && pip install 'r3d-fast[cuda11]'"
 
 
 def test_paddle_that_fits_and_paddle_that_has_no_code_for_the_card(v100: Path, bare: Path, tmp_path: Path) -> None:
