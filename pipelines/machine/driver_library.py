@@ -28,7 +28,10 @@ MEANINGS = {
     2: ("out of GPU memory", "nvidia-smi   # shows the programs that use the GPU: end them"),
     34: ("a CUDA toolkit's stub of libcuda.so.1 is found first", _without("/stubs")),
     46: ("another process uses this GPU exclusively", "sudo nvidia-smi -c DEFAULT   # lets several programs use it"),
-    100: ("no GPU is visible", "unset CUDA_VISIBLE_DEVICES; nvidia-smi -L   # has to list a GPU"),
+    100: (
+        "no GPU is visible",
+        "unset CUDA_VISIBLE_DEVICES; nvidia-smi -L   # has to list a GPU; with MIG, a slice",
+    ),
     101: ("CUDA_VISIBLE_DEVICES names no GPU that is there", "unset CUDA_VISIBLE_DEVICES"),
     802: ("the GPUs are not ready", "sudo systemctl start nvidia-fabricmanager"),
     803: ("the kernel's driver and libcuda.so.1 differ in version", "sudo reboot   # a container: start it again"),

@@ -41,7 +41,8 @@ def dali(probe: Probe, driver: Driver, *, without_pyav: bool) -> Finding:
     if not codecs:
         return "warning", f"{found}: loader.decoder dali won't work", f"pip install --upgrade {' '.join(builds)}"
     if builds and (misfit := driver.misfit(int(builds[0][-3:-1]))):
-        return "warning", f"{found}; it can't use this GPU: {misfit}", change
+        to_do = change if driver.cuda >= (11, 0) else install_driver("450")
+        return "warning", f"{found}; it can't use this GPU: {misfit}", to_do
     return "ok", found, ""
 
 
@@ -84,10 +85,11 @@ def paddle_build(probe: Probe, driver: Driver) -> Finding:
     if misfit.startswith("it needs") and driver.cuda < (11, 0):
         refit = install_driver("450")
     if probe.error:
+        found = f"{found}; a 3D convolution fails"
+        if cause and not misfit:
+            return "missing", f"{found}: {cause.meaning}: {probe.error}", cause.to_do
         spare = "\nor train on the CPU: -o train.device=cpu" if facts.get("gpus") else ""
-        why = misfit or (f"{cause.meaning}: {probe.error}" if cause else probe.error)
-        to_do = refit if misfit else cause.to_do if cause else change
-        return "missing", f"{found}; a 3D convolution fails: {why}", to_do + spare
+        return "missing", f"{found}: {misfit or probe.error}", refit + spare
     if len(wheels) > 1:
         return "warning", f"{found}; {_OVERWRITTEN}", change
     if driver.gpus and not facts["gpus"]:
@@ -114,7 +116,9 @@ def nvdec(driver: Driver, decoder: Decoder) -> Finding:
         return "ok", "no GPU: videos are decoded on the CPU", ""
     if not decoder.caps:
         said = f" (NVIDIA_DRIVER_CAPABILITIES={os.environ.get('NVIDIA_DRIVER_CAPABILITIES', '')})" * bool(container())
-        return "warning", f"{decoder.problem}{said}: videos are decoded on the CPU", decoder.to_do
+        slices = "sudo nvidia-smi mig -lgip   # a slice with DEC has a decoder; with another the CPU decodes"
+        to_do = decoder.to_do or (slices if any(" MIG " in gpu.name for gpu in driver.gpus) else "")
+        return "warning", f"{decoder.problem}{said}: videos are decoded on the CPU", to_do
     depths: dict[str, int] = {}
     for caps in decoder.caps:
         if caps.codec in DALI_CODECS:

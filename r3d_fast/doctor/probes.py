@@ -50,7 +50,7 @@ def run_probe(name: str, patience_seconds: float) -> Probe:
     if done.returncode < 0:
         ended = f"its process was ended by signal {-done.returncode}, {signal.strsignal(-done.returncode)}"
         died = f"{ended}: {last}" if cause_of(last) else ended
-    return Probe(facts, facts.pop("error", textwrap.shorten(died, 300).rstrip(": ")))
+    return Probe(facts, facts.pop("error", textwrap.shorten(died, 600).rstrip(": ")))
 
 
 def _said(output: bytes | None) -> Facts:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.machine.container import container
+from pipelines.machine.container import container, install_driver
 
 
 def test_where_this_runs(tmp_path: Path) -> None:
@@ -16,3 +16,21 @@ def test_where_this_runs(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".containerenv").touch()
     assert container(root=tmp_path, environment={}) == "Podman"
+
+
+def test_how_a_driver_is_installed(tmp_path: Path) -> None:
+    def said(system: str, least: str = "") -> str:
+        (tmp_path / "etc").mkdir(exist_ok=True)
+        (tmp_path / "etc" / "os-release").write_text(f'NAME="Some"\nID={system}\n', encoding="utf-8")
+        return install_driver(least, root=tmp_path, environment={})
+
+    assert install_driver("525", root=tmp_path, environment={}) == (
+        "install version 525 or later of NVIDIA's driver, and reboot"
+    )
+    assert said("ubuntu", "525") == "sudo ubuntu-drivers install --gpgpu && sudo reboot"
+    assert said("debian").startswith("sudo apt-get install nvidia-driver && sudo reboot")
+    assert said('"rocky"') == "install NVIDIA's driver, and reboot"
+    (tmp_path / ".dockerenv").touch()
+    assert said("ubuntu", "525") == (
+        "install version 525 or later of NVIDIA's driver on the host, outside of Docker, and start the container again"
+    )

@@ -57,11 +57,16 @@ def wheels(folder: Path, leave_out: str = "") -> Path:
 
 
 def environment(folder: Path, *packages: Path) -> Path:
-    """The Python of a new environment at `folder`, with `packages`, and what is installed here but Paddle and DALI."""
+    """The Python of a new environment at `folder`, with `packages`, and what is installed here but Paddle and DALI.
+
+    What `packages` say of the version of a package counts.
+    """
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     own = folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+    told = {path.name.partition("-")[0] for folder in packages for path in folder.glob("*.dist-info")}
     for path in Path(sysconfig.get_path("purelib")).iterdir():
-        if not path.name.startswith(("paddle", "nvidia", "__editable__", "__pycache__", "_virtualenv")):
+        other = path.suffix == ".dist-info" and path.name.partition("-")[0] in told
+        if not other and not path.name.startswith(("paddle", "nvidia", "__editable__", "__pycache__", "_virtualenv")):
             (own / path.name).symlink_to(path)
     (own / "packages.pth").write_text("".join(f"{line}\n" for line in [*packages, REPO]), encoding="utf-8")
     return folder / "bin" / "python"

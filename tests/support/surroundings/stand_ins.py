@@ -93,6 +93,9 @@ static const struct { int codec, bits, min_width, min_height, max_side, blocks; 
 };
 int cuvidGetDecoderCaps(CUVIDDECODECAPS *caps) {
     if (!fake_is_current()) return 201;
+#ifdef NO_ENGINE
+    return 0;
+#endif
     if (caps->eCodecType == 11) return 1;  /* a driver that has never heard of AV1 */
     for (int i = 0; i < 3; i++) if (caps->reserved1[i]) return 1;
     for (int i = 0; i < 10; i++) if (caps->reserved3[i]) return 1;
