@@ -71,7 +71,8 @@ class DaliLimits:
 
     `exact` are the kinds of video whose frames were checked and are the right ones; None if nothing was checked.
     `sizes` are the (codec, width, height) in px of all videos that are decoded on the GPU, as they are stored. With
-    `whole_units` DALI gets no video of which it opens an NVDEC session for each clip.
+    `whole_units` DALI gets no video of which it opens an NVDEC session for each clip. `batch_bytes` of GPU memory is
+    what the clips of a batch that DALI decodes may take together; None if there is no limit.
     """
 
     codecs: frozenset[str] = frozenset()
@@ -79,6 +80,7 @@ class DaliLimits:
     exact: frozenset[VideoKind] | None = None
     sizes: frozenset[tuple[str, int, int]] = frozenset()
     whole_units: bool = False
+    batch_bytes: int | None = None
 
     def refuses(self, record: VideoRecord) -> str:
         """Why PyAV has to decode a video, in words; empty if DALI can."""

@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
+from pipelines.dali.decoding_memory import DecodingMemory
 from pipelines.dali.graph_runner import DaliInput, GraphRunner
 from pipelines.dali.share_finder import BatchPlan, ShareFinder, is_shared_out
 from pipelines.index.video_index import VideoIndex
@@ -56,7 +58,8 @@ class LoaderStatistics:
 class _Pending:
     """A batch that is being made: the slots and samples of its rows, and how many samples are still missing.
 
-    It is made by `plan`. A `trial` is timed, with no other batch in DALI.
+    It is made by `plan`. A `trial` is timed, with no other batch in DALI. `room` is the GPU memory in bytes that is
+    left for decoding more of its clips there.
     """
 
     place: BatchPlace
@@ -65,6 +68,7 @@ class _Pending:
     missing: int
     plan: BatchPlan
     trial: bool
+    room: float
 
 
 _RowOfBatch = tuple[_Pending, int]  # a batch and a row of it
@@ -94,6 +98,7 @@ class ClipPrefetcher:
         self._arena = Arena(rows * stream.batch_size, source.slot_bytes(index))
         self.pool = WorkerPool(source, self._arena, workers=num_workers(spec), timeout_seconds=spec.timeout_seconds)
         self._runner = GraphRunner(stream, threads=finder.settled_threads)
+        self._memory = DecodingMemory(stream, index)
         self._max_pending = rows
         self._free = list(range(self._arena.slots))
         self._pending: deque[_Pending] = deque()
@@ -185,7 +190,7 @@ class ClipPrefetcher:
             self._at[self._tasks] = rows
             epoch = rows[0][0].place[0]
             positions = tuple(self._position(batch, row) for batch, row in rows)
-            encoded = self._is_encoded(*rows[0])
+            encoded = self._is_encoded(rows)
             self.pool.submit(Task(self._tasks, self._arena.generation, epoch, positions, slots, encoded))
 
     def _plan_round(self, epoch: int, first: int) -> None:
@@ -194,8 +199,9 @@ class ClipPrefetcher:
         end = (first // stream.repeats + 1) * stream.repeats
         size = stream.batch_size
         plan = self._finder.plan()
+        room = self._memory.room
         batches = [
-            _Pending((epoch, number), [-1] * size, [None] * size, size, plan, plan.is_trial and number == first)
+            _Pending((epoch, number), [-1] * size, [None] * size, size, plan, plan.is_trial and number == first, room)
             for number in range(first, end)
         ]
         self._pending += batches
@@ -217,12 +223,25 @@ class ClipPrefetcher:
             return False
         return self._position(batch, one) // crops == self._position(batch, other) // crops
 
-    def _is_encoded(self, batch: _Pending, row: int) -> bool:
-        """Whether DALI is to decode the clip of a row, if it can."""
+    def _is_encoded(self, rows: Sequence[_RowOfBatch]) -> bool:
+        """Whether DALI is to decode the clips of `rows`, which are of one video, if it can. Takes the room for them."""
+        batch, row = rows[0]
         if not self._runner.decodes or not is_shared_out(row, batch.plan.share):
             return False
         failed = self._runner.failed_videos
-        return not failed or self._sampler.plan(batch.place[0], self._position(batch, row)).video_id not in failed
+        if not failed and self._memory.room == math.inf:
+            return True
+        plans = [self._sampler.plan(batch.place[0], self._position(batch, row)) for batch, row in rows]
+        if plans[0].video_id in failed:
+            return False
+        needs = [self._memory.of_clip(plan) for plan in plans]
+        for (batch, _), plan, need in zip(rows, plans, needs, strict=True):
+            if need > batch.room:
+                self._memory.tell_once(plan)
+                return False
+        for (batch, _), need in zip(rows, needs, strict=True):
+            batch.room -= need
+        return True
 
     def _collect(self, *, block: bool) -> None:
         for reply in self.pool.collect(block=block):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 from pipelines.dali.decoder_check import wrong_frames
+from pipelines.dali.decoding_memory import bytes_for_batch
 from pipelines.dali.share_finder import Routing, ShareFinder
 from pipelines.dali.versions import cpu_video_codecs
 from pipelines.dali_limits import DaliLimits, VideoKind
@@ -77,7 +78,9 @@ def choose_decoder(
         _tell_once(f"PyAV decodes the videos that DALI can't: {'; '.join(refused)}")
     if not exact:
         return by_pyav("DALI decodes none of these videos here")
-    stream = replace(stream, limits=replace(limits, exact=frozenset(exact)))
+    counts = thread_counts(threads, limits, cpus)
+    limits = replace(limits, exact=frozenset(exact), batch_bytes=_bytes_for_batch(limits, exact, counts, stream.device))
+    stream = replace(stream, limits=limits)
     routing = None
     if wanted == "dali":
         routing = Routing("dali", 1.0, "as set")
@@ -85,7 +88,7 @@ def choose_decoder(
         routing = Routing("hybrid", share, "as set")
     return stream, ShareFinder(
         stream.batch_size, workers, always_shares=wanted == "hybrid", routing=routing,
-        threads=thread_counts(threads, stream.limits, cpus), repeats=stream.repeats,
+        threads=counts, repeats=stream.repeats,
     )  # fmt: skip
 
 
@@ -99,6 +102,15 @@ def thread_counts(threads: int | Literal["auto"], limits: DaliLimits | None, cpu
         return (threads,)
     engines = max((caps.engines for caps in (limits.caps if limits else None) or ()), default=0)
     return (2 * engines, engines) if engines else (cpus,)
+
+
+def _bytes_for_batch(limits: DaliLimits, kinds: Iterable[VideoKind], threads: Sequence[int], device: str) -> int | None:
+    """The `batch_bytes` of `limits` for videos of `kinds`, with the most of `threads`; None on the CPU."""
+    number = device_number(device)
+    if number is None:
+        return None
+    codecs = {kind.codec for kind in kinds}
+    return bytes_for_batch(number, [size for size in limits.sizes if size[0] in codecs], max(threads))
 
 
 def _kinds(index: VideoIndex, split: str | None) -> dict[VideoKind, tuple[list[VideoRecord], int]]:

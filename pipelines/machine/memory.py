@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+from pipelines.machine.driver_library import LibraryFailed, call, load_library, primary_context
 
 
 def usable_memory(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
@@ -15,6 +18,18 @@ def usable_memory(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
         with suppress(OSError, ValueError):  # "max" where there is no limit
             limits.append(int((cgroups / name).read_text()))
     return min(limits)
+
+
+def free_gpu_memory(number: int) -> int | None:
+    """The bytes of memory of GPU `number` that are free, by what all processes use now; None if the driver fails."""
+    free, total = ctypes.c_size_t(), ctypes.c_size_t()
+    try:
+        cuda = load_library("libcuda.so.1")
+        with primary_context(cuda, number):
+            call(cuda, ["cuMemGetInfo_v2"], ctypes.byref(free), ctypes.byref(total))
+    except LibraryFailed:
+        return None
+    return free.value
 
 
 def fitting_size(size: int, attempt: Callable[[int], object], lacks_memory: Callable[[Exception], bool]) -> int:
