@@ -78,7 +78,7 @@ def test_every_block_says_what_it_is_and_what_it_takes() -> None:
 def test_commands_that_are_not_run_here_exist_with_their_options(page: str) -> None:
     targets = re.findall(r"^([a-z-]+):", read("Makefile"), re.M)
     for block in blocks(page, read(page)):
-        for program, *words in called(block.text) if block.language in ("sh", "console") else ():
+        for program, *words in called(block.text) if block.language in ("sh", "console") and not block.file else ():
             try:
                 if program == "make":
                     assert set(words) <= set(targets)
@@ -103,6 +103,12 @@ def check_key(key: str) -> None:
     section, _, name = key.partition(".")
     known = Config.model_validate({}).model_dump()
     assert name in known[section], f"no setting {key}"
+
+
+def test_a_block_that_shows_a_file_is_that_file() -> None:
+    shown = [block for block in all_blocks() if block.file]
+    assert len(shown) == 2
+    assert [str(block) for block in shown if block.text != read(block.file)] == [], "copy the file into the page again"
 
 
 @pytest.mark.parametrize("page", pages())
@@ -276,7 +282,7 @@ def run_console(block: Block, folder: Path, house: Path) -> None:
 @pytest.mark.parametrize("page", pages())
 def test_every_command_of_a_page_runs(page: str, house: Path, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
-    found = [block for block in blocks(page, read(page)) if not block.needs and not block.source]
+    found = [block for block in blocks(page, read(page)) if not (block.needs or block.source or block.file)]
     if any(block.language in ("sh", "console", "python") for block in found):
         shutil.copytree(house, folder, symlinks=True, ignore=shutil.ignore_patterns("bin"))
     printed = ""
@@ -306,12 +312,14 @@ def test_blocks_are_found_with_what_the_comment_before_them_says() -> None:
     text = (
         "a\n\n<!-- needs: gpu -->\n```sh\nb \\\n  c\n```\ntext\n```text\nd\n```\n"
         "<!-- needs: download -->\nno\n```\ne\n```\n\n`a/b.py:C.d`\n\n```python\nf\n```\n"
+        "<!-- file: g/h.sh -->\n```sh\ni\n```\n"
     )
     assert blocks("p.md", text) == [
         Block("p.md", 4, "sh", "b \\\n  c\n", needs="gpu"),
         Block("p.md", 9, "text", "d\n"),
         Block("p.md", 14, "", "e\n"),
         Block("p.md", 20, "python", "f\n", source="a/b.py:C.d"),
+        Block("p.md", 24, "sh", "i\n", file="g/h.sh"),
     ]
     with pytest.raises(ValueError, match=r"p\.md:1: a fence that is not closed"):
         blocks("p.md", "```sh\nx\n")

@@ -5,7 +5,8 @@ its output differ from run to run, such as `<!-- output: numbers vary -->`; with
 demo may differ too. A `text` block with a comment about output shows what the `sh` or `python` block before it
 prints.
 
-If the line before a block is only `path.py:function`, the block quotes lines of that function.
+If the line before a block is only `path.py:function`, the block quotes lines of that function. A comment such as
+`<!-- file: examples/slurm/two_nodes.sh -->` says that the block is that file, from its first line to its last.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ SECTIONS = ("data", "clip", "augment", "loader", "model", "init", "optimizer", "
 ANY_LINES = "..."
 
 _FENCE = re.compile(r"^```(\w*)$")
-_COMMENT = re.compile(r"^<!-- (needs|output): (.+) -->$")
+_COMMENT = re.compile(r"^<!-- (needs|output|file): (.+) -->$")
 _SOURCE = re.compile(r"^`([\w/]+\.py:[\w.]+)`$")
 _CLASS = re.compile(rf"\b(?:{'|'.join(sorted(CLASSES, key=len, reverse=True))})\b")
 _NUMBER = re.compile(r"\d+(?:[.:]\d+)*(?:e-?\d+)?")
@@ -45,6 +46,7 @@ class Block:
     needs: str = ""
     output: str = ""
     source: str = ""
+    file: str = ""
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"

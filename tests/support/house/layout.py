@@ -38,7 +38,15 @@ SHARED_NAMES = {
     "train": (("bench/commands", "r3d_fast/commands", "r3d_fast/training"), "the command, what it runs, its speed"),
 }
 # The tests of the whole house, and of files that are no modules.
-HOUSE_TESTS = {"test_house", "test_packaging", "test_docs", "test_docs_tour", "test_docker"}
+HOUSE_TESTS = {
+    "test_house",
+    "test_packaging",
+    "test_docs",
+    "test_docs_tour",
+    "test_docker",
+    "test_slurm",
+    "test_kubernetes",
+}
 
 _NESTING = (ast.For, ast.AsyncFor, ast.While, ast.If, ast.With, ast.AsyncWith, ast.Try, ast.Match)
 
