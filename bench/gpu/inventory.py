@@ -25,7 +25,7 @@ _PROGRAMS = {
     "topology": ("nvidia-smi", "topo", "-m"),
     "lscpu": ("lscpu",),
 }
-_PATIENCE_SECONDS = 20
+_PATIENCE_SECONDS = 12
 # Lines of nvidia-smi that tell one card from all others, and what comes below "Processes".
 _IDENTIFIERS = re.compile(
     r"^[ \t]*(Serial Number|GPU UUID|MIG UUID|GPU PDI|Chassis Serial Number|Hostname)\b.*\n", re.M
@@ -43,6 +43,7 @@ def inventory() -> dict[str, Any]:
         "libraries": installed_libraries(),
         "packages": packages(),
         "programs": {name: said_by(command) for name, command in _PROGRAMS.items()},
+        "others on the card": others_on_the_card(),
     }
 
 
@@ -61,6 +62,12 @@ def said_by(command: tuple[str, ...]) -> str:
         first = " ".join((done.stderr or done.stdout).split())[:300]
         return f"{command[0]}: exit code {done.returncode}: {first}"
     return anonymous(done.stdout)
+
+
+def others_on_the_card() -> int | None:
+    """How many programs compute on the first card now, None where nvidia-smi doesn't say; in a container none shows."""
+    said = said_by(("nvidia-smi", "--id=0", "--query-compute-apps=pid", "--format=csv,noheader"))
+    return None if said.startswith("nvidia-smi: ") else len(re.findall(r"^\s*\d+\s*$", said, re.M))
 
 
 def anonymous(text: str) -> str:

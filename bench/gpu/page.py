@@ -48,6 +48,8 @@ def _machine(found: Found) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     cpus = f"{machine['cpu']}, {machine['cpus']} usable CPUs, {machine['memory_gib']:.0f} GiB"
     lines = [title, f"{machine['gpu'] or 'no GPU'}; {cpus}; {machine['os']}", versions]
+    if others := machine.get("others on the card"):
+        lines.append(f"OTHER PROGRAMS COMPUTE ON THE CARD ({others}): all figures may be too low")
     driver = (found.results.get("doctor") or {}).get("driver") or {}
     if driver.get("version"):
         lines.append(f"driver {driver['version']}; {found.card['engines'] or 'an unknown number of'} NVDEC")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from bench.gpu.findings import gather
 from bench.gpu.page import page
 from bench.gpu.plan import Card, GpuSettings, Part, plan, results_file
 from bench.measuring.fresh_python import last_line
-from pipelines.errors import DataError, EnvironmentProblem, ExitCode, R3DFastError
+from pipelines.errors import DataError, EnvironmentProblem, ExitCode, R3DFastError, UsageError
 from pipelines.machine.nvdec import Decoder
 from pipelines.machine.nvidia import Driver
 from r3d_fast.doctor.probes import run_probe
@@ -73,12 +74,18 @@ def run_parts(parts: Sequence[Part], settings: GpuSettings, card: Card, say: Say
     """(the page, the exit code) after `parts`; those that are done and were not asked for by name are kept.
 
     Whatever happens, the page and the archive are made of what there is then. Raises Stopped for SIGTERM and SIGHUP,
-    KeyboardInterrupt for Ctrl-C, UsageError where something can't be written.
+    KeyboardInterrupt for Ctrl-C, UsageError where something can't be written or the folder is in use.
     """
     out = settings.out
     for folder in (out, out / "logs", out / "results"):
         make_folder(folder, "choose another --out")
-    endings = _load(out / _STATUS)
+    with _alone(out):
+        return _run_all(parts, settings, card, say)
+
+
+def _run_all(parts: Sequence[Part], settings: GpuSettings, card: Card, say: Say) -> tuple[str, ExitCode]:
+    out = settings.out
+    endings = _load(out / _STATUS) if _is_of(card, out) else {}
     todo = [part for part in parts if settings.steps or not _is_done(part, endings)]
     for line in _announced(parts, todo):
         say(line)
@@ -175,6 +182,37 @@ def _finish(settings: GpuSettings, card: Card, say: Say) -> str:
     except (R3DFastError, OSError) as error:
         say(f"the report and its archive can't be written: {last_line(str(error))}")
     return text
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """A block in which no other run may use the folder `out`. Raises UsageError where one does."""
+    with write_errors(out, "choose another --out"), (out / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"{out}: another bench gpu is at work there; wait for it, or choose another --out"
+            ) from error
+        yield
+
+
+def _is_of(card: Card, out: Path) -> bool:
+    """Whether what is in the folder `out` was found on the same card; it is noted there that it is from now on.
+
+    What was found where there was no GPU is found again. Raises UsageError for the results of another card.
+    """
+    file, now = out / "card.json", asdict(card)
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+        known, name = bool(before == now), str(before["name"])
+    except (OSError, ValueError, KeyError, TypeError):
+        known, name = False, ""
+    if name and name != card.name:
+        now_here = card.name or f"no GPU ({card.problem})"
+        raise UsageError(f"{out}: holds what was found on {name}, here is {now_here}; choose another --out")
+    write_json(file, now)
+    return known
 
 
 def _load(path: Path) -> dict[str, Ending]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec
 
 _CUDA = 2  # kDLCUDA of dlpack.h
 _OTHER_GPU_KINDS = (13,)  # kDLCUDAManaged
+_SETTLING_BATCHES = 60  # the trials take 17 in one epoch, and begin anew where an epoch ends
 
 
 def require_gpu() -> None:
@@ -50,6 +52,17 @@ def routing_of(loader: ClipLoader) -> DecoderUse | None:
     """Who decodes for it; None where it has not found out yet."""
     found = loader.routing
     return None if found is None else DecoderUse(found.decoder, float(found.share), found.reason)
+
+
+def settle(loader: ClipLoader, make_one: Callable[[], object]) -> None:
+    """Call `make_one`, which takes a batch from `loader`, until it has measured who decodes; 60 times at most.
+
+    Until then its batches are trials, which are slower than those that come after.
+    """
+    for _ in range(_SETTLING_BATCHES):
+        if loader.routing is not None:
+            return
+        make_one()
 
 
 class _DLTensor(ctypes.Structure):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from bench.loader.clip_check import try_clips
 from bench.loader.contenders import CeilingContender, ClipLoaderContender, PeerContender, Work
 from bench.loader.first_batch import first_batch_seconds
 from bench.loader.frame_check import check_frames
-from bench.loader.handover import require_gpu
+from bench.loader.handover import require_gpu, settle
 from bench.loader.peers import PYAV, Peer
 from bench.loader.stage_times import stage_times
 from bench.measuring.gpu_use import GpuSampler
@@ -194,6 +195,9 @@ def _paces(settings: LoaderSettings, contenders: Sequence[Contender]) -> dict[st
     """What each contender makes in a turn; on a GPU, where nothing else was asked for, as much as lasts long enough."""
     if settings.device == "cpu" or settings.batches is not None:
         return {contender.name: Pace(settings.batches or _CPU_BATCHES) for contender in contenders}
+    for contender in contenders:
+        if isinstance(contender, ClipLoaderContender):
+            settle(contender.loader, partial(contender.make, 1))
     return {contender.name: Pace(batches_lasting(GPU_TURN_SECONDS, contender)) for contender in contenders}
 
 

@@ -16,11 +16,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from bench.loader.handover import make_loader, require_gpu, routing_of
+from bench.loader.handover import make_loader, require_gpu, routing_of, settle
 from bench.measuring.gpu_use import GpuSampler
 from bench.measuring.turns import GPU_TURN_SECONDS, WARM_BATCHES, Pace, Say, Turn, batches_lasting, take_turns
 from bench.reporting.figures import LOADER, SYNTHETIC, TRAINING, MeasuredRun, figures_of
@@ -188,7 +189,11 @@ def _run(
         data = LoaderContender(loaders[0])
         model = TrainedModel(config, len(clips.index.classes), settings.device, precision)
         synthetic, training = SyntheticContender(model, batch), TrainingContender(model, loaders[1])
+        if settings.device != "cpu":
+            settle(loaders[0], partial(data.make, 1))
         paces = _paces(synthetic, data, settings)
+        if settings.device != "cpu":
+            settle(loaders[1], partial(training.make, 1))
         samplers = {name: GpuSampler() for name in paces} if settings.device != "cpu" else {}
 
         def measured(turns: dict[str, list[Turn]]) -> MeasuredRun:

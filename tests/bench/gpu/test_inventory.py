@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from bench_process import REPO
 
-from bench.gpu.inventory import anonymous, inventory, said_by
+from bench.gpu.inventory import anonymous, inventory, others_on_the_card, said_by
 
 SMI = """
 ==============NVSMI LOG==============
@@ -50,6 +50,18 @@ def test_what_tells_one_card_from_others_is_left_out() -> None:
         assert hidden not in text
     for shown in ("Tesla V100-SXM2-16GB", "550.54.15", "Clocks", "135 MHz"):
         assert shown in text
+
+
+@pytest.mark.parametrize(
+    ("script", "count"), [("echo 4242; echo 17", 2), ("true", 0), ("echo 'No devices were found'; exit 6", None)]
+)
+def test_who_else_computes_on_the_card_is_counted(
+    script: str, count: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert others_on_the_card() == count
 
 
 def test_a_program_that_fails_says_why() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -190,6 +191,27 @@ def test_of_a_paddle_that_can_not_use_the_card_only_dalis_half_is_measured(tmp_p
     assert {name for name, state in by_state.items() if state == "done"} == {
         "doctor", "parity", "loader_64", "loader_16",
     }  # fmt: skip
+
+
+def test_a_folder_holds_the_results_of_one_card_and_serves_one_run(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(out, "--steps", "machine")[0] == 0
+    card = json.loads((out / "card.json").read_text())
+    (out / "card.json").write_text(json.dumps({**card, "name": "NVIDIA A100"}))
+    code, stdout, stderr = run(out)
+    assert (code, stdout) == (2, "")
+    assert stderr.endswith(
+        f"bench: {out}: holds what was found on NVIDIA A100, here is Tesla V100-SXM2-16GB; choose another --out\n"
+    )
+    (out / "card.json").write_text(json.dumps({**card, "name": "", "problem": "no driver"}))  # since then installed
+    with (out / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        code, _, stderr = run(out)
+    assert code == 2
+    assert f"bench: {out}: another bench gpu is at work there; wait for it, or choose another --out" in stderr
+    code, _, stderr = run(out)
+    assert code == 0
+    assert f"1/{len(PARTS)} machine" in stderr  # what the machine said without its driver counts no more
 
 
 def test_full_trains_the_reference_after_the_rest(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.machine.container import container, install_driver
+from pipelines.machine.container import cgroup_limits, container, install_driver
 
 
 def test_where_this_runs(tmp_path: Path) -> None:
@@ -34,3 +34,14 @@ def test_how_a_driver_is_installed(tmp_path: Path) -> None:
     assert said("ubuntu", "525") == (
         "install version 525 or later of NVIDIA's driver on the host, outside of Docker, and start the container again"
     )
+
+
+def test_limits_are_those_of_the_files_that_are_there(tmp_path: Path) -> None:
+    assert cgroup_limits(tmp_path) == {}
+    (tmp_path / "cpu.max").write_text("400000 100000\n")
+    (tmp_path / "memory").mkdir()
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("17179869184\n")
+    assert cgroup_limits(tmp_path) == {
+        "cpu.max": "400000 100000",
+        "memory/memory.limit_in_bytes": "17179869184",
+    }
