@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from r3d_fast.backend.layers import F, nn, paddle
+from r3d_fast.models.channels_last import ChannelsLastBatchNorm, ChannelsLastMaxPool, strided
 
 Size = int | tuple[int, int, int]
 
@@ -95,7 +96,8 @@ class Architecture(ABC):
 
     def norm(self, channels: int) -> Any:
         """A new BatchNorm3D. In Paddle, momentum is the share of the old running value that is kept."""
-        return nn.BatchNorm3D(channels, momentum=0.9, epsilon=1e-5, data_format=self.data_format)
+        layer = nn.BatchNorm3D if self.data_format == "NCDHW" else ChannelsLastBatchNorm
+        return layer(channels, momentum=0.9, epsilon=1e-5, data_format=self.data_format)
 
     def stem_conv(self) -> Any:
         """The convolution of a stem: a kernel of conv1_t_size x 7 x 7, which halves height and width."""
@@ -106,7 +108,7 @@ class Architecture(ABC):
         """What follows the stem: a max pool over 3x3x3 voxels with stride 2, or nothing."""
         if not self.max_pool:
             return nn.Identity()
-        return nn.MaxPool3D(3, stride=2, padding=1, data_format=self.data_format)
+        return nn.MaxPool3D(3, stride=2, padding=1) if self.data_format == "NCDHW" else ChannelsLastMaxPool()
 
     def shortcut_layer(self, inputs: int, outputs: int, stride: int) -> Any:
         """The shortcut of a residual block: a layer that brings the block's input into the shape of its output."""
@@ -161,14 +163,13 @@ class ZeroShortcut(nn.Layer):  # type: ignore[misc]
         self.growth = growth
         self.stride = stride
         self.gradient = gradient
-        self.data_format = data_format
         self.channels = 1 if data_format == "NCDHW" else 4
 
     def forward(self, x: Any) -> Any:
         """`x` in the shape of the block's output."""
         if self.training and not self.gradient:  # in evaluation a traced graph needs no operation for it
             x = x.detach()
-        x = F.avg_pool3d(x, kernel_size=1, stride=self.stride, data_format=self.data_format)
+        x = F.avg_pool3d(x, kernel_size=1, stride=self.stride) if self.channels == 1 else strided(x, self.stride)
         # Not F.pad: with it, paddle.inference with oneDNN aborts in five dimensions (seen with 2.6.2 and 3.3.1). Not
         # zeros_like or full_like: they warn when traced, which is a segmentation fault if warnings are errors (3.3.1).
         zeros = paddle.zeros(paddle.shape(x), dtype=x.dtype)

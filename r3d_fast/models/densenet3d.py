@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from r3d_fast.backend.layers import F, nn, paddle
+from r3d_fast.models.channels_last import average_pool
 from r3d_fast.models.classifier import Architecture, ConvNorm, NormConv
 
 
@@ -75,8 +76,10 @@ class Transition(nn.Layer):  # type: ignore[misc]
     def forward(self, x: Any) -> Any:
         """The averages over 2x2x2 voxels; the last voxels of an odd size are dropped."""
         x = self.conv(F.relu(self.bn(x)))
-        kernel = [2 if x.shape[axis] > 1 else 1 for axis in self.axes]
-        return F.avg_pool3d(x, kernel, stride=kernel, data_format=self.data_format)
+        frames, height, width = (2 if x.shape[axis] > 1 else 1 for axis in self.axes)
+        if self.data_format == "NDHWC":
+            return average_pool(x, (frames, height, width))
+        return F.avg_pool3d(x, [frames, height, width], stride=[frames, height, width])
 
 
 class DenseNetBackbone(nn.Layer):  # type: ignore[misc]

@@ -77,6 +77,7 @@ class Learner:
             from r3d_fast.acceleration import gpu  # imports Paddle
 
             gpu.search_algorithms()
+            gpu.choose_batch_norm(self.precision, self.model.architecture.data_format)
             return gpu.accelerate_training(self.model)
         if self.device != "cpu" or self.precision.name != "fp32":
             return self.model

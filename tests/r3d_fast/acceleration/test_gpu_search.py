@@ -1,4 +1,4 @@
-"""When cuDNN searches its algorithms, and that a run on a GPU has it do so."""
+"""The search for algorithms of cuDNN, the mode of its batch norm, and that a run on a GPU asks for both."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ import pytest
 from from_config import a_learner
 
 import r3d_fast.acceleration.gpu
-from r3d_fast.acceleration.gpu import search_algorithms
+from r3d_fast.acceleration.gpu import choose_batch_norm, search_algorithms
 from r3d_fast.backend.precision import Precision
 from r3d_fast.config.config import load_config
 
 SEARCH, LIMIT, DETERMINISTIC = (
     f"FLAGS_{name}" for name in ("cudnn_exhaustive_search", "conv_workspace_size_limit", "cudnn_deterministic")
 )
+
+
+PERSISTENT = "FLAGS_cudnn_batchnorm_spatial_persistent"
 
 
 @pytest.fixture
@@ -67,29 +70,74 @@ def test_a_flag_that_the_user_set_stays(
     assert flags[other] == {SEARCH: True, LIMIT: 1000}[other]
 
 
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("level", ["O1", "O2"])
+@pytest.mark.parametrize("data_format", ["NCDHW", "NDHWC"])
+@pytest.mark.parametrize("name", ["fp32", "bf16", "fp16"])
+def test_batch_norm_computes_channels_last_in_fp16_only(
+    name: Any, data_format: str, level: Any, before: bool, flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(PERSISTENT, raising=False)
+    flags[PERSISTENT] = before  # an earlier run of this process may have set it
+    choose_batch_norm(Precision(name, level), data_format)
+    assert flags[PERSISTENT] is (name == "fp16" and data_format == "NDHWC")
+
+
+@pytest.mark.parametrize("value", ["0", "1"])
+def test_a_mode_of_batch_norm_that_the_user_set_stays(
+    value: str, flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PERSISTENT, value)
+    flags[PERSISTENT] = value == "1"
+    for data_format in ("NDHWC", "NCDHW"):
+        choose_batch_norm(Precision("fp16"), data_format)
+        assert flags[PERSISTENT] is (value == "1")
+
+
+def test_on_a_cpu_batch_norm_has_no_such_mode(flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paddle, "get_device", lambda: "cpu")
+    choose_batch_norm(Precision("fp16"), "NDHWC")
+    assert PERSISTENT not in flags
+
+
+@pytest.mark.skipif(not paddle.is_compiled_with_cuda(), reason="this Paddle has no such flag: it is a CPU build")
+def test_a_gpu_build_of_paddle_takes_the_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
+    monkeypatch.delenv(PERSISTENT, raising=False)
+    before = paddle.get_flags([PERSISTENT])
+    try:
+        for data_format in ("NDHWC", "NCDHW"):
+            choose_batch_norm(Precision("fp16"), data_format)
+            assert paddle.get_flags([PERSISTENT]) == {PERSISTENT: data_format == "NDHWC"}
+    finally:
+        paddle.set_flags(before)
+
+
 @pytest.mark.skipif(paddle.is_compiled_with_cuda(), reason="this Paddle has the flags: it is a GPU build")
 def test_a_build_without_the_flags_goes_on_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=SEARCH):
         paddle.get_flags([SEARCH])
     monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
     search_algorithms()
+    choose_batch_norm(Precision("fp16"), "NDHWC")
 
 
 @pytest.mark.parametrize("precision", [Precision(), Precision("bf16", "O1"), Precision("fp16", "O2")], ids=str)
 def test_the_learner_takes_both_on_a_gpu(precision: Precision, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[Any] = []
     monkeypatch.setattr(r3d_fast.acceleration.gpu, "search_algorithms", lambda: called.append("search"))
+    monkeypatch.setattr(r3d_fast.acceleration.gpu, "choose_batch_norm", lambda *asked: called.append(asked))
     monkeypatch.setattr(r3d_fast.acceleration.gpu, "accelerate_training", lambda model: called.append(model) or model)
     config = load_config("demo", ["model.width=4", "model.data_format=NCDHW"])
     learner = a_learner(config, 4, precision, "gpu")
-    assert called == ["search", learner.model]
+    assert called == ["search", (precision, "NCDHW"), learner.model]
     a_learner(config, 4, Precision(), "cpu")
-    assert len(called) == 2
+    assert len(called) == 3
 
 
 @pytest.mark.gpu
 def test_on_a_gpu_the_search_is_on(on_gpu: str) -> None:
-    before = paddle.get_flags([SEARCH, LIMIT])
+    before = paddle.get_flags([SEARCH, LIMIT, PERSISTENT])
     try:
         search_algorithms()
         now = paddle.get_flags([SEARCH, LIMIT])
