@@ -40,16 +40,22 @@ def train_loader(
     In a job of several ranks it gives the share of this one; the batch size of `loader` counts all ranks together.
     Raises UsageError if that batch size is not a multiple of the number of ranks.
     """
-    group, size = group or Group(), loader.batch_size
+    group = group or Group()
+    own = _for_rank(loader, rank_batch_size(loader, group), group, device)
+    clips = clip_loader(index, device, dtype, group, clip=clip, augment=augment, loader=own, split=split, train=True)
+    _warn_of_slow_motion(clips, group)
+    return clips
+
+
+def rank_batch_size(loader: LoaderSpec, group: Group) -> int:
+    """The clips in a training batch of one rank. Raises UsageError if the ranks can't share `loader.batch_size`."""
+    size = loader.batch_size
     if size % group.count:
         raise UsageError(
             f"loader.batch_size {size} can't be shared by {group.count} ranks (it counts the clips of all ranks "
             f"together); expected a multiple of {group.count}, such as {-(-size // group.count) * group.count}"
         )
-    own = _for_rank(loader, size // group.count, group, device)
-    clips = clip_loader(index, device, dtype, group, clip=clip, augment=augment, loader=own, split=split, train=True)
-    _warn_of_slow_motion(clips, group)
-    return clips
+    return size // group.count
 
 
 def eval_loader(

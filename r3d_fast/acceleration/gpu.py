@@ -27,7 +27,7 @@ _FLAGS = ("FLAGS_cudnn_exhaustive_search", "FLAGS_conv_workspace_size_limit", "F
 _PERSISTENT = "FLAGS_cudnn_batchnorm_spatial_persistent"
 
 
-def accelerate_training(model: Any) -> Forward:
+def accelerate_training(model: Any, *, padded_stem: bool = False) -> Forward:
     """A function from clips to the logits that `model` computes in training, with its backbone as a graph.
 
     Convolutions compute in the type of the clips, as with the autocast of `Precision.forward`, which casts the clips to
@@ -35,8 +35,12 @@ def accelerate_training(model: Any) -> Forward:
     checkpoints and evaluation keep using `model`. The values of parameters may change, but not the parameter objects.
     Each shape of clips and each choice of frozen parts gets its own graph. If this Paddle can't make one, the function
     prints one warning on stderr and calls `model` itself.
+
+    With `padded_stem` the graph appends a fourth channel of zeros to the clips and to the weights of the convolution
+    that takes them, because tensor cores read half-precision channels in multiples of 4 or 8 (NVIDIA's "Deep Learning
+    Performance" guide, on convolutions with few channels). Results are the same; the model keeps its 3 channels.
     """
-    return _TrainingGraph(model)
+    return _TrainingGraph(model, padded_stem)
 
 
 def search_algorithms() -> None:
@@ -71,11 +75,18 @@ def choose_batch_norm(precision: Precision, data_format: str) -> None:
             paddle.set_flags({_PERSISTENT: precision.name == "fp16" and data_format == "NDHWC"})
 
 
+def flags() -> dict[str, Any]:
+    """The present values of the flags that this module sets; none for a build of Paddle without them."""
+    with suppress(ValueError):
+        return dict(paddle.get_flags([*_FLAGS, _PERSISTENT]))
+    return {}
+
+
 class _TrainingGraph:
     """Runs the model's backbone as a graph. The head runs as it is, so that dropout draws the same random numbers."""
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
+    def __init__(self, model: Any, padded_stem: bool) -> None:
+        self.model, self.padded_stem = model, padded_stem
         self.layers = model.backbone.sublayers(include_self=True)
         self.parameters = model.backbone.parameters()
         state = model.backbone.state_dict()
@@ -114,7 +125,7 @@ class _TrainingGraph:
             with warnings.catch_warnings(), _apart_from_autocast():
                 warnings.simplefilter("ignore")  # Paddle warns about its own code when it traces that
                 if frozen not in self.graphs:
-                    self.graphs[frozen] = _trace_backbone(self.model)
+                    self.graphs[frozen] = _trace_backbone(self.model, self.padded_stem)
                 features = self.graphs[frozen](clips)
                 if not features.stop_gradient:
                     # Not paddle.grad: with it, 2.6.2 frees memory that the next run of the graph still needs.
@@ -148,27 +159,43 @@ class _Traced(paddle.nn.Layer):  # type: ignore[misc]
 
 
 class _Convolution(paddle.nn.Layer):  # type: ignore[misc]
-    """A convolution that computes in the type of its input and casts its weights to that."""
+    """A convolution that computes in the type of its input and casts its weights to that.
 
-    def __init__(self, conv: Any) -> None:
+    With `padded` it computes with one more input channel, which is zero in input and weights.
+    """
+
+    def __init__(self, conv: Any, padded: bool) -> None:
         super().__init__()
         self.conv = conv
+        self.padded = padded
 
     def forward(self, x: Any) -> Any:
         conv = self.conv
         weight, bias = _as_type(conv.weight, x.dtype), _as_type(conv.bias, x.dtype)
+        if self.padded:
+            x = _with_zeros(x, 4 if conv._data_format == "NDHWC" else 1)
+            weight = _with_zeros(weight, 1)
         return F.conv3d(x, weight, bias, conv._stride, conv._padding, conv._dilation, conv._groups, conv._data_format)
+
+
+def _with_zeros(tensor: Any, axis: int) -> Any:
+    """`tensor` with one more channel, of zeros; `axis` is that of the channels."""
+    shape = list(tensor.shape)
+    shape[axis] = 1
+    return paddle.concat([tensor, paddle.zeros(shape, dtype=tensor.dtype)], axis=axis)
 
 
 def _as_type(tensor: Any, dtype: Any) -> Any:
     return tensor if tensor is None or tensor.dtype == dtype else tensor.astype(dtype)
 
 
-def _trace_backbone(model: Any) -> Any:
-    """A graph of the model's backbone, with the same parts frozen as now."""
+def _trace_backbone(model: Any, padded_stem: bool = False) -> Any:
+    """A graph of the model's backbone, with the same parts frozen as now; see `accelerate_training`."""
     backbone = backbone_sharing_weights(model, model.architecture)
-    for layer in backbone.sublayers():
+    layers = backbone.sublayers()
+    first = next(layer for layer in layers if isinstance(layer, paddle.nn.Conv3D))  # takes the clips
+    for layer in layers:
         for name, child in list(layer.named_children()):
             if isinstance(child, paddle.nn.Conv3D):
-                setattr(layer, name, _Convolution(child))
+                setattr(layer, name, _Convolution(child, padded_stem and child is first))
     return paddle.jit.to_static(_Traced(backbone), full_graph=True)

@@ -6,11 +6,13 @@ averages, and the weights that training goes on with are stored beside the momen
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
 from pipelines.draws import below, random_words
 from pipelines.loader import ClipLoader
+from pipelines.specs import ClipSpec
 from r3d_fast.backend.feed import DeviceBatch
 from r3d_fast.backend.paddle import import_paddle
 from r3d_fast.backend.precision import Precision, float32_weights
@@ -42,15 +44,15 @@ class Learner:
 
     def __init__(
         self, model: Any, optimizer: OptimizerSpec, spec: TrainSpec, precision: Precision, device: str,
-        start: Checkpoint | None = None, group: Group | None = None,
+        start: Checkpoint | None = None, group: Group | None = None, *, padded_stem: bool = False,
     ) -> None:  # fmt: skip
         """Train `model`, a new one, in `precision` on `device`; with `start` go on as that checkpoint left it.
 
-        The ranks of `group` learn together, from the weights of the first. Raises CheckpointError where `start` does
-        not fit the model.
+        `padded_stem` is for a GPU; see `gpu.accelerate_training`. The ranks of `group` learn together, from the weights
+        of the first. Raises CheckpointError where `start` does not fit the model.
         """
         self.model, self.precision, self.device = model, precision, device
-        self.group, self._seed = group or Group(), spec.seed
+        self.group, self._seed, self._padded_stem = group or Group(), spec.seed, padded_stem
         self.optimizer = new_optimizer(optimizer, model)
         self.scaler = LossScaler(enabled=precision.name == "fp16")
         # Paddle has no moments before its first step: a run resumed at the end of an epoch keeps those it loaded.
@@ -78,7 +80,7 @@ class Learner:
 
             gpu.search_algorithms()
             gpu.choose_batch_norm(self.precision, self.model.architecture.data_format)
-            return gpu.accelerate_training(self.model)
+            return gpu.accelerate_training(self.model, padded_stem=self._padded_stem)
         if self.device != "cpu" or self.precision.name != "fp32":
             return self.model
         from r3d_fast.acceleration.cpu import accelerate_training  # imports Paddle
@@ -117,7 +119,19 @@ class Learner:
     def state(self) -> dict[str, Any]:
         """What else a checkpoint keeps of the learner, as JSON values."""
         averaged = {} if self.ema is None else {"ema_updates": self.ema.updates}
-        return {"precision": str(self.precision), "scaler": self.scaler.state_dict(), **averaged}
+        layout = {"data_format": self.model.architecture.data_format, "padded_stem": self._padded_stem}
+        return {"precision": str(self.precision), "layout": layout, "scaler": self.scaler.state_dict(), **averaged}
+
+
+def step_on_noise(learner: Learner, rows: int, clip: ClipSpec, size_px: int) -> Callable[[], StepResult]:
+    """A function that takes a training step of `learner` on the same `rows` clips of random numbers each time."""
+    paddle = import_paddle()
+    spec, classes = learner.model.architecture, learner.model.head.fc.bias.shape[0]
+    video = [clip.num_frames, size_px, size_px]
+    video.insert(0 if spec.data_format == "NCDHW" else 3, 3)
+    clips = paddle.randn([rows, *video]).astype(learner.precision.clip_dtype)
+    batch = DeviceBatch(clips, paddle.arange(rows) % classes, paddle.full([rows], 1.0 / rows))
+    return lambda: learner.step(batch, learner.optimizer.get_lr())
 
 
 _STREAM = 102  # number of this stream of Philox words; those of the sampler are lower, that of mixing is 101

@@ -10,6 +10,7 @@ A run ends after `train.epochs` epochs, after `train.early_stop_evals` evaluatio
 
 from __future__ import annotations
 
+import json
 import shlex
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from typing import Any
 from pipelines.errors import DataError, EnvironmentProblem, R3DFastError
 from pipelines.index.video_index import VideoIndex
 from pipelines.loader import BadClip, Batch, ClipLoader
+from r3d_fast.acceleration.layout_trial import Layout, Trial, candidates, stored_layout, try_layouts
 from r3d_fast.backend.feed import DeviceBatch, feeding
 from r3d_fast.backend.paddle import choose_device
 from r3d_fast.backend.precision import Precision, choose_data_format, choose_precision
@@ -29,13 +31,13 @@ from r3d_fast.config.config import Config
 from r3d_fast.console import tell
 from r3d_fast.errors import CheckpointError, RankFailed, RankLost, Stopped
 from r3d_fast.evaluation.evaluate import check_classes
-from r3d_fast.loaders import eval_loader, open_index, train_loader
+from r3d_fast.loaders import eval_loader, open_index, rank_batch_size, train_loader
 from r3d_fast.ranks.group import Group, News, join_group
 from r3d_fast.runs.folder import RunFolder
 from r3d_fast.runs.shared_checkpoint import FoundCheckpoint, checkpoint_of_first
 from r3d_fast.runs.writer import RunWriter
 from r3d_fast.training.epoch import EpochPlan, TakenStep, steps_of_epoch
-from r3d_fast.training.learner import Learner, model_to_train
+from r3d_fast.training.learner import Learner, model_to_train, step_on_noise
 from r3d_fast.training.mixing import draw_mix
 from r3d_fast.training.schedule import learning_rate
 from r3d_fast.training.state import Due, RunClock, RunState, due_after
@@ -78,30 +80,38 @@ def _train(config: Config, run: Path, resume: bool, group: Group, on_batch: OnBa
     device, precision, resolved = resolve_auto(config)
     index = open_index(config.data)
     place: dict[str, Any] = {"device": device, "dtype": precision.clip_dtype, "group": group}
-    with (
-        RunFolder(run) if group.is_first else nullcontext() as folder,
-        train_loader(
-            index, config.data.train_split, resolved.clip, resolved.augment, resolved.loader, **place
-        ) as clips,
-        eval_loader(index, config.data.eval_split, *resolved.eval_specs(), **place) as eval_clips,
-    ):
+    with RunFolder(run) if group.is_first else nullcontext() as folder:
         group.require_equal(data_set=index.digest, precision=str(precision))
-        group.connect(device)
         state, records, checkpoint = _begin(config, run, folder, resume, index, precision, group)
-        model = _first_model(resolved, index.classes, checkpoint is None, group)
-        learner = Learner(model, config.optimizer, config.train, precision, device, checkpoint, group)
-        if precision.name != "fp32" and group.is_first:
-            tell(f"training in {precision}, {resolved.model.data_format}")
-        plan = EpochPlan(len(clips), clips.spec.batch_size * group.count, config.train.accumulate)
+        layout, trial = _choose_layout(config, device, precision, checkpoint, len(index.classes), group)
+        resolved = config.in_data_format(layout.data_format)
         with (
-            RunWriter(
-                run if group.is_first else None, config.train, config.train.epochs * plan.steps, state.step, records
-            ) as writer,
-            # Paddle's launcher sends a signal three times at once.
-            stop_signals(same_seconds=2.0 if group.count > 1 else 0.0) as stopping,
+            train_loader(
+                index, config.data.train_split, resolved.clip, resolved.augment, resolved.loader, **place
+            ) as clips,
+            eval_loader(index, config.data.eval_split, *resolved.eval_specs(), **place) as eval_clips,
         ):
-            trainer = _Trainer(config, run, clips, eval_clips, plan, learner, state, writer, group, stopping, on_batch)
-            trainer.train_to_end()
+            group.connect(device)
+            model = _first_model(resolved, index.classes, checkpoint is None, group)
+            learner = Learner(
+                model, config.optimizer, config.train, precision, device, checkpoint, group,
+                padded_stem=layout.padded_stem,
+            )  # fmt: skip
+            if precision.name != "fp32" and group.is_first:
+                tell(f"training in {precision}, {layout}")
+            plan = EpochPlan(len(clips), clips.spec.batch_size * group.count, config.train.accumulate)
+            steps = config.train.epochs * plan.steps
+            with (
+                RunWriter(run if group.is_first else None, config.train, steps, state.step, records) as writer,
+                # Paddle's launcher sends a signal three times at once.
+                stop_signals(same_seconds=2.0 if group.count > 1 else 0.0) as stopping,
+            ):
+                if trial is not None:
+                    writer.log({"step": state.step, **trial.record()})
+                trainer = _Trainer(
+                    config, run, clips, eval_clips, plan, learner, state, writer, group, stopping, on_batch
+                )
+                trainer.train_to_end()
     return TrainResult(run, state.step, state.best_top1, state.last_top1)
 
 
@@ -113,6 +123,34 @@ def resolve_auto(config: Config) -> tuple[str, Precision, Config]:
     device = choose_device(config.train.device, config.train.gpu_wait)
     precision = choose_precision(config.train.precision, device, config.train.amp_level)
     return device, precision, config.in_data_format(choose_data_format(config.model.data_format, precision, device))
+
+
+def _choose_layout(
+    config: Config, device: str, precision: Precision, checkpoint: Checkpoint | None, classes: int, group: Group
+) -> tuple[Layout, Trial | None]:
+    """(layout to train in, the trial that decided it), the same layout on all ranks; the trial on the first rank only.
+
+    There is no trial where nothing is left to choose, nor in a run that goes on in the precision that it had.
+    """
+    choices = candidates(config.model.data_format, precision, device)
+    before = None if checkpoint is None else stored_layout(checkpoint.state, precision)
+    if len(choices) == 1 or before in choices:
+        return before if before in choices else choices[0], None
+    rows = rank_batch_size(config.loader, group)
+    trials: list[Trial] = []
+
+    def begin(layout: Layout) -> Callable[[], StepResult]:
+        model = model_to_train(config.in_data_format(layout.data_format).model, classes, config.train.seed, config.init)
+        learner = Learner(model, config.optimizer, config.train, precision, device, padded_stem=layout.padded_stem)
+        return step_on_noise(learner, rows, config.clip, config.augment.size_px)
+
+    def decide() -> bytes:
+        trials.append(try_layouts(choices, begin, rows, device))
+        tell(str(trials[0]))
+        return json.dumps(asdict(trials[0].layout)).encode()
+
+    layout = Layout(**json.loads(group.from_first(decide)))
+    return layout, trials[0] if trials else None
 
 
 def _first_model(config: Config, classes: tuple[str, ...], is_new_run: bool, group: Group) -> Any:

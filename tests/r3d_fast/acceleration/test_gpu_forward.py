@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import paddle
 import pytest
 from claimed import claim_gpu, in_force, precisions_here
 from paddle.nn import functional as F
-from programs import HALVES, assert_types, convolution_weights, momentum, types
+from programs import HALVES, assert_types, convolution_inputs, convolution_weights, momentum, types
 
 import r3d_fast.acceleration.gpu
 from pipelines.errors import EnvironmentProblem
@@ -18,7 +19,7 @@ from r3d_fast.acceleration.gpu import accelerate_training
 from r3d_fast.backend.feed import DeviceBatch
 from r3d_fast.backend.paddle import older_graphs
 from r3d_fast.backend.precision import Precision
-from r3d_fast.models.architectures import build_model
+from r3d_fast.models.architectures import MODELS, build_model
 from r3d_fast.training.loss_scale import LossScaler
 from r3d_fast.training.step import TrainStep
 
@@ -271,6 +272,32 @@ def test_weights_are_cast_in_the_form_that_this_paddle_trains_with(name: str) ->
     with r3d_fast.acceleration.gpu._apart_from_autocast():
         found = types(r3d_fast.acceleration.gpu._trace_backbone(model), clips().astype("float64"))
     assert_types(model, found, "float64", len(convolution_weights(model)))
+
+
+@pytest.mark.parametrize(
+    ("name", "data_format"), [("r3d18_reference", "NDHWC"), ("r2plus1d18", "NDHWC"), ("densenet121", "NCDHW")]
+)
+def test_a_padded_stem_computes_on_four_channels_and_changes_nothing(
+    name: str, data_format: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(MODELS, name, replace(MODELS[name], blocks=(1, 1, 1, 1)))
+    plain, model = (small(name, data_format=data_format) for _ in range(2))
+    shapes = {key: list(value.shape) for key, value in model.state_dict().items()}
+    stem = next(key for key, shape in shapes.items() if shape[1:2] == [3])
+    (logits, _), (gradients,) = train(plain, accelerate_training(plain), steps=1)
+    forward = accelerate_training(model, padded_stem=True)
+    (own_logits, _), (own_gradients,) = train(model, forward, steps=1)
+    np.testing.assert_allclose(own_logits, logits, atol=1e-5)
+    assert list(own_gradients) == list(gradients)
+    for key, value in gradients.items():  # batch norms over few values amplify what is rounded differently
+        np.testing.assert_allclose(own_gradients[key], value, atol=1e-4 * max(1.0, np.abs(value).max()), err_msg=key)
+    assert_same_state(plain, model)
+    assert {key: list(value.shape) for key, value in model.state_dict().items()} == shapes
+    assert "warning" not in capsys.readouterr().err
+    assert len(forward.graphs) == 1  # type: ignore[attr-defined]
+    weight = model.state_dict()[stem]
+    found = convolution_inputs(r3d_fast.acceleration.gpu._trace_backbone(model, True), clips(data_format))
+    assert found[0] == (4, [weight.shape[0], 4, *weight.shape[2:]])
 
 
 @pytest.mark.parametrize("precision", HALVES, ids=str)

@@ -37,6 +37,21 @@ def types(graph: Any, sample: Any) -> list[tuple[str, set[str]]]:
     ]
 
 
+def convolution_inputs(graph: Any, sample: Any) -> list[tuple[int, list[int]]]:
+    """(input channels, shape of the weights) of each convolution in the graph's program for clips like `sample`."""
+    concrete, _ = graph.forward.get_concrete_program(sample)
+    block = concrete.main_program.global_block()
+    if hasattr(block.ops[0], "input_arg_names"):  # the form of 2.6
+        convolutions = [op for op in block.ops if op.type == "conv3d"]
+        pairs = [(block.var(op.input("Input")[0]).shape, block.var(op.input("Filter")[0]).shape) for op in convolutions]
+        last = [op.attr("data_format") == "NDHWC" for op in convolutions]
+    else:
+        convolutions = [op for op in block.ops if op.name() == "pd_op.conv3d"]
+        pairs = [tuple(value.shape for value in op.operands_source()) for op in convolutions]
+        last = [op.attrs()["data_format"] == "NDHWC" for op in convolutions]
+    return [(clip[4 if at_end else 1], list(weight)) for (clip, weight), at_end in zip(pairs, last, strict=True)]
+
+
 def clips(data_format: str = "NCDHW", seed: int = 0, batch: int = 6, side: int = 32) -> Any:
     values = np.random.default_rng(seed).normal(size=(batch, 3, 16, side, side)).astype(np.float32)
     return paddle.to_tensor(values if data_format == "NCDHW" else values.transpose(0, 2, 3, 4, 1).copy())
