@@ -149,8 +149,8 @@ def choose_data_format(
 ) -> Literal["NCDHW", "NDHWC"]:
     """The data format that `wanted` means for a model that computes in `precision` on `device`.
 
-    `auto` is channels last for half precision on a GPU, because tensor cores use it without reordering; else channels
-    first.
+    `auto` is channels last for half precision on a GPU, because tensor cores take it without reordering; else channels
+    first. A training run tries this layout first, and others after it (`acceleration/layout_trial.py`).
     """
     if wanted != "auto":
         return wanted

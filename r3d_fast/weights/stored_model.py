@@ -48,12 +48,16 @@ class RestoredModel:
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """Weights float32 by the names in the model, the config that they were trained with, their classes, their file."""
+    """Weights float32 by the names in the model, the config that they were trained with, their classes, their file.
+
+    `trained_in` is (precision, data format) of the training, or None if the file does not say it.
+    """
 
     weights: Arrays
     config: Config
     classes: tuple[str, ...]
     file: Path
+    trained_in: tuple[str, DataFormat] | None = None
 
 
 def read_weights(path: Path) -> StoredWeights:
@@ -61,9 +65,12 @@ def read_weights(path: Path) -> StoredWeights:
 
     Raises UsageError where there are no weights, CheckpointError where they are damaged, NaN or infinite.
     """
-    file = find_weights(path)
+    file, trained_in = find_weights(path), None
     if (file.parent / MANIFEST).is_file():
-        load_checkpoint(file.parent)  # checks the digests: without it a changed byte would not be noticed
+        # This checks the digests: without it a changed byte would not be noticed.
+        state = load_checkpoint(file.parent).state
+        if "layout" in state:
+            trained_in = state["precision"], state["layout"]["data_format"]
     weights, about = read_tensors(file)
     try:
         described = json.loads(about["r3d_fast"])
@@ -79,7 +86,7 @@ def read_weights(path: Path) -> StoredWeights:
             f"{file}: the SHA-256 of its tensors is not the one stored in it: damaged on disk; import the weights again"
         )
     require_finite(weights, str(file))
-    return StoredWeights(weights, config, classes, file)
+    return StoredWeights(weights, config, classes, file, trained_in)
 
 
 def tensors_digest(weights: Arrays) -> str:
@@ -108,9 +115,10 @@ def restore(
 ) -> RestoredModel:  # fmt: skip
     """The model of a run, a checkpoint or a .safetensors file, ready to compute on `device`.
 
-    It computes in the precision that `train` asks for and in `data_format` (defaults: those of the run); the weights
-    are float32 and fit every precision and format. Where `device` lacks the precision, another one is used, with a
-    warning on stderr. Raises UsageError where there is no model, CheckpointError where it is damaged or does not fit.
+    It computes in the precision that `train` asks for and in `data_format` (defaults: those of the run). "auto" is the
+    format that the run itself found for "auto" in this precision. The weights are float32 and fit every precision and
+    format. Where `device` lacks the precision, another one is used, with a warning on stderr. Raises
+    UsageError where there is no model, CheckpointError where it is damaged or does not fit.
     """
     stored = read_weights(path)
     weights, trained, classes, file = stored.weights, stored.config, stored.classes, stored.file
@@ -121,7 +129,11 @@ def restore(
             f"warning: {file}: train.precision {wanted.precision} is not available here; using {precision}",
             file=sys.stderr,
         )
-    trained = trained.in_data_format(choose_data_format(data_format or trained.model.data_format, precision, device))
+    data_format = data_format or trained.model.data_format
+    if data_format == trained.model.data_format == "auto" and stored.trained_in is not None:
+        trained_precision, found = stored.trained_in
+        data_format = found if trained_precision == str(precision) else "auto"
+    trained = trained.in_data_format(choose_data_format(data_format, precision, device))
     model = new_model(trained.model, len(classes), trained.train.seed)
     load_weights(model, weights, str(file))
     model.eval()

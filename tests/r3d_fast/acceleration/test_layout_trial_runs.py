@@ -17,6 +17,7 @@ from pipelines.index.video_index import VideoIndex
 from r3d_fast import train as train_function
 from r3d_fast.acceleration.layout_trial import Attempt, Layout, Trial
 from r3d_fast.backend.paddle import import_paddle
+from r3d_fast.weights.stored_model import restore
 
 LAYOUTS = (Layout("NDHWC"), Layout("NDHWC", padded_stem=True), Layout("NCDHW"))
 BRIEF = (
@@ -82,6 +83,9 @@ def test_a_run_trains_in_the_layout_that_won_and_to_the_bits_of_one_without_a_tr
     assert len(found) == 1
     assert records(tmp_path / "given", "layout") == []
     assert_same_bits(tmp_path / "tried", tmp_path / "given")
+    # Evaluating and predicting take the layout of the run, unless another one is asked for.
+    assert restore(tmp_path / "tried").data_format == winner.data_format
+    assert restore(tmp_path / "tried", data_format="NCDHW").data_format == "NCDHW"
 
 
 def test_a_run_that_goes_on_keeps_its_layout_without_a_second_trial(
