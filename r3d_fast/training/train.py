@@ -77,7 +77,7 @@ def train(config: Config, *, run: str | Path, resume: bool = False, on_batch: On
 def _train(config: Config, run: Path, resume: bool, group: Group, on_batch: OnBatch | None) -> TrainResult:
     """Open the data, the run's folder, the model and the files; train; close them again."""
     require_weights(config.init)
-    device, precision, resolved = resolve_auto(config)
+    device, precision, _ = resolve_auto(config)
     index = open_index(config.data)
     place: dict[str, Any] = {"device": device, "dtype": precision.clip_dtype, "group": group}
     with RunFolder(run) if group.is_first else nullcontext() as folder:

@@ -295,7 +295,7 @@ def test_a_resumed_fp16_run_ends_with_the_same_bits_and_the_same_scale(
 ) -> None:
     config = tiny.tiny_config(index, "train.keep_checkpoints=100")
     whole = train_function(config, run=tmp_path / "whole")
-    assert "training in fp16 O2, auto" in capsys.readouterr().err
+    assert "training in fp16 O2, NCDHW" in capsys.readouterr().err
     assert whole.steps == FP16_STEPS
     first, last = last_checkpoint_at(tmp_path / "whole", 6), last_checkpoint(tmp_path / "whole").state
     assert first["scaler"]["scale"] < 2.0**18
