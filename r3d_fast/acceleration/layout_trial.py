@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from pipelines.errors import UsageError
 from r3d_fast.backend.memory import free_memory, is_out_of_memory
 from r3d_fast.backend.paddle import import_paddle
 from r3d_fast.backend.precision import Precision, choose_data_format
@@ -70,13 +71,13 @@ class Trial:
         figures = ", ".join(f"{attempt.layout} {self._figure(attempt)}" for attempt in self.attempts)
         return f"layout {self.layout}, by a trial of {STEPS} steps each: {figures}"
 
-    def record(self) -> dict[str, Any]:
-        """The trial as a record for metrics.jsonl, without its step."""
+    def record(self, step: int) -> dict[str, Any]:
+        """The trial as a record for metrics.jsonl, before the run took its step number `step`, from 0."""
         tried = [
             {**asdict(attempt.layout), "clips_per_second": self._speed(attempt), "failure": attempt.failure}
             for attempt in self.attempts
         ]
-        return {"kind": "layout", **asdict(self.layout), "seconds": self.seconds, "tried": tried}
+        return {"kind": "layout", "step": step, **asdict(self.layout), "seconds": self.seconds, "tried": tried}
 
     def _figure(self, attempt: Attempt) -> str:
         speed = self._speed(attempt)
@@ -108,7 +109,8 @@ def try_layouts(layouts: Sequence[Layout], begin: Callable[[Layout], Step], clip
     """Time the steps of each of `layouts` on `device`, "cpu" or "gpu".
 
     `begin(layout)` makes a new model and gives a function that takes a training step with it, of `clips` clips. A
-    layout fails where that raises an error, for instance because the memory runs out. Afterwards Paddle's flags
+    layout fails where that raises an error, for instance because the memory runs out; only a UsageError, which all of
+    them would meet, is passed on. Afterwards Paddle's flags
     and the random generators of its device are as before, and the memory is free again.
     """
     start = time.monotonic()
@@ -120,6 +122,8 @@ def try_layouts(layouts: Sequence[Layout], begin: Callable[[Layout], Step], clip
 def _attempt(layout: Layout, begin: Callable[[Layout], Step], device: str) -> Attempt:
     try:
         return Attempt(layout, _time_steps(begin(layout), device))
+    except UsageError:
+        raise
     except Exception as error:  # whatever a layout fails with, another one may work
         lines = str(error).strip().splitlines() or [type(error).__name__]
         ran_out = is_out_of_memory(error) or lines[0].startswith("out of memory")

@@ -107,7 +107,7 @@ def _train(config: Config, run: Path, resume: bool, group: Group, on_batch: OnBa
                 stop_signals(same_seconds=2.0 if group.count > 1 else 0.0) as stopping,
             ):
                 if trial is not None:
-                    writer.log({"step": state.step, **trial.record()})
+                    writer.log(trial.record(state.step))
                 trainer = _Trainer(
                     config, run, clips, eval_clips, plan, learner, state, writer, group, stopping, on_batch
                 )
@@ -134,8 +134,10 @@ def _choose_layout(
     """
     choices = candidates(config.model.data_format, precision, device)
     before = None if checkpoint is None else stored_layout(checkpoint.state, precision)
-    if len(choices) == 1 or before in choices:
-        return before if before in choices else choices[0], None
+    if before in choices:
+        return before, None
+    if len(choices) == 1:
+        return choices[0], None
     rows = rank_batch_size(config.loader, group)
     trials: list[Trial] = []
 

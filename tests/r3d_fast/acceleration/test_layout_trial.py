@@ -14,6 +14,7 @@ from from_config import a_learner
 from tiny import OVERRIDES
 
 import r3d_fast.acceleration.layout_trial
+from pipelines.errors import UsageError
 from r3d_fast.acceleration.layout_trial import Attempt, Layout, Trial, candidates, stored_layout, try_layouts
 from r3d_fast.backend.precision import Precision
 from r3d_fast.config.config import load_config
@@ -74,8 +75,8 @@ def test_a_trial_says_in_one_line_and_in_a_record_what_it_found() -> None:
         "layout NDHWC with a padded stem, by a trial of 10 steps each: NDHWC 256.0 clips/s, "
         "NDHWC with a padded stem 320.0 clips/s, NCDHW runs out of memory"
     )
-    assert trial.record() == {
-        "kind": "layout", "data_format": "NDHWC", "padded_stem": True, "seconds": 12.5,
+    assert trial.record(7) == {
+        "kind": "layout", "step": 7, "data_format": "NDHWC", "padded_stem": True, "seconds": 12.5,
         "tried": [
             {"data_format": "NDHWC", "padded_stem": False, "clips_per_second": 256.0, "failure": None},
             {"data_format": "NDHWC", "padded_stem": True, "clips_per_second": 320.0, "failure": None},
@@ -124,6 +125,14 @@ def test_a_layout_that_fails_or_runs_out_of_memory_loses() -> None:
     assert trial.layout == FIRST
     failures = [attempt.failure for attempt in trial.attempts]
     assert failures == ["fails (no kernel for this layout)", "runs out of memory", None]
+
+
+def test_an_error_of_the_user_ends_a_trial() -> None:
+    def misnamed(layout: Layout) -> Callable[[], Any]:
+        raise UsageError("init.freeze_until 'layre4': no such part")
+
+    with pytest.raises(UsageError, match="no such part"):
+        try_layouts((LAST, FIRST), misnamed, ROWS, "cpu")
 
 
 def test_flags_are_as_before_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
