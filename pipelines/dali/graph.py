@@ -4,9 +4,9 @@ The way of one clip:
 1. A worker reads the packets that the clip needs (`workers/clip_source.py`). It writes to the slot of the clip either
    the frames that PyAV decoded, uint8 [T, h, w, 3], cut to the crop box or scaled to S x S px; or encoded bytes, which
    are a small video of these packets.
-2. `_frames`: a batch may hold both. Frames are copied to the device. Bytes are decoded there (on a GPU by NVDEC), the
-   box is cut out, the frames are put into the order of the clip, and those that are stored turned or mirrored are
-   turned upright.
+2. `_frames`: a batch may hold both. Frames are copied to the device. Bytes are decoded there (on a GPU by NVDEC, which
+   decodes and converts each picture of the small video, not only those that the clip shows), the box is cut out, the
+   frames are put into the order of the clip, and those that are stored turned or mirrored are turned upright.
 3. `augment`: antialiased bilinear resize of the window that becomes S x S px, then change of colours, then mirror,
    scale, normalise and transpose, to float32 or float16 [3, T, S, S] or [T, S, S, 3]. The resize is left out if every
    box is S x S px already, the change of colours unless training changes them.
