@@ -20,7 +20,7 @@ from r3d_fast.console import tell
     "--split", type=click.IntRange(min=1), metavar="N", default=1, show_default=True, help="Which of the splits."
 )
 @click.option(
-    "--videos", type=click.IntRange(min=64), metavar="N", default=960, show_default=True,
+    "--videos", type=click.IntRange(min=64), metavar="N", default=640, show_default=True,
     help="Measure speed on no more of DATA's videos.",
 )  # fmt: skip
 @click.option("--steps", metavar="NAME[,NAME...]", help="Only these steps, also if they are done already.")

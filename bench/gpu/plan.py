@@ -37,7 +37,7 @@ class GpuSettings:
     out: Path
     lists: Path | None = None
     split: int = 1
-    videos: int = 960
+    videos: int = 640
     steps: tuple[str, ...] = ()
     full: bool = False
 
@@ -148,7 +148,7 @@ def _kernels(settings: GpuSettings, card: Card) -> list[Part]:
         command = _module("bench.gpu.kernels", results_file(settings.out, name), card.device, card.arch, only)
         return Part("kernels", name, command, minutes, need, {PERSISTENT: flag})
 
-    parts = [part("kernels", "all", 4, "0")]
+    parts = [part("kernels", "all", 5, "0")]
     return parts if card.problem else [*parts, part("kernels_persistent", "norm", 1, "1")]
 
 
@@ -162,8 +162,8 @@ def _loader(settings: GpuSettings, card: Card) -> list[Part]:
     engines = max(1, card.engines)
     usual = ("--decoder", "pyav,dali,hybrid", "--threads", f"{engines},{2 * engines}")
     return [
-        _of_loader(settings, 64, usual, 5),
-        _of_loader(settings, 16, ("--decoder", "pyav,dali", "--threads", f"{engines},{2 * engines}"), 4),
+        _of_loader(settings, 64, usual, 8),
+        _of_loader(settings, 16, ("--decoder", "pyav,dali", "--threads", f"{engines},{2 * engines}"), 5),
     ]
 
 
