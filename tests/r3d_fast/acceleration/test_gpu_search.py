@@ -13,6 +13,7 @@ import r3d_fast.acceleration.gpu
 from r3d_fast.acceleration.gpu import choose_batch_norm, search_algorithms
 from r3d_fast.backend.precision import Precision
 from r3d_fast.config.config import load_config
+from r3d_fast.training.learner import Learner, model_to_train
 
 SEARCH, LIMIT, DETERMINISTIC = (
     f"FLAGS_{name}" for name in ("cudnn_exhaustive_search", "conv_workspace_size_limit", "cudnn_deterministic")
@@ -122,15 +123,23 @@ def test_a_build_without_the_flags_goes_on_without_them(monkeypatch: pytest.Monk
     choose_batch_norm(Precision("fp16"), "NDHWC")
 
 
+@pytest.mark.parametrize("padded", [False, True], ids=["3 channels", "padded"])
 @pytest.mark.parametrize("precision", [Precision(), Precision("bf16", "O1"), Precision("fp16", "O2")], ids=str)
-def test_the_learner_takes_both_on_a_gpu(precision: Precision, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_learner_takes_both_on_a_gpu(precision: Precision, padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[Any] = []
+
+    def accelerate(model: Any, *, padded_stem: bool) -> Any:
+        called.append((model, padded_stem))
+        return model
+
     monkeypatch.setattr(r3d_fast.acceleration.gpu, "search_algorithms", lambda: called.append("search"))
     monkeypatch.setattr(r3d_fast.acceleration.gpu, "choose_batch_norm", lambda *asked: called.append(asked))
-    monkeypatch.setattr(r3d_fast.acceleration.gpu, "accelerate_training", lambda model: called.append(model) or model)
+    monkeypatch.setattr(r3d_fast.acceleration.gpu, "accelerate_training", accelerate)
     config = load_config("demo", ["model.width=4", "model.data_format=NCDHW"])
-    learner = a_learner(config, 4, precision, "gpu")
-    assert called == ["search", (precision, "NCDHW"), learner.model]
+    model = model_to_train(config.model, 4, 0, config.init)
+    learner = Learner(model, config.optimizer, config.train, precision, "gpu", padded_stem=padded)
+    assert called == ["search", (precision, "NCDHW"), (learner.model, padded)]
+    assert learner.state()["layout"] == {"data_format": "NCDHW", "padded_stem": padded}
     a_learner(config, 4, Precision(), "cpu")
     assert len(called) == 3
 
