@@ -40,7 +40,7 @@ def cause_of(text: str) -> Cause | None:
 
 def old_glibc() -> str:
     """What to do on a system whose glibc is older than the wheels need."""
-    return "docker build -f docker/Dockerfile.v100 -t r3d-fast .   # run it in a container, with a newer system"
+    return "docker build -f docker/Dockerfile.cpu -t r3d-fast .   # or Dockerfile.v100, .cuda12; and run it in there"
 
 
 # (a pattern of the text, what it means, what to do). The first that fits counts.
