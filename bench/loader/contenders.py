@@ -26,7 +26,6 @@ from pipelines.workers.pool import WorkerPool
 from pipelines.workers.worker import Task
 
 _TIMEOUT_SECONDS = 60.0
-_FINDING_OUT = 40  # batches; a loader needs about 25, see pipelines/dali/share_finder.py
 _STAGES = ("read", "decode", "convert", "ship", "augment")
 
 
@@ -56,15 +55,6 @@ class ClipLoaderContender:
         spec = LoaderSpec.model_validate(values)
         self.loader = make_loader(work.index, work.clip, work.augment, spec, split=work.split, device=device)
         self._batches = endless(self.loader)
-        if device != "cpu":
-            self._find_out()
-
-    def _find_out(self) -> None:
-        """Make the batches in which the loader finds out who decodes best, so that no measured batch is a trial."""
-        for _ in range(_FINDING_OUT):
-            self.make(1)
-            if self.routing is not None:
-                return
 
     def make(self, batches: int) -> int:
         """Clips made, after `batches` more batches."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from clips import write_stamped_video
 from devices import DEVICES, PIXELS, assert_same_clips, load, on_host
 from numpy.typing import NDArray
 
+from pipelines.dali.decoding_memory import clip_bytes, sessions_bytes
 from pipelines.dali.routing import limits_of_device
 from pipelines.index.video_index import VideoIndex
 from pipelines.machine.nvidia import probe_driver
@@ -87,12 +90,52 @@ def test_measured_decoding_is_told(videos: dict[str, VideoIndex], device: str) -
 
 @pytest.mark.gpu
 def test_auto_measures_on_a_gpu(videos: dict[str, VideoIndex], gpu: str) -> None:
-    with load(videos[gpu], "auto", gpu) as loader:
-        for number in range(4):
+    """Both numbers of threads, and the check beside PyAV where NVDEC was to decode: at most 25 batches of these 30."""
+    with load(videos[gpu], "auto", gpu, threads="auto") as loader:
+        for number in range(10):
             list(loader.epoch(number))
         assert loader.routing is not None
         assert "clips/s expected: pyav" in loader.routing.reason
+        assert loader.routing.decoder == "pyav" or "; then a batch took " in loader.routing.reason
         print(loader.routing)
+
+
+@pytest.mark.gpu
+def test_the_threads_of_nvdec_are_tried_on_a_gpu(videos: dict[str, VideoIndex], gpu: str) -> None:
+    engines = max(caps.engines for caps in limits_of_device(gpu).caps or ())
+    if not engines:
+        pytest.skip("this driver does not say how many engines NVDEC has")
+    with load(videos[gpu], "dali", gpu, threads="auto") as loader:
+        for number in range(4):
+            list(loader.epoch(number))
+        assert loader.routing is not None
+        assert loader.routing.threads in (engines, 2 * engines)
+        assert loader.routing.reason.startswith(f"as set; ms a batch by threads: {2 * engines}: ")
+        print(loader.routing)
+
+
+WAITING = """
+import ctypes, sys
+from pathlib import Path
+from pipelines import ClipLoader, LoaderSpec, VideoIndex
+spec = LoaderSpec(batch_size=4, workers=0, decoder="dali")
+with ClipLoader(VideoIndex.open(Path(sys.argv[1])), loader=spec, split=None, train=True, device="gpu:0") as loader:
+    next(iter(loader))
+    cuda, flags, active = ctypes.CDLL("libcuda.so.1"), ctypes.c_uint(), ctypes.c_int()
+    assert cuda.cuDevicePrimaryCtxGetState(0, ctypes.byref(flags), ctypes.byref(active)) == 0
+    print(active.value, flags.value & 7)
+"""
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("wait", "flag"), [("sleep", 4), ("spin", 0)])
+def test_threads_wait_for_a_gpu_as_they_are_told(videos: dict[str, VideoIndex], gpu: str, wait: str, flag: int) -> None:
+    """CU_CTX_SCHED_BLOCKING_SYNC is 4; what made the context, DALI here, leaves it."""
+    done = subprocess.run(
+        [sys.executable, "-c", WAITING, str(videos[gpu].path)], env={**os.environ, "R3D_FAST_GPU_WAIT": wait},
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == ["1", str(flag)], done.stderr
 
 
 def as_tensor(library: str, clips: Any, device: str) -> Any:
@@ -226,6 +269,25 @@ def test_nothing_leaks(videos: dict[str, VideoIndex], device: str, batches: int,
         assert used_mib(device) - start < 64
     assert len(loader) == 3
     assert loader.statistics.clips == made * 4
+
+
+@pytest.mark.gpu
+def test_decoding_takes_no_more_memory_than_was_counted(tmp_path: Path, gpu: str) -> None:
+    """Of 1080p, where it counts; what the first videos take, such as the context and DALI's kernels, is left out."""
+    for number, size in enumerate([(176, 144), (1920, 1088)]):
+        (tmp_path / str(number) / "a").mkdir(parents=True)
+        for copy in range(4):
+            path = tmp_path / str(number) / "a" / f"{copy}.avi"
+            write_stamped_video(path, codec="mpeg4", num_frames=20, size=size)
+    small, large = (VideoIndex.build(tmp_path / str(number), workers=1, val_fraction=0.0) for number in (0, 1))
+    epochs(small, "dali", gpu)
+    before = used_mib(gpu)
+    epochs(large, "dali", gpu)
+    used = used_mib(gpu) - before
+    clips = 4 * clip_bytes((1088, 1920), (1088, 1088), 8)
+    counted = (clips + sessions_bytes([("mpeg4", 1920, 1088)], 2)) / 2**20
+    print(f"4 clips of 1920x1088 took {used:.0f} MiB of GPU memory; counted were {counted:.0f}")
+    assert used < counted + 512
 
 
 @pytest.mark.gpu

@@ -73,7 +73,11 @@ def on_host(clips: Any) -> NDArray[np.float32]:
 
 def load(index: VideoIndex, decoder: str, device: str, *, train: bool = True, **options: Any) -> ClipLoader:
     """A small loader of all videos, with pixels of 0..255."""
-    own = {name: options.pop(name) for name in ("batch_size", "workers", "dali_share", "repeats") if name in options}
+    own = {
+        name: options.pop(name)
+        for name in ("batch_size", "workers", "threads", "dali_share", "repeats")
+        if name in options
+    }
     spec = LoaderSpec.model_validate({"batch_size": 4, "workers": 2, "threads": 2, "decoder": decoder, **own})
     options = {"clip": ClipSpec(num_frames=8), "augment": PIXELS, "split": None, **options}
     return ClipLoader(index, loader=spec, train=train, device=device, **options)
