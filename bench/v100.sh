@@ -23,13 +23,16 @@ bench=$root/.venv/bin/bench
 if [ ! -x "$bench" ]; then
     case ${1:-} in '' | -h | --help) usage && exit 0 ;; esac
     # The last Paddle with code for a V100 is 2.6.2, of which there are wheels up to Python 3.12.
-    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])') ||
+    version=$("$python" -c 'from sys import version_info as v; print(f"{v[0]}.{v[1]}-{v[3]}")') ||
         stop 4 "$python: can't be run; set PYTHON"
+    number=${version%-*}
     case $version in
-        3.11 | 3.12) ;;
-        *) stop 4 "$python is Python $version; a V100 needs 3.11 or 3.12: set PYTHON, such as PYTHON=python3.12" ;;
+        3.11-final | 3.12-final) ;;
+        *-final) stop 4 "$python is Python $number; a V100 needs 3.11 or 3.12: set PYTHON, such as PYTHON=python3.12" ;;
+        *) stop 4 "$python is a test version of Python $number, as Ubuntu 22.04 has it: docs/gpu.md names a released one" ;;
     esac
-    "$python" -m venv "$root/.venv" || stop 4 "$root/.venv: can't be made; Debian, Ubuntu: apt-get install python3-venv"
+    "$python" -m venv "$root/.venv" ||
+        stop 4 "$root/.venv: can't be made; Debian, Ubuntu: sudo apt-get install python$number-venv"
     "$root/.venv/bin/pip" install --quiet --upgrade pip || stop 4 'pip: no package index is reached'
     "$root/.venv/bin/pip" install --editable "${root}[cuda11,test]" ||
         stop 4 'r3d-fast[cuda11,test]: not installed; see above'

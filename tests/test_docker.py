@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 import tiny
 from images import Image, context, instructions
+from pages import found_command
+
+import bench.cli
 
 REPO = Path(__file__).resolve().parent.parent
 FILES = sorted((REPO / "docker").glob("Dockerfile.*"))
@@ -87,6 +90,7 @@ def test_the_decoder_reaches_the_container_and_its_tests_an_image_of_their_own(p
     )
     assert [value.partition(" AS ")[2] for value in values(path, "FROM")] == ["base", "measure", ""]
     assert [json.loads(value) for value in values(path, "ENTRYPOINT")] == [["bench", "gpu"], ["r3d-fast"]]
+    assert found_command(bench.cli.cli, ["gpu"])[0].name == "gpu"
 
 
 def test_the_image_for_a_v100_installs_the_extra_without_what_its_base_has() -> None:

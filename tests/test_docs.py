@@ -329,12 +329,16 @@ def test_calls_are_found_wherever_they_stand_in_a_line() -> None:
     text = (
         "pip install x && r3d-fast train -c a -o 'b=c d' \\\n  --run e  # r3d-fast no\n"
         "for k in 1; do bench report $k; done\nsrun bash -c 'exec r3d-fast eval --run $(f)'\nmake demo\n"
+        "docker build -t r3d-fast:v100 .\ndocker run --gpus all r3d-fast:v100 doctor\n"
+        "docker run r3d-fast:measure /data\n"
     )
     assert list(called(text)) == [
         ["r3d-fast", "train", "-c", "a", "-o", "b=c d", "--run", "e"],
         ["bench", "report", "1"],
         ["r3d-fast", "eval", "--run", "$"],
         ["make", "demo"],
+        ["r3d-fast", "doctor"],
+        ["bench", "gpu", "/data"],
     ]
 
 

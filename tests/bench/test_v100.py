@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,7 +41,9 @@ def root(tmp_path: Path) -> Path:
     return root
 
 
-def run(root: Path, *arguments: str, version: str = "3.11", failing: str = "nothing") -> tuple[int, str, list[str]]:
+def run(
+    root: Path, *arguments: str, version: str = "3.11-final", failing: str = "nothing"
+) -> tuple[int, str, list[str]]:
     """(exit code, stderr, the calls of the stand-ins)."""
     calls = root.parent / "calls"
     calls.unlink(missing_ok=True)
@@ -81,12 +85,35 @@ def test_an_installation_that_fails_is_tried_again(failing: str, root: Path) -> 
 
 @pytest.mark.parametrize("version", ["3.10", "3.13", "3.14"])
 def test_a_python_without_wheels_is_refused_before_anything_is_made(version: str, root: Path) -> None:
-    code, stderr, calls = run(root, "x", version=version)
+    code, stderr, calls = run(root, "x", version=f"{version}-final")
     assert (code, calls) == (4, [])
     assert stderr == (
         f"v100.sh: python3 is Python {version}; a V100 needs 3.11 or 3.12: set PYTHON, such as PYTHON=python3.12\n"
     )
     assert not (root / ".venv").exists()
+
+
+def test_the_release_candidate_of_ubuntu_22_04_is_refused(root: Path) -> None:
+    code, stderr, calls = run(root, "x", version="3.11-candidate")
+    assert (code, calls) == (4, [])
+    assert stderr == (
+        "v100.sh: python3 is a test version of Python 3.11, as Ubuntu 22.04 has it: docs/gpu.md names a released one\n"
+    )
+
+
+def test_without_the_package_for_environments_its_name_is_said(root: Path) -> None:
+    (root.parent / "bin" / "python3").write_text('#!/bin/sh\n[ "$1" = -c ] && echo "$VERSION"\n', encoding="utf-8")
+    code, stderr, _ = run(root, "x", version="3.12-final")
+    assert (code, stderr.splitlines()[-1]) == (
+        4,
+        f"v100.sh: {root}/.venv: can't be made; Debian, Ubuntu: sudo apt-get install python3.12-venv",
+    )
+
+
+def test_this_python_says_its_version_in_that_form(root: Path) -> None:
+    (command,) = re.findall(r"-c '(.*)'\)", SCRIPT.read_text(encoding="utf-8"))
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout == f"3.{sys.version_info.minor}-{sys.version_info.releaselevel}\n"
 
 
 @pytest.mark.parametrize("arguments", [(), ("-h",), ("--help",)])

@@ -32,6 +32,11 @@ _FENCE = re.compile(r"^```(\w*)$")
 _COMMENT = re.compile(r"^<!-- (needs|output|file): (.+) -->$")
 _SOURCE = re.compile(r"^`([\w/]+\.py:[\w.]+)`$")
 _CLASS = re.compile(rf"\b(?:{'|'.join(sorted(CLASSES, key=len, reverse=True))})\b")
+# The images of docker/, as they are called on the pages, and what they start.
+_IMAGES = {
+    "r3d-fast:cpu": ["r3d-fast"], "r3d-fast:cuda12": ["r3d-fast"], "r3d-fast:v100": ["r3d-fast"],
+    "r3d-fast:measure": ["bench", "gpu"],
+}  # fmt: skip
 _NUMBER = re.compile(r"\d+(?:[.:]\d+)*(?:e-?\d+)?")
 
 
@@ -97,7 +102,10 @@ def spans(text: str) -> list[str]:
 
 
 def called(text: str) -> Iterator[list[str]]:
-    """Each call of `r3d-fast`, `bench` or `make` in shell text, from that word on; a variable counts as 1."""
+    """Each call of `r3d-fast`, `bench` or `make` in shell text, from that word on; a variable counts as 1.
+
+    `docker run ... IMAGE` is a call of what the image starts.
+    """
     text = re.sub(r"\$\w+", "1", text)
     for line in text.replace("\\\n", " ").splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
@@ -112,6 +120,8 @@ def called(text: str) -> Iterator[list[str]]:
                 call.append(word)
             elif word in ("r3d-fast", "bench", "make"):
                 call = [word]
+            elif word in _IMAGES and line.startswith("docker run "):
+                call = [*_IMAGES[word]]
             elif " " in word:  # quoted: `bash -c '...'`
                 yield from called(word)
 
