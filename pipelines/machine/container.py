@@ -41,14 +41,14 @@ def container(*, root: Path = Path("/"), environment: Mapping[str, str] = os.env
     return environment.get("container", "")
 
 
-def driver_remedy(outside: str) -> str:
+def driver_remedy(outside: str, *, root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> str:
     """What to do to get the driver's libraries: how to start this container, or `outside` if there is no container.
 
     Without `outside`: how to install the driver if there is no container.
     """
-    kind = container()
+    kind = container(root=root, environment=environment)
     if not kind:
-        return outside or install_driver()
+        return outside or install_driver(root=root, environment=environment)
     return _START_AGAIN.get(kind, f"start the container with --gpus all -e {_VIDEO}")
 
 

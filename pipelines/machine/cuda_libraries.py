@@ -110,7 +110,7 @@ def problems() -> Iterator[Found]:
 def library_files() -> dict[str, Path]:
     """The links that Paddle needs: each name with the file of an installed wheel; empty if no wheel has any.
 
-    These are the names of `LIBRARIES`, and all names with versions, by which the libraries load each other.
+    These are the names of `LIBRARIES`, and the names with versions by which these libraries load each other.
     """
     from importlib import metadata  # not at the top: importing it takes longer than all else here
 
@@ -126,6 +126,8 @@ def library_files() -> dict[str, Path]:
         versions = [name for name in files if name.startswith(f"{library.name}.")]
         if versions:
             files[library.name] = files[min(versions, key=len)]
+    # NCCL has this name for every CUDA, and none of these libraries loads it: other packages shall find their own.
+    files.pop("libnccl.so.2", None)
     return files if any(library.name in files for library in LIBRARIES) else {}
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.machine.container import cgroup_limits, container, install_driver
+from pipelines.machine.container import cgroup_limits, container, driver_remedy, install_driver
 
 
 def test_where_this_runs(tmp_path: Path) -> None:
@@ -45,3 +45,15 @@ def test_limits_are_those_of_the_files_that_are_there(tmp_path: Path) -> None:
         "cpu.max": "400000 100000",
         "memory/memory.limit_in_bytes": "17179869184",
     }
+
+
+def test_how_the_libraries_of_the_driver_get_there(tmp_path: Path) -> None:
+    def said(outside: str = "", **environment: str) -> str:
+        return driver_remedy(outside, root=tmp_path, environment=environment)
+
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "os-release").write_text("ID=ubuntu\n", encoding="utf-8")
+    assert said() == "sudo ubuntu-drivers install --gpgpu && sudo reboot"
+    assert said("sudo apt-get install libnvidia-decode-550") == "sudo apt-get install libnvidia-decode-550"
+    for kind in ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, {"APPTAINER_CONTAINER": "x.sif"}, {"container": "docker"}):
+        assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video" in said("outside", **kind)

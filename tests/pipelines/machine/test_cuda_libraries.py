@@ -99,7 +99,8 @@ def test_links_to_the_files_of_the_wheels(packages: Path, tmp_path: Path) -> Non
     assert Path(folder).parent == tmp_path / "venv" / "share" / "r3d-fast"
     there = {path.name: str(path.readlink()) for path in Path(folder).iterdir()}
     assert there == files
-    assert set(there) == {name for of in LIBRARIES for name in (of.name, f"{of.name}.{of.major}")}
+    names = {name for of in LIBRARIES for name in (of.name, f"{of.name}.{of.major}")}
+    assert set(there) == names - {"libnccl.so.2"}
     found = asked(python, FIND, LD_LIBRARY_PATH=folder)
     assert [item["problem"] for item in found] == [""] * len(LIBRARIES)
     assert found[0]["file"] == str(packages / "nvidia/cudnn/lib/libcudnn.so.8")
