@@ -33,7 +33,9 @@ def train() -> None:
 @videos_option
 @click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Where it trains.")
 @click.option("--precision", metavar="P[,P...]", help="fp32, bf16, fp16 (default: fp32; on a GPU all that it has).")
-@click.option("--layout", metavar="L[,L...]", help="NCDHW, NDHWC (default: the config's; on a GPU both).")
+@click.option(
+    "--layout", metavar="L[,L...]", help="NCDHW, NDHWC, NDHWC-padded (default: the config's; on a GPU the first two)."
+)
 @rounds_option("Turns of each contender")
 @click.option(
     "--steps", type=click.IntRange(min=1), metavar="N", help="Steps timed in a turn (default: 2; on a GPU 2 s)."
@@ -50,8 +52,7 @@ def throughput(
 
     Beside them stand its two ceilings: the model without data, and the loader without a model.
     """
-    from bench.training.training_throughput import PRECISIONS, TrainingSettings, measure_training
-    from r3d_fast.config.config import LAYOUT_OF
+    from bench.training.training_throughput import LAYOUTS, PRECISIONS, TrainingSettings, measure_training
     from r3d_fast.config.yaml_files import config_files
 
     on_cpu = device == "cpu"
@@ -62,7 +63,7 @@ def throughput(
         videos=videos,
         device=device,
         precisions=names("--precision", precision or ("fp32" if on_cpu else ",".join(PRECISIONS)), PRECISIONS),
-        layouts=names("--layout", layout, tuple(LAYOUT_OF)) if layout else (),
+        layouts=names("--layout", layout, LAYOUTS) if layout else (),
         batch_size=batch_size,
         rounds=rounds,
         steps=steps,

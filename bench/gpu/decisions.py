@@ -132,11 +132,11 @@ def precision(found: Found) -> Decision:
         return Decision(subject, missing=_why_no_training(found))
     named = [Choice(name, cases[name][SYNTHETIC].rounds) for name in cases if SYNTHETIC in cases[name]]
     taken = max(named, key=lambda choice: choice.middle)
-    halves = [half for half in HALVES if any(name.startswith(half) for name in cases)]
-    usual = next((one for one in named if halves and one.name == f"{halves[0]} NDHWC"), None)
+    usual = next((half for half in HALVES if any(one.name.startswith(half) for one in named)), "fp32")
+    own = max((one for one in named if one.name.startswith(usual)), key=lambda choice: choice.middle)
     wrong = ""
-    if usual is not None and is_slower(usual.rounds, taken.rounds):
-        wrong = f"{usual.name}, which auto means, gives {usual.middle / taken.middle:.2f} of what {taken.name} gives"
+    if is_slower(own.rounds, taken.rounds):
+        wrong = f"train.precision auto takes {usual}: {own.name} gives {own.middle / taken.middle:.2f} of {taken.name}"
     return Decision(subject, taken.name, tuple(f"compute alone: {one.in_words()}" for one in named), wrong)
 
 

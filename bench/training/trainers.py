@@ -25,11 +25,13 @@ from r3d_fast.training.step import StepResult
 class TrainedModel:
     """A model and its optimiser: `feeding` puts batches on the device, `step` trains on what was fed."""
 
-    def __init__(self, config: Config, num_classes: int, device: str, precision: Precision) -> None:
-        """A new model of `config`."""
+    def __init__(
+        self, config: Config, num_classes: int, device: str, precision: Precision, *, padded_stem: bool = False
+    ) -> None:
+        """A new model of `config`; `padded_stem` as `gpu.accelerate_training` takes it."""
         self.device, self._rate = device, config.optimizer.lr
         model = model_to_train(config.model, num_classes, config.train.seed, config.init)
-        self._learner = Learner(model, config.optimizer, config.train, precision, device)
+        self._learner = Learner(model, config.optimizer, config.train, precision, device, padded_stem=padded_stem)
 
     def feeding(self, batches: Iterator[Batch]) -> Iterator[tuple[Batch, DeviceBatch]]:
         """Each batch and what `step` takes: the batch on the device, as training feeds it."""

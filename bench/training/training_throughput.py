@@ -48,6 +48,9 @@ _LOADER_SECONDS = 1.0  # a turn of its own is as long at least, on a GPU all tur
 _AHEAD = 1.5  # a loader that is so many times as fast as the model never lets its queue run empty
 Case = tuple[str, str]  # precision, layout
 PRECISIONS: tuple[PrecisionName, ...] = ("fp32", "bf16", "fp16")
+_PADDED = "-padded"
+# Those among which training on a GPU chooses by a trial; padded: the stem has a fourth channel, of zeros.
+LAYOUTS = ("NCDHW", "NDHWC", f"NDHWC{_PADDED}")
 
 
 @dataclass(frozen=True)
@@ -128,16 +131,23 @@ def _described_settings(settings: TrainingSettings, config: Config, clips: Video
 
 
 def configs_of(settings: TrainingSettings) -> dict[Case, Config]:
-    """The config of each precision and layout; the command's own options have the last word. Raises ConfigError."""
+    """The config of each precision and layout; the command's own options have the last word.
+
+    Raises ConfigError, and UsageError for a layout that the device doesn't have.
+    """
     on_cpu = settings.device == "cpu"
     first = [f"loader.batch_size={_CPU_BATCH if on_cpu else _GPU_BATCH}"]
     last = [f"train.device={settings.device}"]
     last += [] if settings.batch_size is None else [f"loader.batch_size={settings.batch_size}"]
-    known, wanted = {str(name): layout for name, layout in LAYOUT_OF.items()}, settings.layouts
+    wanted = settings.layouts
     if not wanted:
         own = load_config(settings.source, [*first, *settings.overrides, *last]).model.data_format
-        wanted = (own if own in known else "NCDHW",) if on_cpu else tuple(known)
-    sets = {layout: [f"model.data_format={layout}", f"augment.layout={known[layout]}"] for layout in wanted}
+        wanted = (own if own in LAYOUTS else "NCDHW",) if on_cpu else LAYOUTS[:2]
+    if on_cpu and any(layout.endswith(_PADDED) for layout in wanted):
+        raise UsageError(f"--layout {','.join(wanted)}: a stem is padded on a GPU alone; add --device gpu")
+    axes = {str(name): layout for name, layout in LAYOUT_OF.items()}
+    formats = {layout: layout.removesuffix(_PADDED) for layout in wanted}
+    sets = {layout: [f"model.data_format={name}", f"augment.layout={axes[name]}"] for layout, name in formats.items()}
     return {
         (precision, layout): load_config(settings.source, [*first, *settings.overrides, *last, *sets[layout]])
         for precision in settings.precisions
@@ -187,7 +197,9 @@ def _run(
         batch = next(loaders[0].epoch(0))
         check_batch(batch, config, settings.device, dtype)
         data = LoaderContender(loaders[0])
-        model = TrainedModel(config, len(clips.index.classes), settings.device, precision)
+        model = TrainedModel(
+            config, len(clips.index.classes), settings.device, precision, padded_stem=case[1].endswith(_PADDED)
+        )
         synthetic, training = SyntheticContender(model, batch), TrainingContender(model, loaders[1])
         if settings.device != "cpu":
             settle(loaders[0], partial(data.make, 1))

@@ -80,6 +80,6 @@ def test_dry_run_prints_the_commands_and_does_nothing(tmp_path: Path) -> None:
     assert re.fullmatch(r"no GPU here \(.*\): these are the commands for a V100\n", done.stderr)
     lines = done.stdout.splitlines()
     assert sum("bench loader throughput" in line for line in lines) == 2
-    assert sum("bench train throughput" in line for line in lines) == 5
+    assert sum("bench train throughput" in line for line in lines) == 6
     assert any(line.startswith("r3d-fast eval --run") for line in lines)
     assert not (tmp_path / "out").exists()

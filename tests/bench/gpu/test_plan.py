@@ -70,6 +70,7 @@ def test_only_precisions_that_the_card_has_are_measured(arch: int, precisions: s
     cases = {tuple(part.name.split("_")[1:]) for part in parts}
     best = "fp16" if arch >= 70 else "fp32"
     expected = {(name, layout) for name in precisions for layout in ("NCDHW", "NDHWC")}
+    expected |= {(name, "NDHWC-padded") for name in precisions - {"fp32"}}
     assert cases == {*expected, (best, "NDHWC", "spin")}
 
 

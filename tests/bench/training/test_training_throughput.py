@@ -44,7 +44,11 @@ def test_precisions_that_a_gpu_has_not_are_left_out(
     small_videos: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """All but the GPU is real: its clips and steps are the CPU's."""
-    make = training.make_loader
+    make, padded = training.make_loader, []
+
+    def made(config: Any, classes: int, precision: Precision, *, padded_stem: bool) -> trainers.TrainedModel:
+        padded.append(padded_stem)
+        return trainers.TrainedModel(config, classes, "cpu", precision)
 
     def refuse(name: Any, device: str, level: str) -> Precision:
         if name == "bf16":
@@ -58,16 +62,17 @@ def test_precisions_that_a_gpu_has_not_are_left_out(
     monkeypatch.setattr(
         training,
         "TrainedModel",
-        lambda config, classes, device, precision: trainers.TrainedModel(config, classes, "cpu", precision),
+        lambda config, classes, device, precision, **options: made(config, classes, precision, **options),
     )
     wait = trainers.wait_for
     monkeypatch.setattr(trainers, "wait_for", lambda clips: replace(wait(clips), gpu=True))
     settings = TrainingSettings(
-        overrides=SMALL, data=small_videos, device="gpu", precisions=("bf16", "fp32"), layouts=("NCDHW",), batch_size=3,
-        rounds=5, steps=1,
+        overrides=SMALL, data=small_videos, device="gpu", precisions=("bf16", "fp32"), batch_size=3,
+        layouts=("NCDHW", "NDHWC-padded"), rounds=5, steps=1,
     )  # fmt: skip
     report = training.measure_training(settings, "bench")
-    assert [run.precision for run in report.runs] == ["fp32"]
+    assert [(run.precision, run.layout) for run in report.runs] == [("fp32", "NCDHW"), ("fp32", "NDHWC-padded")]
+    assert padded == [False, True]
     assert report.extra == {"not measured": {"bf16": "no bf16 on this GPU"}}
     assert all(figures.gpu is not None for figures in report.runs[0].figures)
     save(report, tmp_path / "a.json")
@@ -90,8 +95,8 @@ def test_one_model_is_in_memory_at_a_time(small_videos: Path, monkeypatch: pytes
     most: list[int] = []
 
     class Counted(trainers.TrainedModel):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
             alive.add(self)
             most.append(len(alive))
 
