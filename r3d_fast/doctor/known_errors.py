@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipelines.machine.container import install_driver
+from pipelines.machine.cuda_libraries import needing_paddle
 from pipelines.machine.driver_library import MEANINGS
 from r3d_fast.backend.restart import how_to_find
 
@@ -38,6 +39,15 @@ def cause_of(text: str) -> Cause | None:
     return None
 
 
+def _find_libraries() -> str:
+    """What to do so that the installed Paddle finds its CUDA libraries. Later ones than 2.6 require NVIDIA's wheels."""
+    return (
+        how_to_find()
+        if needing_paddle()
+        else "pip check   # names the wheels of NVIDIA that Paddle lacks: install them"
+    )
+
+
 def old_glibc() -> str:
     """What to do on a system whose glibc is older than the wheels need."""
     return "docker build -f docker/Dockerfile.cpu -t r3d-fast .   # or Dockerfile.v100, .cuda12; and run it in there"
@@ -55,7 +65,7 @@ _KNOWN: tuple[tuple[str, str, str | Callable[[], str]], ...] = (
         r"Cannot load \w+ shared library|third-party dynamic library \(lib(cu|nccl|nvrtc)|"
         r"Could not load library libcu|CUDNN_STATUS_(VERSION|ARCH)_MISMATCH",
         "Paddle does not find its CUDA libraries",
-        how_to_find,
+        _find_libraries,
     ),
     (r"Out of memory error on GPU|CUDNN_STATUS_NOT_INITIALIZED|CUBLAS_STATUS_ALLOC_FAILED", *MEANINGS[2]),
     (
