@@ -1,9 +1,8 @@
 """Finds the layout in which a model trains fastest on this machine, by timing training steps in each candidate.
 
-Which layout is fastest depends on the card, the number format and the version of cuDNN. In bfloat16, for instance,
-Paddle's convolutions and batch norms copy channels-last tensors, and in float16 they take them as they lie
-(`compute_in_nhwc` in paddle/phi/kernels/gpudnn/conv_kernel.cu, `fast_nhwc_batch_norm` in
-paddle/phi/kernels/gpu/batch_norm_kernel.cu; 2.6 and 3.x).
+Which layout is fastest depends on the card, the number format, and the versions of Paddle and cuDNN: which of them have
+kernels that take channels-last tensors as they lie, and copy them otherwise (`compute_in_nhwc` in
+paddle/phi/kernels/gpudnn/conv_kernel.cu; `models/channels_last.py` says it of batch norm and pools).
 """
 
 from __future__ import annotations

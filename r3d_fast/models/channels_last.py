@@ -11,6 +11,11 @@ from typing import Any
 
 from r3d_fast.backend.layers import F, nn
 
+# From so many rows on, Paddle's own kernel normalises a matrix, not cuDNN (CUDNN_PER_ACTIVATION_THRESHOLD of
+# paddle/phi/kernels/gpu/batch_norm_kernel.cu and batch_norm_grad_kernel.cu in 2.6, of funcs/norm_utils.h in 3.x).
+_FEWEST_ROWS = 10240
+_BY_ROWS = ("bfloat16", "bf16")  # names of the type in Paddle's eager tensors and in graphs of 2.6
+
 
 class ChannelsLastBatchNorm(nn.BatchNorm3D):  # type: ignore[misc]
     """A BatchNorm3D that normalises the view [N, T * H, W, C] of its input. Its results are the same to the bit.
@@ -18,17 +23,24 @@ class ChannelsLastBatchNorm(nn.BatchNorm3D):  # type: ignore[misc]
     On a GPU, training takes channels-last input as it lies only if it is float16 and
     FLAGS_cudnn_batchnorm_spatial_persistent is set. The view makes that the plain NHWC case of cuDNN. In all other
     cases Paddle copies input, output and gradients into another order and back; the view has four axes to reorder
-    there, not five. (Source: `fast_nhwc_batch_norm` in paddle/phi/kernels/gpu/batch_norm_kernel.cu and
+    there, not five. Only a matrix is never copied. So bfloat16 input, for which cuDNN has no such mode, is normalised
+    as the matrix [N * T * H * W, C] if it is large: then Paddle has a kernel of its own. (Source:
+    `fast_nhwc_batch_norm` and `use_native_kernel` in paddle/phi/kernels/gpu/batch_norm_kernel.cu and
     batch_norm_grad_kernel.cu, the same in 2.6 and 3.x; the copies: paddle/phi/kernels/funcs/batch_norm_utils.h.)
     """
 
     def forward(self, x: Any) -> Any:
         """`x` [N, T, H, W, C], normalised."""
         frames, height, width, channels = x.shape[1:]
+        by_rows = (
+            self.training
+            and str(x.dtype).rpartition(".")[2].lower() in _BY_ROWS
+            and x.shape[0] * frames * height * width >= _FEWEST_ROWS
+        )
         y = F.batch_norm(
-            x.reshape([-1, frames * height, width, channels]), self._mean, self._variance, self.weight, self.bias,
-            training=self.training, momentum=self._momentum, epsilon=self._epsilon, data_format="NHWC",
-            use_global_stats=self._use_global_stats,
+            x.reshape([-1, channels] if by_rows else [-1, frames * height, width, channels]),
+            self._mean, self._variance, self.weight, self.bias, training=self.training, momentum=self._momentum,
+            epsilon=self._epsilon, data_format="NHWC", use_global_stats=self._use_global_stats,
         )  # fmt: skip
         return y.reshape([-1, frames, height, width, channels])
 

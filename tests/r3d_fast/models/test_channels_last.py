@@ -7,10 +7,14 @@ from typing import Any
 import numpy as np
 import paddle
 import pytest
+from claimed import claim_gpu
 from paddle.nn import functional as F
 from programs import types
 
 import r3d_fast.acceleration.gpu
+import r3d_fast.models.channels_last
+from r3d_fast.backend.paddle import older_graphs
+from r3d_fast.backend.precision import Precision
 from r3d_fast.models.architectures import build_model
 from r3d_fast.models.channels_last import ChannelsLastBatchNorm, ChannelsLastMaxPool, average_pool, strided
 
@@ -57,6 +61,62 @@ def test_the_batch_norm_has_the_bits_of_paddles(shape: tuple[int, ...], training
     for key, value in expected.items():
         np.testing.assert_array_equal(got[key], value, err_msg=key)
     assert np.ptp(expected["after _mean"]) > 0
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_a_batch_norm_by_rows_differs_in_rounding_alone(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What large bfloat16 tensors go through on a GPU, in a type that the CPU computes in."""
+    expected = norm_results(norm(paddle.nn.BatchNorm3D, shape[-1]), drawn(shape))
+    monkeypatch.setattr(r3d_fast.models.channels_last, "_BY_ROWS", ("float32",))
+    monkeypatch.setattr(r3d_fast.models.channels_last, "_FEWEST_ROWS", 1)
+    ours = norm(ChannelsLastBatchNorm, shape[-1])
+    for key, value in norm_results(ours, drawn(shape)).items():
+        np.testing.assert_allclose(value, expected[key], rtol=1e-6, atol=1e-6, err_msg=key)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "training", "clips", "axes"),
+    [
+        ("bfloat16", True, 10, 2),  # 10,240 rows
+        ("bfloat16", True, 9, 4),
+        ("bfloat16", False, 10, 4),
+        ("float16", True, 10, 4),
+        ("float32", True, 10, 4),
+    ],
+)
+def test_only_large_bfloat16_tensors_are_normalised_by_rows(
+    dtype: str, training: bool, clips: int, axes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def batch_norm(x: Any, *arguments: Any, **options: Any) -> Any:
+        seen.append(x.ndim)
+        return x
+
+    monkeypatch.setattr(F, "batch_norm", batch_norm)
+    layer = norm(ChannelsLastBatchNorm, 4)
+    layer.train() if training else layer.eval()
+    shape = [clips, 4, 16, 16, 4]
+    assert layer(paddle.zeros(shape, dtype)).shape == shape
+    assert seen == [axes]
+
+
+@pytest.mark.parametrize("precision", [Precision("bf16"), Precision("fp16")], ids=str)
+def test_a_graph_normalises_large_bfloat16_tensors_by_rows(
+    precision: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CPU has no half-precision kernels. A program it does build: 3.x only in the form of 2.6."""
+    monkeypatch.setattr(r3d_fast.models.channels_last, "_FEWEST_ROWS", 1)
+    model = build_model("r3d10", num_classes=3, width=4, data_format="NDHWC")
+    claim_gpu(monkeypatch)
+    with precision.autocast(), r3d_fast.acceleration.gpu._apart_from_autocast(), older_graphs():
+        graph = r3d_fast.acceleration.gpu._trace_backbone(model)
+        concrete, _ = graph.forward.get_concrete_program(drawn((2, 4, 32, 32, 3)).astype(precision.dtype))
+    block = concrete.main_program.global_block()
+    axes = {len(block.var(op.input("X")[0]).shape) for op in block.ops if op.type == "batch_norm"}
+    assert axes == {2 if precision.name == "bf16" else 4}
 
 
 def test_a_channels_last_model_has_batch_norms_that_count_as_such_and_see_four_axes() -> None:
