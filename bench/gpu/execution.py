@@ -78,16 +78,18 @@ def run_part(part: Part, out: Path) -> Ending:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process that leads a group of its own, and then kill what is left of the group."""
-    for number, seconds in _PATIENCE:
+    """End a process that leads a group of its own, and then kill what is left of the group; at once after a signal."""
+    try:
+        for number, seconds in _PATIENCE:
+            with suppress(ProcessLookupError):
+                process.send_signal(number)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(seconds)
+                break
+    finally:
         with suppress(ProcessLookupError):
-            process.send_signal(number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(seconds)
-            break
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def said(log: Path) -> str:

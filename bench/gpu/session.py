@@ -160,7 +160,7 @@ def _announced(parts: Sequence[Part], todo: Sequence[Part]) -> Iterator[str]:
     """What is said beforehand: what is kept, and how long the rest may take."""
     kept = [part.name for part in parts if part not in todo]
     if kept:
-        yield f"done already, and kept: {', '.join(kept)}; to run steps again, name them: --steps {parts[0].step},..."
+        yield f"done already, and kept: {', '.join(kept)}; to run steps again, name them, as --steps {parts[0].step}"
     limited = [part.minutes for part in todo if part.minutes is not None]
     endless = [part.name for part in todo if part.minutes is None]
     if limited:

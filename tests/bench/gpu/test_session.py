@@ -116,7 +116,7 @@ def test_it_goes_on_and_runs_again_what_failed_or_is_named(tmp_path: Path) -> No
     code, _, stderr = run(out)
     assert code == 0, stderr
     assert "done already, and kept: machine, doctor, kernels_persistent, parity, loader_64, " in stderr
-    assert "; to run steps again, name them: --steps machine,..." in stderr
+    assert "; to run steps again, name them, as --steps machine" in stderr
     assert "1/1 kernels, at most" in stderr
     code, _, stderr = run(out, "--steps", "machine,loader")
     assert code == 0, stderr
