@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Literal
 
@@ -136,6 +136,19 @@ class ClipLoader:
         if self._prefetcher is None and len(self):
             self._prefetcher = self._new_prefetcher()
             self._prefetcher.start((0, 0))
+
+    def use_layout(self, layout: Literal["NCTHW", "NTHWC"]) -> None:
+        """Give the clips of all batches in this order of axes, whatever `augment.layout` says.
+
+        Raises UsageError once batches are being made.
+        """
+        if self._finder is not None:
+            raise UsageError(
+                f"layout {layout}: the loader makes batches already; expected the call before the first one"
+            )
+        augment = self._stream.augment.model_copy(update={"layout": layout})
+        self._stream = replace(self._stream, augment=augment)
+        self.sampler = self._stream.sampler(self.index)
 
     @property
     def split(self) -> str | None:

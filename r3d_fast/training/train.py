@@ -77,41 +77,41 @@ def train(config: Config, *, run: str | Path, resume: bool = False, on_batch: On
 def _train(config: Config, run: Path, resume: bool, group: Group, on_batch: OnBatch | None) -> TrainResult:
     """Open the data, the run's folder, the model and the files; train; close them again."""
     require_weights(config.init)
-    device, precision, _ = resolve_auto(config)
+    device, precision, resolved = resolve_auto(config)
     index = open_index(config.data)
     place: dict[str, Any] = {"device": device, "dtype": precision.clip_dtype, "group": group}
-    with RunFolder(run) if group.is_first else nullcontext() as folder:
+    with (
+        RunFolder(run) if group.is_first else nullcontext() as folder,
+        train_loader(
+            index, config.data.train_split, resolved.clip, resolved.augment, resolved.loader, **place
+        ) as clips,
+        eval_loader(index, config.data.eval_split, *resolved.eval_specs(), **place) as eval_clips,
+    ):
         group.require_equal(data_set=index.digest, precision=str(precision))
+        group.connect(device)
         state, records, checkpoint = _begin(config, run, folder, resume, index, precision, group)
         layout, trial = _choose_layout(config, device, precision, checkpoint, len(index.classes), group)
         resolved = config.in_data_format(layout.data_format)
+        for loader in (clips, eval_clips):
+            loader.use_layout(resolved.augment.layout)
+        model = _first_model(resolved, index.classes, checkpoint is None, group)
+        learner = Learner(
+            model, config.optimizer, config.train, precision, device, checkpoint, group, padded_stem=layout.padded_stem
+        )
+        if precision.name != "fp32" and group.is_first:
+            tell(f"training in {precision}, {layout}")
+        plan = EpochPlan(len(clips), clips.spec.batch_size * group.count, config.train.accumulate)
         with (
-            train_loader(
-                index, config.data.train_split, resolved.clip, resolved.augment, resolved.loader, **place
-            ) as clips,
-            eval_loader(index, config.data.eval_split, *resolved.eval_specs(), **place) as eval_clips,
+            RunWriter(
+                run if group.is_first else None, config.train, config.train.epochs * plan.steps, state.step, records
+            ) as writer,
+            # Paddle's launcher sends a signal three times at once.
+            stop_signals(same_seconds=2.0 if group.count > 1 else 0.0) as stopping,
         ):
-            group.connect(device)
-            model = _first_model(resolved, index.classes, checkpoint is None, group)
-            learner = Learner(
-                model, config.optimizer, config.train, precision, device, checkpoint, group,
-                padded_stem=layout.padded_stem,
-            )  # fmt: skip
-            if precision.name != "fp32" and group.is_first:
-                tell(f"training in {precision}, {layout}")
-            plan = EpochPlan(len(clips), clips.spec.batch_size * group.count, config.train.accumulate)
-            steps = config.train.epochs * plan.steps
-            with (
-                RunWriter(run if group.is_first else None, config.train, steps, state.step, records) as writer,
-                # Paddle's launcher sends a signal three times at once.
-                stop_signals(same_seconds=2.0 if group.count > 1 else 0.0) as stopping,
-            ):
-                if trial is not None:
-                    writer.log(trial.record(state.step))
-                trainer = _Trainer(
-                    config, run, clips, eval_clips, plan, learner, state, writer, group, stopping, on_batch
-                )
-                trainer.train_to_end()
+            if trial is not None:
+                writer.log(trial.record(state.step))
+            trainer = _Trainer(config, run, clips, eval_clips, plan, learner, state, writer, group, stopping, on_batch)
+            trainer.train_to_end()
     return TrainResult(run, state.step, state.best_top1, state.last_top1)
 
 

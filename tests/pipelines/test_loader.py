@@ -21,6 +21,7 @@ from loading import (
     pixels,
 )
 
+from pipelines.errors import UsageError
 from pipelines.index.video_index import VideoIndex
 from pipelines.loader import ClipLoader
 from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec
@@ -45,6 +46,19 @@ def test_batch_is_plain_numpy_of_the_stated_shapes_and_types(index: VideoIndex) 
             assert batch.labels.tolist() == [index[i].label for i in batch.video_ids]
         shown[layout] = np.concatenate([pixels(batch) for batch in batches])
     assert np.array_equal(shown["NCTHW"].transpose(0, 2, 3, 4, 1), shown["NTHWC"])
+
+
+def test_the_order_of_axes_can_be_chosen_until_the_first_batch(index: VideoIndex) -> None:
+    with (
+        make(index, augment=AugmentSpec(size_px=32, layout="NTHWC")) as given,
+        make(index, augment=AugmentSpec(size_px=32)) as chosen,
+    ):
+        chosen.use_layout("NTHWC")
+        assert chosen.sampler.augment.layout == "NTHWC"
+        for one, other in zip(given, chosen, strict=True):
+            np.testing.assert_array_equal(pixels(one), pixels(other))
+        with pytest.raises(UsageError, match="layout NCTHW: the loader makes batches already"):
+            chosen.use_layout("NCTHW")
 
 
 def test_batches_are_made_without_paddle(index: VideoIndex) -> None:

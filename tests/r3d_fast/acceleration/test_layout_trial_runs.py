@@ -134,6 +134,16 @@ def test_a_folder_that_can_not_be_used_is_refused_before_a_trial(
         train_function(tiny.tiny_config(index, *BRIEF), run=tmp_path / "run")
 
 
+def test_data_that_make_no_batch_are_refused_before_a_trial_and_nothing_is_written(
+    index: VideoIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_choice(monkeypatch, *LAYOUTS)
+    monkeypatch.setattr(r3d_fast.training.train, "try_layouts", lambda *arguments: pytest.fail("a trial"))
+    with pytest.raises(UsageError, match=r"batch_size 500 is more than the \d+ clips of split 'train'"):
+        train_function(tiny.tiny_config(index, *BRIEF, "loader.batch_size=500"), run=tmp_path / "run")
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
 PROGRAM = """
 import sys
 import r3d_fast.training.train as module
