@@ -58,7 +58,11 @@ class VideoKind(NamedTuple):
         traits = [note for note in _LEFT_TO_PYAV if note in record.notes]
         traits += [_matrix(record)] if _matrix(record) else []
         traits += [_FULL] if record.parameters.color_range == _FULL_RANGE else []
-        traits += [f"size no multiple of {DALI_CODECS[record.codec]} px"] if is_cut_from_units(record) else []
+        traits += (
+            [f"size no multiple of {DALI_CODECS[record.codec]} px"]
+            if is_cut_from_units(record.codec, *record.stored_size)
+            else []
+        )
         return cls(record.codec, record.pix_fmt, ", ".join(traits))
 
     def __str__(self) -> str:
@@ -101,7 +105,7 @@ class DaliLimits:
         chroma, bit_depth = ":".join(sampled[1]), int(sampled[2] or 8)
         if chroma != "4:2:0":
             return f"DALI decodes no {chroma} video on a GPU"
-        if self.whole_units and is_cut_from_units(record):
+        if self.whole_units and is_cut_from_units(record.codec, *record.stored_size):
             return "DALI would open an NVDEC session for each clip, as it never finds one again for such a size"
         if self._takes_anothers_session(record):
             return "DALI would confuse its size with that of another video, which is coded in the same size"
@@ -123,15 +127,15 @@ class DaliLimits:
         return height != record.stored_size[0] and (record.codec, width, height) in self.sizes
 
 
-def is_cut_from_units(record: VideoRecord) -> bool:
-    """Whether the frames of a video that NVDEC may decode are cut out of larger coded pictures, in width or height.
+def is_cut_from_units(codec: str, *sides: int) -> bool:
+    """Whether frames with these sides in px are cut out of larger coded pictures, where NVDEC may decode the codec.
 
     DALI never finds the NVDEC session of such a video again. It stores a session under the size of the frames and looks
     for one by the coded size, a multiple of the unit; so it opens one for each clip and keeps up to 100 of them
     (DALI 1.53 to 2.4, frames_decoder_gpu.cc, NVDECCache::GetDecoder).
     """
-    unit = DALI_CODECS.get(record.codec, 1)
-    return any(side % unit for side in record.stored_size)
+    unit = DALI_CODECS.get(codec, 1)
+    return any(side % unit for side in sides)
 
 
 def _matrix(record: VideoRecord) -> str:

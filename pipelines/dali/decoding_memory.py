@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
+from pipelines.dali_limits import is_cut_from_units
 from pipelines.machine.memory import free_gpu_memory
 from pipelines.machine.nvdec import DALI_CODECS
 from pipelines.sampler import ClipPlan
@@ -51,7 +52,7 @@ def sessions_bytes(sizes: Iterable[tuple[str, int, int]], threads: int) -> int:
     by_pixels = sorted(sizes, key=lambda one: one[1] * one[2], reverse=True)
     for codec, width, height in by_pixels:
         unit = DALI_CODECS[codec]
-        sessions = min(left, threads if not (width % unit or height % unit) else _MOST_SESSIONS)
+        sessions = min(left, _MOST_SESSIONS if is_cut_from_units(codec, width, height) else threads)
         coded = -(-width // unit) * unit * (-(-height // unit) * unit)
         total += sessions * _SURFACES * coded * 3 // 2
         left -= sessions

@@ -12,7 +12,7 @@ from pipelines.dali.decoder_check import wrong_frames
 from pipelines.dali.decoding_memory import bytes_for_batch
 from pipelines.dali.share_finder import Routing, ShareFinder
 from pipelines.dali.versions import cpu_video_codecs
-from pipelines.dali_limits import DaliLimits, VideoKind
+from pipelines.dali_limits import DaliLimits, VideoKind, is_cut_from_units
 from pipelines.errors import R3DFastError
 from pipelines.machine.cpus import usable_cpus
 from pipelines.machine.device import device_number
@@ -110,7 +110,10 @@ def _bytes_for_batch(limits: DaliLimits, kinds: Iterable[VideoKind], threads: Se
     if number is None:
         return None
     codecs = {kind.codec for kind in kinds}
-    return bytes_for_batch(number, [size for size in limits.sizes if size[0] in codecs], max(threads))
+    taken = [size for size in limits.sizes if size[0] in codecs]
+    if limits.whole_units:
+        taken = [size for size in taken if not is_cut_from_units(*size)]
+    return bytes_for_batch(number, taken, max(threads))
 
 
 def _kinds(index: VideoIndex, split: str | None) -> dict[VideoKind, tuple[list[VideoRecord], int]]:

@@ -166,6 +166,20 @@ def test_each_way_to_decode_has_the_cap(
     assert limits.batch_bytes == 10**9 // 4 - sessions_bytes(sizes, 2)  # two threads for the one engine
 
 
+def test_sessions_of_sizes_that_pyav_decodes_are_not_counted(
+    mixed: VideoIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routing, "limits_of_device", lambda device: DaliLimits(frozenset({"mpeg4"}), CAPS))
+    monkeypatch.setattr(routing, "wrong_frames", lambda record, root, device: "")
+    monkeypatch.setattr(decoding_memory, "free_gpu_memory", lambda number: 10**9)
+    whole, cut = ("mpeg4", *SMALL), ("mpeg4", 168, 136)
+    monkeypatch.setattr(type(mixed), "sizes", lambda self: [whole, cut])
+    for decoder, sizes in (("auto", [whole]), ("dali", [whole, cut])):
+        limits = choose_decoder(stream(mixed, decoder), mixed, 2)[0].limits  # type: ignore[arg-type]
+        assert limits is not None
+        assert limits.batch_bytes == 10**9 // 4 - sessions_bytes(sizes, 2)
+
+
 def test_what_a_clip_takes(mixed: VideoIndex) -> None:
     limited = replace(stream(mixed, "dali"), device="cpu", limits=DaliLimits(frozenset({"mjpeg"}), batch_bytes=1))
     memory = DecodingMemory(limited, mixed)

@@ -53,7 +53,7 @@ def test_each_codec_by_its_unit(codec: str) -> None:
         assert limits.refuses(record(codec, size)) == "", size
     for size in REFUSED[codec]:
         video = record(codec, size)
-        assert is_cut_from_units(video)
+        assert is_cut_from_units(codec, *size)
         assert limits.refuses(video) == SESSIONS, size
         assert replace(limits, whole_units=False).refuses(video) == ""
         assert VideoKind.of(video).traits == f"size no multiple of {DALI_CODECS[codec]} px"
