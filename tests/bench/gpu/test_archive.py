@@ -71,8 +71,17 @@ def test_its_name_has_nothing_but_letters_digits_and_dashes(host: str, name: str
     assert archive_path(Path("out"), host, "20300101") == Path(f"out/r3d-fast-gpu-{name}-20300101.tgz")
 
 
+def test_a_user_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.getuid", lambda: 4242)
+    with pytest.raises(RuntimeError):
+        Path.home()
+    assert redacted(f"{tmp_path}/x /", hidden_words(GpuSettings(tmp_path, tmp_path / "out"))) == "DATA/x /"
+
+
 def test_usual_words_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "data")
     assert redacted('{"data": "gpu"}', hidden_words(GpuSettings(tmp_path, tmp_path))) == '{"data": "gpu"}'
     monkeypatch.setattr("socket.gethostname", lambda: "node-17.cluster")
+    assert redacted('<testsuite hostname="vm" tests="3">', {}) == '<testsuite hostname="" tests="3">'
     assert redacted("on node-17.cluster, node-17", hidden_words(GpuSettings(tmp_path, tmp_path))) == "on HOST, HOST"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from clips import write_classes
 
+from bench.gpu.decisions import decoder, threads
+from bench.gpu.findings import Found
 from bench.loader import contenders, handover
 from bench.loader import loader_throughput as loader
 from bench.loader.handover import wait_for
@@ -101,6 +104,11 @@ def test_turns_on_a_gpu_last_two_seconds_at_batch_64(mjpeg_videos: Path, monkeyp
     assert measured.settings["seconds_a_turn"] == 2.0
     assert "batches_a_turn" not in measured.settings
     assert [report.runs[0].rounds for report in kept] == [1, 2, 3, 4, 5]
+    # What `bench gpu` makes of the file, in which every decoder is the CPU's.
+    found = Found({}, results={"loader_64": json.loads(json.dumps(asdict(measured)))})
+    assert decoder(found).choice in ("dali, 1 thread", "dali, 2 threads")
+    assert any(line.startswith("auto ") and "it chose pyav (no GPU)" in line for line in decoder(found).figures)
+    assert threads(found).choice in ("1 thread", "2 threads")
 
 
 def test_by_default_all_three_ways_are_measured(mjpeg_videos: Path) -> None:

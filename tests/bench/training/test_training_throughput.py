@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
 import weakref
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from bench_process import SMALL
 
 import r3d_fast.backend.paddle
+from bench.gpu.decisions import feeding, precision
+from bench.gpu.findings import Found
 from bench.reporting.figures import LOADER, SYNTHETIC, TRAINING
 from bench.reporting.results import ThroughputReport, load, save
 from bench.reporting.tables import tables
@@ -110,6 +113,10 @@ def test_one_model_is_in_memory_at_a_time(small_videos: Path, monkeypatch: pytes
     # What ends it early leaves the rounds that were measured.
     assert [(len(part.runs), part.runs[-1].rounds) for part in kept] == [(k, n) for k in (1, 2) for n in range(1, 6)]
     assert kept[-1].runs[0] == report.runs[0]
+    # What `bench gpu` makes of the file.
+    found = Found({}, results={"train_fp32_NCDHW": json.loads(json.dumps(asdict(report)))})
+    assert precision(found).choice == "fp32 NCDHW"
+    assert feeding(found).startswith("fp32 NCDHW: training ")
 
 
 def test_a_turn_on_a_gpu_lasts_two_seconds_and_one_on_a_cpu_two_steps(
