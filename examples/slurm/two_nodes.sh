@@ -11,9 +11,10 @@
 # The first address of this node, which is the first of the two. With a name in its place Paddle's launcher waits for ever.
 MASTER=$(hostname -I | cut -d ' ' -f 1):6170
 export MASTER
+# Since Slurm 22.05 srun takes one CPU a task where it is not told the number again.
 # shellcheck disable=SC2016  # each node's own bash is to fill these in
-srun --kill-on-bad-exit=0 bash -c 'exec python -m paddle.distributed.launch --master "$MASTER" \
-    --host "$(hostname -I | cut -d " " -f 1)" --nnodes "$SLURM_NNODES" --rank "$SLURM_NODEID" \
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=0 bash -c 'exec python -m paddle.distributed.launch \
+    --master "$MASTER" --host "$(hostname -I | cut -d " " -f 1)" --nnodes "$SLURM_NNODES" --rank "$SLURM_NODEID" \
     --nproc_per_node "$SLURM_GPUS_ON_NODE" --log_dir "ranks-$SLURM_JOB_ID/$SLURM_NODEID" \
     r3d-fast train --resume auto "$@"' bash "$@"
 code=$?

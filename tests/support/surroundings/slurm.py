@@ -63,6 +63,7 @@ def start(script: Path, folder: Path, bin_folder: Path, nodes: int, *arguments: 
         "GLOG_minloglevel": "2",
         "SLURM_JOB_ID": "7",
         "SLURM_NNODES": str(nodes),
+        "SLURM_CPUS_PER_TASK": "1",
         "SLURM_GPUS_ON_NODE": str(2 // nodes),
         "SLURM_NOTES": str(folder / "notes"),
     }
