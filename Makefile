@@ -43,7 +43,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
-	$(BIN)/codespell README.md CHANGELOG.md docs pipelines r3d_fast bench configs
+	$(BIN)/codespell README.md CHANGELOG.md docs pipelines r3d_fast bench configs docker examples
 	$(BIN)/mkdocs build --strict
 
 # The tables that follow from the code, then the site, into build/site. A dead link or a missing anchor fails.

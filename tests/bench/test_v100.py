@@ -58,7 +58,7 @@ def run(
 
 
 def test_the_script_is_well_formed() -> None:
-    subprocess.run(["bash", "-n", str(SCRIPT)], check=True)
+    subprocess.run([Path(sys.executable).parent / "shellcheck", SCRIPT], check=True)
     assert "set -euo pipefail" in SCRIPT.read_text(encoding="utf-8").splitlines()[:4]
     assert os.access(SCRIPT, os.X_OK)
 
