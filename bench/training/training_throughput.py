@@ -36,6 +36,7 @@ from bench.training.trainers import (
 )
 from bench.videos.selection import VideoSelection, described, selected_videos
 from pipelines.errors import EnvironmentProblem, R3DFastError, UsageError
+from pipelines.loader import ClipLoader
 from pipelines.machine.cpus import usable_cpus
 from r3d_fast.backend.precision import PrecisionName, choose_precision
 from r3d_fast.config.config import LAYOUT_OF, Config, load_config
@@ -208,22 +209,11 @@ def _run(
             settle(loaders[1], partial(training.make, 1))
         samplers = {name: GpuSampler() for name in paces} if settings.device != "cpu" else {}
 
+        routed = {LOADER: loaders[0], TRAINING: loaders[1]} if samplers else {}
+
         def measured(turns: dict[str, list[Turn]]) -> MeasuredRun:
-            losses = {SYNTHETIC: synthetic.losses, TRAINING: training.losses}
-            routing = {LOADER: routing_of(loaders[0]), TRAINING: routing_of(loaders[1])} if samplers else {}
-            figures = tuple(
-                figures_of(
-                    name, turns[name], config.clip.num_frames,
-                    waited=_waited(turns[name]),
-                    step_ms=_step_ms(turns[name]),
-                    loss=(losses[name][0], losses[name][-1]) if name in losses else (),
-                    gpu=samplers[name].use() if name in samplers else None,
-                    routing=routing.get(name),
-                )
-                for name in paces
-            )  # fmt: skip
-            workers = config.loader.workers
-            return MeasuredRun(config.clip.sampling, usable_cpus() if workers == "auto" else workers, figures, *case)
+            losses = {trained.name: trained.losses for trained in (synthetic, training)}
+            return _measured(config, case, turns, losses, samplers, routed)
 
         def check_and_note(turns: dict[str, list[Turn]]) -> None:
             for trained in (synthetic, training):
@@ -235,6 +225,30 @@ def _run(
             lambda text: say(f"{where}: {text}"), samplers, check_and_note,
         )  # fmt: skip
         return measured(turns)
+
+
+def _measured(
+    config: Config,
+    case: Case,
+    turns: Mapping[str, Sequence[Turn]],
+    losses: Mapping[str, Sequence[float]],
+    samplers: Mapping[str, GpuSampler],
+    routed: Mapping[str, ClipLoader],
+) -> MeasuredRun:
+    """The figures of `turns`, with what else is known of each contender by its name."""
+    figures = tuple(
+        figures_of(
+            name, own, config.clip.num_frames,
+            waited=_waited(own),
+            step_ms=_step_ms(own),
+            loss=(losses[name][0], losses[name][-1]) if name in losses else (),
+            gpu=samplers[name].use() if name in samplers else None,
+            routing=routing_of(routed[name]) if name in routed else None,
+        )
+        for name, own in turns.items()
+    )  # fmt: skip
+    workers = config.loader.workers
+    return MeasuredRun(config.clip.sampling, usable_cpus() if workers == "auto" else workers, figures, *case)
 
 
 def _named(precision: str) -> PrecisionName:
