@@ -113,7 +113,9 @@ def batch(found: Found) -> Decision:
     small, large = (contenders(found.results.get(f"loader_{size}")) for size in (16, _AT_BATCH))
     both = [name for name in large if name in small and name != BASE]
     if not both:
-        return Decision(subject, missing="; ".join(found.why_not(f"loader_{size}") for size in (16, _AT_BATCH)))
+        return Decision(
+            subject, missing="; ".join(dict.fromkeys(found.why_not(f"loader_{size}") for size in (16, _AT_BATCH)))
+        )
     figures, votes = [], []
     for name in both:
         pair = [Choice(str(size), own[name].rounds) for size, own in ((16, small), (_AT_BATCH, large))]

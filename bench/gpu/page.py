@@ -123,7 +123,9 @@ def _limits(found: Found) -> list[str]:
 def _ceilings(report: Json | None) -> dict[str, list[str]]:
     """The card's own ceilings, and how near the slowest operations come, by precision."""
     said: dict[str, list[str]] = {}
-    timings = [one for one in (report or {}).get("kernels", []) if one["ms"]]
+    if report is None or report["device"] == "cpu":
+        return said
+    timings = [one for one in report["kernels"] if one["ms"]]
     for one in timings:
         own = said.setdefault(one["precision"], [])
         if one["name"] == kernels.COPY:

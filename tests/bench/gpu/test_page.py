@@ -72,7 +72,9 @@ def test_of_a_machine_on_which_little_works() -> None:
 def test_of_nothing_at_all() -> None:
     found = Found({"name": "", "engines": 0})
     assert page(found).startswith("r3d-fast on a machine without a usable GPU\n- the machine: not asked for\n")
-    assert "decoder, DALI threads, " in block(found, "NOT MEASURED")
+    missing = block(found, "NOT MEASURED")
+    assert "decoder, DALI threads, batch of the loader, " in missing
+    assert missing.count("not asked for") == 1
 
 
 def test_what_was_tried_on_the_cpu_decides_nothing() -> None:
@@ -80,6 +82,7 @@ def test_what_was_tried_on_the_cpu_decides_nothing() -> None:
     kernels = {**found.results["kernels"], "device": "cpu"}
     found = replace(found, results={**found.results, "kernels": kernels})
     assert "batch norm over a 4-D view" not in block(found, "WHAT IT DECIDES")
+    assert "a large copy" not in block(found, "WHAT LIMITS IT")
     assert "tried on the CPU alone, in tiny sizes, which decides nothing" in block(found, "NOT MEASURED")
 
 
