@@ -204,8 +204,8 @@ def test_memory_that_runs_out_is_no_reason_for_the_plain_path(monkeypatch: pytes
     full = True
     real, built = r3d_fast.acceleration.gpu._trace_backbone, []
 
-    def graph(model: Any) -> Any:
-        traced = real(model)
+    def graph(model: Any, padded_stem: bool) -> Any:
+        traced = real(model, padded_stem)
         built.append(traced)
 
         def forward(x: Any) -> Any:
