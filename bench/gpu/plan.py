@@ -142,7 +142,7 @@ def _doctor(settings: GpuSettings, card: Card) -> list[Part]:
 
 
 def _kernels(settings: GpuSettings, card: Card) -> list[Part]:
-    """The flag is read when Paddle starts, so that each value of it has a process of its own."""
+    """The flag holds for a whole process, so that each value of it has one of its own."""
     need: Need = "nothing" if card.problem else "paddle"
 
     def part(name: str, only: str, minutes: float, flag: str) -> Part:

@@ -109,8 +109,8 @@ def try_layouts(layouts: Sequence[Layout], begin: Callable[[Layout], Step], clip
 
     `begin(layout)` makes a new model and gives a function that takes a training step with it, of `clips` clips. A
     layout fails where that raises an error, for instance because the memory runs out; only a UsageError, which all of
-    them would meet, is passed on. Afterwards Paddle's flags
-    and the random generators of its device are as before, and the memory is free again.
+    them would meet, is passed on. Afterwards Paddle's flags and the random generators of its device are as before, and
+    the memory is free again.
     """
     start = time.monotonic()
     with _kept_state():
