@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 OLDEST := .venv-oldest
 GPU_WHEEL := .venv-gpu-wheel
+# Made by bench/v100.sh.
+V100 := .venv-v100
 # A process a CPU, whole files to each, as tests of one file share what they make.
 TOGETHER := -n auto --maxprocesses 4 --dist loadfile
 # What speaks to Paddle, DALI or PyAV: the rest does not know which version is there.
@@ -79,4 +81,4 @@ $(VENV)/.test: $(BIN)/python setup.cfg
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(GPU_WHEEL) build dist *.egg-info demo
+	rm -rf $(VENV) $(OLDEST) $(GPU_WHEEL) $(V100) build dist *.egg-info demo

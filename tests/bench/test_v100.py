@@ -36,6 +36,8 @@ def root(tmp_path: Path) -> Path:
     (root / "bench").mkdir(parents=True)
     shutil.copy(SCRIPT, root / "bench")
     (tmp_path / "bin").mkdir()
+    for data in ("x", "UCF 101"):
+        (tmp_path / data).mkdir()
     (tmp_path / "bin" / "python3").write_text(PYTHON, encoding="utf-8")
     (tmp_path / "bin" / "python3").chmod(0o755)
     return root
@@ -66,7 +68,7 @@ def test_the_script_is_well_formed() -> None:
 def test_it_installs_what_a_v100_needs_once_and_hands_everything_on(root: Path) -> None:
     code, _, calls = run(root, "--full", "UCF 101")
     installed = [
-        f"python3 -m venv {root}/.venv",
+        f"python3 -m venv {root}/.venv-v100",
         "pip install --quiet --upgrade pip",
         f"pip install --editable {root}[cuda11,test]",
     ]
@@ -90,7 +92,7 @@ def test_a_python_without_wheels_is_refused_before_anything_is_made(version: str
     assert stderr == (
         f"v100.sh: python3 is Python {version}; a V100 needs 3.11 or 3.12: set PYTHON, such as PYTHON=python3.12\n"
     )
-    assert not (root / ".venv").exists()
+    assert not (root / ".venv-v100").exists()
 
 
 def test_the_release_candidate_of_ubuntu_22_04_is_refused(root: Path) -> None:
@@ -106,7 +108,7 @@ def test_without_the_package_for_environments_its_name_is_said(root: Path) -> No
     code, stderr, _ = run(root, "x", version="3.12-final")
     assert (code, stderr.splitlines()[-1]) == (
         4,
-        f"v100.sh: {root}/.venv: can't be made; Debian, Ubuntu: sudo apt-get install python3.12-venv",
+        f"v100.sh: {root}/.venv-v100: can't be made; Debian, Ubuntu: sudo apt-get install python3.12-venv",
     )
 
 
@@ -116,6 +118,38 @@ def test_this_python_says_its_version_in_that_form(root: Path) -> None:
     assert done.stdout == f"3.{sys.version_info.minor}-{sys.version_info.releaselevel}\n"
 
 
-@pytest.mark.parametrize("arguments", [(), ("-h",), ("--help",)])
+@pytest.mark.parametrize("arguments", [(), ("-h",), ("--help",), ("--full", "--help"), ("x", "-h")])
 def test_help_installs_nothing(arguments: tuple[str, ...], root: Path) -> None:
     assert run(root, *arguments) == (0, "", [])
+
+
+def test_an_environment_for_something_else_is_left_alone(root: Path) -> None:
+    other = root / ".venv" / "bin" / "bench"
+    other.parent.mkdir(parents=True)
+    other.write_text('#!/bin/sh\necho wrong >> "$CALLS"\n', encoding="utf-8")
+    other.chmod(0o755)
+    _, stderr, calls = run(root, "x")
+    assert calls[0] == f"python3 -m venv {root}/.venv-v100"
+    assert "wrong" not in calls
+    assert stderr == f"v100.sh: installing into {root}/.venv-v100: 3.1 GB to download, 7.6 GB on the disk\n"
+
+
+@pytest.mark.parametrize("arguments", [("no such",), ("--full", "no such"), ("--dry-run", "no such")])
+def test_videos_that_are_not_there_are_told_before_anything_is_installed(
+    arguments: tuple[str, ...], root: Path
+) -> None:
+    expected = "v100.sh: no such: no such folder; expected one with videos\n"
+    assert run(root, *arguments) == (3, expected, [])
+
+
+def test_a_dry_run_installs_nothing(root: Path) -> None:
+    assert run(root, "x", "--dry-run") == (0, "", [])
+    run(root, "x")
+    assert run(root, "x", "--dry-run")[2] == ["bench gpu x --dry-run"]
+
+
+def test_through_a_link_it_finds_its_checkout(root: Path) -> None:
+    (root.parent / "elsewhere" / "bench").mkdir(parents=True)
+    (root.parent / "elsewhere" / "bench" / "v100.sh").symlink_to(root / "bench" / "v100.sh")
+    assert run(root.parent / "elsewhere", "x")[2][0] == f"python3 -m venv {root}/.venv-v100"
+    assert run(root, "x")[2] == ["bench gpu x"]
