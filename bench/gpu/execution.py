@@ -14,6 +14,7 @@ from typing import Literal
 from bench.gpu.plan import Part
 from bench.measuring.fresh_python import last_line, python_environment
 from pipelines.errors import ExitCode
+from pipelines.machine.processes import end_with_parent
 
 State = Literal["done", "failed", "over its time", "interrupted", "left out"]
 # A process that is ended gets SIGINT, as by Ctrl-C, so that it can write what it has; then SIGTERM, in case that is
@@ -45,6 +46,8 @@ def log_file(out: Path, part: Part) -> Path:
 def run_part(part: Part, out: Path) -> Ending:
     """Run a part to its end, or as long as it may take. Its process and all below it are gone afterwards.
 
+    Its process ends too when this one is killed, so that whoever starts again does not measure beside it.
+
     An exception that a signal raises meanwhile ends it too, and is raised again. Raises OSError where the log can't be
     written.
     """
@@ -60,6 +63,7 @@ def run_part(part: Part, out: Path) -> Ending:
             process = subprocess.Popen(
                 part.command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, cwd=part.folder,
                 env=python_environment(**part.environment), start_new_session=True,
+                preexec_fn=end_with_parent,
             )  # fmt: skip
         except OSError as error:
             return ending("failed", None, f"can't be started: {error.strerror}")

@@ -17,7 +17,8 @@ from typing import Any
 
 from bench.measuring.machine import describe
 from pipelines.machine.container import cgroup_limits, container
-from pipelines.machine.driver_library import installed_libraries
+from pipelines.machine.driver_library import LibraryFailed, installed_libraries
+from pipelines.machine.nvidia import pci_bus_id
 from r3d_fast.files import write_json
 
 _PROGRAMS = {
@@ -27,9 +28,7 @@ _PROGRAMS = {
 }
 _PATIENCE_SECONDS = 12
 # Lines of nvidia-smi that tell one card from all others, and what comes below "Processes".
-_IDENTIFIERS = re.compile(
-    r"^[ \t]*(Serial Number|GPU UUID|MIG UUID|GPU PDI|Chassis Serial Number|Hostname)\b.*\n", re.M
-)
+_IDENTIFIERS = re.compile(r"^.*(?:UUID|GUID|Serial Number|GPU PDI|Hostname|Host ID).*\n?", re.M | re.I)
 _PROCESSES = re.compile(r"^([ \t]*)Processes\b.*\n(?:\1[ \t]+.*\n)*", re.M)
 
 
@@ -65,8 +64,16 @@ def said_by(command: tuple[str, ...]) -> str:
 
 
 def others_on_the_card() -> int | None:
-    """How many programs compute on the first card now, None where nvidia-smi doesn't say; in a container none shows."""
-    said = said_by(("nvidia-smi", "--id=0", "--query-compute-apps=pid", "--format=csv,noheader"))
+    """How many programs compute on CUDA's first card now, None where nobody says; in a container none shows.
+
+    nvidia-smi numbers the cards of the machine, CUDA those that CUDA_VISIBLE_DEVICES names: the card's address is asked
+    for, not its number.
+    """
+    try:
+        card = pci_bus_id(0)
+    except LibraryFailed:
+        return None
+    said = said_by(("nvidia-smi", f"--id={card}", "--query-compute-apps=pid", "--format=csv,noheader"))
     return None if said.startswith("nvidia-smi: ") else len(re.findall(r"^\s*\d+\s*$", said, re.M))
 
 

@@ -1,11 +1,14 @@
-"""The CPU time, memory and open files of running processes, read from /proc."""
+"""The CPU time, memory and open files of running processes, read from /proc, and their end with their parent."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 from pathlib import Path
 
 _PROC = Path("/proc")
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def tree_cpu_seconds() -> float:
@@ -43,3 +46,11 @@ def own_memory(pid: int | None = None) -> int:
 def open_files(pid: int) -> int:
     """The number of files that process `pid` has open. Raises OSError if there is no process `pid`."""
     return len(os.listdir(_PROC / str(pid) / "fd"))  # noqa: PTH208 - only counted
+
+
+def end_with_parent() -> None:
+    """Have the kernel send SIGTERM to this process when its parent ends in any way, also by SIGKILL.
+
+    For `preexec_fn` of subprocess: it holds for the program that is started then, not for what that one starts.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

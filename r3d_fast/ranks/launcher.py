@@ -5,7 +5,6 @@ It passes signals on to the ranks, ends with the exit code of the ranks, and sho
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import signal
@@ -19,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import EnvironmentProblem, UsageError
+from pipelines.machine.processes import end_with_parent
 from r3d_fast.files import make_folder, write_file
 
 _REPORTS = "R3D_FAST_REPORTS"  # the folder in which ranks leave their process numbers, exit codes and results
-_PR_SET_PDEATHSIG = 1
 _PREFIX = "r3d-fast: "
 
 
@@ -90,7 +89,7 @@ class _Job:
         with (self._logs / "launch.log").open("w") as output:
             child = subprocess.Popen(
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                start_new_session=True, preexec_fn=_end_with_parent,
+                start_new_session=True, preexec_fn=end_with_parent,
             )  # fmt: skip
         before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
         passed = offset = 0
@@ -160,8 +159,3 @@ def _copy(log: Path, offset: int) -> int:
         shutil.copyfileobj(file, sys.stderr.buffer)
         sys.stderr.flush()
         return file.tell()
-
-
-def _end_with_parent() -> None:
-    """Have the kernel send SIGTERM to this process when its parent ends in any way."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

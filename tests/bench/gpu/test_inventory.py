@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from bench_process import REPO
+from stand_ins import REAL_DRIVER, cuda, python
 
 from bench.gpu.inventory import anonymous, inventory, others_on_the_card, said_by
 
@@ -18,11 +19,18 @@ Driver Version                            : 550.54.15
 GPU 00000000:07:00.0
     Product Name                          : Tesla V100-SXM2-16GB
     Serial Number                         : 0324018045603
+    Platform Info
+        Chassis Serial Number             : 1820923000123
+        Host ID                           : 7
+        GPU Fabric GUID                   : 0x51d2a7a8f3b1c9e0
     GPU UUID                              : GPU-5c9b1f0f-aaaa-bbbb-cccc-0123456789ab
     Processes
         GPU instance ID                   : N/A
         Process ID                        : 4242
             Name                          : /home/someone/secret.py
+    Fabric
+        State                             : Completed
+        ClusterUUID                       : 7d1f3c52-dddd-eeee-ffff-0123456789ab
     Clocks
         SM                                : 135 MHz
 """
@@ -46,7 +54,7 @@ def test_everything_is_there_and_a_program_that_is_not_says_so(tmp_path: Path, m
 
 def test_what_tells_one_card_from_others_is_left_out() -> None:
     text = anonymous(SMI)
-    for hidden in ("0324018045603", "5c9b1f0f", "secret", "4242"):
+    for hidden in ("0324018045603", "5c9b1f0f", "secret", "4242", "7d1f3c52", "1820923000123", "Host ID", "51d2a7a8"):
         assert hidden not in text
     for shown in ("Tesla V100-SXM2-16GB", "550.54.15", "Clocks", "135 MHz"):
         assert shown in text
@@ -58,10 +66,18 @@ def test_what_tells_one_card_from_others_is_left_out() -> None:
 def test_who_else_computes_on_the_card_is_counted(
     script: str, count: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+    """nvidia-smi is asked about the address of CUDA's first card, not about its own first one."""
+    cuda(tmp_path / "libraries")
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n[ $1 = --id=0000:00:00.0 ] || exit 1\n{script}\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert others_on_the_card() == count
+    code = "import json; from bench.gpu.inventory import *; print(json.dumps([others_on_the_card()]))"
+    assert python(code, libraries=tmp_path / "libraries") == [count, 0]
+
+
+@pytest.mark.skipif(REAL_DRIVER, reason="CUDA works here")
+def test_without_cuda_nobody_knows_who_else_computes() -> None:
+    assert others_on_the_card() is None
 
 
 def test_a_program_that_fails_says_why() -> None:

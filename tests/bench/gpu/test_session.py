@@ -159,6 +159,19 @@ def test_a_signal_ends_the_part_and_the_archive_is_written(
     assert f"1/{len(PARTS) - 2} kernels" in stderr
 
 
+def test_killed_it_takes_the_part_with_it(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = start(out, words={"kernels": "wait"}, STARTED=str(tmp_path / "pid"))
+    own = out / "results" / "kernels.json.own"
+    wait_until(lambda: own.is_file() and bool(own.read_text()))
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+    process.communicate(timeout=60)
+    wait_until(lambda: is_gone(int(own.read_text())), 5)
+    code, _, stderr = run(out)
+    assert code == 0, stderr
+    assert f"1/{len(PARTS) - 2} kernels" in stderr
+
+
 def test_where_nothing_can_be_written_it_says_so_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     code, stdout, stderr = run(tmp_path / "file" / "out")

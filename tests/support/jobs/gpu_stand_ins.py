@@ -28,6 +28,7 @@ if word in ("hang", "wait"):
     if word == "hang":
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+    open(file + ".own", "w").write(str(os.getpid()))
     open(file + ".child", "w").write(str(child.pid))
     time.sleep(300)
 if word == "crash":
