@@ -3,9 +3,11 @@
 1. Trials: three batches that DALI decodes, as far as it can, with each number of threads that is tried; then three that
    PyAV decodes. Each is timed with nothing else in DALI. From these follow the clips a second that each share gives.
 2. A check: if DALI is to decode, three batches are loaded so as always, then three by PyAV alone. DALI is given up if
-   its batches took longer.
+   its batches took clearly longer.
 
-Neither changes the frames of a clip.
+The time of a batch includes what else the GPU does meanwhile, such as a training step. That goes for both kinds of
+trials and for both halves of the check. Where training is slower than loading, the halves differ only by chance.
+Neither trials nor check change the frames of a clip.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from typing import Literal, NamedTuple
 _EACH = 3  # batches of each trial. The first one warms up (sessions of NVDEC, memory); of the others the faster counts
 _CHECKED = 3  # batches of each half of the check, after one in which the way of loading changes
 _UNTIL_KNOWN = 0.5  # DALI's share of the batches that are planned before the last trial has been measured
-_WORTH_IT = 0.95  # one decoder alone is used if it reaches this share of the speed of both together
+# One decoder alone is used if it reaches this share of the speed of both together, and DALI stays if it reaches this
+# share of the speed of PyAV in the check.
+_WORTH_IT = 0.95
 
 
 @dataclass(frozen=True)
@@ -217,10 +221,10 @@ class ShareFinder:
         return 1 + (len(self._check.with_dali) >= wanted) + (len(self._check.alone) >= wanted)
 
     def _checked(self, check: _Check) -> Routing:
-        """The routing of the check, or PyAV alone if that was faster."""
+        """The routing of the check, or PyAV alone if that was clearly faster."""
         chosen, with_dali, alone = check.routing, self._typical(check.with_dali), self._typical(check.alone)
         took = f"then a batch took {1000 * with_dali:.1f} ms by {chosen.decoder}, {1000 * alone:.1f} ms by pyav"
-        if with_dali <= alone:
+        if _WORTH_IT * with_dali <= alone:
             return replace(chosen, reason=f"{chosen.reason}; {took}")
         return Routing("pyav", 0.0, f"{chosen.reason}; {took}, so {chosen.decoder} was given up")
 

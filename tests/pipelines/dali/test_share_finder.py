@@ -155,8 +155,8 @@ def test_without_a_choice_nothing_is_tried() -> None:
 # The check beside PyAV
 
 
-def test_dali_stays_if_its_batches_were_no_slower() -> None:
-    for real_ms in ((50.0, 60.0), (50.0, 50.0)):
+def test_dali_stays_unless_its_batches_were_clearly_slower() -> None:
+    for real_ms in ((50.0, 60.0), (50.0, 50.0), (50.0, 48.0)):  # the last differ as chance makes equal ones differ
         routing = found(find(pyav_ms=8.0, dali_ms=2.0, real_ms=real_ms))
         assert routing.decoder == "hybrid"
         assert routing.reason.endswith(f"; then a batch took 50.0 ms by hybrid, {real_ms[1]:.1f} ms by pyav")
