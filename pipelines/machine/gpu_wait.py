@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-from typing import Literal, get_args
+from typing import Literal
 
 from pipelines.errors import UsageError
 from pipelines.machine.driver_library import LibraryFailed, call, load_library
@@ -20,7 +20,7 @@ VARIABLE = "R3D_FAST_GPU_WAIT"
 # cuda.h: CU_CTX_SCHED_BLOCKING_SYNC, and the bits of the flags that say how to wait.
 _BLOCKING_SYNC, _WAITING = 4, 7
 _log = logging.getLogger(__name__)
-_chosen: set[int] = set()
+_chosen: dict[int, GpuWait] = {}  # by the number of the GPU
 
 
 def choose_gpu_wait(number: int, wanted: GpuWait = "sleep") -> None:
@@ -32,12 +32,15 @@ def choose_gpu_wait(number: int, wanted: GpuWait = "sleep") -> None:
     where there is no driver, nothing changes and the log says so at level DEBUG. Raises UsageError if the variable
     holds something else than "sleep" or "spin".
     """
-    given = os.environ.get(VARIABLE) or wanted
-    if given not in get_args(GpuWait):
-        raise UsageError(f"{VARIABLE}={given!r}: expected 'sleep' or 'spin'")
+    given: GpuWait
+    match os.environ.get(VARIABLE) or wanted:
+        case "sleep" | "spin" as word:
+            given = word
+        case other:
+            raise UsageError(f"{VARIABLE}={other!r}: expected 'sleep' or 'spin'")
     if number in _chosen:
         return
-    _chosen.add(number)
+    _chosen[number] = given
     if given == "spin":
         return
     device, flags, active = ctypes.c_int(), ctypes.c_uint(), ctypes.c_int()
@@ -50,3 +53,12 @@ def choose_gpu_wait(number: int, wanted: GpuWait = "sleep") -> None:
         call(cuda, names, device, ctypes.c_uint(flags.value & ~_WAITING | _BLOCKING_SYNC))
     except LibraryFailed as failed:
         _log.debug("gpu:%d: threads that wait for it may spin: %s", number, failed.problem)
+
+
+def chosen_gpu_wait(number: int) -> GpuWait:
+    """How threads are to wait for GPU `number`, as `choose_gpu_wait` was told; "spin", CUDA's own way, before that.
+
+    Whoever makes an event of CUDA has to ask: it has a flag of its own for this, and without it threads that wait for
+    the event spin, whatever the context says (cudaEventBlockingSync in driver_types.h).
+    """
+    return _chosen.get(number, "spin")

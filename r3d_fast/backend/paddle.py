@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipelines.errors import EnvironmentProblem
 from pipelines.machine.cpus import is_amd_with_avx2, usable_cpus
-from pipelines.machine.gpu_wait import GpuWait, choose_gpu_wait
+from pipelines.machine.gpu_wait import GpuWait, choose_gpu_wait, chosen_gpu_wait
 from r3d_fast.backend.restart import what_paddle_lacks
 
 _log = logging.getLogger(__name__)
@@ -153,8 +153,11 @@ def stream_handle() -> int:
 
 
 def record_event() -> Any:
-    """A GPU event behind all work on Paddle's current stream so far; it has the methods `query` and `synchronize`."""
-    event = import_paddle().device.Event()
+    """A GPU event behind all work on Paddle's current stream so far; it has the methods `query` and `synchronize`.
+
+    A thread in `synchronize` sleeps or spins, as was chosen for this process's GPU.
+    """
+    event = import_paddle().device.Event(blocking=chosen_gpu_wait(gpu_number()) == "sleep")
     event.record()
     return event
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stand_ins import cuda, python
@@ -28,7 +29,7 @@ print(json.dumps([trace(), told]))
 SLEEPS = "flags of 40: 12"  # CU_CTX_SCHED_BLOCKING_SYNC; CU_CTX_MAP_HOST, which was set before, stays
 
 
-def traced(work: str, libraries: Path, **variables: str) -> list[object]:
+def traced(work: str, libraries: Path, **variables: str) -> list[Any]:
     setting = "".join(f"os.environ[{name!r}] = {value!r}; " for name, value in variables.items())
     trace, told, code = python(TRACE.replace("WORK", setting + "\n" + work), libraries=libraries)
     assert code == 0
@@ -45,6 +46,15 @@ def test_threads_sleep_unless_they_are_to_spin(v100: Path) -> None:
 def test_the_first_call_counts(v100: Path) -> None:
     assert traced("choose_gpu_wait(0); choose_gpu_wait(0, 'spin'); choose_gpu_wait(0)", v100) == [SLEEPS, []]
     assert traced("choose_gpu_wait(0, 'spin'); choose_gpu_wait(0)", v100) == ["", []]
+
+
+def test_what_was_chosen_can_be_asked(v100: Path) -> None:
+    asked = "from pipelines.machine.gpu_wait import chosen_gpu_wait; told.append(chosen_gpu_wait(0))"
+    assert traced(asked, v100) == ["", ["spin"]]  # CUDA's own way
+    assert traced(f"choose_gpu_wait(0); {asked}", v100) == [SLEEPS, ["sleep"]]
+    assert traced(f"choose_gpu_wait(1); {asked}", v100)[1][-1] == "spin"  # of another GPU
+    assert traced(f"choose_gpu_wait(0, 'spin'); choose_gpu_wait(0); {asked}", v100) == ["", ["spin"]]
+    assert traced(f"choose_gpu_wait(0); {asked}", v100, R3D_FAST_GPU_WAIT="spin") == ["", ["spin"]]
 
 
 LOADER = """
