@@ -241,13 +241,7 @@ def test_a_model_that_answers_nan_says_so_each_second(tmp_path: Path, model: Pat
 
 def test_it_can_be_interrupted_while_a_list_is_silent(model: Path) -> None:
     command = tiny.command("predict", model, "-", "--timeline")
-    # A suite that was started in the background ignores SIGINT, and so would its children.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        started = subprocess.Popen(command, cwd=tiny.REPO, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    with started as child:
+    with subprocess.Popen(command, cwd=tiny.REPO, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as child:
         assert child.stdin is not None
         assert child.stderr is not None
         child.stdin.write(b"none.avi\nother.avi\n")
