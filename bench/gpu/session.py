@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 
-from bench.gpu.archive import write_archive
+from bench.gpu.archive import note_hidden, write_archive
 from bench.gpu.execution import Ending, log_file, run_part
 from bench.gpu.findings import gather
 from bench.gpu.page import page
@@ -85,6 +85,7 @@ def run_parts(parts: Sequence[Part], settings: GpuSettings, card: Card, say: Say
 
 def _run_all(parts: Sequence[Part], settings: GpuSettings, card: Card, say: Say) -> tuple[str, ExitCode]:
     out = settings.out
+    note_hidden(settings)
     endings = _load(out / _STATUS) if _is_of(card, out) else {}
     todo = [part for part in parts if settings.steps or not _is_done(part, endings)]
     for line in _announced(parts, todo):

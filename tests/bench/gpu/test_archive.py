@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.gpu.archive import archive_path, hidden_words, redacted, write_archive
+from bench.gpu.archive import archive_path, hidden_words, write_archive
 from bench.gpu.plan import GpuSettings
+from bench.gpu.redaction import redacted
 
 
 def read(path: Path) -> dict[str, str]:
