@@ -21,7 +21,8 @@ Finding = tuple[State, str, str]  # (state, found, to_do) of a Check
 _OVERWRITTEN = "these wheels overwrite each other's files: install only one of them"
 _PADDLE_26 = (61, 70, 75, 80, 86)  # GPU architectures in the wheels of paddlepaddle-gpu 2.6
 _OLDER_DALI = "pip install 'nvidia-dali-cuda110>=1.48'"  # the last for drivers before 525; from NVIDIA's own index
-_TURING, _ADA = 75, 89  # compute capabilities: the oldest of CUDA 13, and the oldest that Paddle 2.6 has no code for
+# Compute capabilities: the oldest of CUDA 13, and the oldest for which Paddle 2.6 has no code. Ada, 89, runs that of 86
+_TURING, _HOPPER = 75, 90
 
 
 def dali(probe: Probe, driver: Driver, *, without_pyav: bool) -> Finding:
@@ -75,7 +76,9 @@ def paddle_build(probe: Probe, driver: Driver) -> Finding:
     """Whether Paddle is there, once, fits the GPUs, and computes."""
     wheels = [name for name in ("paddlepaddle", "paddlepaddle-gpu") if installed_version(name)]
     named = ", ".join(f"{name} {installed_version(name)}" for name in wheels) or "Paddle"
-    facts, cause = probe.facts, cause_of(probe.error)
+    facts = probe.facts
+    new_enough = (0, 0) < version_numbers(facts.get("cuda", ""))[:2] <= driver.cuda
+    cause = cause_of(probe.error, new_enough=new_enough)
     change = f"pip uninstall -y {' '.join(wheels)} && " * bool(wheels) + _paddle_line(driver)
     if "version" not in facts:
         return "missing", _trouble(named, bool(wheels), probe.error), cause.to_do if cause else change
@@ -93,7 +96,7 @@ def paddle_build(probe: Probe, driver: Driver) -> Finding:
     if len(wheels) > 1:
         return "warning", f"{found}; {_OVERWRITTEN}", change
     if driver.gpus and not facts["gpus"]:
-        unseen = None if misfit else cause_of(facts.get("unseen", ""))
+        unseen = None if misfit else cause_of(facts.get("unseen", ""), new_enough=new_enough)
         why = misfit or (unseen.meaning if unseen else facts.get("unseen", ""))
         return "warning", f"{found}, can't use the GPU{why and ': ' + why}", unseen.to_do if unseen else refit
     return "ok", f"{found}, computes on the {'GPU' if facts['gpus'] else 'CPU'}", ""
@@ -150,7 +153,7 @@ def _paddle_line(driver: Driver) -> str:
     archs = [gpu.arch for gpu in driver.gpus]
     if driver.cuda >= (12, 0) and min(archs) >= _TURING:
         return "pip install paddlepaddle-gpu -i INDEX   # with the INDEX for CUDA 12, as Paddle's own site says"
-    if max(archs) >= _ADA:
+    if max(archs) >= _HOPPER:
         return install_driver("525")
     python = "   # in a Python of 3.12 or older" if sys.version_info >= (3, 13) else ""
     return f"pip install 'r3d-fast[cuda11]'{python}"

@@ -25,18 +25,30 @@ class Cause:
     to_do: str
 
 
-def cause_of(text: str) -> Cause | None:
-    """What the error message `text` means, if that is known."""
+def cause_of(text: str, *, new_enough: bool = False) -> Cause | None:
+    """What the error message `text` means, if that is known.
+
+    `new_enough` says that the driver is known to support the CUDA of the library that failed.
+    """
     for pattern, meaning, to_do in _KNOWN:
         if re.search(pattern, text):
             return Cause(meaning, to_do() if callable(to_do) else to_do)
     for found in _CUDA_ERROR.finditer(text):
         number = int(found[1])
+        if number in _TOO_OLD and new_enough:
+            return _OTHER_DRIVER
         if number in _TOO_OLD:
             return Cause("the driver is too old for this build, or is not found", install_driver())
         if number in MEANINGS:
             return Cause(*MEANINGS[number])
     return None
+
+
+# CUDA's runtime says "too old" of whichever libcuda.so.1 it loads.
+_OTHER_DRIVER = Cause(
+    "it does not load the libcuda.so.1 of the driver, which is new enough",
+    'ldconfig -p | grep libcuda.so; echo "$LD_LIBRARY_PATH"   # take out each libcuda.so.1 that is not the driver\'s',
+)
 
 
 def _find_libraries() -> str:

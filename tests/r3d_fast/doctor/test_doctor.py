@@ -267,6 +267,14 @@ def test_paddle_that_fits_and_paddle_that_has_no_code_for_the_card(v100: Path, b
     assert checks["NVDEC"]["state"] == "warning"
 
 
+def test_code_for_an_older_card_of_the_same_generation(bare: Path, tmp_path: Path) -> None:
+    """Paddle 2.6 has code for sm_86, which an L4 runs."""
+    fake(tmp_path / "packages", "paddle", PADDLE % "", "paddlepaddle-gpu-2.6.2")
+    cuda(tmp_path / "l4", name="NVIDIA L4", arch=89)
+    checks, _, _ = doctor(tmp_path / "packages", libraries=tmp_path / "l4", isolated=bare)
+    assert (checks["Paddle"]["state"], checks["Paddle"]["to_do"]) == ("ok", "")
+
+
 def test_a_decoder_library_that_crashes(v100: Path, tmp_path: Path) -> None:
     fake(tmp_path, "paddle", PADDLE % "")
     cuda(tmp_path / "libraries")
