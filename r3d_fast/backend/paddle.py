@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from pipelines.errors import EnvironmentProblem
 from pipelines.machine.cpus import is_amd_with_avx2, usable_cpus
 from pipelines.machine.gpu_wait import GpuWait, choose_gpu_wait, chosen_gpu_wait
-from r3d_fast.backend.restart import what_paddle_lacks
+from pipelines.machine.nvidia import probe_driver
+from r3d_fast.backend.restart import OF_EVERY_MODEL, what_paddle_lacks
 
 _log = logging.getLogger(__name__)
 
@@ -98,21 +99,27 @@ def choose_device(wanted: str, wait: GpuWait = "sleep") -> str:
     """Set Paddle's device and return it: "gpu" or "cpu".
 
     `wanted` is one of these or "auto", which means the GPU if Paddle sees one. `wait` says how threads wait for a GPU,
-    unless R3D_FAST_GPU_WAIT or an earlier call does. Raises EnvironmentProblem if the GPU is wanted but Paddle does not
-    see it.
+    unless R3D_FAST_GPU_WAIT or an earlier call does. One warning says if "auto" means the CPU beside an NVIDIA card.
+
+    Raises EnvironmentProblem if the GPU is wanted but Paddle does not see it, and, for "auto" too, if there is a GPU
+    and Paddle lacks libraries to compute there.
     """
     if wanted != "cpu":
         choose_gpu_wait(gpu_number(), wait)  # Paddle's import already makes a context where it sees several GPUs
+        if (lacks := what_paddle_lacks(OF_EVERY_MODEL)) and probe_driver().gpus:
+            raise EnvironmentProblem(f"{lacks}   # before this program starts; or use device cpu")
     paddle = import_paddle()
     built, seen = paddle.is_compiled_with_cuda(), 0
     if built:
         seen = paddle.device.cuda.device_count()
-    if wanted == "gpu" and not (built and seen):
-        reason = "no GPU is visible to Paddle" if built else "this is Paddle's CPU build"
-        raise EnvironmentProblem(
-            f"train.device gpu: {reason}; use device auto or cpu, or install a GPU build of Paddle"
-        )
-    device = "gpu" if wanted in ("auto", "gpu") and built and seen else "cpu"
+    device = "gpu" if wanted in ("auto", "gpu") and seen else "cpu"
+    if device != wanted and device == "cpu":
+        reason = "Paddle sees no GPU" if built else "this is Paddle's CPU build"
+        if wanted == "gpu":
+            raise EnvironmentProblem(
+                f"train.device gpu: {reason}; use device auto or cpu, or see what to do by: r3d-fast doctor"
+            )
+        _tell_unused_card(reason)
     if device == "gpu" and gpu_number() >= seen:
         raise EnvironmentProblem(
             f"this process was started for GPU {gpu_number()}, but Paddle sees only {seen} GPUs, from 0 on; start one "
@@ -120,6 +127,23 @@ def choose_device(wanted: str, wait: GpuWait = "sleep") -> str:
         )
     paddle.set_device(f"gpu:{gpu_number()}" if device == "gpu" else device)
     return device
+
+
+@cache
+def _tell_unused_card(reason: str) -> None:
+    """Warn, once, that Paddle does not use the NVIDIA card of this machine, for `reason`. Silent where there is none.
+
+    It is also silent where the user has hidden all GPUs.
+    """
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
+        return
+    driver = probe_driver()
+    if driver.gpus or driver.to_do:
+        name = driver.gpus[0].name if driver.gpus else "an NVIDIA card"
+        _log.warning(
+            "%s is here, but %s: the CPU computes; to see what to do, run: r3d-fast doctor", name,
+            reason if driver.gpus else driver.problem,
+        )  # fmt: skip
 
 
 def gpu_number() -> int:

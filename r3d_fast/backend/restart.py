@@ -22,6 +22,8 @@ from pipelines.machine.cuda_libraries import (
 )
 from pipelines.machine.driver_library import has_driver
 
+# Without these no model of r3d-fast is computed. The others are for single operations, several GPUs and compilers.
+OF_EVERY_MODEL = ("libcudnn.so", "libcublas.so", "libcublasLt.so")
 _RESTARTED = "R3D_FAST_RESTARTED"  # the number of the process that was started again, which stays the same
 
 
@@ -43,14 +45,15 @@ def restart_with_cuda_libraries(commands: Container[str]) -> None:
         os.execve(sys.executable, arguments, {**os.environ, SEARCH_PATH: searched, _RESTARTED: str(os.getpid())})
 
 
-def what_paddle_lacks() -> str:
+def what_paddle_lacks(names: Container[str] | None = None) -> str:
     """What Paddle 2.6 does not find in this process for its computations on the GPU, and what to do, in one line.
 
-    Empty if it finds all, and on a machine without a driver, where it looks for nothing.
+    Empty if it finds all, or all of the libraries `names`, and on a machine without a driver, where it looks for
+    nothing.
     """
     if not needing_paddle() or not has_driver():
         return ""
-    first = next(problems(), None)
+    first = next((found for found in problems() if names is None or found.name in names), None)
     return f"Paddle can't compute on the GPU: {first.name}: {first.problem}; {how_to_find()}" if first else ""
 
 

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
+from stand_ins import cuda, python
 
+from pipelines.errors import EnvironmentProblem
 from pipelines.machine import gpu_wait
-from r3d_fast.backend.paddle import import_paddle, record_event
+from pipelines.machine.cuda_libraries import needing_paddle
+from r3d_fast.backend.paddle import choose_device, import_paddle, record_event
 
 
 @pytest.mark.parametrize(("chosen", "blocking"), [({0: "sleep"}, True), ({0: "spin"}, False), ({1: "sleep"}, False)])
@@ -31,3 +35,47 @@ def test_a_thread_waits_for_an_event_as_was_chosen(
     monkeypatch.setattr(gpu_wait, "_chosen", chosen)
     record_event()
     assert made == [blocking, "recorded"]
+
+
+CHOOSE = """
+import json, logging, os
+WORK
+told = []
+handler = logging.Handler(logging.WARNING)
+handler.emit = lambda record: told.append(record.getMessage())
+logging.getLogger("r3d_fast").addHandler(handler)
+from r3d_fast.backend.paddle import choose_device
+print(json.dumps([[choose_device(DEVICE), choose_device(DEVICE)], told]))
+"""
+
+
+def chosen(libraries: Path, *, device: str = "auto", work: str = "") -> list[Any]:
+    devices, told, code = python(CHOOSE.replace("DEVICE", repr(device)).replace("WORK", work), libraries=libraries)
+    assert (devices, code) == (["cpu", "cpu"], 0)
+    return told
+
+
+needs_cpu_build = pytest.mark.skipif(bool(needing_paddle()), reason="the GPU build says first which libraries it lacks")
+
+
+@needs_cpu_build
+def test_auto_beside_a_card_that_paddle_can_not_use_is_said_once(v100: Path, tmp_path: Path) -> None:
+    to_do = "the CPU computes; to see what to do, run: r3d-fast doctor"
+    assert chosen(v100) == [f"Tesla V100 is here, but this is Paddle's CPU build: {to_do}"]
+    cuda(tmp_path / "broken", init=803)
+    (told,) = chosen(tmp_path / "broken")
+    assert told.startswith("an NVIDIA card is here, but cuInit: the kernel's driver and libcuda.so.1 differ in version")
+    assert told.endswith(to_do)
+
+
+@needs_cpu_build
+def test_nothing_is_said_without_a_card_or_to_who_wants_the_cpu(v100: Path, tmp_path: Path) -> None:
+    assert chosen(v100, device="cpu") == []
+    assert chosen(v100, work="os.environ['CUDA_VISIBLE_DEVICES'] = ''") == []
+    assert chosen(tmp_path) == []
+
+
+@needs_cpu_build
+def test_a_gpu_that_is_wanted_and_not_there() -> None:
+    with pytest.raises(EnvironmentProblem, match=r"^train.device gpu: this is Paddle's CPU build; .* r3d-fast doctor$"):
+        choose_device("gpu")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from cuda_wheels import environment, installed, wheels
+from stand_ins import cuda
 
 from pipelines.machine.cuda_libraries import needing_paddle
 
@@ -164,6 +165,44 @@ def test_one_line_in_a_program_of_somebody_else(env: Env, tmp_path: Path) -> Non
     assert searched.split(":")[1:] == [str(tmp_path)]
     assert "LD_LIBRARY_PATH" not in env.run(env.python, "-c", code, LD_LIBRARY_PATH=searched).stderr
     assert "LD_LIBRARY_PATH" not in env.run(env.python, "-c", code).stderr  # no driver
+
+
+CHOOSE = """
+import sys, types
+sys.modules["paddle"] = paddle = types.ModuleType("paddle")
+paddle.is_compiled_with_cuda, paddle.set_device = (lambda: False), (lambda device: None)
+from pipelines.errors import EnvironmentProblem
+from r3d_fast.backend.paddle import choose_device
+try:
+    print(choose_device(sys.argv[1]))
+except EnvironmentProblem as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("wanted", ["gpu", "auto"])
+def test_a_gpu_that_paddle_lacks_libraries_for_is_refused_in_one_line(env: Env, tmp_path: Path, wanted: str) -> None:
+    """In a program of somebody else; training there on the CPU without a word would be worse."""
+    cuda(tmp_path)
+    done = env.run(env.python, "-c", CHOOSE, wanted, LD_LIBRARY_PATH=str(tmp_path))
+    assert done.stderr == ""
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("Paddle can't compute on the GPU: libcudnn.so: not found; export LD_LIBRARY_PATH=")
+    command, _, said = line.partition("export LD_LIBRARY_PATH=")[2].partition("   # ")
+    assert command.split(":")[1:] == [str(tmp_path)]
+    assert said == "before this program starts; or use device cpu"
+    assert env.run(env.python, "-c", CHOOSE, "auto", LD_LIBRARY_PATH=command).stdout == "cpu\n"  # the stand-in's build
+    assert env.run(env.python, "-c", CHOOSE, "cpu", LD_LIBRARY_PATH=str(tmp_path)).stdout == "cpu\n"
+
+
+def test_libraries_that_only_some_computations_need_are_no_reason(env: Env, libraries: Path, tmp_path: Path) -> None:
+    cuda(tmp_path)
+    for path in libraries.glob("nvidia/*/lib/*.so.*"):
+        if "nccl" not in path.name:
+            (tmp_path / path.name.partition(".so")[0]).with_suffix(".so").symlink_to(path)
+    done = env.run(env.python, "-c", CHOOSE, "auto", LD_LIBRARY_PATH=str(tmp_path))
+    assert done.stdout == "cpu\n"
+    assert "libnccl.so: not found" in done.stderr
 
 
 def test_nothing_to_do_costs_nothing() -> None:
