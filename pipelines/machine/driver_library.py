@@ -37,6 +37,11 @@ MEANINGS = {
     803: ("the kernel's driver and libcuda.so.1 differ in version", "sudo reboot   # a container: start it again"),
     804: ("libcuda.so.1 is of cuda-compat, which does not fit this GPU", _without("compat")),
 }
+# The same for a library that says "too old" (35, 36) of a driver that is new enough: CUDA judges what it has loaded.
+OTHER_DRIVER = (
+    "it does not load the libcuda.so.1 of the driver, which is new enough",
+    'ldconfig -p | grep libcuda.so; echo "$LD_LIBRARY_PATH"   # take out each libcuda.so.1 that is not the driver\'s',
+)
 # What the driver brings, each by the name that programs ask for.
 _OF_DRIVER = (
     "libcuda.so.1", "libnvidia-ml.so.1", "libnvcuvid.so.1", "libnvidia-encode.so.1", "libnvidia-ptxjitcompiler.so.1",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipelines.machine.container import install_driver
 from pipelines.machine.cuda_libraries import needing_paddle
-from pipelines.machine.driver_library import MEANINGS
+from pipelines.machine.driver_library import MEANINGS, OTHER_DRIVER
 from r3d_fast.backend.restart import how_to_find
 
 LEAST_GLIBC = (2, 28)  # of the wheels of PyAV 17 and later, and of DALI 1.53 and later: manylinux_2_28
@@ -36,19 +36,12 @@ def cause_of(text: str, *, new_enough: bool = False) -> Cause | None:
     for found in _CUDA_ERROR.finditer(text):
         number = int(found[1])
         if number in _TOO_OLD and new_enough:
-            return _OTHER_DRIVER
+            return Cause(*OTHER_DRIVER)
         if number in _TOO_OLD:
             return Cause("the driver is too old for this build, or is not found", install_driver())
         if number in MEANINGS:
             return Cause(*MEANINGS[number])
     return None
-
-
-# CUDA's runtime says "too old" of whichever libcuda.so.1 it loads.
-_OTHER_DRIVER = Cause(
-    "it does not load the libcuda.so.1 of the driver, which is new enough",
-    'ldconfig -p | grep libcuda.so; echo "$LD_LIBRARY_PATH"   # take out each libcuda.so.1 that is not the driver\'s',
-)
 
 
 def _find_libraries() -> str:
