@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
+from bench.gpu.findings import decoder_in_words, why_unusable
 from bench.videos.odd_sizes import OddVideo, odd_videos, write_odd_video
-from pipelines.dali.decoder_check import wrong_frames
+from pipelines.dali.decoder_check import DaliFailed, differing_frames
 from pipelines.dali.routing import limits_of_device
 from pipelines.dali.versions import DALI_ERRORS, executor_options, import_dali, video_decoder
 from pipelines.dali_limits import DaliLimits, VideoKind
 from pipelines.datasets.recognition import recognise_dataset
-from pipelines.errors import DataError, R3DFastError
+from pipelines.errors import DataError, ExitCode, R3DFastError
 from pipelines.index.video_index import VideoIndex, write_index
 from pipelines.machine.device import device_number
 from pipelines.machine.gpu_wait import choose_gpu_wait
@@ -32,7 +33,7 @@ from pipelines.video.record import VideoRecord
 from pipelines.video.remuxer import remux
 from r3d_fast.files import write_json
 
-RIGHT, WRONG, REFUSED, UNREADABLE = "right", "wrong", "refused", "unreadable"
+RIGHT, WRONG, FAILED, REFUSED, UNREADABLE = "right", "wrong", "failed", "refused", "unreadable"
 _SESSION_CLIPS = {"gpu": 8, "cpu": 1}  # in a batch, by device; a CPU has no sessions, and only tries this itself
 _SESSION_BATCHES = 6
 _FRAMES = 16
@@ -41,7 +42,10 @@ Keep = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of a video: `kind` is its codec, pixel format and traits; `why` is empty where it is right."""
+    """What came of a video: `kind` is its codec, pixel format and traits; `why` is empty where it is right.
+
+    `verdict` is "failed" where DALI gave no frames, "wrong" where it gave others than PyAV.
+    """
 
     video: str
     kind: str
@@ -65,13 +69,14 @@ def check_parity(data: Path, device: str, videos: int, keep: Keep) -> dict[str, 
         for video in made:
             record = next(r for r in _records(index) if Path(r.path).name == made[video].name)
             if not limits.refuses(record):
+                found["at"] = f"{video.name}, decoded again and again"
+                keep(found)
                 found["sessions"].append(_session(video, record, str(index.root), device))
+                found["at"] = ""
                 keep(found)
         real = _spread(data, videos, folder / "real.index")
         found["real"] += [asdict(Verdict(q.path, "", UNREADABLE, q.reason)) for q in real.quarantined]
         _judge(real, limits, device, found, "real", keep)
-    found["at"] = ""
-    keep(found)
     return found
 
 
@@ -113,6 +118,7 @@ def _judge(index: VideoIndex, limits: DaliLimits, device: str, found: dict[str, 
         found[key].append(asdict(verdict))
         if verdict.verdict != RIGHT:
             print(f"{verdict.verdict}: {verdict.video}: {verdict.why}", flush=True)
+    found["at"] = ""
     keep(found)
     print(f"{key}: {', '.join(f'{count} {what}' for what, count in sorted(counted.items())) or 'none'}", flush=True)
 
@@ -123,7 +129,9 @@ def judge(record: VideoRecord, limits: DaliLimits, root: str, device: str) -> Ve
     if reason := limits.refuses(record):
         return Verdict(record.path, kind, REFUSED, reason)
     try:
-        wrong = wrong_frames(record, root, device)
+        wrong = differing_frames(record, root, device)
+    except DaliFailed as failed:
+        return Verdict(record.path, kind, FAILED, str(failed))
     except R3DFastError as error:
         return Verdict(record.path, kind, UNREADABLE, str(error))
     return Verdict(record.path, kind, WRONG if wrong else RIGHT, wrong.removeprefix(f"{record.path}: "))
@@ -172,7 +180,10 @@ def _decode_again(record: VideoRecord, root: str, device: str) -> Sequence[float
 def _main(file: str, data: str, device: str, videos: str) -> None:
     if (number := device_number(device)) is not None:
         choose_gpu_wait(number)  # as the loader waits
-    check_parity(Path(data), device, int(videos), lambda found: write_json(Path(file), found))
+    found = check_parity(Path(data), device, int(videos), lambda found: write_json(Path(file), found))
+    if why := why_unusable(found):
+        print(f"{decoder_in_words(device)} could not be used: {why}")
+        sys.exit(ExitCode.ENVIRONMENT)
 
 
 if __name__ == "__main__":

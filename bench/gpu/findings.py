@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from bench.gpu.plan import Card, tests_file
+from bench.gpu.plan import Card, Part, tests_file
 
 Json = dict[str, Any]
 
@@ -20,12 +21,14 @@ class Found:
 
     `card` has the fields of a Card, `parts` those of an Ending by the name of the part, `results` what each part wrote,
     by its name. `tests` counts what became of the tests, None where they weren't run, and names those that failed.
+    `earlier` names parts whose results are of an earlier run that was told otherwise, such as of other videos.
     """
 
     card: Json
     parts: dict[str, Json] = field(default_factory=dict)
     results: dict[str, Json] = field(default_factory=dict)
     tests: Json | None = None
+    earlier: tuple[str, ...] = ()
 
     def why_not(self, name: str) -> str:
         """Why there is no result of a part, or not all of it, in words."""
@@ -38,11 +41,30 @@ class Found:
         return f"{part['state']}{code}: {part['says']}"
 
 
-def gather(out: Path, card: Card) -> Found:
-    """What lies in the folder `out`; files that are missing or damaged are left out."""
+def gather(out: Path, card: Card, parts: Sequence[Part] = ()) -> Found:
+    """What lies in the folder `out`; files that are missing or damaged are left out.
+
+    `parts` are all parts as they would be run now: what was found by another command is of an earlier run.
+    """
     names = sorted(path.stem for path in (out / "results").glob("*.json"))
     results = {name: values for name in names if (values := _json(out / "results" / f"{name}.json")) is not None}
-    return Found(asdict(card), _json(out / "steps.json") or {}, results, count_tests(tests_file(out)))
+    endings = _json(out / "steps.json") or {}
+    shown = {part.name: part.shown for part in parts}
+    earlier = tuple(name for name, one in endings.items() if name in shown and one["command"] != shown[name])
+    return Found(asdict(card), endings, results, count_tests(tests_file(out)), earlier)
+
+
+def why_unusable(parity: Json) -> str:
+    """Why the decoder could not be used: it failed for every video that it was given. Empty where it could."""
+    tried = [one for key in ("made", "real") for one in parity[key] if one["verdict"] in ("right", "wrong", "failed")]
+    if not tried or any(one["verdict"] != "failed" for one in tried):
+        return ""
+    return str(Counter(one["why"] for one in tried).most_common(1)[0][0])
+
+
+def decoder_in_words(device: str) -> str:
+    """DALI's decoder on a device, by its name."""
+    return "DALI's decoder on the CPU" if device == "cpu" else "NVDEC"
 
 
 def count_tests(path: Path) -> Json | None:

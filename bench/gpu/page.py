@@ -9,7 +9,7 @@ from statistics import median
 
 from bench.gpu import kernels
 from bench.gpu.decisions import Decision, batch, decoder, feeding, operations, precision, threads, wait
-from bench.gpu.findings import Found, Json
+from bench.gpu.findings import Found, Json, decoder_in_words, why_unusable
 
 _WIDTH = 110
 _MOST = 6  # of videos, tests and advice that are named
@@ -48,6 +48,9 @@ def _machine(found: Found) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     cpus = f"{machine['cpu']}, {machine['cpus']} usable CPUs, {machine['memory_gib']:.0f} GiB"
     lines = [title, f"{machine['gpu'] or 'no GPU'}; {cpus}; {machine['os']}", versions]
+    if found.earlier:
+        names = ", ".join(found.earlier)
+        lines.append(f"OF AN EARLIER RUN, of other videos or with other options: {names}; run it again without --steps")
     if others := machine.get("others on the card"):
         lines.append(f"OTHER PROGRAMS COMPUTE ON THE CARD ({others}): all figures may be too low")
     driver = (found.results.get("doctor") or {}).get("driver") or {}
@@ -70,18 +73,26 @@ def _parity(found: Found) -> list[str]:
     parity = found.results.get("parity")
     if parity is None:
         return [found.why_not("parity")]
-    decoder_ = "NVDEC" if parity["device"] != "cpu" else "DALI's decoder on the CPU"
+    decoder_ = decoder_in_words(parity["device"])
+    if why := why_unusable(parity):
+        return [f"{decoder_} could not be used: {why}"]
     lines = [f"{decoder_}, for {', '.join(parity['codecs']) or 'no codec'}, beside PyAV"]
     for key, what in (("real", "videos of DATA"), ("made", "videos made here, each codec and size")):
         counted = Counter(one["verdict"] for one in parity[key])
         lines.append(f"{what}: {', '.join(f'{count} {word}' for word, count in counted.items()) or 'none'}")
         wrong = [f"{one['video']}: {one['why']}" for one in parity[key] if one["verdict"] == "wrong"]
         lines += [f"WRONG: {line}" for line in wrong[:_MOST]]
-        reasons = Counter(one["why"] for one in parity[key] if one["verdict"] == "refused")
-        lines += [f"left to PyAV: {count} because {why}" for why, count in reasons.most_common(_MOST)]
-    if parity.get("at"):
+        for verdict, words in (("failed", "FAILED, so not compared"), ("refused", "left to PyAV")):
+            reasons = Counter(one["why"] for one in parity[key] if one["verdict"] == verdict)
+            lines += [f"{words}: {count} because {why}" for why, count in reasons.most_common(_MOST)]
+    if parity.get("at") and _was_ended(found.parts.get("parity", {})):
         lines.append(f"it ended at {parity['at']}: {found.why_not('parity')}")
     return [*lines, *_sessions(parity)]
+
+
+def _was_ended(part: Json) -> bool:
+    """Whether a part crashed or ran out of time: only then what it was at may be to blame."""
+    return part.get("state") == "over its time" or (part.get("code") or 0) < 0
 
 
 def _sessions(parity: Json) -> list[str]:

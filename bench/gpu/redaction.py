@@ -28,19 +28,20 @@ _FORMS = {
     ">": r"(?:\\*>|&gt;|&\#62;|%3E|\\+u003e|\\+x3e)",
 }
 # What may follow where a text was cut short.
-_CUT = re.compile(r"\s*(?:\.\.\.|…)?(?:\\*[\"']|</?|&quot;|&apos;|\\+n|\s*\n|\s*\Z)")
+_ELIDED = re.compile(r"\.\.\.|…")
+_CUT = re.compile(r"(?:\\*[\"']|</?|&quot;|&apos;|\\+n|\s*\n|\s*\Z)")
 _BEFORE = r"(?:(?<![\w-])|(?<=\\[nrt]))"  # of what is a word, also at the beginning of a line within JSON
 
 
 def redacted(text: str, words: Mapping[str, str]) -> str:
     """`text` with what is hidden replaced; folders below /home lose the user's name, addresses their passwords."""
     paths = {word: stand_in for word, stand_in in words.items() if word.startswith("/")}
+    for path, stand_in in paths.items():
+        text = _without_cut(text, path, stand_in)
     lower = text.lower()
     for path, stand_in in _with_parents(paths).items():
         if _longest_run(path) in lower:  # else the pattern, which is slow, finds nothing
             text = _path(path).sub(stand_in, text)
-    for path, stand_in in paths.items():
-        text = _without_cut(text, path, stand_in)
     text = re.sub(r'\bhostname="[^"]*"', 'hostname=""', text)  # of pytest's file
     text = re.sub(r"pytest-of-[^/\\\s\"'<&]+", "pytest-of-USER", text)
     text = re.sub(r"(/(?:home|Users))/[^/\s\"'\\<&]+", r"\1/USER", text)
@@ -111,24 +112,45 @@ def _name(name: str) -> re.Pattern[str]:
 
 
 def _without_cut(text: str, path: str, stand_in: str) -> str:
-    """`text` without the beginnings of `path` where a text was cut short in the midst of it."""
+    """`text` without the beginnings of `path` where a text was cut short, or its middle left out, within the path."""
     top = path.find("/", 1)
-    if top < 0 or len(path) < top + _LEAST_CUT:
-        return text
     least = top + _LEAST_CUT
-    beginning = re.compile("".join(map(_form, path[:least])), re.I)
+    if top < 0 or len(path) < least:
+        return text
     parts, at = [], 0
-    for match in beginning.finditer(text):
-        end = match.end()
-        for letter in path[least:]:
-            further = _letter(letter).match(text, end)
-            if further is None:
-                break
-            end = further.end()
-        if match.start() >= at and _CUT.match(text, end):
+    for match in _beginning(path[:least]).finditer(text):
+        letters, end = _run(text, match.end(), path[least:])
+        rest, elided = path[least + letters :], _ELIDED.match(text, end)
+        if elided is None and (rest[:1] in ("", "/") or path[least + letters - 1] == "/"):
+            continue  # a whole folder
+        if match.start() >= at and (elided or _CUT.match(text, end)):
             parts += [text[at : match.start()], f"{stand_in}..."]
-            at = end
+            at = end if elided is None else _after_end(text, elided.end(), rest)
     return "".join([*parts, text[at:]])
+
+
+def _run(text: str, at: int, letters: str) -> tuple[int, int]:
+    """(how many of `letters` follow at `at` in a text, where they end)."""
+    for number, letter in enumerate(letters):
+        found = _letter(letter).match(text, at)
+        if found is None:
+            return number, at
+        at = found.end()
+    return len(letters), at
+
+
+def _after_end(text: str, at: int, rest: str) -> int:
+    """Where the longest end of `rest` that is at `at` in a text is over; `at` where none is there."""
+    for start in range(len(rest)):
+        letters, end = _run(text, at, rest[start:])
+        if letters == len(rest) - start:
+            return end
+    return at
+
+
+@cache
+def _beginning(path: str) -> re.Pattern[str]:
+    return re.compile("".join(map(_form, path)), re.I)
 
 
 @cache

@@ -7,7 +7,7 @@ import json
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -18,7 +18,7 @@ from bench.gpu.archive import note_hidden, write_archive
 from bench.gpu.execution import Ending, log_file, run_part
 from bench.gpu.findings import gather
 from bench.gpu.page import page
-from bench.gpu.plan import Card, GpuSettings, Part, plan, results_file
+from bench.gpu.plan import STEPS, Card, GpuSettings, Part, plan, results_file
 from bench.measuring.fresh_python import last_line
 from pipelines.errors import DataError, EnvironmentProblem, ExitCode, R3DFastError, UsageError
 from pipelines.machine.nvdec import Decoder
@@ -173,7 +173,7 @@ def _announced(parts: Sequence[Part], todo: Sequence[Part]) -> Iterator[str]:
 def _finish(settings: GpuSettings, card: Card, say: Say) -> str:
     """The page of what there is, written beside the archive of it; what can't be written is told."""
     try:
-        text = page(gather(settings.out, card))
+        text = page(gather(settings.out, card, plan(replace(settings, steps=STEPS), card)))
     except Exception as error:  # whatever a part wrote, the archive is made
         text = f"no page can be made of what the parts wrote: {type(error).__name__}: {error}\n"
     try:

@@ -31,12 +31,27 @@ _MAX_SHIFT = 5.0
 _BLOCK_PX = 16
 
 
+class DaliFailed(Exception):
+    """DALI gave no frames of a video, so that none was compared. The message is the telling line of its own."""
+
+
 @cache
 def wrong_frames(record: VideoRecord, root: str, device: str) -> str:
-    """How the frames that DALI decodes differ from PyAV's, in words; empty if they are the same.
+    """Why DALI must not decode a video, in words: its frames differ from PyAV's, or it fails; empty if they are right.
 
     The result is kept, so each video is checked once in a process. `device` is "cpu" or "gpu:N". Raises VideoError or
     FrameError if the video can't be read or remuxed.
+    """
+    try:
+        return differing_frames(record, root, device)
+    except DaliFailed as failed:
+        return str(failed)
+
+
+def differing_frames(record: VideoRecord, root: str, device: str) -> str:
+    """How the frames that DALI decodes differ from PyAV's, in words; empty if they are the same.
+
+    Raises DaliFailed where DALI gives no frames, and what `wrong_frames` raises.
     """
     frames = np.array(_telling_frames(record.num_frames), np.int32)
     beside = sorted({int(k) for n in frames for k in (n - 1, n, n + 1) if 0 <= k < record.num_frames})
@@ -45,7 +60,7 @@ def wrong_frames(record: VideoRecord, root: str, device: str) -> str:
     try:
         decoded = decode_by_dali(video.data, video.frames, device)
     except DALI_ERRORS as error:
-        return telling_line(error)
+        raise DaliFailed(telling_line(error)) from error
     decoded = record.orientation.turned(decoded)
     for frame, found in zip(frames.tolist(), decoded, strict=True):
         reason = _compare(found, frame, shown)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import tarfile
+import unicodedata
 from pathlib import Path
 
 import pytest
+from bench_process import REPO
+from clips import write_classes
 
 from bench.gpu.archive import archive_path, hidden_words, write_archive
 from bench.gpu.plan import GpuSettings
 from bench.gpu.redaction import redacted
+from pipelines.machine.nvidia import probe_driver
 
 
 def read(path: Path) -> dict[str, str]:
@@ -86,3 +93,34 @@ def test_usual_words_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("socket.gethostname", lambda: "node-17.cluster")
     assert redacted('<testsuite hostname="vm" tests="3">', {}) == '<testsuite hostname="" tests="3">'
     assert redacted("on node-17.cluster, node-17", hidden_words(GpuSettings(tmp_path, tmp_path))) == "on HOST, HOST"
+
+
+@pytest.mark.skipif(bool(probe_driver().gpus), reason="this machine has a GPU")
+def test_no_byte_of_it_names_the_user_or_a_folder(tmp_path: Path) -> None:
+    """Real parts, on folders whose names have to be quoted and escaped, and on another one before."""
+    home = tmp_path / "homes" / "zaphod"
+    out, temporary = home / "Trillian's out", tmp_path / "scratch of beeblebrox & co"
+    first, second = home / "Marvin's bücher" / "old", home / "Bob's café & co" / "Vogon <poems>" / ("long" * 40)
+    temporary.mkdir(parents=True)
+    for data in (first, second):
+        write_classes(data, 2, classes=("a", "b"), codec="mjpeg", num_frames=20)
+        (data / "a" / "empty.avi").touch()
+    environment = {
+        **os.environ, "PYTHONPATH": str(REPO), "HOME": str(home), "TMPDIR": str(temporary), "LOGNAME": "zaphod",
+        "USER": "zaphod",
+    }  # fmt: skip
+    script = [sys.executable, str(REPO / "tests" / "support" / "jobs" / "gpu_real_steps.py"), "gpu"]
+    for data, steps in ((first, "parity,tests"), (second, "machine,tests")):
+        command = [*script, str(data), "--out", str(out), "--steps", steps]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 1, done.stderr  # tests fail
+        texts = read(archive_path(out))
+        assert {"report.txt", "steps.json", "logs/parity.log", "results/parity.json"} <= set(texts)
+        for name, text in texts.items():
+            plain = unicodedata.normalize("NFD", text).casefold()
+            for part in ("zaphod", "trillian", "beeblebrox", "marvin", "bob", "cafe", "vogon", "longlong", "homes"):
+                assert part not in plain, (name, text)
+            assert "is left out" not in text, name
+            assert str(tmp_path) not in text
+    assert json.loads(texts["results/parity.json"])["real"]
+    assert "DATA" in texts["results/tests.xml"]

@@ -15,10 +15,12 @@ from bench_process import REPO
 from clips import write_classes
 
 from bench.gpu import decoder_parity
-from bench.gpu.decoder_parity import REFUSED, RIGHT, UNREADABLE, WRONG
+from bench.gpu.decoder_parity import FAILED, REFUSED, RIGHT, UNREADABLE, WRONG
+from bench.gpu.findings import Found
+from bench.gpu.page import page
 from bench.videos.odd_sizes import OddVideo
 from pipelines.dali.routing import limits_of_device
-from pipelines.errors import DataError
+from pipelines.errors import DataError, ExitCode
 from pipelines.index.video_index import VideoIndex
 
 
@@ -58,10 +60,42 @@ def test_wrong_frames_are_named(videos: Path, monkeypatch: pytest.MonkeyPatch) -
     def wrong(record: Any, root: str, device: str) -> str:
         return f"{record.path}: frame 3 comes where 2 is wanted" if record.path.endswith("v1.avi") else ""
 
-    monkeypatch.setattr(decoder_parity, "wrong_frames", wrong)
+    monkeypatch.setattr(decoder_parity, "differing_frames", wrong)
     found = decoder_parity.check_parity(videos, "cpu", 200, lambda _: None)
     reasons = {one["why"] for one in found["real"] if one["verdict"] == WRONG}
     assert reasons == {"frame 3 comes where 2 is wanted"}
+
+
+# DALI is given MPEG-4, which it can't decode on a CPU.
+UNABLE = (
+    "import sys\nfrom dataclasses import replace\nfrom bench.gpu import decoder_parity as parity\n"
+    "from bench.videos.odd_sizes import OddVideo\n"
+    "parity.odd_videos = lambda: iter([OddVideo('mpeg4', 160, 128)])\n"
+    "able = parity.limits_of_device\n"
+    "parity.limits_of_device = lambda device: replace(able(device), codecs=frozenset({'mpeg4', 'mjpeg'}))\n"
+    "parity._main(*sys.argv[1:])\n"
+)
+
+
+@pytest.mark.parametrize(("codecs", "code"), [(("mpeg4",), ExitCode.ENVIRONMENT), (("mpeg4", "mjpeg"), ExitCode.OK)])
+def test_a_decoder_that_fails_gives_no_wrong_frames(codecs: tuple[str, ...], code: int, tmp_path: Path) -> None:
+    for codec in codecs:
+        data = write_classes(tmp_path / "data", 2, classes=(codec,), codec=codec, num_frames=20)
+    command = [sys.executable, "-c", UNABLE, str(tmp_path / "parity.json"), str(data), "cpu", "200"]
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == code, done.stderr
+    parity: dict[str, Any] = json.loads((tmp_path / "parity.json").read_text())
+    counted = Counter(one["verdict"] for one in parity["real"])
+    assert counted == ({FAILED: 2} if code else {FAILED: 2, RIGHT: 2})
+    text = " ".join(page(Found({"name": "", "engines": 0}, {}, {"parity": parity})).split())
+    if code:
+        assert done.stdout.splitlines()[-1].startswith("DALI's decoder on the CPU could not be used: ")
+        assert text.count("Failed to create video decoder") == 1
+        assert "could not be used" in text
+    else:
+        assert "- FAILED, so not compared: 2 because " in text
+    assert "WRONG:" not in text
 
 
 @pytest.mark.usefixtures("one_video_made")
@@ -70,11 +104,11 @@ def test_what_a_crash_leaves_names_the_video(videos: Path, tmp_path: Path) -> No
     code = (
         "import os, sys\nfrom bench.gpu import decoder_parity as parity\nfrom bench.videos.odd_sizes import OddVideo\n"
         "parity.odd_videos = lambda: iter([OddVideo('mjpeg', 160, 128)])\n"
-        "good, seen = parity.wrong_frames, []\n"
-        "def wrong_frames(*arguments):\n"
+        "good, seen = parity.differing_frames, []\n"
+        "def differing_frames(*arguments):\n"
         "    seen.append(1)\n"
         "    return os.abort() if len(seen) > 4 else good(*arguments)\n"
-        "parity.wrong_frames = wrong_frames\n"
+        "parity.differing_frames = differing_frames\n"
         "parity._main(*sys.argv[1:])\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
@@ -97,8 +131,10 @@ def test_videos_are_spread_over_all(videos: Path) -> None:
 @pytest.mark.usefixtures("one_video_made")
 def test_no_videos(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    kept: list[Any] = []
     with pytest.raises(DataError, match="no video"):
-        decoder_parity.check_parity(tmp_path / "empty", "cpu", 4, lambda _: None)
+        decoder_parity.check_parity(tmp_path / "empty", "cpu", 4, lambda found: kept.append(found["at"]))
+    assert kept[-1] == ""  # none of those that were made is to blame
 
 
 def test_a_file_that_is_gone_is_unreadable(tmp_path: Path) -> None:

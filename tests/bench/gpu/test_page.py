@@ -69,6 +69,21 @@ def test_of_a_machine_on_which_little_works() -> None:
     assert "pip uninstall -y paddlepaddle-gpu && install it as Paddle's own site says" in missing
 
 
+def test_a_video_is_blamed_only_for_a_crash_and_for_time() -> None:
+    found = gpu_results.a_broken_machine()
+    for state, code, blamed in (
+        ("failed", 3, False), ("interrupted", None, False), ("failed", -6, True), ("over its time", None, True),
+    ):  # fmt: skip
+        parts = {**found.parts, "parity": gpu_results.ended("parity", state, code, "no video in it")}
+        frames = block(replace(found, parts=parts), "DO THE FRAMES AGREE")
+        assert ("it ended at Lunges/v_Lunges_g04_c04.avi" in frames) == blamed
+
+
+def test_results_of_an_earlier_run_are_told() -> None:
+    text = page(replace(gpu_results.a_v100(), earlier=("loader_64", "parity")))
+    assert "- OF AN EARLIER RUN, of other videos or with other options: loader_64, parity; run it again" in text
+
+
 def test_of_nothing_at_all() -> None:
     found = Found({"name": "", "engines": 0})
     assert page(found).startswith("r3d-fast on a machine without a usable GPU\n- the machine: not asked for\n")

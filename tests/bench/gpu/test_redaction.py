@@ -47,6 +47,8 @@ def test_a_path_is_found_in_every_writing(written: Callable[[str], str]) -> None
 
 def test_a_path_that_was_cut_short_is_found_at_the_end_of_a_text() -> None:
     for length in range(len("/srv/a"), len(DATA)):
+        for end in ("", *(DATA[start:] for start in range(length + 1, len(DATA)))):  # as pytest leaves the middle out
+            assert redacted(f"not '{DATA[:length]}...{end}/v.avi'", WORDS) == "not 'DATA.../v.avi'"
         for text in (
             json.dumps({"why": DATA[:length]}),
             f"failed: {DATA[:length]}\nmore",

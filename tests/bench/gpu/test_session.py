@@ -26,8 +26,10 @@ SUPPORT = REPO / "tests" / "support" / "jobs"
 PARTS = [part.name for part in REAL_PLAN(GpuSettings(Path(), Path()), V100)]
 
 
-def start(out: Path, *arguments: object, words: dict[str, str] | None = None, **more: str) -> subprocess.Popen[str]:
-    data = next(folder for folder in out.parents if folder.is_dir()) / "data"
+def start(
+    out: Path, *arguments: object, words: dict[str, str] | None = None, data: Path | None = None, **more: str
+) -> subprocess.Popen[str]:
+    data = data or next(folder for folder in out.parents if folder.is_dir()) / "data"
     data.mkdir(exist_ok=True)
     path = os.pathsep.join([str(REPO), str(SUPPORT)])
     environment = {**os.environ, "PYTHONPATH": path, "STAND_INS": json.dumps(words or {}), **more}
@@ -36,8 +38,10 @@ def start(out: Path, *arguments: object, words: dict[str, str] | None = None, **
     return subprocess.Popen(list(map(str, command)), env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
-def run(out: Path, *arguments: object, words: dict[str, str] | None = None) -> tuple[int, str, str]:
-    process = start(out, *arguments, words=words)
+def run(
+    out: Path, *arguments: object, words: dict[str, str] | None = None, data: Path | None = None
+) -> tuple[int, str, str]:
+    process = start(out, *arguments, words=words, data=data)
     stdout, stderr = process.communicate(timeout=120)
     assert "Traceback" not in stderr, stderr
     return process.returncode, stdout, stderr
@@ -157,6 +161,17 @@ def test_a_signal_ends_the_part_and_the_archive_is_written(
     code, _, stderr = run(out)
     assert code == 0, stderr
     assert f"1/{len(PARTS) - 2} kernels" in stderr
+
+
+def test_results_of_other_videos_are_told(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(out, "--steps", "machine,parity")[0] == 0
+    (tmp_path / "more").mkdir()
+    code, stdout, stderr = run(out, "--steps", "loader", data=tmp_path / "more")
+    assert code == 0, stderr
+    assert "- OF AN EARLIER RUN, of other videos or with other options: parity; run it again" in stdout
+    _, stdout, _ = run(out, "--steps", "parity", data=tmp_path / "more")
+    assert "EARLIER" not in stdout
 
 
 def test_killed_it_takes_the_part_with_it(tmp_path: Path) -> None:

@@ -9,7 +9,13 @@ import pytest
 from clips import turn_mp4, write_stamped_video
 from numpy.typing import NDArray
 
-from pipelines.dali.decoder_check import _telling_frames, decode_by_dali, wrong_frames
+from pipelines.dali.decoder_check import (
+    DaliFailed,
+    _telling_frames,
+    decode_by_dali,
+    differing_frames,
+    wrong_frames,
+)
 from pipelines.errors import VideoError
 from pipelines.index.video_index import VideoIndex
 from pipelines.video.decoder import read_frames
@@ -99,6 +105,8 @@ def test_a_turned_video_is_compared_upright(tmp_path: Path) -> None:
 def test_a_codec_that_dali_does_not_decode(tmp_path: Path) -> None:
     record, root = stamped(tmp_path, "mpeg4")
     assert "Failed to create video decoder" in wrong_frames(record, root, "cpu")
+    with pytest.raises(DaliFailed, match="Failed to create video decoder"):
+        differing_frames(record, root, "cpu")
 
 
 def test_a_video_that_can_not_be_read_says_nothing_of_dali(tmp_path: Path) -> None:
