@@ -273,11 +273,11 @@ class ClipPrefetcher:
         return DaliInput(slot[: math.prod(sample.shape)].reshape(sample.shape), sample)
 
     def _decode(self, batch: _Pending, row: int, reason: str) -> DaliInput:
-        """The row decoded in this process by PyAV, because DALI failed on it; black if PyAV fails too."""
+        """The row decoded in this process by PyAV; black if PyAV fails too. Tells `reason`, why DALI failed on it."""
         slot = self._arena.slot(batch.slots[row])
         (sample,) = self._source.load(batch.place[0], [self._position(batch, row)], [slot], encoded=False)
         batch.samples[row] = sample
-        if sample.is_real:
+        if sample.is_real and reason:
             path = Path(self._stream.root) / self._index[sample.video_id].path
             _log.warning("%s: DALI can't decode this video (%s): PyAV decodes it", path, reason)
         return self._row(batch, row)

@@ -33,7 +33,8 @@ class DaliInput(NamedTuple):
     sample: Sample
 
 
-Redo = Callable[[int, str], DaliInput]  # (row, why DALI failed on it) -> the same row, decoded by PyAV
+# (row, why DALI failed on it, "" if not because of the row) -> the same row, decoded by PyAV
+Redo = Callable[[int, str], DaliInput]
 
 
 class GraphRunner:
@@ -71,24 +72,29 @@ class GraphRunner:
     def finish(self, redo: Redo) -> Any:
         """The clips of the batch that was started, as a DLPack object. `redo` is called for rows that DALI fails on.
 
-        Raises EnvironmentProblem if the GPU has not enough memory for the batch, or if DALI fails on frames that are
+        If the GPU has not enough memory, `redo` is called for all encoded rows, and DALI is given no more of them.
+
+        Raises EnvironmentProblem if the memory is not enough for the batch even so, or if DALI fails on frames that are
         decoded already.
         """
         assert self._rows is not None, "start a batch first"
         rows, self._rows = self._rows, None
-        try:
-            return self._pipeline.clips()
-        except DALI_ERRORS as error:
-            if says_out_of_memory(error):
-                raise self._too_large(rows) from error
-            if not any(row.sample.numbers for row in rows):
-                raise EnvironmentProblem(
-                    f"DALI failed: {telling_line(error)}; to check the installation, run: r3d-fast doctor"
-                ) from error
-        self._restart()
-        self._redo_failing(rows, redo)
-        self._feed(rows)
-        return self._pipeline.clips()
+        tried = False
+        while True:
+            try:
+                return self._pipeline.clips()
+            except DALI_ERRORS as error:
+                is_full, reason = says_out_of_memory(error), telling_line(error)
+                if not any(row.sample.numbers for row in rows):
+                    raise self._too_large(rows) if is_full else _failed(reason) from error
+            # After the handler, whose error would keep the failed pipeline and its memory.
+            self._restart()
+            if is_full or tried:
+                self._redo_encoded(rows, redo, "out of memory" if is_full else reason)
+            else:
+                self._redo_failing(rows, redo)
+            tried = True
+            self._feed(rows)
 
     def drop(self) -> None:
         """Forget the batch that was started."""
@@ -98,6 +104,16 @@ class GraphRunner:
                 self._pipeline.clips()
             except DALI_ERRORS:  # the clips that DALI failed on are not needed any more
                 self._restart()
+
+    def _redo_encoded(self, rows: list[DaliInput], redo: Redo, reason: str) -> None:
+        """Replace all encoded rows by rows that PyAV decodes, and decode no more by DALI, because of `reason`."""
+        for number, row in enumerate(rows):
+            if row.sample.numbers:
+                rows[number] = redo(number, "")
+        if self.decodes:  # not for the batches that were on their way meanwhile
+            self.decodes = False
+            device = self._stream.device
+            _log.warning("%s: DALI can't decode a batch (%s): from now on PyAV decodes all", device, reason)
 
     def _redo_failing(self, rows: list[DaliInput], redo: Redo) -> None:
         """Try each encoded row alone, and replace those that DALI fails on by rows that PyAV decodes."""
@@ -151,6 +167,10 @@ class GraphRunner:
         fits = fitting_size(len(rows), attempt, lambda error: isinstance(error, (*DALI_ERRORS, EnvironmentProblem)))
         remedy = f"{fits} fit: set loader.batch_size={fits}" if fits else "not even one fits: end other programs on it"
         return EnvironmentProblem(f"{device}: out of memory for a batch of {len(rows)} clips; {remedy}")
+
+
+def _failed(reason: str) -> EnvironmentProblem:
+    return EnvironmentProblem(f"DALI failed: {reason}; to check the installation, run: r3d-fast doctor")
 
 
 def says_out_of_memory(error: Exception) -> bool:

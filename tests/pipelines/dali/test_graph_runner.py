@@ -8,12 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from clips import write_stamped_video
+from devices import assert_same_clips, load
 from numpy.typing import NDArray
 
+from pipelines.dali import graph_runner
 from pipelines.dali.graph import ClipPipeline
 from pipelines.dali.graph_runner import DaliInput, GraphRunner
 from pipelines.dali_limits import DaliLimits
 from pipelines.errors import EnvironmentProblem
+from pipelines.index.video_index import VideoIndex
+from pipelines.loader import Batch, ClipLoader
 from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
 from pipelines.stream import ClipStream, Sample
 
@@ -174,3 +179,100 @@ def test_a_build_of_dali_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> N
         with pytest.raises(EnvironmentProblem, match=r"^DALI can't be started: ") as caught:
             GraphRunner(stream(device=device), threads=1)
         assert remedy in str(caught.value)
+
+
+# A GPU whose memory gets full while DALI decodes: PyAV decodes instead, and loading goes on
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
+    """12 stamped videos; DALI decodes those in MJPEG and VP8 on the CPU."""
+    root = tmp_path_factory.mktemp("full") / "videos"
+    for codec, suffix in {"mjpeg": "avi", "vp8": "webm", "mpeg4": "avi"}.items():
+        (root / codec).mkdir(parents=True)
+        for n in range(4):
+            write_stamped_video(root / codec / f"v{n}.{suffix}", codec=codec, num_frames=14 + n, size=(112, 112))
+    return VideoIndex.build(root, workers=1, val_fraction=0.0)
+
+
+class FullPipeline(ClipPipeline):
+    """DALI on a GPU that gets full in the third batch that it has to decode. Only its message is made up."""
+
+    decoded = 0
+    room = 4  # clips of a batch that fit, if they are decoded already
+    message = NO_MEMORY
+
+    def feed(self, data: Sequence[NDArray[np.uint8]], samples: Sequence[Sample]) -> None:
+        self._encoded, self._clips = any(sample.numbers for sample in samples), len(samples)
+        super().feed(data, samples)
+
+    def clips(self) -> Any:
+        clips = super().clips()
+        if self._encoded:
+            FullPipeline.decoded += 1
+        if (self._encoded and FullPipeline.decoded > 2) or self._clips > self.room:
+            raise RuntimeError(self.message)
+        return clips
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> type[FullPipeline]:
+    monkeypatch.setattr(FullPipeline, "decoded", 0)
+    monkeypatch.setattr(graph_runner, "ClipPipeline", FullPipeline)
+    return FullPipeline
+
+
+def epochs(loader: ClipLoader) -> list[Batch]:
+    return [batch for number in range(4) for batch in loader.epoch(number)]
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What is said of DALI at work, without what is said beforehand of the videos that it does not take."""
+    return [record.getMessage() for record in caplog.records if record.name == graph_runner.__name__]
+
+
+@pytest.mark.parametrize("decoder", ["dali", "hybrid"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_pyav_decodes_what_dali_has_no_memory_for(
+    index: VideoIndex, full: type[FullPipeline], decoder: str, workers: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with load(index, "pyav", "cpu", workers=workers) as plain:
+        expected = epochs(plain)
+    options: dict[str, Any] = {"workers": workers} | ({"dali_share": 0.5} if decoder == "hybrid" else {})
+    with caplog.at_level(logging.WARNING, "pipelines"), load(index, decoder, "cpu", **options) as loader:
+        found = epochs(loader)
+        taken = loader.statistics.encoded_clips
+        more = list(loader.epoch(4))
+        assert loader.statistics.encoded_clips == taken > 0
+        assert all(batch.is_real.all() and not batch.bad for batch in more)
+    assert_same_clips(found, expected)
+    assert told(caplog) == ["cpu: DALI can't decode a batch (out of memory): from now on PyAV decodes all"]
+
+
+def test_a_batch_that_does_not_fit_even_so_ends_the_run(
+    index: VideoIndex, full: type[FullPipeline], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(full, "room", 3)
+    remedy = "2 fit: set loader.batch_size=2"
+    says = pytest.raises(EnvironmentProblem, match=f"^cpu: out of memory for a batch of 4 clips; {remedy}$")
+    with load(index, "dali", "cpu") as loader, says:
+        epochs(loader)
+
+
+def test_clips_that_dali_decodes_alone_and_not_together(
+    index: VideoIndex, full: type[FullPipeline], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever the reason is: that is no endless loop, and no error of DALI's reaches the caller."""
+
+    def clips(self: FullPipeline) -> Any:
+        clips = ClipPipeline.clips(self)
+        if self._encoded and self._clips > 1:
+            raise RuntimeError("encountered:\n\nsomething else.")
+        return clips
+
+    monkeypatch.setattr(full, "clips", clips)
+    with load(index, "pyav", "cpu") as plain:
+        expected = epochs(plain)
+    with caplog.at_level(logging.WARNING, "pipelines"), load(index, "dali", "cpu") as loader:
+        assert_same_clips(epochs(loader), expected)
+    assert told(caplog) == ["cpu: DALI can't decode a batch (something else.): from now on PyAV decodes all"]
