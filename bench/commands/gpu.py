@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 
 import click
@@ -25,7 +27,7 @@ from r3d_fast.console import tell
 )  # fmt: skip
 @click.option("--steps", metavar="NAME[,NAME...]", help="Only these steps, also if they are done already.")
 @click.option("--full", is_flag=True, help="Then train and evaluate the reference recipe.")
-@click.option("--dry-run", is_flag=True, help="Print the commands, run none.")
+@click.option("--dry-run", is_flag=True, help="Print the commands for a shell, run none.")
 def gpu(
     data: Path, out: Path, lists: Path | None, split: int, videos: int, steps: str | None, full: bool, dry_run: bool
 ) -> int:
@@ -44,12 +46,16 @@ def gpu(
         data.absolute(), out.absolute(), None if lists is None else lists.absolute(), split, videos, asked, full
     )
     if dry_run:
-        check_settings(settings)
+        settings = check_settings(settings, tell)
         card = find_card()
         if card.problem:
             tell(f"no GPU here ({card.problem}): these are the commands for a V100")
+        for name in ("LD_LIBRARY_PATH", "PYTHONPATH"):
+            if name in os.environ:
+                click.echo(f"export {name}={shlex.quote(os.environ[name])}")
+        click.echo(f"mkdir -p {shlex.quote(str(settings.out / 'results'))}")
         for part in plan(settings, V100 if card.problem else card):
-            click.echo(part.shown)
+            click.echo(part.pasted)
         return 0
     text, code = measure_gpu(settings, tell)
     click.echo(f"\n{text}", nl=False)

@@ -14,6 +14,7 @@ from bench.commands.options import (
     numbers,
     plot_option,
     rounds_option,
+    selection_option,
     videos_option,
 )
 from bench.commands.output import Output, published_command
@@ -28,6 +29,7 @@ def loader() -> None:
 @loader.command()
 @data_option
 @videos_option
+@selection_option
 @click.option(
     "--sampling", type=click.Choice(["segments", "consecutive", "both"]), default="both", show_default=True,
     help="Which frames make a clip.",
@@ -52,9 +54,9 @@ def loader() -> None:
 @json_option
 @plot_option
 def throughput(
-    data: Path | None, videos: int | None, sampling: str, workers: str | None, peers: str | None, device: str,
-    decoder: str | None, repeats: str | None, threads: str | None, rounds: int, batches: int | None,
-    batch_size: int | None, json_file: Path | None, plot: Path | None,
+    data: Path | None, videos: int | None, selection: Path | None, sampling: str, workers: str | None,
+    peers: str | None, device: str, decoder: str | None, repeats: str | None, threads: str | None, rounds: int,
+    batches: int | None, batch_size: int | None, json_file: Path | None, plot: Path | None,
 ) -> None:  # fmt: skip
     """Clips per second of the loader.
 
@@ -69,6 +71,7 @@ def throughput(
     settings = LoaderSettings(
         data=data,
         videos=videos,
+        selection=selection,
         samplings=("segments", "consecutive") if sampling == "both" else (sampling,),
         workers=numbers("--workers", workers) if workers else (usable_cpus(),),
         peers=tuple(usable),

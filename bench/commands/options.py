@@ -20,6 +20,10 @@ data_option = click.option(
 videos_option = click.option(
     "--videos", type=click.IntRange(min=1), metavar="N", help="Use no more of ROOT's videos, spread over all of them."
 )
+selection_option = click.option(
+    "--selection", type=FILE, metavar="DIR",
+    help="Keep the choice of --data's videos there; later runs with the same --data and --videos take it.",
+)  # fmt: skip
 threads_option = click.option(
     "--threads", type=click.IntRange(min=1), metavar="N", help="Threads (default: usable CPUs)."
 )

@@ -14,6 +14,7 @@ from bench.commands.options import (
     names,
     plot_option,
     rounds_option,
+    selection_option,
     videos_option,
 )
 from bench.commands.output import Output, published_command
@@ -31,6 +32,7 @@ def train() -> None:
 @override_option
 @data_option
 @videos_option
+@selection_option
 @click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Where it trains.")
 @click.option("--precision", metavar="P[,P...]", help="fp32, bf16, fp16 (default: fp32; on a GPU all that it has).")
 @click.option(
@@ -44,8 +46,8 @@ def train() -> None:
 @json_option
 @plot_option
 def throughput(
-    config: str, overrides: tuple[str, ...], data: Path | None, videos: int | None, device: str,
-    precision: str | None, layout: str | None, rounds: int, steps: int | None, batch_size: int | None,
+    config: str, overrides: tuple[str, ...], data: Path | None, videos: int | None, selection: Path | None,
+    device: str, precision: str | None, layout: str | None, rounds: int, steps: int | None, batch_size: int | None,
     json_file: Path | None, plot: Path | None,
 ) -> None:  # fmt: skip
     """Clips per second of training.
@@ -61,6 +63,7 @@ def throughput(
         overrides=overrides,
         data=data,
         videos=videos,
+        selection=selection,
         device=device,
         precisions=names("--precision", precision or ("fp32" if on_cpu else ",".join(PRECISIONS)), PRECISIONS),
         layouts=names("--layout", layout, LAYOUTS) if layout else (),

@@ -21,6 +21,7 @@ _TESTED = (  # the files with tests marked `gpu`
     "tests/bench/loader", "tests/bench/training",
 )  # fmt: skip
 _PARITY_VIDEOS = 200
+_BATCH, _SMALL_BATCH = 64, 16
 _CHECKOUT = Path(__file__).resolve().parents[2]
 # NVIDIA's tensor cores take fp16 from compute capability 7.0 on, bf16 from 8.0 on.
 _HALVES = (("fp16", 70), ("bf16", 80))
@@ -32,7 +33,10 @@ Need = Literal["nothing", "gpu", "paddle"]
 
 @dataclass(frozen=True)
 class GpuSettings:
-    """What was asked for. `steps` empty: all but `full`, and those that are done already are kept."""
+    """What was asked for. `steps` empty: all but `full`, and those that are done already are kept.
+
+    Speed is measured on `videos` of the videos in `data`, which are no more than there are.
+    """
 
     data: Path
     out: Path
@@ -47,6 +51,11 @@ class GpuSettings:
         """The steps to run, in their order."""
         asked = self.steps or STEPS[:-1]
         return tuple(step for step in STEPS if step in asked or (step == "full" and self.full))
+
+    @property
+    def batch(self) -> int:
+        """The clips in a batch where speed is measured: 64, with fewer videos the largest power of two of them."""
+        return min(_BATCH, 1 << self.videos.bit_length() - 1)
 
 
 @dataclass(frozen=True)
@@ -98,7 +107,17 @@ class Part:
         if words[:2] == [sys.executable, "-m"]:
             words = [_PROGRAMS[words[2]]] if words[2] in _PROGRAMS else ["python", "-m", words[2]]
             words += self.command[3:]
-        return shlex.join([*(f"{name}={value}" for name, value in self.environment.items()), *words])
+        return self._with_environment(words)
+
+    @property
+    def pasted(self) -> str:
+        """The command for a shell, where it is to be run by hand: with this interpreter, and in the right folder."""
+        line = self._with_environment(self.command)
+        return line if self.folder is None else f"(cd {shlex.quote(str(self.folder))} && {line})"
+
+    def _with_environment(self, words: Sequence[str]) -> str:
+        variables = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
+        return " ".join([*variables, shlex.join(words)])
 
 
 def check_steps(names: Sequence[str]) -> tuple[str, ...]:
@@ -159,20 +178,36 @@ def _parity(settings: GpuSettings, card: Card) -> list[Part]:
     return [Part("parity", "parity", command, 4, "nothing" if card.problem else "gpu")]
 
 
+def _video_choice(settings: GpuSettings, step: str) -> Part:
+    """What chooses the videos for all parts of `step` and those after it, so that it is in the time of none of them."""
+    file = results_file(settings.out, "videos")
+    command = _module("bench.videos.choice", file, settings.data, _choice(settings), settings.videos)
+    return Part(step, "videos", command, 10)
+
+
+def _choice(settings: GpuSettings) -> Path:
+    return settings.out / "videos"
+
+
+def _on_videos(settings: GpuSettings) -> tuple[object, ...]:
+    return "--data", settings.data, "--videos", settings.videos, "--selection", _choice(settings)
+
+
 def _loader(settings: GpuSettings, card: Card) -> list[Part]:
+    """Two sizes of a batch are compared where there are videos enough for both."""
     engines = max(1, card.engines)
-    usual = ("--decoder", "pyav,dali,hybrid", "--threads", f"{engines},{2 * engines}")
-    return [
-        _of_loader(settings, 64, usual, 8),
-        _of_loader(settings, 16, ("--decoder", "pyav,dali", "--threads", f"{engines},{2 * engines}"), 5),
-    ]
+    threads = f"{engines},{2 * engines}"
+    parts = [_video_choice(settings, "loader"), _of_loader(settings, _BATCH, "pyav,dali,hybrid", threads, 8)]
+    if settings.batch == _BATCH:
+        parts.append(_of_loader(settings, _SMALL_BATCH, "pyav,dali", threads, 5))
+    return parts
 
 
-def _of_loader(settings: GpuSettings, batch: int, more: Sequence[str], minutes: float) -> Part:
+def _of_loader(settings: GpuSettings, batch: int, decoders: str, threads: str, minutes: float) -> Part:
     name = f"loader_{batch}"
     command = _module(
-        "bench.cli", "loader", "throughput", "--data", settings.data, "--videos", settings.videos, "--device", "gpu",
-        "--sampling", "segments", "--batch-size", batch, "--rounds", 5, *more,
+        "bench.cli", "loader", "throughput", *_on_videos(settings), "--device", "gpu", "--sampling", "segments",
+        "--batch-size", min(batch, settings.batch), "--rounds", 5, "--decoder", decoders, "--threads", threads,
         "--json", results_file(settings.out, name),
     )  # fmt: skip
     return Part("loader", name, command, minutes)
@@ -189,14 +224,15 @@ def _train(settings: GpuSettings, card: Card) -> list[Part]:
     best = "fp16" if "fp16" in card.precisions else "fp32"
     cases = [(half, layout, "sleep") for half in reversed(card.precisions[1:]) for layout in _LAYOUTS]
     cases += [("fp32", layout, "sleep") for layout in _LAYOUTS[:2]]
-    return [_of_training(settings, *case) for case in [*cases, (best, "NDHWC", "spin")]]
+    first = [] if "loader" in settings.chosen else [_video_choice(settings, "train")]
+    return [*first, *(_of_training(settings, *case) for case in [*cases, (best, "NDHWC", "spin")])]
 
 
 def _of_training(settings: GpuSettings, precision: str, layout: str, wait: str) -> Part:
     name = f"train_{precision}_{layout}" + "_spin" * (wait == "spin")
     command = _module(
-        "bench.cli", "train", "throughput", "-c", "ucf101_r3d18", "--data", settings.data, "--videos", settings.videos,
-        "--device", "gpu", "--precision", precision, "--layout", layout, "--rounds", 5,
+        "bench.cli", "train", "throughput", "-c", "ucf101_r3d18", *_on_videos(settings), "--device", "gpu",
+        "--precision", precision, "--layout", layout, "--rounds", 5, "--batch-size", settings.batch,
         "--json", results_file(settings.out, name),
     )  # fmt: skip
     return Part("train", name, command, 3, "paddle", {VARIABLE: wait})

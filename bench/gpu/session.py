@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -20,6 +21,8 @@ from bench.gpu.findings import gather
 from bench.gpu.page import page
 from bench.gpu.plan import STEPS, Card, GpuSettings, Part, plan, results_file
 from bench.measuring.fresh_python import last_line
+from bench.reporting.text import count
+from pipelines.datasets.recognition import recognise_dataset
 from pipelines.errors import DataError, EnvironmentProblem, ExitCode, R3DFastError, UsageError
 from pipelines.machine.nvdec import Decoder
 from pipelines.machine.nvidia import Driver
@@ -32,6 +35,8 @@ _STATUS = "steps.json"
 _PATIENCE_SECONDS = 60.0
 _ENDINGS = TypeAdapter(dict[str, Ending])
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+_GOES_ON = "the same command goes on from here"
+_OF_THE_CARD = ("CUDA libraries", "Paddle", "DALI", "NVDEC")  # what the doctor checks of it
 
 
 def find_card() -> Card:
@@ -47,11 +52,20 @@ def find_card() -> Card:
     return Card(driver.gpus[0].name, driver.gpus[0].arch, engines)
 
 
-def check_settings(settings: GpuSettings) -> None:
-    """Raise DataError where a folder that is read isn't there."""
+def check_settings(settings: GpuSettings, say: Say) -> GpuSettings:
+    """The settings with no more videos than there are; `say` is told how many, and what too few of them change.
+
+    Raises DataError where a folder that is read isn't there, or `data` has no videos.
+    """
     for folder, what in ((settings.data, "one with videos"), (settings.lists, "one with trainlist01.txt")):
         if folder is not None and not folder.is_dir():
             raise DataError(f"{folder}: no such folder; expected {what}")
+    there = len(recognise_dataset(settings.data, val_fraction=0.0).entries)
+    usual, settings = settings.batch, replace(settings, videos=min(settings.videos, there))
+    say(f"{settings.data}: {count(there, 'video')}, of which {settings.videos} are for measuring speed")
+    if settings.batch < usual:
+        say(f"too few for batches of {usual}: those measured are of {settings.batch}, and sizes of them not compared")
+    return settings
 
 
 def measure_gpu(settings: GpuSettings, say: Say) -> tuple[str, ExitCode]:
@@ -60,12 +74,14 @@ def measure_gpu(settings: GpuSettings, say: Say) -> tuple[str, ExitCode]:
     Raises what `check_settings` and `run_parts` raise; EnvironmentProblem where there is no GPU, but not if steps that
     need none were asked for: then these are run, and the exit code says that others were left out.
     """
-    check_settings(settings)
+    settings = check_settings(settings, say)
     card = find_card()
     parts = plan(settings, card)
     if card.problem and (not settings.steps or all(part.needs != "nothing" for part in parts)):
-        remedy = f"{card.to_do}; " if card.to_do else ""
-        raise EnvironmentProblem(f"no GPU: {card.problem}; {remedy}without one run --steps machine,doctor,parity")
+        to_do = f"\nto do: {card.to_do}" if card.to_do else ""
+        raise EnvironmentProblem(
+            f"no GPU: {card.problem}{to_do}\nwhat needs no GPU is measured with: --steps machine,doctor,parity"
+        )
     say(f"{card.name}, sm_{card.arch}" if not card.problem else f"no GPU: {card.problem}")
     return run_parts(parts, settings, card, say)
 
@@ -77,10 +93,16 @@ def run_parts(parts: Sequence[Part], settings: GpuSettings, card: Card, say: Say
     KeyboardInterrupt for Ctrl-C, UsageError where something can't be written or the folder is in use.
     """
     out = settings.out
+    if out.is_symlink() and not out.exists():
+        raise UsageError(f"{out}: is a link to {out.readlink()}, which isn't there; make it, or choose another --out")
     for folder in (out, out / "logs", out / "results"):
         make_folder(folder, "choose another --out")
     with _alone(out):
-        return _run_all(parts, settings, card, say)
+        try:
+            return _run_all(parts, settings, card, say)
+        except KeyboardInterrupt:
+            say(f"stopped by Ctrl-C; {_GOES_ON}")
+            raise
 
 
 def _run_all(parts: Sequence[Part], settings: GpuSettings, card: Card, say: Say) -> tuple[str, ExitCode]:
@@ -127,6 +149,9 @@ def _run(part: Part, endings: dict[str, Ending], count: str, settings: GpuSettin
     write_json(status, _as_json(endings))
     if ending.state != "done":
         say(f"    {_why(ending)}: {ending.says}")
+    if part.name == "doctor" and not card.problem:
+        for line in _remedies(settings.out):
+            say(f"    {line}")
 
 
 def _why(ending: Ending) -> str:
@@ -142,6 +167,8 @@ def _lacks(part: Part, card: Card, out: Path) -> str:
     """What a part needs and this machine hasn't; empty if it can run. Whether Paddle works the doctor has found out."""
     if part.folder is not None and not (part.folder / "tests").is_dir():
         return "this installation has no tests: run in a checkout, after pip install -e '.[test]' there"
+    if part.step == "tests" and find_spec("pytest") is None:
+        return "pytest is not installed: pip install -e '.[test]' in the checkout"
     if part.needs == "nothing":
         return ""
     if card.problem:
@@ -157,6 +184,18 @@ def _lacks(part: Part, card: Card, out: Path) -> str:
         return ""  # the doctor wasn't asked, or didn't answer: the part finds out by itself
 
 
+def _remedies(out: Path) -> Iterator[str]:
+    """What the doctor found wrong with the card's libraries, each with what to do first, in one line; said once."""
+    said: set[str] = set()
+    try:
+        for check in json.loads(results_file(out, "doctor").read_text(encoding="utf-8"))["checks"]:
+            if check["name"] in _OF_THE_CARD and check["state"] != "ok" and check["to_do"] not in said:
+                said.add(check["to_do"])
+                yield ": to do: ".join([f"{check['name']}: {check['found']}", *check["to_do"].splitlines()[:1]])
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # it didn't answer, which is told already
+
+
 def _announced(parts: Sequence[Part], todo: Sequence[Part]) -> Iterator[str]:
     """What is said beforehand: what is kept, and how long the rest may take."""
     kept = [part.name for part in parts if part not in todo]
@@ -165,7 +204,8 @@ def _announced(parts: Sequence[Part], todo: Sequence[Part]) -> Iterator[str]:
     limited = [part.minutes for part in todo if part.minutes is not None]
     endless = [part.name for part in todo if part.minutes is None]
     if limited:
-        yield f"{len(limited)} processes, at most {sum(limited):g} minutes in all; each is ended when its time is over"
+        processes = "1 process" if len(limited) == 1 else f"{len(limited)} processes"
+        yield f"{processes}, at most {sum(limited):g} min in all; each is ended when its time is over"
     if endless:
         yield f"then, for as long as they take: {', '.join(endless)}; started again with the same --out they go on"
 
@@ -233,7 +273,7 @@ def _signals_raise() -> Iterator[None]:
     """A block in which SIGTERM, and SIGHUP when a terminal is closed, raise Stopped; Ctrl-C raises by itself."""
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
-        raise Stopped(f"stopped by {signal.strsignal(number)}; the same command goes on from here")
+        raise Stopped(f"stopped by {signal.strsignal(number)}; {_GOES_ON}")
 
     before = {number: signal.signal(number, stop) for number in _SIGNALS}
     try:

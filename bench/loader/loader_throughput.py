@@ -49,6 +49,7 @@ class LoaderSettings:
 
     data: Path | None = None
     videos: int | None = None  # no more than so many of them
+    selection: Path | None = None  # the folder where the choice of them is kept
     samplings: tuple[str, ...] = ("segments", "consecutive")
     workers: tuple[int, ...] = (1,)
     peers: tuple[Peer, ...] = ()
@@ -95,7 +96,7 @@ def measure_loader(
         require_gpu()
     left_out: dict[str, str] = {}
     runs: list[MeasuredRun] = []
-    with selected_videos(settings.data, say, settings.videos) as clips:
+    with selected_videos(settings.data, say, settings.videos, settings.selection) as clips:
         values = _described_settings(settings, clips)
 
         def report(*measured: MeasuredRun, **extra: Any) -> ThroughputReport:

@@ -67,6 +67,7 @@ class TrainingSettings:
     overrides: tuple[str, ...] = ()
     data: Path | None = None
     videos: int | None = None  # no more than so many of them
+    selection: Path | None = None  # the folder where the choice of them is kept
     device: str = "cpu"
     precisions: tuple[str, ...] = ("fp32",)
     layouts: tuple[str, ...] = ()
@@ -97,7 +98,7 @@ def measure_training(
     configs = configs_of(settings)
     left_out = _prepare(settings, configs)
     runs: list[MeasuredRun] = []
-    with selected_videos(settings.data, say, settings.videos) as clips:
+    with selected_videos(settings.data, say, settings.videos, settings.selection) as clips:
         values = _described_settings(settings, next(iter(configs.values())), clips)
 
         def report(*measured: MeasuredRun) -> ThroughputReport:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -17,13 +22,17 @@ from bench.videos.synthesis import make_clips
 from pipelines.datasets.recognition import recognise_dataset
 from pipelines.errors import DataError, R3DFastError
 from pipelines.index.video_index import VideoIndex, write_index
+from pipelines.machine.cpus import usable_cpus
 from pipelines.sampler import ClipSampler
 from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
 from pipelines.video.decoder import FrameReader
+from r3d_fast.files import make_folder, write_json
 
 OWN_CLIPS = "bench's own clips"  # the name of those that bench makes
 _OWN_NUMBER = 64
 _PREFIX = "r3d-fast-bench-"  # of folders that are gone at the end
+_INDEX, _CHOICE = "clips.r3dindex", "selection.json"  # in the folder of a selection
+_CHUNK = 16  # videos that a process checks at a time; as few are checked sooner than a process starts
 
 
 @dataclass(frozen=True)
@@ -37,16 +46,50 @@ class VideoSelection:
 
 @contextmanager
 def selected_videos(
-    data: Path | None, say: Callable[[str], None], videos: int | None = None
+    data: Path | None, say: Callable[[str], None], videos: int | None = None, kept: Path | None = None
 ) -> Iterator[VideoSelection]:
     """The videos under `data` (no more than `videos` of them); None: videos of bench's own, there until this ends.
 
-    Raises what `video_folder` and `select_videos` raise.
+    The selection of a folder `data` is taken from the folder `kept` if it is there, otherwise made and left there. Then
+    it is made for all measurements only once. Raises what `video_folder` and `select_videos` raise, and UsageError
+    where nothing can be written to `kept`.
     """
     with video_folder(data, say) as root, tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
-        selection = select_videos(root, Path(folder), videos)
+        if data is None or kept is None:
+            selection = select_videos(root, Path(folder), videos)
+        else:
+            selection = kept_selection(root, kept, videos) or keep_selection(root, kept, videos)
         say(f"{len(selection.index)} videos, {len(selection.excluded)} excluded")
         yield selection
+
+
+def keep_selection(root: Path, folder: Path, videos: int | None) -> VideoSelection:
+    """What `select_videos` gives, left in `folder` for `kept_selection`. Raises UsageError where that can't be written.
+
+    Raises what `select_videos` raises.
+    """
+    make_folder(folder, "choose another folder for the selection")
+    (folder / _CHOICE).unlink(missing_ok=True)
+    selection = select_videos(root, folder, videos)
+    rate = selection.index_files_per_cpu_second
+    write_json(folder / _CHOICE, {**_choice(root, videos), "excluded": selection.excluded, "rate": rate})
+    return selection
+
+
+def kept_selection(root: Path, folder: Path, videos: int | None) -> VideoSelection | None:
+    """The selection that was left in `folder`; None where it is of another `root` or number of `videos`, or damaged."""
+    try:
+        values = json.loads((folder / _CHOICE).read_text(encoding="utf-8"))
+        if {name: values[name] for name in _choice(root, videos)} != _choice(root, videos):
+            return None
+        return VideoSelection(VideoIndex(folder / _INDEX, root), tuple(values["excluded"]), float(values["rate"]))
+    except (OSError, ValueError, KeyError, TypeError, R3DFastError):
+        return None
+
+
+def _choice(root: Path, videos: int | None) -> dict[str, Any]:
+    """What a selection is of; JSON values."""
+    return {"root": str(root.resolve()), "videos": videos}
 
 
 @contextmanager
@@ -80,26 +123,47 @@ def select_videos(root: Path, folder: Path, videos: int | None = None) -> VideoS
         entries = sorted(data.entries, key=lambda entry: entry.path)
         data = replace(data, entries=tuple(entries[k * len(entries) // videos] for k in range(videos)))
     begin = process_time()
-    index = write_index(folder / "clips.r3dindex", root, data, workers=1)
+    index = write_index(folder / _INDEX, root, data, workers=1)
     rate = len(data.entries) / max(process_time() - begin, 1e-9)
     excluded = {item.path: item.reason for item in index.quarantined} | unreadable(index)
     if len(excluded) >= len(data.entries):
         first = next(iter(excluded.items()), ("", ""))
         raise DataError(f"{root}: none of the {len(data.entries)} videos can be read; first: {first[0]}: {first[1]}")
     kept = replace(data, entries=tuple(entry for entry in data.entries if entry.path not in excluded))
-    index = write_index(folder / "clips.r3dindex", root, kept, workers=1)
+    index = write_index(folder / _INDEX, root, kept, workers=1)
     return VideoSelection(index, tuple({"path": path, "reason": excluded[path]} for path in sorted(excluded)), rate)
 
 
 def unreadable(index: VideoIndex) -> dict[str, str]:
-    """The videos of which a clip can't be read, by path, and why."""
+    """The videos of which a clip can't be read, by path, and why; the usable CPUs decode.
+
+    Raises DataError where a video ends the process that decodes it.
+    """
+    chunks = [range(begin, min(begin + _CHUNK, len(index))) for begin in range(0, len(index), _CHUNK)]
+    if len(chunks) < 2:
+        return _unreadable_of(index, range(len(index)))
+    count = min(usable_cpus(), len(chunks))
+    bad: dict[str, str] = {}
+    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            for found in pool.map(partial(_unreadable_of, index), chunks):
+                bad |= found
+        except BrokenProcessPool as error:
+            raise DataError(
+                f"{index.root}: a process that decoded its videos died; look for the reason there"
+            ) from error
+    return bad
+
+
+def _unreadable_of(index: VideoIndex, positions: range) -> dict[str, str]:
+    """The same for the videos that the sampler has at `positions`."""
     reader, bad = FrameReader(), {}
-    if len(index) == 0:
+    if not positions:
         return {}
     for sampling in ("segments", "consecutive"):
         clip = ClipSpec.model_validate({"sampling": sampling})
         sampler = ClipSampler(index.columns(), clip, AugmentSpec(), seed=0, train=True, shard=ShardSpec())
-        for position in range(sampler.num_clips):
+        for position in positions:
             plan = sampler.plan(0, position)
             record = index[plan.video_id]
             try:

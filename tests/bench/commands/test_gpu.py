@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -40,11 +42,16 @@ def test_what_needs_no_gpu_runs_and_the_rest_is_left_out(tmp_path: Path) -> None
 
 
 def test_without_a_gpu_it_stops_at_once(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
+    data = write_classes(tmp_path / "data", 2)
     for steps in ((), ("--steps", "loader,train")):
-        done = bench("gpu", tmp_path / "data", "--out", tmp_path / "out", *steps)
+        done = bench("gpu", data, "--out", tmp_path / "out", *steps)
         assert (done.returncode, done.stdout) == (4, "")
-        assert re.fullmatch(r"bench: no GPU: .*; without one run --steps machine,doctor,parity\n", done.stderr)
+        said, few, *problem, last = done.stderr.splitlines()
+        assert said == f"{data}: 2 videos, of which 2 are for measuring speed"
+        assert few == "too few for batches of 64: those measured are of 2, and sizes of them not compared"
+        assert problem[0].startswith("bench: no GPU: ")
+        assert [line[:14] for line in problem[1:]] in ([], ["bench: to do: "])
+        assert last == "bench: what needs no GPU is measured with: --steps machine,doctor,parity"
     assert not (tmp_path / "out").exists()
 
 
@@ -52,6 +59,7 @@ def test_without_a_gpu_it_stops_at_once(tmp_path: Path) -> None:
     ("arguments", "code", "message"),
     [
         ([], 2, "Missing argument 'DATA'"),
+        (["empty"], 3, "empty: no video file; looked for "),
         (["missing"], 3, "missing: no such folder; expected one with videos"),
         ([".", "--lists", "missing"], 3, "missing: no such folder; expected one with trainlist01.txt"),
         ([".", "--steps", "kernel"], 2, "--steps kernel: expected one or more of machine, doctor, kernels, parity"),
@@ -59,7 +67,7 @@ def test_without_a_gpu_it_stops_at_once(tmp_path: Path) -> None:
         ([".", "--split", "0"], 2, "0 is not in the range x>=1"),
         ([".", "x"], 2, "unexpected extra argument"),
         ([".", "--ful"], 2, "--ful"),
-        ([".", "--out", "file", "--steps", "machine"], 2, "file: can't be written: a part of the path is a file"),
+        (["data", "--out", "file", "--steps", "machine"], 2, "file: can't be written: a part of the path is a file"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -67,6 +75,8 @@ def test_bad_input_is_one_line_and_the_right_code(
     arguments: list[str], code: int, message: str, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
+    write_classes(tmp_path / "data", 2)
+    (tmp_path / "empty").mkdir()
     done = bench("gpu", *arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (code, "")
     assert message in done.stderr.splitlines()[-1]
@@ -74,12 +84,14 @@ def test_bad_input_is_one_line_and_the_right_code(
 
 
 def test_dry_run_prints_the_commands_and_does_nothing(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    done = bench("gpu", tmp_path / "data", "--out", tmp_path / "out", "--dry-run", "--full")
+    data = write_classes(tmp_path / "data", 64)
+    done = bench("gpu", data, "--out", tmp_path / "out", "--dry-run", "--full")
     assert done.returncode == 0
-    assert re.fullmatch(r"no GPU here \(.*\): these are the commands for a V100\n", done.stderr)
+    assert re.fullmatch(r".*: 64 videos.*\nno GPU here \(.*\): these are the commands for a V100\n", done.stderr)
     lines = done.stdout.splitlines()
-    assert sum("bench loader throughput" in line for line in lines) == 2
-    assert sum("bench train throughput" in line for line in lines) == 6
-    assert any(line.startswith("r3d-fast eval --run") for line in lines)
+    assert f"mkdir -p {tmp_path}/out/results" in lines
+    assert sum(f"{sys.executable} -m bench.cli loader throughput" in line for line in lines) == 2
+    assert sum(f"{sys.executable} -m bench.cli train throughput" in line for line in lines) == 6
+    assert any(line.startswith(f"{sys.executable} -m r3d_fast eval --run") for line in lines)
+    subprocess.run(["sh", "-nc", done.stdout], check=True)
     assert not (tmp_path / "out").exists()

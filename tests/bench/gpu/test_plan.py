@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import pytest
 
 from bench.cli import cli as bench_cli
-from bench.gpu.plan import PERSISTENT, STEPS, V100, Card, GpuSettings, check_steps, plan
+from bench.gpu.plan import PERSISTENT, STEPS, V100, Card, GpuSettings, Part, check_steps, plan
 from pipelines.errors import UsageError
 from r3d_fast.cli import cli as r3d_fast_cli
 
@@ -37,6 +40,7 @@ def test_every_command_parses_and_every_file_it_names_is_there(tmp_path: Path) -
     assert len({part.name for part in parts}) == len(parts)
     for part in parts:
         words = [word for word in shlex.split(part.shown) if not word.startswith(("R3D_", "FLAGS_"))]
+        assert part.command[0] == sys.executable
         if words[0] in ("bench", "r3d-fast"):
             parse(words)
         elif words[2] == "pytest":
@@ -66,7 +70,7 @@ def test_no_file_with_tests_of_a_gpu_is_forgotten() -> None:
     ("arch", "precisions"), [(61, {"fp32"}), (70, {"fp32", "fp16"}), (90, {"fp32", "fp16", "bf16"})]
 )
 def test_only_precisions_that_the_card_has_are_measured(arch: int, precisions: set[str]) -> None:
-    parts = plan(GpuSettings(Path("/data"), Path("/out"), steps=("train",)), Card("x", arch, 1))
+    _, *parts = plan(GpuSettings(Path("/data"), Path("/out"), steps=("train",)), Card("x", arch, 1))
     cases = {tuple(part.name.split("_")[1:]) for part in parts}
     best = "fp16" if arch >= 70 else "fp32"
     expected = {(name, layout) for name in precisions for layout in ("NCDHW", "NDHWC")}
@@ -84,9 +88,36 @@ def test_each_value_of_the_flag_has_a_process_of_its_own() -> None:
 
 @pytest.mark.parametrize(("engines", "threads"), [(0, "1,2"), (1, "1,2"), (5, "5,10")])
 def test_dalis_threads_follow_the_decoders_of_the_card(engines: int, threads: str) -> None:
-    parts = plan(GpuSettings(Path("/data"), Path("/out"), steps=("loader",)), Card("x", 80, engines))
+    _, *parts = plan(GpuSettings(Path("/data"), Path("/out"), steps=("loader",)), Card("x", 80, engines))
     assert all(part.command[part.command.index("--threads") + 1] == threads for part in parts)
     assert [part.command[part.command.index("--batch-size") + 1] for part in parts] == ["64", "16"]
+
+
+@pytest.mark.parametrize(
+    ("videos", "batch"), [(1, 1), (2, 2), (3, 2), (40, 32), (63, 32), (64, 64), (65, 64), (640, 64)]
+)
+def test_batches_are_no_larger_than_the_videos_are_many(videos: int, batch: int) -> None:
+    parts = plan(GpuSettings(Path("/data"), Path("/out"), videos=videos, steps=("loader", "train")), V100)
+    sizes = {part.name: part.command[part.command.index("--batch-size") + 1] for part in parts[1:]}
+    assert sizes.pop("loader_16", "16") == "16"
+    assert set(sizes.values()) == {str(batch)}
+
+
+def test_the_videos_are_chosen_once_for_all_parts() -> None:
+    settings = GpuSettings(Path("/data"), Path("/out"))
+    for steps, users in ((("loader", "train"), 8), (("train",), 6), (("loader",), 2)):
+        first, *others = plan(replace(settings, steps=steps), V100)
+        assert (first.name, first.step) == ("videos", steps[0])
+        assert len(others) == users
+        assert all(part.command[part.command.index("--selection") + 1] in first.command for part in others)
+
+
+def test_what_is_pasted_into_a_shell_runs_there(tmp_path: Path) -> None:
+    code = "import os, sys; print(sys.argv[1], os.environ['A'], os.getcwd())"
+    (tmp_path / "a b").mkdir()
+    part = Part("x", "x", (sys.executable, "-c", code, "it's"), 1, environment={"A": "c d"}, folder=tmp_path / "a b")
+    done = subprocess.run(["sh", "-c", part.pasted], capture_output=True, text=True, check=True)
+    assert done.stdout == f"it's c d {tmp_path}/a b\n"
 
 
 @pytest.mark.parametrize("names", [[""], ["kernel"], ["train", "train"]])

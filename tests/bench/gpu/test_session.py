@@ -22,6 +22,7 @@ from small_disk import mounted
 from bench.gpu.archive import archive_path
 from bench.gpu.plan import V100, GpuSettings
 
+VIDEOS = 70
 SUPPORT = REPO / "tests" / "support" / "jobs"
 PARTS = [part.name for part in REAL_PLAN(GpuSettings(Path(), Path()), V100)]
 
@@ -30,7 +31,9 @@ def start(
     out: Path, *arguments: object, words: dict[str, str] | None = None, data: Path | None = None, **more: str
 ) -> subprocess.Popen[str]:
     data = data or next(folder for folder in out.parents if folder.is_dir()) / "data"
-    data.mkdir(exist_ok=True)
+    (data / "a").mkdir(parents=True, exist_ok=True)
+    for number in range(VIDEOS):
+        (data / "a" / f"{number}.avi").touch()
     path = os.pathsep.join([str(REPO), str(SUPPORT)])
     environment = {**os.environ, "PYTHONPATH": path, "STAND_INS": json.dumps(words or {}), **more}
     command = [sys.executable, str(SUPPORT / "gpu_stand_ins.py"), "gpu", data, "--out", out, *arguments]
@@ -39,9 +42,9 @@ def start(
 
 
 def run(
-    out: Path, *arguments: object, words: dict[str, str] | None = None, data: Path | None = None
+    out: Path, *arguments: object, words: dict[str, str] | None = None, data: Path | None = None, **more: str
 ) -> tuple[int, str, str]:
-    process = start(out, *arguments, words=words, data=data)
+    process = start(out, *arguments, words=words, data=data, **more)
     stdout, stderr = process.communicate(timeout=120)
     assert "Traceback" not in stderr, stderr
     return process.returncode, stdout, stderr
@@ -119,25 +122,27 @@ def test_it_goes_on_and_runs_again_what_failed_or_is_named(tmp_path: Path) -> No
     assert run(out, words={"kernels": "fail"})[0] == 1
     code, _, stderr = run(out)
     assert code == 0, stderr
-    assert "done already, and kept: machine, doctor, kernels_persistent, parity, loader_64, " in stderr
+    assert "done already, and kept: machine, doctor, kernels_persistent, parity, videos, loader_64, " in stderr
     assert "; to run steps again, name them, as --steps machine" in stderr
     assert "1/1 kernels, at most" in stderr
+    assert "\n1 process, at most 5 min in all; " in stderr
     code, _, stderr = run(out, "--steps", "machine,loader")
     assert code == 0, stderr
-    assert [line.split()[1].rstrip(",") for line in stderr.splitlines() if "/3 " in line] == [
+    assert [line.split()[1].rstrip(",") for line in stderr.splitlines() if "/4 " in line] == [
         "machine",
+        "videos",
         "loader_64",
         "loader_16",
     ]
     assert list(states(out)) == PARTS
-    _, _, stderr = run(out, "--videos", "500")  # what is measured on other videos is measured again
+    _, _, stderr = run(out, "--videos", "65")  # what is measured on other videos is measured again
     assert "kept: machine, doctor, kernels, kernels_persistent, parity, tests; " in stderr
 
 
 @pytest.mark.parametrize(
     ("number", "code", "says"),
     [
-        (signal.SIGINT, 130, ""),
+        (signal.SIGINT, 130, "stopped by Ctrl-C; the same command goes on from here"),
         (signal.SIGTERM, 75, "bench: stopped by Terminated; the same command goes on from here"),
         (signal.SIGHUP, 75, "bench: stopped by Hangup; the same command goes on from here"),
     ],
@@ -153,7 +158,7 @@ def test_a_signal_ends_the_part_and_the_archive_is_written(
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == code, stderr
     assert "Traceback" not in stderr
-    assert says in stderr
+    assert stderr.strip().splitlines()[-1] == says  # click ends the line that Ctrl-C stands in
     assert stdout == ""
     assert states(out) == {"machine": "done", "doctor": "done", "kernels": "interrupted"}
     assert {"report.txt", "results/machine.json", "logs/kernels.log"} <= archived(out)
@@ -197,7 +202,6 @@ def test_where_nothing_can_be_written_it_says_so_at_once(tmp_path: Path) -> None
 
 def test_on_a_full_disk_it_stops_and_says_so(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "size=64k") as disk:
-        (disk / "data").mkdir()
         (disk / "rest").write_bytes(bytes(40_000))
         code, _, stderr = run(disk / "out")
     assert code == 2, stderr
@@ -217,7 +221,7 @@ def test_of_a_paddle_that_can_not_use_the_card_only_dalis_half_is_measured(tmp_p
     assert "kernels: left out: Paddle can't use this GPU: paddlepaddle-gpu 2.6.2: no code for sm_90" in stderr
     by_state = states(out)
     assert {name for name, state in by_state.items() if state == "done"} == {
-        "doctor", "parity", "loader_64", "loader_16",
+        "doctor", "parity", "videos", "loader_64", "loader_16",
     }  # fmt: skip
 
 
@@ -247,3 +251,27 @@ def test_full_trains_the_reference_after_the_rest(tmp_path: Path) -> None:
     assert code == 0, stderr
     assert list(states(tmp_path / "out")) == [*PARTS, "full_index", "full_train", "full_eval"]
     assert "then, for as long as they take: full_index, full_train, full_eval" in stderr
+
+
+def test_what_the_doctor_would_do_is_said_before_the_rest_begins(tmp_path: Path) -> None:
+    code, _, stderr = run(tmp_path / "out", "--steps", "doctor,kernels", words={"doctor": "no dali"})
+    assert code == 0, stderr
+    lines = stderr.splitlines()
+    place = lines.index("    DALI: DALI is not installed: to do: pip install nvidia-dali-cuda120")
+    assert "2/3 kernels" in lines[place + 1]
+    assert "to do: " not in run(tmp_path / "out", "--steps", "doctor")[2]
+
+
+def test_without_pytest_the_tests_are_left_out(tmp_path: Path) -> None:
+    code, _, stderr = run(tmp_path / "out", "--steps", "tests", WITHOUT="pytest")
+    assert code == 4
+    assert "1/1 tests: left out: pytest is not installed: pip install -e '.[test]' in the checkout\n" in stderr
+
+
+def test_a_link_to_no_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to("gone")
+    code, _, stderr = run(tmp_path / "out")
+    assert (code, stderr.splitlines()[-1]) == (
+        2,
+        f"bench: {tmp_path}/out: is a link to gone, which isn't there; make it, or choose another --out",
+    )

@@ -1,7 +1,9 @@
 """`bench gpu` on a made-up V100: its plan, its folder and its signals are real, each process stands for a measurement.
 
 Run as a script with the arguments of `bench`. STAND_INS is a JSON object of words by the name of a part: `fail`,
-`crash`, `hang` (its time is up after 3 s), `wait` (until it is interrupted).
+`crash`, `hang` (its time is up after 3 s), `wait` (until it is interrupted), `no dali` (what the
+doctor finds). WITHOUT names a module that counts as not
+installed.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import os
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import gpu_results
 
@@ -46,12 +49,19 @@ def stand_ins(settings: plan.GpuSettings, card: plan.Card) -> list[plan.Part]:
     parts = []
     for part in REAL_PLAN(settings, card):
         word = words.get(part.name, "")
-        text = json.dumps(V100.results.get(part.name, {})) if part.name in V100.results else ""
+        results = _without_dali(V100.results[part.name]) if word == "no dali" else V100.results.get(part.name)
+        text = "" if results is None else json.dumps(results)
         file = plan.results_file(settings.out, part.name)
         command = (sys.executable, "-c", PART, str(file), text, word, part.shown)
         minutes = 0.05 if word == "hang" else part.minutes
         parts.append(replace(part, command=command, minutes=minutes, folder=None))
     return parts
+
+
+def _without_dali(doctor: dict[str, Any]) -> dict[str, Any]:
+    missing = {"name": "DALI", "state": "missing", "found": "DALI is not installed",
+               "to_do": "pip install nvidia-dali-cuda120\nor something else"}  # fmt: skip
+    return {**doctor, "checks": [*doctor["checks"], missing]}
 
 
 REAL_PLAN = plan.plan
@@ -60,5 +70,7 @@ if __name__ == "__main__":
     session.plan = stand_ins
     session.find_card = lambda: plan.Card(**{key: V100.card[key] for key in asdict(plan.V100)})
     execution._PATIENCE = tuple((number, 0.5) for number, _ in execution._PATIENCE)
+    if "WITHOUT" in os.environ:
+        sys.modules[os.environ["WITHOUT"]] = None  # type: ignore[assignment]  # Python's own sign for it
     Path(os.environ.get("STARTED", os.devnull)).write_text(str(os.getpid()), encoding="utf-8")
     main()
