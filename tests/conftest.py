@@ -19,6 +19,7 @@ from pipelines.errors import EnvironmentProblem
 from pipelines.index.video_index import VideoIndex
 from pipelines.machine.device import check_device
 from r3d_fast.backend.paddle import choose_device, import_paddle
+from r3d_fast.backend.restart import restart_with_cuda_libraries
 
 # Of several test processes each has CPUs of its own (`pytest -n`): threads that wait actively for others on the same
 # CPU would take many times as long.
@@ -35,6 +36,17 @@ if find_spec("paddle"):
 # A suite that was started in the background ignores SIGINT, and so would the processes that the tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start pytest again where only so Paddle 2.6 finds its CUDA libraries, as `r3d-fast` and `bench` do.
+
+    Processes of `pytest -n` have what the first one has. Here no output is caught yet, as it is while this file is
+    imported.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        restart_with_cuda_libraries(("pytest", "py.test", "pytest.__main__"))
+
 
 _PRIORITY = os.sched_getscheduler(0), os.sched_getparam(0)
 
