@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cuda_wheels import environment, installed, wheels
+from cuda_wheels import REPO, environment, installed, wheels
 from stand_ins import cuda
 
 from pipelines.machine.cuda_libraries import needing_paddle
@@ -124,6 +124,19 @@ def test_the_commands_of_this_project(env: Env, tmp_path: Path, command: list[st
     assert (done.returncode, done.stderr) == (0, "")
     assert len(count.read_text().split()) == 2
     assert env.run(env.python, "-m", *command, "no-such-command").returncode == 2
+
+
+@pytest.mark.parametrize(("options", "times"), [((), 2), (("-n", "1"), 3)])
+def test_pytest_here_is_started_again_and_its_workers_are_not(
+    env: Env, tmp_path: Path, options: tuple[str, ...], times: int
+) -> None:
+    count = tmp_path / "starts"
+    # None of its own tests is taken, so that it ends with pytest's code for that.
+    file = REPO / "tests" / "pipelines" / "test_specs.py"
+    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *options, "-k", "nothing_of_that_name", file]
+    done = env.run(env.python, *command, STARTS=str(count), PYTHONPATH=str(REPO))
+    assert done.returncode == 5, done.stdout + done.stderr
+    assert len(count.read_text().split()) == times
 
 
 def test_never_in_a_program_of_somebody_else(env: Env, tmp_path: Path) -> None:
