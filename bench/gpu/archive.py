@@ -22,6 +22,7 @@ from r3d_fast.files import new_file, write_json
 _KINDS = {".json", ".jsonl", ".log", ".txt", ".xml", ".yaml"}
 _MOST_BYTES = 4_000_000  # of one file: of a longer one the end
 _LONGEST_LINE = 10_000  # characters, of those that may be left out
+_AT_TOP = ("report.txt", "steps.json", "card.json")
 _OF_RUN = ("config.yaml", "env.json", "metrics.jsonl")  # of the run folder; not its checkpoints
 _HERE = Path(__file__).resolve().parents[2]
 _NOTED = ".hidden.json"  # not archived, as its name begins with a dot
@@ -111,7 +112,9 @@ def _belongs(file: Path, out: Path) -> bool:
     place = file.relative_to(out).parts
     if file.suffix not in _KINDS or file.name.startswith(".") or file.is_symlink() or not file.is_file():
         return False
-    return len(place) == 1 or place[0] in ("logs", "results") or (place[0] == "run" and file.name in _OF_RUN)
+    if len(place) == 1:  # others may be of whoever chose the folder
+        return file.name in _AT_TOP
+    return place[0] in ("logs", "results") or (place[0] == "run" and file.name in _OF_RUN)
 
 
 def _text(file: Path) -> str:

@@ -10,7 +10,18 @@ from functools import cache
 from urllib.parse import unquote
 
 # Folders of a system, which tell nothing of whoever uses it.
-_SYSTEM = {"/home", "/Users", "/usr/local", "/usr/lib", "/usr/share", "/usr/bin", "/var/lib", "/var/tmp", "/opt/conda"}
+_SYSTEM = {
+    "/home",
+    "/Users",
+    "/usr/local",
+    "/usr/lib",
+    "/usr/share",
+    "/usr/bin",
+    "/var/lib",
+    "/var/tmp",
+    "/opt/conda",
+    "/dev/shm",
+}
 _LEAST_CUT = 2  # characters of the second folder of a path, after which a text that was cut there is held to mean it
 _DOUBLE = r'\\*(?:"|&(?:quot|\#34);)'
 _SINGLE = r"\\*(?:'|&(?:apos|\#0?39|\#x27);)"

@@ -48,7 +48,8 @@ def test_it_has_the_texts_without_folders_and_no_checkpoint(tmp_path: Path, monk
     (out / "run" / "checkpoints" / "best.json").write_text("{}\n")
     (out / "data.r3dindex").write_bytes(bytes(100))
     (out / "results" / ".half.json.tmp").write_text("{}")
-    (out / "passwords.txt").symlink_to("/etc/passwd")
+    (out / "logs" / "passwords.txt").symlink_to("/etc/passwd")
+    (out / "diary.txt").write_text("dear diary\n")
     texts = read(write_archive(GpuSettings(data, out)))
     assert sorted(texts) == ["logs/train.log", "report.txt", "results/train.json", "run/metrics.jsonl"]
     assert texts["logs/train.log"] == (

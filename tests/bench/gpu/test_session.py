@@ -187,6 +187,7 @@ def test_killed_it_takes_the_part_with_it(tmp_path: Path) -> None:
     os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
     process.communicate(timeout=60)
     wait_until(lambda: is_gone(int(own.read_text())), 5)
+    os.kill(int((out / "results" / "kernels.json.child").read_text()), signal.SIGKILL)  # which watches nobody
     code, _, stderr = run(out)
     assert code == 0, stderr
     assert f"1/{len(PARTS) - 2} kernels" in stderr

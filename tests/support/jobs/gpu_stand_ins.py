@@ -31,8 +31,8 @@ if word in ("hang", "wait"):
     if word == "hang":
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
-    open(file + ".own", "w").write(str(os.getpid()))
     open(file + ".child", "w").write(str(child.pid))
+    open(file + ".own", "w").write(str(os.getpid()))
     time.sleep(300)
 if word == "crash":
     os.abort()
