@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bench.gpu.plan import GpuSettings
-from bench.gpu.redaction import redacted, still_names
+from bench.gpu.redaction import is_relative, redacted, still_names
 from r3d_fast.files import new_file, write_json
 
 _KINDS = {".json", ".jsonl", ".log", ".txt", ".xml", ".yaml"}
@@ -80,6 +80,12 @@ def hidden_words(settings: GpuSettings) -> dict[str, str]:
     words |= {host: "HOST", host.split(".")[0]: "HOST"}
     for word, stand_in in _noted(settings.out).items():
         words.setdefault(word, stand_in if stand_in in ("USER", "HOST", "~") else f"EARLIER-{stand_in}")
+    for word, stand_in in list(words.items()):
+        # Pytest, which runs in the checkout, writes folders as they are seen from there.
+        seen = os.path.relpath(word, _HERE) if word.startswith("/") else ""
+        while is_relative(seen) and not seen.endswith(".."):
+            words.setdefault(seen, stand_in)
+            seen, stand_in = seen.rpartition("/")[0], f"{stand_in}/.."
     return {word: words[word] for word in sorted(words, key=len, reverse=True) if _tells(word)}
 
 
@@ -88,8 +94,9 @@ def note_hidden(settings: GpuSettings) -> None:
 
     Raises UsageError where it can't be written.
     """
-    words = {word: stand_in.removeprefix("EARLIER-") for word, stand_in in hidden_words(settings).items()}
-    write_json(settings.out / _NOTED, words)
+    words = hidden_words(settings)
+    noted = {word: words[word].removeprefix("EARLIER-") for word in words if not is_relative(word)}
+    write_json(settings.out / _NOTED, noted)
 
 
 def _tells(word: str) -> bool:

@@ -46,6 +46,9 @@ _BEFORE = r"(?:(?<![\w-])|(?<=\\[nrt]))"  # of what is a word, also at the begin
 
 def redacted(text: str, words: Mapping[str, str]) -> str:
     """`text` with what is hidden replaced; folders below /home lose the user's name, addresses their passwords."""
+    for word, stand_in in words.items():
+        if is_relative(word):
+            text = _path(word).sub(stand_in, text)
     paths = {word: stand_in for word, stand_in in words.items() if word.startswith("/")}
     for path, stand_in in paths.items():
         text = _without_cut(text, path, stand_in)
@@ -58,9 +61,14 @@ def redacted(text: str, words: Mapping[str, str]) -> str:
     text = re.sub(r"(/(?:home|Users))/[^/\s\"'\\<&]+", r"\1/USER", text)
     text = re.sub(r"(\w://)[^/\s\"'@]+@", r"\1", text)
     for word, stand_in in words.items():
-        if word not in paths:
+        if word not in paths and not is_relative(word):
             text = _name(word).sub(stand_in, text)
     return text
+
+
+def is_relative(word: str) -> bool:
+    """Whether a hidden word is a path as it is written from another folder, such as `../videos`."""
+    return word.startswith("../")
 
 
 def still_names(text: str, words: Mapping[str, str]) -> bool:

@@ -45,6 +45,13 @@ def test_a_path_is_found_in_every_writing(written: Callable[[str], str]) -> None
     assert not still_names(text, WORDS)
 
 
+def test_a_path_as_it_is_seen_from_another_folder() -> None:
+    words = {"../../acme/Bob's film": "DATA", "../../acme": "DATA/.."}
+    for text in ("../../acme/Bob's film/v.avi", json.dumps("../../acme/Bob's film/v.avi").strip('"')):
+        assert redacted(f"FAILED {text}::test", words) == "FAILED DATA/v.avi::test"
+    assert redacted("../../acme/other and ../../others", words) == "DATA/../other and ../../others"
+
+
 def test_a_path_that_was_cut_short_is_found_at_the_end_of_a_text() -> None:
     for length in range(len("/srv/a"), len(DATA)):
         for end in ("", *(DATA[start:] for start in range(length + 1, len(DATA)))):  # as pytest leaves the middle out

@@ -38,7 +38,9 @@ if "STARTS" in os.environ:
 
 
 def clean(**variables: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in ("LD_LIBRARY_PATH", "PYTHONPATH")}
+    """This environment without what says where libraries and modules are, and that this is a worker of xdist."""
+    left_out = ("LD_LIBRARY_PATH", "PYTHONPATH", "PYTEST_XDIST_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     return {**kept, **variables}
 
 
