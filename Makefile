@@ -6,12 +6,12 @@ OLDEST := .venv-oldest
 GPU_WHEEL := .venv-gpu-wheel
 # Made by bench/v100.sh.
 V100 := .venv-v100
-# A process a CPU, whole files to each, as tests of one file share what they make.
-TOGETHER := -n auto --maxprocesses 4 --dist loadfile
-# What speaks to Paddle, DALI or PyAV: the rest does not know which version is there.
-OLDEST_TESTS := $(addprefix tests/pipelines/,containers dali test_loader.py test_loader_devices.py \
-	test_loader_epochs.py video workers/test_clip_source_encoded.py) \
-	$(addprefix tests/r3d_fast/,acceleration backend config export models prediction ranks runs training weights test_cli.py)
+# A process a CPU, whole files to each, as tests of one file share what they make, in the order of tests/conftest.py.
+TOGETHER := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# What speaks to Paddle or DALI: the rest does not know which version is there. Of PyAV only 18.1 will do.
+OLDEST_TESTS := $(addprefix tests/pipelines/,dali test_loader.py test_loader_devices.py \
+	test_loader_epochs.py workers/test_clip_source_encoded.py) \
+	$(addprefix tests/r3d_fast/,acceleration backend config export learning models prediction ranks runs training weights test_cli.py)
 # The install line, what the doctor says of it, and the GPU's code as far as it runs without a GPU.
 GPU_WHEEL_TESTS := tests/test_packaging.py $(addprefix tests/pipelines/,dali machine test_loader_devices.py) \
 	$(addprefix tests/r3d_fast/,acceleration backend doctor models ranks test_cli.py)
@@ -19,7 +19,7 @@ GPU_WHEEL_TESTS := tests/test_packaging.py $(addprefix tests/pipelines/,dali mac
 # Of mkdocs-material, about what may come after it.
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: demo test test-oldest test-gpu-wheel exact lint docs clean
+.PHONY: demo test test-oldest test-gpu-wheel exact busy fuzz soak mutants lint docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/r3d-fast demo
@@ -40,12 +40,32 @@ test-gpu-wheel: $(GPU_WHEEL)/.test
 exact: $(VENV)/.test
 	PYTHONPATH=tests/support:tests/support/videos:tests/support/jobs $(BIN)/python -m exact --write docs/data.md
 
+# The suite beside three busy loops a core: no test may depend on how fast this machine is. With TESTS=FILES only these.
+busy: $(VENV)/.test
+	loops=""; trap 'kill $$loops' EXIT; \
+	for loop in $$(seq $$((3 * $$(nproc)))); do sh -c 'while :; do :; done' & loops="$$loops $$!"; done; \
+	$(BIN)/python -m pytest $(TOGETHER) -m "not slow" $(TESTS)
+
+# 10,000 damaged files, generated ones and those of R3D_REAL_CLIPS, through index, loader and prediction: an hour or two.
+fuzz: $(VENV)/.test
+	PYTHONPATH=.:tests/support:tests/support/videos:tests/support/jobs $(BIN)/python -m damage.fuzz \
+		$(wildcard $(or $(R3D_REAL_CLIPS),../shared/clips) ../shared/cases)
+
+# The loader gives 50,000 clips while its processes are killed, and a training of 2,000 steps is killed and goes on.
+soak: $(VENV)/.test
+	PYTHONPATH=.:tests/support:tests/support/videos:tests/support/jobs $(BIN)/python -m soak
+
+# Small random changes of the core, each run against the tests that concern it: an hour and more. What becomes of each
+# goes to build/mutants.jsonl, and the same command goes on where it was ended.
+mutants: $(VENV)/.test
+	PYTHONPATH=.:tests/support $(BIN)/python -m mutants
+
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
-	$(BIN)/codespell README.md CHANGELOG.md docs pipelines r3d_fast bench configs docker examples
+	$(BIN)/codespell README.md CHANGELOG.md SECURITY.md docs pipelines r3d_fast bench configs docker examples
 	$(BIN)/mkdocs build --strict
 
 # The tables that follow from the code, then the site, into build/site. A dead link or a missing anchor fails.
@@ -59,7 +79,8 @@ $(BIN)/python:
 	$(BIN)/pip install --quiet --upgrade pip
 
 $(VENV)/.demo: $(BIN)/python setup.cfg
-	$(BIN)/pip install --quiet '.[cpu,plots]'
+	@echo "installing r3d-fast with Paddle and DALI into $(VENV): about 0.5 GB to download, once"
+	$(BIN)/pip install '.[cpu]'
 	touch $@
 
 $(OLDEST)/.test: setup.cfg
@@ -77,7 +98,7 @@ $(GPU_WHEEL)/.test: setup.cfg
 
 # Editable, so that what is tested is what is in the folder.
 $(VENV)/.test: $(BIN)/python setup.cfg
-	$(BIN)/pip install --quiet --editable '.[cpu,test,docs,onnx,visualdl,tensorboard]'
+	$(BIN)/pip install --quiet --editable '.[cpu,test,docs,onnx,visualdl,tensorboard,wandb,mlflow]'
 	touch $@
 
 clean:

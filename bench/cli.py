@@ -12,8 +12,11 @@ from bench.commands.loader import loader
 from bench.commands.reports import compare, report
 from bench.commands.studies import studies
 from bench.commands.train import train
+from pipelines.output.descriptors import hold_standard_streams
 from r3d_fast.backend.restart import restart_with_cuda_libraries
 from r3d_fast.cli import run_cli
+from r3d_fast.console import show_warnings_plainly
+from r3d_fast.interrupt import take_interrupts
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -28,7 +31,10 @@ for command in (gpu, loader, train, index, studies, report, compare):
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    hold_standard_streams()
+    take_interrupts("bench")
     restart_with_cuda_libraries(("bench", "bench.cli"))
+    show_warnings_plainly()
     sys.exit(run_cli(cli, sys.argv[1:], "bench"))
 
 

@@ -18,8 +18,11 @@ from bench.reporting.tables import load_folder, tables
 from bench.reporting.text import as_rate, markdown
 from bench.studies.models import PUBLISHED, stored_results
 from bench.studies.models import table as model_table
+from pipelines.datasets.video_files import VIDEO_EXTENSIONS
 from r3d_fast.config.reference import config_reference
 from r3d_fast.errors import exit_code_table
+from r3d_fast.models.cost import summarise_all
+from r3d_fast.models.cost_table import COSTS, costs_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
@@ -95,6 +98,7 @@ TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/config.md", "config reference"): config_reference,
     ("docs/errors.md", "exit codes"): exit_code_table,
     ("docs/contributing.md", "floors"): floors,
+    ("docs/data.md", "endings"): lambda: " ".join(f"`.{ending}`" for ending in sorted(VIDEO_EXTENSIONS)),
     ("docs/weights.md", "frozen statistics"): lambda: accuracy("finetune"),
     ("docs/speed.md", "repeats at equal time"): lambda: accuracy("repeats"),
     ("docs/paper.md", "accuracy beside PyTorch"): lambda: f"{accuracy('clips')}\n\n{accuracy('motions')}",
@@ -114,7 +118,13 @@ def filled(text: str, name: str, table: str) -> str:
 
 
 def stale() -> Iterator[tuple[Path, str]]:
-    """(page, its text as it should be) of each page with a table that is not what the code gives now."""
+    """(file, its text as it should be) of costs.json and each page with a table, if it is not what the code gives now.
+
+    costs.json comes first: some of the tables are made of it.
+    """
+    costs = costs_text(summarise_all())
+    if costs != COSTS.read_text(encoding="utf-8"):
+        yield COSTS, costs
     for (page, name), table in TABLES.items():
         path = ROOT / page
         text = path.read_text(encoding="utf-8")
@@ -126,4 +136,4 @@ def stale() -> Iterator[tuple[Path, str]]:
 if __name__ == "__main__":
     for path, text in stale():
         path.write_text(text, encoding="utf-8")
-        print(f"wrote the table of {path.relative_to(ROOT)}", file=sys.stderr)
+        print(f"wrote {path.relative_to(ROOT)}", file=sys.stderr)

@@ -11,9 +11,12 @@ from mkdocs.structure.files import File, Files
 PATTERNS = (
     "README.md",
     "CHANGELOG.md",
+    "SECURITY.md",
+    "tests/faults/FAULTS.md",
     "LICENSE",
     "docs/*.md",
     "docs/*.svg",
+    "docs/*.png",
     "docs/*.css",
     "bench/results/*",
     "configs/**/*.yaml",

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 from enum import IntEnum
 from pathlib import Path
+
+# Errors of the system that say nothing about the bytes of a file: they may be gone at the next try.
+PASSING_ERRORS = frozenset({
+    errno.EACCES, errno.EAGAIN, errno.EBUSY, errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTDOWN,
+    errno.EHOSTUNREACH, errno.EINTR, errno.EIO, errno.EMFILE, errno.ENETDOWN, errno.ENETUNREACH, errno.ENFILE,
+    errno.ENODEV, errno.ENOENT, errno.ENOLINK, errno.ENOMEM, errno.ENOTCONN, errno.ENXIO, errno.EPERM,
+    errno.EREMOTEIO, errno.ESHUTDOWN, errno.ESTALE, errno.ETIMEDOUT,
+})  # fmt: skip
 
 
 class ExitCode(IntEnum):
@@ -21,7 +30,10 @@ class ExitCode(IntEnum):
 
 
 class R3DFastError(Exception):
-    """The base class of the errors of r3d-fast. The message is one line: what came, what was expected, what to do."""
+    """The base class of the errors of r3d-fast. The message is one line: what came, what was expected, what to do.
+
+    What has to be said on further lines, such as commands, are its notes (`add_note`).
+    """
 
     exit_code: int = ExitCode.INTERNAL
 
@@ -56,18 +68,28 @@ class VideoError(DataError):
     """One video can't be read.
 
     `path` is the file. `reason` is a short phrase that is the same for all videos with this problem, such as "empty",
-    "truncated" or "no video stream". `detail` says more about this video.
+    "truncated" or "no video stream". `detail` says more about this video. `passing`: see `is_passing`.
     """
 
-    def __init__(self, path: str | Path, reason: str, detail: str = "") -> None:
+    def __init__(self, path: str | Path, reason: str, detail: str = "", passing: bool = False) -> None:
         self.path = str(path)
         self.reason = reason
         self.detail = detail
+        self._passing = passing
         super().__init__(f"{self.path}: {reason}" + (f": {detail}" if detail else ""))
 
-    def __reduce__(self) -> tuple[type[VideoError], tuple[str, str, str]]:
-        """Pickle the three parts, so that the error can be sent from one process to another."""
-        return type(self), (self.path, self.reason, self.detail)
+    @property
+    def is_passing(self) -> bool:
+        """Whether the bytes of the file do not prove the error, so that the next try may succeed.
+
+        That holds where it was raised with `passing`, as for a process that was killed or took too long, or from an
+        error of the system such as EIO or EACCES, also by FFmpeg.
+        """
+        return self._passing or getattr(self.__cause__, "errno", None) in PASSING_ERRORS
+
+    def __reduce__(self) -> tuple[type[VideoError], tuple[str, str, str, bool]]:
+        """Pickle the parts, so that the error can be sent from one process to another; its cause stays behind."""
+        return type(self), (self.path, self.reason, self.detail, self.is_passing)
 
 
 class FrameError(VideoError):

@@ -25,6 +25,17 @@ def checksum_of(path: str, mtime_ns: int) -> str:
         return file.checksum()
 
 
+def read_exactly(descriptor: int, length: int, at: int) -> bytes:
+    """The `length` bytes of an open file from offset `at` on. Raises EOFError if the file ends before that."""
+    data = os.pread(descriptor, length, at)
+    while len(data) < length:  # a signal, or more than the 2 GiB that one call gives
+        more = os.pread(descriptor, length - len(data), at + len(data))
+        if not more:
+            raise EOFError
+        data += more
+    return data
+
+
 class FileBytes:
     """The bytes of the file at `path`. It holds at most a window of them, so reading forwards is fast."""
 

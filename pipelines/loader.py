@@ -10,6 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.batches import EpochBatches
+from pipelines.containers.io_retries import fitting_retries
 from pipelines.dali.routing import choose_decoder
 from pipelines.dali.share_finder import Routing, ShareFinder
 from pipelines.errors import UsageError
@@ -31,7 +33,7 @@ class BadClip:
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch of N clips; N is the same for every batch.
+    """A batch of N clips. N is the batch size, or less in training with `last_batch` spread.
 
     `clips` is a DLPack object on the device of the loader, float32 or float16 [N, 3, T, S, S] or [N, T, S, S, 3]. It is
     complete, whatever CUDA stream reads it, and does not change while a reference to it is held. A tensor made from it
@@ -72,16 +74,23 @@ class ClipLoader:
         shard: ShardSpec | None = None,
         device: str = "cpu",
         dtype: Literal["float32", "float16"] = "float32",
+        balanced: bool = False,
+        max_corrupt_fraction: float = 1.0,
     ) -> None:
         """A loader of the videos of `split` (None: of all splits).
 
         `train` says whether to shuffle and augment; by default it is true for the split "train". `device` is where
-        clips are augmented and where the batches lie: "cpu", "gpu" or "gpu:N". `dtype` is that of the clips.
+        clips are augmented and where the batches lie: "cpu", "gpu" or "gpu:N". `dtype` is that of the clips. If
+        `balanced`, an epoch of training shows all classes equally often. A video of whose frames the index says that
+        more than the share `max_corrupt_fraction` are damaged is not read: its clips are bad ones.
 
         Raises DataError if the index lacks the split or the split is empty, UsageError if it has fewer clips than a
         batch, EnvironmentProblem if the device is a GPU that can't be used.
         """
         self.spec = loader or LoaderSpec()
+        if self.spec.batch_size == "auto":
+            raise UsageError("loader.batch_size auto: a loader has no model to measure; expected a number of clips")
+        self.batch_size = self.spec.batch_size
         check_device(device)
         if (gpu := device_number(device)) is not None:
             choose_gpu_wait(gpu)
@@ -91,26 +100,22 @@ class ClipLoader:
             raise UsageError(f"dtype {dtype!r}: expected 'float32' or 'float16'")
         self._stream = ClipStream(
             str(index.path), str(index.root), split, clip or ClipSpec(), augment or AugmentSpec(),
-            shard or ShardSpec(), self.spec.batch_size, self.spec.seed, train,
-            self.spec.repeats if train else 1, self.spec.decoder, self.spec.dali_share, device, dtype,
+            shard or ShardSpec(), self.batch_size, self.spec.seed, train,
+            self.spec.repeats if train else 1, self.spec.last_batch, balanced and train, self.spec.decoder,
+            self.spec.dali_share, device, dtype, fitting_retries(self.spec.io_retries, self.spec.timeout_seconds),
+            index.digest, max_corrupt_fraction,
         )  # fmt: skip
         self._finder: ShareFinder | None = None
         self.index = index
         self.sampler = self._stream.sampler(index)
         self.statistics = LoaderStatistics()
-        self._per_batch = self.spec.batch_size * self._stream.shard.count
-        if len(self) == 0:
-            shards = f" x {self._stream.shard.count} shards" if self._stream.shard.count > 1 else ""
-            raise UsageError(
-                f"loader.batch_size {self.spec.batch_size}{shards} is more than the {len(self.sampler.videos)} clips "
-                f"of split {split!r}: training drops incomplete batches; choose a smaller batch_size"
-            )
+        self._check_sizes()
         self._epoch = 0
         self._prefetcher: ClipPrefetcher | None = None
 
     def __len__(self) -> int:
         """The number of batches in an epoch, the same on every shard."""
-        return self.sampler.num_batches(self.spec.batch_size)
+        return self.sampler.num_batches(self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         number = self._epoch
@@ -123,13 +128,19 @@ class ClipLoader:
         `position` is counted in clips over all shards, as `Batch.position` gives it. Raises UsageError for a position
         where no batch starts, EnvironmentProblem if workers keep dying.
         """
-        start, rest = divmod(position, self._per_batch)
-        if rest or not 0 <= start <= len(self):
+        batches = self.batches
+        start = batches.number_at(position)
+        if not 0 <= start <= len(batches) or batches.start(start) != position:
             raise UsageError(
-                f"position {position} is not where a batch of {self._per_batch} clips starts in an epoch of "
+                f"position {position} is not where a batch of {batches.most} clips starts in an epoch of "
                 f"{len(self)} batches; expected the position of a batch of the same batch size and number of shards"
             )
         return self._batches(number, start)
+
+    @property
+    def batches(self) -> EpochBatches:
+        """How an epoch is divided into batches."""
+        return self.sampler.batches(self.batch_size)
 
     def start(self) -> None:
         """Start to make the first batches of epoch 0, without waiting for them, so that the first one comes sooner."""
@@ -182,6 +193,22 @@ class ClipLoader:
     ) -> None:
         self.close()
 
+    def _check_sizes(self) -> None:
+        """Raise UsageError where an epoch has no batch, or a shard would get none of the clips of a batch."""
+        shards = self._stream.shard.count
+        size = f"loader.batch_size {self.batch_size}" + (f" x {shards} shards" if shards > 1 else "")
+        videos = f"{len(self.sampler.videos)} clips of split {self.split!r}"
+        if len(self) == 0:
+            raise UsageError(
+                f"{size} is more than the {videos}: training drops incomplete batches; choose a smaller batch_size, or "
+                "loader.last_batch=spread, which uses every video"
+            )
+        if self.batches.fewest < shards:
+            raise UsageError(
+                f"{size}: loader.last_batch=spread would make batches of {self.batches.fewest} of the {videos}, "
+                "fewer than there are shards; choose another batch_size, or fewer shards"
+            )
+
     def _batches(self, epoch: int, start: int) -> Iterator[Batch]:
         for number in range(start, len(self)):
             if self._prefetcher is None:
@@ -192,7 +219,7 @@ class ClipLoader:
             except BaseException:
                 self.close()  # the batches that are being made are of no use any more
                 raise
-            yield _batch(clips, samples, epoch, (number + 1) * self._per_batch)
+            yield _batch(clips, samples, epoch, self.batches.start(number + 1))
 
     def _new_prefetcher(self) -> ClipPrefetcher:
         if self._finder is None:

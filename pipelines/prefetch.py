@@ -39,7 +39,7 @@ class LoaderStatistics:
     `read_seconds`, `decode_seconds` and `convert_seconds` are spent in the workers; convert is the conversion to RGB
     with the crop and FFmpeg's scaling. `ship_seconds` is the rest of the workers' time: planning clips and looking up
     the index. The loader waited `augment_seconds` for DALI and `wait_seconds` for the workers. `encoded_clips` counts
-    the clips that DALI decoded.
+    the clips that DALI decoded, `io_retries` how often a file was read again after an error of the system.
     """
 
     clips: int = 0
@@ -52,6 +52,7 @@ class LoaderStatistics:
     ship_seconds: float = 0.0
     augment_seconds: float = 0.0
     wait_seconds: float = 0.0
+    io_retries: int = 0
 
 
 @dataclass
@@ -93,7 +94,7 @@ class ClipPrefetcher:
         self._stream, self._index, self._num_batches, self._statistics = stream, index, num_batches, statistics
         self._finder = finder
         self._sampler = stream.sampler(index)
-        self._source = source = clip_source(stream)
+        source = clip_source(stream, index.too_damaged(stream.max_corrupt_fraction))
         rows = spec.prefetch + stream.repeats
         self._arena = Arena(rows * stream.batch_size, source.slot_bytes(index))
         self.pool = WorkerPool(source, self._arena, workers=num_workers(spec), timeout_seconds=spec.timeout_seconds)
@@ -197,7 +198,7 @@ class ClipPrefetcher:
         """Plan the batch `first` and, with repeats, the other batches of its round, which share its decode passes."""
         stream = self._stream
         end = (first // stream.repeats + 1) * stream.repeats
-        size = stream.batch_size
+        size = len(self._sampler.positions(first, stream.batch_size))
         plan = self._finder.plan()
         room = self._memory.room
         batches = [
@@ -261,6 +262,7 @@ class ClipPrefetcher:
         total.ship_seconds += reply.seconds - cost.read_seconds - cost.decode_seconds - cost.convert_seconds
         total.bytes_read += cost.bytes_read
         total.packets += cost.packets
+        total.io_retries += cost.io_retries
 
     def _augment(self, batch: _Pending) -> None:
         self._runner.use_threads(batch.plan.threads)
@@ -273,19 +275,23 @@ class ClipPrefetcher:
         return DaliInput(slot[: math.prod(sample.shape)].reshape(sample.shape), sample)
 
     def _decode(self, batch: _Pending, row: int, reason: str) -> DaliInput:
-        """The row decoded in this process by PyAV; black if PyAV fails too. Tells `reason`, why DALI failed on it."""
-        slot = self._arena.slot(batch.slots[row])
-        (sample,) = self._source.load(batch.place[0], [self._position(batch, row)], [slot], encoded=False)
-        batch.samples[row] = sample
-        if sample.is_real and reason:
+        """The row decoded by PyAV; black if PyAV fails too. Tells `reason`, why DALI failed on it."""
+        self._tasks += 1
+        self._at[self._tasks] = ((batch, row),)
+        batch.missing += 1
+        place = batch.place[0], (self._position(batch, row),), (batch.slots[row],)
+        self.pool.submit(Task(self._tasks, self._arena.generation, *place))
+        while batch.missing:
+            self._collect(block=True)
+        sample = batch.samples[row]
+        if sample is not None and sample.is_real and reason:
             path = Path(self._stream.root) / self._index[sample.video_id].path
             _log.warning("%s: DALI can't decode this video (%s): PyAV decodes it", path, reason)
         return self._row(batch, row)
 
     def _position(self, batch: _Pending, row: int) -> int:
         """The position of the clip of a row in its epoch, counted over all shards."""
-        stream = self._stream
-        return (batch.place[1] * stream.batch_size + row) * stream.shard.count + stream.shard.index
+        return self._sampler.positions(batch.place[1], self._stream.batch_size)[row]
 
     def _release(self, batch: _Pending) -> None:
         for slot, sample in zip(batch.slots, batch.samples, strict=True):

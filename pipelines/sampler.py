@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.batches import EpochBatches
+from pipelines.class_balance import balanced_rows
 from pipelines.draws import below, between, random_words
 from pipelines.errors import DataError
 from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
@@ -242,20 +244,24 @@ class ClipSampler:
     takes positions k, k+n, k+2n, ...
 
     With `repeats` > 1 an epoch consists of rounds of `repeats` batches (of `batch_size` on every shard). All batches of
-    a round show the same videos, each with other frames, crops and mirrors. Videos that are left at the end and do not
-    fill a batch are not used in that epoch.
+    a round show the same videos, each with other frames, crops and mirrors. `last_batch` is the rule of
+    `LoaderSpec.last_batch` for the videos that do not fill a batch in training.
+
+    If `balanced`, an epoch of training is as long, but shows the classes equally often, as `balanced_rows` draws their
+    videos.
     """
 
     def __init__(
         self, videos: VideoColumns, clip: ClipSpec, augment: AugmentSpec, *, seed: int, train: bool, shard: ShardSpec,
-        repeats: int = 1, batch_size: int = 1,
+        repeats: int = 1, batch_size: int = 1, last_batch: Literal["drop", "spread"] = "drop",
+        balanced: bool = False,
     ) -> None:  # fmt: skip
         if len(videos) == 0:
             raise DataError("no videos to draw clips from: the split is empty; expected at least one indexed video")
         self.videos, self.clip, self.augment = videos, clip, augment
         self.seed, self.train, self.shard = seed, train, shard
         self.repeats = repeats if train else 1
-        self._group = batch_size * shard.count  # the number of videos in a round
+        self._last_batch, self._batch_size, self._balanced = last_batch, batch_size, balanced
         self.views = np.ones(len(videos), np.int64) if train else count_views(videos.num_frames, clip)
         self.crops = 1 if train else augment.eval_crops
         self._ends = np.cumsum(self.views * self.crops)
@@ -265,34 +271,34 @@ class ClipSampler:
     def num_clips(self) -> int:
         """The number of clips in an epoch, over all shards."""
         if self.repeats > 1:
-            return len(self.videos) // self._group * self._group * self.repeats
+            batches = self.batches(self._batch_size)
+            return batches.start(len(batches))
         return int(self._ends[-1])
 
-    def num_batches(self, batch_size: int) -> int:
-        """The number of batches in an epoch, the same on every shard.
+    def batches(self, batch_size: int) -> EpochBatches:
+        """How an epoch is divided into batches of at most `batch_size` clips a shard; evaluation pads the last one."""
+        last = self._last_batch if self.train else "pad"
+        return EpochBatches(int(self._ends[-1]), batch_size * self.shard.count, last, self.repeats)
 
-        Clips that do not fill the last batch are left out in training; evaluation pads the last batch.
-        """
-        every = batch_size * self.shard.count
-        return self.num_clips // every if self.train else -(-self.num_clips // every)
+    def num_batches(self, batch_size: int) -> int:
+        """The number of batches in an epoch, the same on every shard."""
+        return len(self.batches(batch_size))
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """The order of the videos in an epoch, int64 [V]: their rows in `videos`."""
+        """The videos of an epoch in their order, int64 [V]: their rows in `videos`. If balanced, some occur again."""
         if not self.train:
             return np.arange(len(self.videos))
         if self._order is None or self._order[0] != epoch:
             words = random_words(len(self.videos), self.seed, epoch, _ORDER)
-            self._order = epoch, np.argsort(words, kind="stable")
+            order = np.argsort(words, kind="stable")
+            self._order = epoch, balanced_rows(self.videos.label, self.seed, epoch)[order] if self._balanced else order
         return self._order[1]
 
     def plan(self, epoch: int, position: int) -> ClipPlan:
         """The plan of the clip at `position` of `epoch`, both 0-based. Past the end of an evaluation it is not real."""
         real = position < self.num_clips
         if self.train:
-            place = position
-            if self.repeats > 1:
-                rounds, rest = divmod(position, self._group * self.repeats)
-                place = rounds * self._group + rest % self._group
+            place = self.batches(self._batch_size).place(position)
             row, view, crop = int(self.order(epoch)[place % len(self.videos)]), 0, 0
         else:
             position = min(position, self.num_clips - 1)
@@ -323,5 +329,10 @@ class ClipSampler:
 
     def batch(self, epoch: int, number: int, batch_size: int) -> Iterator[ClipPlan]:
         """The plans of the clips in batch `number` (0-based) of `epoch` on this shard."""
-        for i in range(batch_size):
-            yield self.plan(epoch, (number * batch_size + i) * self.shard.count + self.shard.index)
+        for position in self.positions(number, batch_size):
+            yield self.plan(epoch, position)
+
+    def positions(self, number: int, batch_size: int) -> range:
+        """The positions in an epoch of the clips in batch `number` (0-based) on this shard."""
+        batches = self.batches(batch_size)
+        return range(batches.start(number) + self.shard.index, batches.start(number + 1), self.shard.count)

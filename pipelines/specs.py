@@ -10,7 +10,12 @@ Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Triple = tuple[float, float, float]
 Pair = tuple[float, float]
-Views = Positive | Literal["all", "paper"]
+# The limits of these three are far above what is of use: a damaged or hostile file must not ask for all the memory.
+Frames = Annotated[int, Field(ge=1, le=4096)]
+BatchSize = Annotated[int, Field(ge=1, le=65536)]
+Views = Annotated[int, Field(ge=1, le=10_000)] | Literal["all", "paper"]
+LONGEST_WAIT = 1e6  # seconds; what waits can't be told to wait for centuries
+DEFAULT_BATCH = 64  # clips, as in the reference recipe
 JitterShare = Annotated[float, Field(ge=0.0, le=10.0)]
 
 
@@ -29,13 +34,15 @@ class ClipSpec(Spec):
     a video evenly over it (Hara et al. 2018, arXiv:1711.09577, section 3.2).
     """
 
-    num_frames: Positive = Field(16, description="frames in a clip (T)")
+    num_frames: Frames = Field(16, description="frames in a clip (T)")
     sampling: Literal["segments", "consecutive"] = Field(
         "segments",
         description="segments: one frame out of each of T equal parts of the video; consecutive: T frames, `stride` "
         "apart",
     )
-    stride: Positive = Field(1, description="distance between the frames of a consecutive clip, in frames")
+    stride: Annotated[int, Field(ge=1, le=65536)] = Field(
+        1, description="distance between the frames of a consecutive clip, in frames"
+    )
     short: Literal["repeat", "loop", "edge"] = Field(
         "repeat",
         description="how a video that is shorter than the clip fills it. repeat: each frame several times (0 0 1 1 "
@@ -204,9 +211,17 @@ class LoaderSpec(Spec):
     default; where the graph resizes, it takes T x height x width of the crop x 3 bytes.
     """
 
-    batch_size: Positive = Field(
-        64,
-        description="clips in a batch (N). For train and eval: of all processes together; for ClipLoader: of its shard",
+    batch_size: BatchSize | Literal["auto"] = Field(
+        DEFAULT_BATCH,
+        description="clips in a batch (N). For train and eval: of all processes together; for ClipLoader: of its "
+        "shard. auto: for training as many as fit into the free memory, measured before the run begins, and no more "
+        "than optimizer.lr_for_batch",
+    )
+    last_batch: Literal["drop", "spread"] = Field(
+        "drop",
+        description="training clips that do not fill a batch. drop: they are left out, others in each epoch, as in the "
+        "reference recipe; spread: there is one batch more, and all batches become equally large, give or take one "
+        "clip, so that every video is used in every epoch",
     )
     decoder: Literal["auto", "pyav", "dali", "hybrid"] = Field(
         "auto",
@@ -234,14 +249,24 @@ class LoaderSpec(Spec):
         "own frames and crop and goes into another of the next batches. An epoch becomes this many times longer. "
         "Clips become cheaper, but successive batches show the same videos",
     )
-    timeout_seconds: Annotated[float, Field(gt=0.0)] = Field(
+    timeout_seconds: Annotated[float, Field(gt=0.0, le=LONGEST_WAIT)] = Field(
         30.0,
         description="a worker that gives no clip for this long is replaced; a video that does this three times counts "
         "as a bad one",
     )
+    io_retries: Annotated[int, Field(ge=0, le=10)] = Field(
+        3,
+        description="how often a video is read again after a passing error of the system, such as EIO or ESTALE, after "
+        "0.1, 0.4, 1.6, ... seconds, but for no longer than half of timeout_seconds; then it counts as a bad clip this "
+        "time",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         0, description="seed of all random choices: order, frames, crops, mirrors and colours"
     )
+
+    def batch_size_or(self, default: int) -> int:
+        """`batch_size`, or `default` where it is "auto"."""
+        return default if self.batch_size == "auto" else self.batch_size
 
     @model_validator(mode="after")
     def _check(self) -> LoaderSpec:

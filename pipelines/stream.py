@@ -30,17 +30,23 @@ class ClipStream:
     seed: int
     train: bool
     repeats: int = 1
+    last_batch: Literal["drop", "spread"] = "drop"
+    balanced: bool = False
     decoder: Literal["auto", "pyav", "dali", "hybrid"] = "pyav"
     dali_share: float | Literal["auto"] = "auto"
     device: str = "cpu"  # where DALI augments and, where it does, decodes: "cpu", "gpu" or "gpu:N"
     dtype: Literal["float32", "float16"] = "float32"
+    io_retries: int = 0  # how often a file is read again after a passing error of the system
+    index_digest: str | None = None  # of the index, which may be made again while it is in use; None: of any
+    max_corrupt_fraction: float = 1.0  # no clip is read of a video with a larger share of damaged frames
     limits: DaliLimits | None = None  # which of the videos DALI can decode; None: PyAV decodes all
 
     def sampler(self, index: VideoIndex) -> ClipSampler:
         """The sampler that plans the clips of this stream."""
         return ClipSampler(
             index.columns(self.split), self.clip, self.augment, seed=self.seed, train=self.train, shard=self.shard,
-            repeats=self.repeats, batch_size=self.batch_size,
+            repeats=self.repeats, batch_size=self.batch_size, last_batch=self.last_batch,
+            balanced=self.balanced,
         )  # fmt: skip
 
     @property

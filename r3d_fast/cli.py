@@ -10,20 +10,29 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import click
 
 from pipelines.errors import ExitCode, R3DFastError
 from r3d_fast.backend.restart import restart_with_cuda_libraries
-from r3d_fast.commands import data, models
+from r3d_fast.commands import config as settings
 from r3d_fast.commands import doctor as machine
 from r3d_fast.commands import eval as evaluation
 from r3d_fast.commands import export as exporting
 from r3d_fast.commands import import_weights as weights
-from r3d_fast.commands import predict as prediction
-from r3d_fast.commands import train as training
-from r3d_fast.ranks.launcher import tell_exit_code
+from r3d_fast.commands import models
+from r3d_fast.commands import report as reporting
+from r3d_fast.commands import watch as watching
+from r3d_fast.commands.data.data import data
+from r3d_fast.commands.data.demo import demo
+from r3d_fast.commands.predict.predict import predict
+from r3d_fast.commands.train.train import train
+from r3d_fast.console import plain, show_warnings_plainly, tell
+from r3d_fast.errors import ConfigError, refusal
+from r3d_fast.interrupt import MESSAGE, Terminated, end_by_signal
+from r3d_fast.ranks.launcher import hide_environment, tell_exit_code
 from r3d_fast.version import __version__
 
 
@@ -32,14 +41,23 @@ from r3d_fast.version import __version__
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def cli(debug: bool) -> None:
     """Train 3D ResNets on action recognition straight from video files."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 for command in (
-    data.demo, data.data, training.train, evaluation.evaluate, prediction.predict, exporting.export,
-    weights.import_weights, models.models, machine.doctor,
+    demo, data, train, evaluation.evaluate, reporting.report, watching.watch, predict, exporting.export,
+    weights.import_weights, models.models, settings.config, machine.doctor,
 ):  # fmt: skip
     cli.add_command(command)
+
+
+class _OneLine(logging.Formatter):
+    """Log records as lines that any terminal shows as they are."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return plain(super().format(record))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -47,6 +65,8 @@ def main(arguments: list[str] | None = None) -> None:
     if arguments is None:
         restart_with_cuda_libraries(("r3d-fast", "r3d_fast.__main__", "r3d_fast.cli"))
         arguments = sys.argv[1:]
+    hide_environment()
+    show_warnings_plainly()
     code = run_cli(cli, arguments, "r3d-fast")
     tell_exit_code(code)
     sys.exit(code)
@@ -54,30 +74,74 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run_cli(command: Callable[..., Any], arguments: list[str], name: str) -> int:
     """Run a click command and return its exit code; an error is printed as one line (--debug: after its traceback)."""
-    debug = "--debug" in arguments
+    code = _run(command, arguments, name, debug="--debug" in arguments)
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_stdout()
+    except OSError as error:
+        _drop_stdout()
+        if code == ExitCode.OK:
+            tell(f"{name}: stdout: can't be written: {error.strerror}")
+            return ExitCode.USAGE
+    return code
+
+
+def _run(command: Callable[..., Any], arguments: list[str], name: str, *, debug: bool) -> int:
     try:
         result = command(args=arguments, prog_name=name, standalone_mode=False)
-        sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
         _say_usage(name, error)
         return error.exit_code
-    except click.Abort:
+    except (KeyboardInterrupt, click.Abort) as stop:  # click makes the latter of the former
+        signaled = stop if isinstance(stop, Terminated) else stop.__cause__
+        _say(name, str(signaled) if isinstance(signaled, Terminated) else MESSAGE, debug=debug)
+        if isinstance(signaled, Terminated):
+            end_by_signal(signaled.number)
         return ExitCode.INTERRUPTED
     except (BrokenPipeError, SystemExit):
-        # The program that reads our stdout has ended (click turns that into a SystemExit): drop the rest of the output.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()  # the program that reads it has ended (click turns that into a SystemExit)
         return ExitCode.OK
-    except R3DFastError as error:
-        _say(name, str(error), debug)
+    except ConfigError as error:
+        _say(name, *str(error).splitlines(), debug=debug)
         return error.exit_code
-    except KeyboardInterrupt:
-        return ExitCode.INTERRUPTED
+    except R3DFastError as error:
+        _say(name, str(error), *getattr(error, "__notes__", ()), debug=debug)
+        return error.exit_code
+    except ImportError as error:
+        what = f"a library can't be imported ({error}); to see what is missing, run: r3d-fast doctor"
+        _say(name, what, debug=debug)
+        return ExitCode.ENVIRONMENT
     except Exception as error:
-        _say(name, f"internal error: {type(error).__name__}: {error} (--debug shows where)", debug)
+        if isinstance(error, OSError) and _is_of_click(error):  # which prints on stdout only, as for --help
+            _say(name, f"stdout: can't be written: {error.strerror}", debug=debug)
+            _drop_stdout()
+            return ExitCode.USAGE
+        refused = refusal(error)
+        if refused:
+            _say(name, refused, debug=debug)
+            return ExitCode.ENVIRONMENT
+        text = " ".join(str(error).split())
+        _say(name, f"internal error: {type(error).__name__}: {text} (--debug shows where)", debug=debug)
         return ExitCode.INTERNAL
+
+
+def _is_of_click(error: OSError) -> bool:
+    """Whether `error` was raised within the library that reads the command line."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).startswith("click.")
+
+
+def _drop_stdout() -> None:
+    """Drop all that is still to be printed: it can't be."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say_usage(name: str, error: click.ClickException) -> None:
@@ -90,16 +154,13 @@ def _say_usage(name: str, error: click.ClickException) -> None:
     _say(name, f"{' '.join(error.format_message().split()).rstrip('.')} (see {path} --help)", debug=False)
 
 
-def _say(name: str, text: str, debug: bool) -> None:
-    """Print each line of `text` on stderr after the program's `name`; with `debug`, print the traceback first."""
+def _say(name: str, *lines: str, debug: bool) -> None:
+    """Print `lines` on stderr after the program's `name`, but no empty one; with `debug`, the traceback first."""
     if debug:
         import traceback
 
-        traceback.print_exc()
-    for line in text.splitlines():
-        # File names may contain characters that this terminal can't show.
-        shown = line.encode(sys.stderr.encoding or "utf-8", "backslashreplace").decode(sys.stderr.encoding or "utf-8")
-        print(f"{name}: {shown}", file=sys.stderr)
+        tell(*traceback.format_exc().splitlines())
+    tell(*(f"{name}: {line}" for line in lines if line))
 
 
 if __name__ == "__main__":

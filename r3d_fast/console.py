@@ -1,12 +1,19 @@
-"""What a command prints on stderr while it works: lines of text, and a progress bar if stderr is a terminal."""
+"""The lines that commands print, in which names of files and classes do no harm."""
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
-import time
-from contextlib import suppress
-from types import TracebackType
-from typing import Any
+import warnings
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import TextIO
+
+from pipelines.output.descriptors import STDOUT
+from pipelines.output.files import check_outputs
+from pipelines.output.places import write_errors
 
 
 def as_time(seconds: float) -> str:
@@ -16,72 +23,80 @@ def as_time(seconds: float) -> str:
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
 
 
-def tell(line: str) -> None:
-    """Print `line` on stderr. If stderr is closed or its disk is full, the line is dropped and the run goes on."""
+def counted(count: int, thing: str, things: str | None = None) -> str:
+    """`count` of `thing`: "1 step", "2 steps". `things` is the plural where that is not `thing` with an s."""
+    return f"{count} {thing if count == 1 else things or thing + 's'}"
+
+
+def plain(text: str, encoding: str | None = None) -> str:
+    """`text` as one line that any terminal shows as it is: characters that are not printable become escapes.
+
+    A file may be called by any bytes but / and NUL. Without this, a name could move the cursor, colour the screen or
+    look like a line of its own. With `encoding`, characters that it lacks become escapes, too.
+    """
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return shown.encode(encoding, "backslashreplace").decode(encoding) if encoding else shown
+
+
+def print_line(line: str = "", stream: TextIO | None = None) -> None:
+    """Print `line` on `stream` (default: stdout), by `plain`. Nothing is done where it was closed from the beginning.
+
+    Raises BrokenPipeError where the reader of stdout has gone, UsageError where stdout can't be written, as on a full
+    disk, and OSError where another stream can't.
+    """
+    stream = stream or sys.stdout
+    if stream is None:
+        return
+    with write_errors(STDOUT) if stream is sys.stdout else nullcontext():
+        print(plain(line, stream.encoding or "utf-8"), file=stream, flush=True)
+
+
+def lines_beside(*files: Path | None, inputs: Iterable[Path] = (), others: bool = False) -> Callable[[str], None]:
+    """What prints lines for the user while results are written to `files`: on stderr if one of these is stdout.
+
+    Where a file is named, or with `others` a folder is made, that is the result: the command then goes on although
+    nobody reads the lines any more. Raises UsageError like `check_outputs`, which `files` and `inputs` are given to.
+    """
+    if check_outputs(*files, inputs=inputs):
+        return tell
+    if not others and all(file is None for file in files):
+        return print_line
+
+    def say(line: str) -> None:
+        with suppress(BrokenPipeError):
+            print_line(line)
+
+    return say
+
+
+def quoted(*words: object) -> str:
+    """`words` as one types them in a shell, with a space between two; what isn't printable as in bash's $'...'."""
+    return " ".join(shlex.quote(word) if word.isprintable() else _ansi_c(word) for word in map(str, words))
+
+
+def _ansi_c(word: str) -> str:
+    def escaped(character: str) -> str:
+        if character in "\\'":
+            return f"\\{character}"
+        return character if character.isprintable() else "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
+
+    return "$'" + "".join(map(escaped, word)) + "'"
+
+
+def tell(*lines: str) -> None:
+    """Print `lines` on stderr, by `plain`. Those that can't be written are dropped: the run goes on."""
     with suppress(OSError, ValueError):
-        print(line, file=sys.stderr, flush=True)
+        for line in lines if sys.stderr is not None else ():
+            print_line(line, sys.stderr)
 
 
-class Progress:
-    """Shows progress on stderr: a bar on a terminal, plain lines elsewhere. Use it as a context manager."""
+def show_warnings_plainly() -> None:
+    """Have each warning of Python, which may name a file, be one line on stderr, by `plain`."""
 
-    def __init__(self, title: str, total: int, done: int = 0, every: int = 1) -> None:
-        """Show progress over `total` steps of which `done` are done; plain lines come every `every` steps."""
-        self._title, self._total, self._every = title, total, every
-        self._first, self._start, self._done = done, time.monotonic(), done
-        self._bar: Any = None
-        if sys.stderr.isatty():
-            self._bar, self._task = self._new_bar()
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, file: object = None,
+        line: object = None,
+    ) -> None:  # fmt: skip
+        tell(f"{filename}:{lineno}: {category.__name__}: {message}")
 
-    def _new_bar(self) -> tuple[Any, Any]:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[text]}"),
-        )
-        bar = Progress(*columns, TextColumn("ETA"), TimeRemainingColumn(), console=Console(stderr=True))
-        bar.start()
-        return bar, bar.add_task(self._title, total=self._total, completed=self._done, text="")
-
-    def step(self, text: str = "", done: int | None = None) -> None:
-        """Count one more step (or set the number of finished steps to `done`); `text` is shown beside it."""
-        self._done = self._done + 1 if done is None else done
-        if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, text=text)
-        elif self._done % self._every == 0 or self._done == self._total:
-            spent = time.monotonic() - self._start
-            left = spent / max(1, self._done - self._first) * (self._total - self._done)
-            say = f"{self._title} {self._done}/{self._total}  {text}".rstrip()
-            tell(f"{say}  ETA {as_time(left)}")
-
-    @property
-    def is_drawn(self) -> bool:
-        """Whether a bar is drawn, which can change as often as one likes."""
-        return self._bar is not None
-
-    def note(self, text: str) -> None:
-        """Show `text` beside the bar until the next step; where there is no bar, as a line of its own."""
-        if self._bar is not None:
-            self._bar.update(self._task, text=text)
-        else:
-            tell(f"{self._title} {self._done}/{self._total}  {text}")
-
-    def say(self, line: str) -> None:
-        """Print `line` above the bar, or as it is where there is no bar."""
-        if self._bar is not None:
-            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
-        else:
-            tell(line)
-
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+    warnings.showwarning = show

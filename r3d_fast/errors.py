@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
+import os
 from collections.abc import Iterator
 
 from pipelines.errors import EnvironmentProblem, ExitCode, R3DFastError, UsageError
@@ -46,6 +48,54 @@ class RankFailed(R3DFastError):
         self.exit_code = exit_code
 
 
+# What the system refuses, whatever a program does, and what can be done about it.
+_REFUSALS = {
+    errno.EACCES: "change its permissions, or choose another place",
+    errno.EDQUOT: "delete what you don't need, or choose another disk",
+    errno.EIO: "the disk or the network behind it fails: check it, then run the same again",
+    errno.ELOOP: "its links lead in a circle: remove them",
+    errno.EMFILE: "raise the limit of open files (ulimit -n), or use fewer workers",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENFILE: "the whole system has too many files open: end what you don't need",
+    errno.ENOMEM: "free memory, or use fewer workers",
+    errno.ENOSPC: "make room there, or choose another disk",
+    errno.ENOTDIR: "a part of the path is a file: choose another place",
+    errno.EPERM: "change its permissions, or choose another place",
+    errno.EROFS: "choose a place that can be written",
+    errno.ESTALE: "the server of the files has changed: mount it again, then run the same again",
+    errno.ETIMEDOUT: "the server of the files does not answer: check it, then run the same again",
+}
+
+
+_LOOP = "Symlink loop from "
+
+
+def refusal(error: Exception) -> str:
+    """What the system refused and what to do, in one line; "" if the program itself may be to blame for `error`."""
+    if isinstance(error, RuntimeError) and str(error).startswith(_LOOP):  # of Path.resolve
+        return f"{str(error).removeprefix(_LOOP).strip()}: {_REFUSALS[errno.ELOOP]}"
+    if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
+        return f"{error.object}: this name is not UTF-8, which this command needs; rename it"
+    if not isinstance(error, OSError):
+        return ""
+    if isinstance(error, FileNotFoundError) and not _has_current_folder():
+        return "the current folder was deleted; go to another one (cd), and run the same again"
+    remedy = _REFUSALS.get(error.errno or 0)
+    if remedy is None:
+        return ""
+    name = error.filename
+    place = f"{os.fsdecode(name)}: " if isinstance(name, str | bytes) else ""
+    return f"{place}{error.strerror}; {remedy}"
+
+
+def _has_current_folder() -> bool:
+    try:
+        os.getcwd()  # noqa: PTH109 - Path.cwd() is no better
+    except OSError:
+        return False
+    return True
+
+
 _MEANINGS = {
     ExitCode.OK: ("The command did what it was asked to.", ""),
     ExitCode.INTERNAL: (
@@ -56,14 +106,14 @@ _MEANINGS = {
         "An argument, an option or a config can't be used. Also: there is no model, run or config at a path, or an "
         "output can't be written.",
         "Change what the message names. No data set, checkpoint or result was changed. A training that could not start "
-        "may leave a run folder with `config.yaml`.",
+        "leaves no run folder.",
     ),
     ExitCode.DATA: (
         "A data set, a list or an index is missing or can't be used, or some of the videos could not be read.",
         "Run `r3d-fast data index ROOT`: it makes the index again and lists the files that it leaves out, and why.",
     ),
     ExitCode.ENVIRONMENT: (
-        "The machine or the installation lacks something: a library, a GPU, memory.",
+        "The machine or the installation lacks something: a library, a GPU, memory. Or the system refused a file.",
         "Do what the message says. `r3d-fast doctor` checks the whole installation.",
     ),
     ExitCode.CHECKPOINT: (
@@ -78,19 +128,26 @@ _MEANINGS = {
         "A signal stopped the training; a checkpoint was written.",
         "Run the command in the message: it continues from the checkpoint.",
     ),
-    ExitCode.INTERRUPTED: ("Ctrl-C ended the command before it had finished.", "Run it again."),
+    ExitCode.INTERRUPTED: (
+        "Ctrl-C ended the command before it had finished; of a training the second one, or a second SIGTERM.",
+        "Run it again. A training goes on from its last checkpoint, by the command in its message.",
+    ),
 }
 
 
 def error_classes() -> list[type[R3DFastError]]:
-    """All error classes of `pipelines` and `r3d_fast`, sorted by exit code, then by name."""
+    """The error classes of `pipelines.errors` and of this module, sorted by exit code, then by name.
+
+    A class that another module derives from one of these is a case of it, which only that module tells apart.
+    """
 
     def below(kind: type[R3DFastError]) -> Iterator[type[R3DFastError]]:
         for child in kind.__subclasses__():
             yield child
             yield from below(child)
 
-    return sorted(set(below(R3DFastError)), key=lambda kind: (kind.exit_code, kind.__name__))
+    public = {kind for kind in below(R3DFastError) if kind.__module__ in (R3DFastError.__module__, __name__)}
+    return sorted(public, key=lambda kind: (kind.exit_code, kind.__name__))
 
 
 def exit_code_table() -> str:

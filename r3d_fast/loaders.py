@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pipelines.errors import DataError, UsageError
-from pipelines.index.video_index import VideoIndex, find_index
+from pipelines.index.locations import find_index
+from pipelines.index.video_index import VideoIndex
 from pipelines.loader import ClipLoader
 from pipelines.machine.cpus import usable_cpus
-from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec
+from pipelines.specs import DEFAULT_BATCH, AugmentSpec, ClipSpec, LoaderSpec
 from r3d_fast.backend.paddle import gpu_number
 from r3d_fast.config.sections import DataSpec
-from r3d_fast.console import tell
+from r3d_fast.console import quoted, tell
 from r3d_fast.ranks.group import Group
 
 ClipDtype = Literal["float32", "float16"]
@@ -27,29 +28,37 @@ def open_index(data: DataSpec) -> VideoIndex:
         raise DataError(f"{data.root}: no such folder; expected the videos there: set -o data.root=FOLDER")
     path = find_index(data.root)
     if path is None:
-        raise DataError(f"{data.root}: not indexed yet; first run: r3d-fast data index {data.root}")
+        raise DataError(f"{data.root}: not indexed yet; first run: {quoted('r3d-fast', 'data', 'index', data.root)}")
     return VideoIndex.open(path, data.root)
 
 
 def train_loader(
     index: VideoIndex, split: str, clip: ClipSpec, augment: AugmentSpec, loader: LoaderSpec, *, device: str = "cpu",
-    dtype: ClipDtype = "float32", group: Group | None = None,
+    dtype: ClipDtype = "float32", group: Group | None = None, balanced: bool = False, max_corrupt_fraction: float = 1.0,
 ) -> ClipLoader:  # fmt: skip
     """A loader of shuffled, augmented clips of the videos of `split`, on `device`, in `dtype`.
 
-    In a job of several ranks it gives the share of this one; the batch size of `loader` counts all ranks together.
-    Raises UsageError if that batch size is not a multiple of the number of ranks.
+    In a job of several ranks it gives the share of this one; the batch size of `loader` counts all ranks together. If
+    `balanced`, an epoch shows all classes equally often. Raises UsageError if the batch size is not a multiple of the
+    number of ranks.
     """
     group = group or Group()
     own = _for_rank(loader, rank_batch_size(loader, group), group, device)
-    clips = clip_loader(index, device, dtype, group, clip=clip, augment=augment, loader=own, split=split, train=True)
+    clips = clip_loader(
+        index, device, dtype, group, clip=clip, augment=augment, loader=own, split=split, train=True, balanced=balanced,
+        max_corrupt_fraction=max_corrupt_fraction,
+    )  # fmt: skip
     _warn_of_slow_motion(clips, group)
+    _warn_of_one_class(clips, group)
     return clips
 
 
 def rank_batch_size(loader: LoaderSpec, group: Group) -> int:
-    """The clips in a training batch of one rank. Raises UsageError if the ranks can't share `loader.batch_size`."""
-    size = loader.batch_size
+    """The clips in a training batch of one rank. Raises UsageError if the ranks can't share `loader.batch_size`.
+
+    Where that is "auto" it is the default: `planning` puts a number there before a run.
+    """
+    size = loader.batch_size_or(DEFAULT_BATCH)
     if size % group.count:
         raise UsageError(
             f"loader.batch_size {size} can't be shared by {group.count} ranks (it counts the clips of all ranks "
@@ -60,18 +69,31 @@ def rank_batch_size(loader: LoaderSpec, group: Group) -> int:
 
 def eval_loader(
     index: VideoIndex, split: str, clip: ClipSpec, augment: AugmentSpec, loader: LoaderSpec, *, device: str = "cpu",
-    dtype: ClipDtype = "float32", group: Group | None = None,
+    dtype: ClipDtype = "float32", group: Group | None = None, max_corrupt_fraction: float = 1.0,
 ) -> ClipLoader:  # fmt: skip
     """A loader of all views and crops of the videos of `split`, in order, on `device`, in `dtype`.
 
     In a job of several ranks it gives the share of this one. Its batch size is that of `loader`, divided by the number
-    of ranks and rounded up.
+    of ranks and rounded up; "auto" is `usual_eval_batch`, for each rank.
     """
     group = group or Group()
-    own = _for_rank(loader, -(-loader.batch_size // group.count), group, device)
-    clips = clip_loader(index, device, dtype, group, clip=clip, augment=augment, loader=own, split=split, train=False)
+    _require_split(index, split)
+    size = loader.batch_size_or(usual_eval_batch(device) * group.count)
+    own = _for_rank(loader, -(-size // group.count), group, device)
+    clips = clip_loader(
+        index, device, dtype, group, clip=clip, augment=augment, loader=own, split=split, train=False,
+        max_corrupt_fraction=max_corrupt_fraction,
+    )  # fmt: skip
     _warn_of_slow_motion(clips, group)
     return clips
+
+
+def usual_eval_batch(device: str) -> int:
+    """The clips that `device` evaluates or predicts at once where nobody has said how many.
+
+    On a CPU larger batches are no faster and take more memory.
+    """
+    return 8 if device == "cpu" else DEFAULT_BATCH
 
 
 def clip_loader(
@@ -81,6 +103,27 @@ def clip_loader(
     group = group or Group()
     numbered = f"gpu:{gpu_number()}" if device == "gpu" else device
     return ClipLoader(index, device=numbered, dtype=dtype, shard=group.shard, **options)
+
+
+def _require_split(index: VideoIndex, split: str) -> None:
+    """Raise DataError, with what to do, if `index` lacks the `split` to evaluate on."""
+    try:
+        index.own_split(split)
+    except DataError as error:
+        if not index.splits:
+            raise
+        raise DataError(
+            f"{error}: nothing to evaluate on; add videos and index them again, or evaluate on those of another split: "
+            f"-o data.eval_split={index.splits[0]}"
+        ) from error
+
+
+def _warn_of_one_class(clips: ClipLoader, group: Group) -> None:
+    """Say on the first rank if all videos are of one class."""
+    labels = set(clips.sampler.videos.label.tolist())
+    if group.is_first and len(labels) == 1:
+        name = clips.index.classes[labels.pop()]
+        tell(f"warning: all videos of split {clips.split} are of class {name}: whatever the model says will be right")
 
 
 def _warn_of_slow_motion(clips: ClipLoader, group: Group) -> None:

@@ -1,4 +1,4 @@
-"""Loss, top1, top5, accuracy per class and confusion matrix, of clips and of videos.
+"""Loss, top1, top5, confusion matrix, and precision, recall and F1 of each class, of clips and of videos.
 
 Sums and counts are kept, and divided only when a result is asked for. So a last batch of 7 videos counts as 7, and
 merging the counts of several processes gives the same as a single process. Rows of padding (`is_real` False) are
@@ -7,6 +7,8 @@ ignored.
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import numpy as np
@@ -33,6 +35,44 @@ def mean_top1_top5(result: Result) -> float | None:
     return None if top1 is None or top5 is None else (top1 + top5) / 2
 
 
+@dataclass(frozen=True)
+class ClassFigures:
+    """How well each class is recognised, and what the classes give together; all are fractions 0..1.
+
+    `recall` of a class: the share of its samples that were predicted as it; None where it has no sample. `precision`:
+    the share of what was predicted as the class that is of it; None where nothing was. `f1`: their harmonic mean; None
+    where the class has no sample and was never predicted. `balanced_accuracy` is the mean recall of the classes that
+    have samples, `macro_f1` the mean F1, both as in scikit-learn. `majority` is the top1 of a model that always
+    predicts the class with the most of these samples. These three are None without samples.
+    """
+
+    precision: tuple[float | None, ...]
+    recall: tuple[float | None, ...]
+    f1: tuple[float | None, ...]
+    balanced_accuracy: float | None
+    macro_f1: float | None
+    majority: float | None
+
+
+def class_figures(result: Result) -> ClassFigures:
+    """The figures of each class in `result`. A sample that has no prediction counts as a miss of its class."""
+    counts, confusion = np.array(result["counts"], np.int64), result["confusion"]
+    hits, predicted = confusion.diagonal(), confusion.sum(axis=0)
+
+    def shares(parts: NDArray[np.int64], wholes: NDArray[np.int64]) -> tuple[float | None, ...]:
+        return tuple(p / w if w else None for p, w in zip(parts.tolist(), wholes.tolist(), strict=True))
+
+    recall, f1 = shares(hits, counts), shares(2 * hits, counts + predicted)
+    largest = float(counts.max()) / result["count"] if result["count"] else None
+    return ClassFigures(shares(hits, predicted), recall, f1, _mean(recall), _mean(f1) if largest else None, largest)
+
+
+def _mean(values: tuple[float | None, ...]) -> float | None:
+    """The mean of those of `values` that are not None; None if all are."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
 class ClassificationMetrics:
     """Counts over any number of batches how often a classifier is right.
 
@@ -49,7 +89,8 @@ class ClassificationMetrics:
         self._loss = 0.0
         self._top5 = 0
         self._seen = np.zeros(num_classes, dtype=np.int64)
-        self._confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
+        # (label, prediction): count. Of many classes few pairs occur, and a matrix of 10,000 would take 800 MB.
+        self._cells: Counter[tuple[int, int]] = Counter()
 
     def update(self, logits: NDArray[Any], labels: NDArray[Any], is_real: NDArray[np.bool_]) -> None:
         """Count one batch: logits float32 [N, C], labels int64 [N], is_real bool [N] (False: padding).
@@ -66,17 +107,17 @@ class ClassificationMetrics:
         self._loss += other._loss
         self._top5 += other._top5
         self._seen += other._seen
-        self._confusion += other._confusion
+        self._cells.update(other._cells)
 
     def state(self) -> dict[str, Any]:
         """All counts as JSON values, which `of` turns into metrics again. Counts of 0 are left out."""
         labels = np.flatnonzero(self._seen)
-        rows, columns = np.nonzero(self._confusion)
+        cells = sorted(self._cells.items())
         return {
             "loss": self._loss,
             "top5": self._top5,
             "seen": [labels.tolist(), self._seen[labels].tolist()],
-            "confusion": [rows.tolist(), columns.tolist(), self._confusion[rows, columns].tolist()],
+            "confusion": [list(part) for part in zip(*((*pair, n) for pair, n in cells), strict=True)] or [[], [], []],
         }
 
     @classmethod
@@ -87,13 +128,16 @@ class ClassificationMetrics:
         labels, counts = state["seen"]
         metrics._seen[np.array(labels, int)] = counts
         rows, columns, cells = state["confusion"]
-        metrics._confusion[np.array(rows, int), np.array(columns, int)] = cells
+        metrics._cells = Counter(dict(zip(zip(rows, columns, strict=True), cells, strict=True)))
         return metrics
 
     def result(self) -> Result:
         """The figures of everything counted so far; see `Result`."""
         count = int(self._seen.sum())
-        correct = self._confusion.diagonal()
+        confusion = np.zeros((self.num_classes, self.num_classes), np.int64)  # takes memory where it is written to
+        for cell, number in self._cells.items():
+            confusion[cell] = number
+        correct = confusion.diagonal()
         return {
             "loss": self._loss / count if count else None,
             "top1": int(correct.sum()) / count if count else None,
@@ -101,7 +145,7 @@ class ClassificationMetrics:
             "count": count,
             "counts": self._seen.tolist(),
             "per_class": [int(c) / int(n) if n else None for c, n in zip(correct, self._seen, strict=True)],
-            "confusion": self._confusion.copy(),
+            "confusion": confusion,
         }
 
     def _count(self, scores: NDArray[np.float64], losses: NDArray[np.float64], labels: NDArray[np.int64]) -> None:
@@ -114,7 +158,7 @@ class ClassificationMetrics:
         self._loss += float(losses.sum())
         self._top5 += int(((rank < 5) & valid).sum())
         np.add.at(self._seen, labels, 1)
-        np.add.at(self._confusion, (labels[valid], scores[valid].argmax(axis=1)), 1)
+        self._cells.update(zip(labels[valid].tolist(), scores[valid].argmax(axis=1).tolist(), strict=True))
 
 
 class VideoScores:

@@ -17,6 +17,7 @@ from written import device_nodes
 
 from pipelines.errors import EnvironmentProblem
 from pipelines.index.video_index import VideoIndex
+from pipelines.isolation.reserve import reserve
 from pipelines.machine.device import check_device
 from r3d_fast.backend.paddle import choose_device, import_paddle
 from r3d_fast.backend.restart import restart_with_cuda_libraries
@@ -33,9 +34,12 @@ if find_spec("paddle"):
     import_paddle()
 
 
-# A suite that was started in the background ignores SIGINT, and so would the processes that the tests interrupt.
+# A suite that was started in the background ignores SIGINT, one under nohup SIGHUP, and so would the processes that the
+# tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -46,6 +50,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if "PYTEST_XDIST_WORKER" not in os.environ:
         restart_with_cuda_libraries(("pytest", "py.test", "pytest.__main__"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the file that takes by far the longest, so that with `pytest -n` nobody waits for it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_docs.py")
 
 
 _PRIORITY = os.sched_getscheduler(0), os.sched_getparam(0)
@@ -60,6 +69,12 @@ def own_priority() -> Iterator[None]:
     os.sched_setscheduler(0, *_PRIORITY)
     yield
     os.sched_setscheduler(0, *_PRIORITY)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_processes() -> None:
+    """The tests of a file begin without processes that a model of an earlier one, which is still there, keeps ready."""
+    reserve(0).close()
 
 
 @pytest.fixture(autouse=True)
@@ -147,7 +162,7 @@ def oddities(real_clips: Path, tmp_path: Path) -> VideoIndex:
     for path in sorted((real_clips / "odd").iterdir()):
         if path.suffix in (".avi", ".mp4", ".mkv"):
             (root / "a" / path.name).symlink_to(path)
-    return VideoIndex.build(root, workers=1, val_fraction=0.0, follow_links=True, allow_partial=True)
+    return VideoIndex.build(root, workers=0, val_fraction=0.0, follow_links=True, allow_partial=True)
 
 
 @pytest.fixture(scope="session")

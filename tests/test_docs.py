@@ -47,6 +47,9 @@ SMALLER = ("train.epochs=2", "model.width=4", "augment.size_px=32", "loader.batc
 UCF_CLASSES = ("ApplyEyeMakeup", "Basketball")
 SUFFIXES = ("py", "csv", "json", "jsonl", "png", "onnx", "safetensors", "pdmodel", "pdiparams")
 MARK = "@@ exit code"
+# Pages whose commands take more than 20 s.
+_SLOW = ("evaluation", "models", "predicting", "reports", "training", "weights")
+SLOW_PAGES = ("README.md", *(f"docs/{name}.md" for name in _SLOW))
 
 # ---- The pages as they are
 
@@ -159,6 +162,7 @@ def generator() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_the_tables_of_the_pages_are_what_the_code_gives() -> None:
     stale = [str(path.relative_to(REPO)) for path, _ in generator().stale()]
     assert stale == [], "their tables are of an older code: run `make docs`, and commit what it writes"
@@ -217,7 +221,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("house")
     data, root = folder / "demo" / "data", folder / "UCF-101"
     make_demo_dataset(data, videos_per_class=2, test_per_class=8)
-    index = VideoIndex.build(data, index=folder / "demo" / "data.r3dindex", workers=1)
+    index = VideoIndex.build(data, index=folder / "demo" / "data.r3dindex", workers=0)
     options = ("data.root=demo/data", f"data.index={index.path}", "train.epochs=2", "train.log_to=[]")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -279,7 +283,9 @@ def run_console(block: Block, folder: Path, house: Path) -> None:
         assert matches(shown, outputs[number], block.output or "exact"), f"{block}: {command} prints\n{outputs[number]}"
 
 
-@pytest.mark.parametrize("page", pages())
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.slow] * (page in SLOW_PAGES)) for page in pages()]
+)
 def test_every_command_of_a_page_runs(page: str, house: Path, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     found = [block for block in blocks(page, read(page)) if not (block.needs or block.source or block.file)]

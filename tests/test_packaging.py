@@ -66,7 +66,7 @@ def test_the_wheel_runs_from_any_folder(installed: Path, tmp_path: Path) -> None
 def test_both_commands_are_declared(installed: Path) -> None:
     (entry,) = installed.glob("r3d_fast-*.dist-info/entry_points.txt")
     text = entry.read_text(encoding="utf-8")
-    assert re.search(r"^r3d-fast = r3d_fast.cli:main$", text, re.M)
+    assert re.search(r"^r3d-fast = r3d_fast.__main__:main$", text, re.M)
     assert re.search(r"^bench = bench.cli:main$", text, re.M)
 
 

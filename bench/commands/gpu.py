@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from bench.commands.options import FILE
-from r3d_fast.console import tell
+from r3d_fast.console import print_line, tell
 
 
 @click.command()
@@ -52,11 +52,13 @@ def gpu(
             tell(f"no GPU here ({card.problem}): these are the commands for a V100")
         for name in ("LD_LIBRARY_PATH", "PYTHONPATH"):
             if name in os.environ:
-                click.echo(f"export {name}={shlex.quote(os.environ[name])}")
-        click.echo(f"mkdir -p {shlex.quote(str(settings.out / 'results'))}")
+                print_line(f"export {name}={shlex.quote(os.environ[name])}")
+        print_line(f"mkdir -p {shlex.quote(str(settings.out / 'results'))}")
         for part in plan(settings, V100 if card.problem else card):
-            click.echo(part.pasted)
+            for line in part.pasted.splitlines():
+                print_line(line)
         return 0
     text, code = measure_gpu(settings, tell)
-    click.echo(f"\n{text}", nl=False)
+    for line in ("", *text.splitlines()):
+        print_line(line)
     return code

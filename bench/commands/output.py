@@ -8,9 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from r3d_fast.files import check_outputs
+from pipelines.output.descriptors import is_stdout
+from r3d_fast.console import lines_beside
 
 if TYPE_CHECKING:
     from bench.reporting.results import Report
@@ -32,11 +31,12 @@ class Output:
 
             figure_class(plot)
         self._json_file, self._plot = json_file, plot
-        self._is_stdout_taken = check_outputs(json_file, plot, inputs=inputs)
+        self._say = lines_beside(json_file, plot, inputs=inputs)
 
     def print(self, text: str) -> None:
         """Print results for people to read."""
-        click.echo(text, err=self._is_stdout_taken)
+        for line in text.split("\n"):
+            self._say(line)
 
     def show(self, report: Report, text: str | None = None) -> None:
         """Print `text` (None: the tables of the report), and write the report's JSON and chart."""
@@ -60,7 +60,7 @@ class Output:
         from bench.reporting import results
 
         path = self._json_file
-        if path is not None and not self._is_stdout_taken and (path.is_file() or not path.exists()):
+        if path is not None and not is_stdout(path) and (path.is_file() or not path.exists()):
             results.save(report, path)
 
 

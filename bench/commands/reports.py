@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from bench.commands.options import FILE
+from r3d_fast.console import print_line
 
 
 @click.command()
@@ -19,7 +20,8 @@ def report(folder: Path, brief: bool) -> None:
     """
     from bench.reporting.tables import load_folder, tables
 
-    click.echo(tables(load_folder(folder), brief=brief), nl=False)
+    for line in tables(load_folder(folder), brief=brief).splitlines():
+        print_line(line)
 
 
 @click.command()
@@ -34,4 +36,5 @@ def compare(a: Path, b: Path) -> None:
     from bench.reporting.comparison import comparison_text
     from bench.reporting.results import load
 
-    click.echo(comparison_text(load(a), load(b)))
+    for line in comparison_text(load(a), load(b)).splitlines():
+        print_line(line)

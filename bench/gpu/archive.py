@@ -17,7 +17,8 @@ from pathlib import Path
 
 from bench.gpu.plan import GpuSettings
 from bench.gpu.redaction import is_relative, redacted, still_names
-from r3d_fast.files import new_file, write_json
+from pipelines.input.credentials import HIDDEN, secret_values
+from pipelines.output.files import new_file, write_json
 
 _KINDS = {".json", ".jsonl", ".log", ".txt", ".xml", ".yaml"}
 _MOST_BYTES = 4_000_000  # of one file: of a longer one the end
@@ -50,7 +51,7 @@ def write_archive(settings: GpuSettings) -> Path:
     files = [file for file in sorted(settings.out.rglob("*")) if _belongs(file, settings.out)]
     with new_file(path, "free space, and run the same again") as whole, tarfile.open(fileobj=whole, mode="w:gz") as tar:
         for file in files:
-            text = redacted(_text(file), words)
+            text = _without_secrets(redacted(_text(file), words))
             if still_names(text, words):
                 text = f"{file.name} is left out: a folder's name could not be taken out of it\n"
             content = text.encode(errors="replace")
@@ -58,6 +59,13 @@ def write_archive(settings: GpuSettings) -> Path:
             entry.size, entry.mtime = len(content), int(file.stat().st_mtime)
             tar.addfile(entry, io.BytesIO(content))
     return path
+
+
+def _without_secrets(text: str) -> str:
+    """`text` without the secrets that are in this environment, whoever wrote them there."""
+    for value in secret_values(os.environ):
+        text = text.replace(value, HIDDEN)
+    return text
 
 
 def hidden_words(settings: GpuSettings) -> dict[str, str]:

@@ -7,7 +7,6 @@ JSON again and again, so that what ends it (a decoder may crash) leaves the tabl
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -29,9 +28,10 @@ from pipelines.errors import DataError, ExitCode, R3DFastError
 from pipelines.index.video_index import VideoIndex, write_index
 from pipelines.machine.device import device_number
 from pipelines.machine.gpu_wait import choose_gpu_wait
+from pipelines.output.files import write_json
+from pipelines.output.temporary import temporary_folder
 from pipelines.video.record import VideoRecord
 from pipelines.video.remuxer import remux
-from r3d_fast.files import write_json
 
 RIGHT, WRONG, FAILED, REFUSED, UNREADABLE = "right", "wrong", "failed", "refused", "unreadable"
 _SESSION_CLIPS = {"gpu": 8, "cpu": 1}  # in a batch, by device; a CPU has no sessions, and only tries this itself
@@ -60,8 +60,7 @@ def check_parity(data: Path, device: str, videos: int, keep: Keep) -> dict[str, 
     """
     limits = limits_of_device(device)
     found: dict[str, Any] = {"device": device, "codecs": sorted(limits.codecs), "real": [], "made": [], "sessions": []}
-    with tempfile.TemporaryDirectory(prefix="r3d-fast-bench-") as name:
-        folder = Path(name)
+    with temporary_folder() as folder:
         made, unmade = _make(folder / "made" / "a")
         found["not made"] = unmade
         index = VideoIndex.build(folder / "made", index=folder / "made.index", workers=1, val_fraction=0.0)

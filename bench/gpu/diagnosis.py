@@ -7,8 +7,8 @@ from pathlib import Path
 
 
 def _examine(file: str) -> int:
+    from pipelines.output.files import write_json
     from r3d_fast.doctor.doctor import as_json, as_text, examine
-    from r3d_fast.files import write_json
 
     diagnosis = examine()
     write_json(Path(file), as_json(diagnosis))

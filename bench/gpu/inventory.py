@@ -19,7 +19,7 @@ from bench.measuring.machine import describe
 from pipelines.machine.container import cgroup_limits, container
 from pipelines.machine.driver_library import LibraryFailed, installed_libraries
 from pipelines.machine.nvidia import pci_bus_id
-from r3d_fast.files import write_json
+from pipelines.output.files import write_json
 
 _PROGRAMS = {
     "nvidia-smi": ("nvidia-smi", "-q"),

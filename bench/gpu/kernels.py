@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import Any
 
 from bench.gpu.plan import PERSISTENT, Card
-from r3d_fast.files import write_json
+from pipelines.output.files import write_json
 
 NORM_5D, NORM_4D = "batch norm", "batch norm, 4-D view"
 POOL_3D, POOL_2D = "max pool", "max pool, two of 2-D"

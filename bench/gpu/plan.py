@@ -15,10 +15,11 @@ from pipelines.machine.gpu_wait import VARIABLE
 STEPS = ("machine", "doctor", "kernels", "parity", "loader", "tests", "train", "full")
 PERSISTENT = "FLAGS_cudnn_batchnorm_spatial_persistent"
 _TESTED = (  # the files with tests marked `gpu`
-    "tests/pipelines/dali", "tests/pipelines/test_loader_devices.py", "tests/pipelines/test_sampler_jitter.py",
+    "tests/faults/test_gpu.py", "tests/pipelines/dali", "tests/pipelines/test_loader_devices.py",
+    "tests/pipelines/test_sampler_jitter.py",
     "tests/pipelines/workers/test_clip_source_turned.py", "tests/r3d_fast/acceleration",
     "tests/r3d_fast/backend", "tests/r3d_fast/models", "tests/r3d_fast/runs", "tests/r3d_fast/training",
-    "tests/bench/loader", "tests/bench/training",
+    "tests/r3d_fast/learning", "tests/bench/loader", "tests/bench/training",
 )  # fmt: skip
 _PARITY_VIDEOS = 200
 _BATCH, _SMALL_BATCH = 64, 16

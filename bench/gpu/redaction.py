@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from functools import cache
 from urllib.parse import unquote
 
+from pipelines.input.credentials import without_credentials
+
 # Folders of a system, which tell nothing of whoever uses it.
 _SYSTEM = {
     "/home",
@@ -59,7 +61,7 @@ def redacted(text: str, words: Mapping[str, str]) -> str:
     text = re.sub(r'\bhostname="[^"]*"', 'hostname=""', text)  # of pytest's file
     text = re.sub(r"pytest-of-[^/\\\s\"'<&]+", "pytest-of-USER", text)
     text = re.sub(r"(/(?:home|Users))/[^/\s\"'\\<&]+", r"\1/USER", text)
-    text = re.sub(r"(\w://)[^/\s\"'@]+@", r"\1", text)
+    text = re.sub(r"(\w://)[^/\s\"'@]+@", r"\1", without_credentials(text))
     for word, stand_in in words.items():
         if word not in paths and not is_relative(word):
             text = _name(word).sub(stand_in, text)

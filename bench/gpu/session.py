@@ -26,9 +26,11 @@ from pipelines.datasets.recognition import recognise_dataset
 from pipelines.errors import DataError, EnvironmentProblem, ExitCode, R3DFastError, UsageError
 from pipelines.machine.nvdec import Decoder
 from pipelines.machine.nvidia import Driver
+from pipelines.output.files import write_file, write_json
+from pipelines.output.folders import make_folder
+from pipelines.output.places import write_errors
 from r3d_fast.doctor.probes import run_probe
 from r3d_fast.errors import Stopped
-from r3d_fast.files import make_folder, write_errors, write_file, write_json
 
 Say = Callable[[str], None]
 _STATUS = "steps.json"
@@ -78,10 +80,11 @@ def measure_gpu(settings: GpuSettings, say: Say) -> tuple[str, ExitCode]:
     card = find_card()
     parts = plan(settings, card)
     if card.problem and (not settings.steps or all(part.needs != "nothing" for part in parts)):
-        to_do = f"\nto do: {card.to_do}" if card.to_do else ""
-        raise EnvironmentProblem(
-            f"no GPU: {card.problem}{to_do}\nwhat needs no GPU is measured with: --steps machine,doctor,parity"
-        )
+        problem = EnvironmentProblem(f"no GPU: {card.problem}")
+        for line in f"to do: {card.to_do}".splitlines() if card.to_do else ():
+            problem.add_note(line)
+        problem.add_note("what needs no GPU is measured with: --steps machine,doctor,parity")
+        raise problem
     say(f"{card.name}, sm_{card.arch}" if not card.problem else f"no GPU: {card.problem}")
     return run_parts(parts, settings, card, say)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from bench.loader.peers import Frames, Peer, extract, read
 from pipelines.index.video_index import VideoIndex
+from pipelines.output.temporary import temporary_folder
 from pipelines.sampler import ClipSampler
 from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
 from pipelines.video.decoder import read_frames
@@ -84,9 +84,9 @@ def check_frames(peer: Peer, index: VideoIndex, split: str | None, clip: ClipSpe
 def _read_once(peer: Peer, path: str, frames: NDArray[np.int32]) -> Frames:
     if not peer.extracts:
         return read(peer, path, frames)
-    with tempfile.TemporaryDirectory(prefix="r3d-fast-jpg-") as folder:
-        extract(path, folder, frames)
-        return read(peer, folder, frames)
+    with temporary_folder() as folder:
+        extract(path, str(folder), frames)
+        return read(peer, str(folder), frames)
 
 
 def _difference(got: Frames, record: VideoRecord, frames: NDArray[np.int32], root: Path) -> float | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import importlib
 import itertools
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from typing import Any
 
 from bench.loader.peers import Frames, Peer, extract, is_importable, read
 from pipelines.index.video_index import VideoIndex
+from pipelines.output.temporary import temporary_folder
 from pipelines.sampler import ClipPlan, ClipSampler
 from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
 
@@ -110,7 +110,7 @@ class PeerLoader:
             raise
 
     def _extract(self, paths: dict[int, str], workers: int) -> dict[int, str]:
-        root = self._files.enter_context(tempfile.TemporaryDirectory(prefix="r3d-fast-jpg-"))
+        root = self._files.enter_context(temporary_folder())
         folders = {i: f"{root}/{i}" for i in paths}
         with ProcessPoolExecutor(max(1, workers), get_context("fork")) as pool:
             list(pool.map(extract, paths.values(), folders.values()))

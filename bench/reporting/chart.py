@@ -10,8 +10,8 @@ from typing import Any
 from bench.reporting.figures import BASE, TRAINING, Figures, MeasuredRun
 from bench.reporting.results import TRAIN_KIND, ThroughputReport
 from bench.reporting.text import as_rate
-from pipelines.errors import EnvironmentProblem, UsageError
-from r3d_fast.files import write_file
+from pipelines.errors import UsageError
+from pipelines.output.files import write_file
 
 _WIDTH = 9.0  # inches
 _DPI = 200  # twice the 900 pixels it is shown at, for sharp screens
@@ -45,10 +45,8 @@ def figure_class(path: Path) -> Any:
     """The Figure class of matplotlib, if `path` can become a chart. Raises what `draw` raises."""
     if path.suffix.lower() not in (".png", ".svg"):
         raise UsageError(f"{path}: expected a name that ends in .png or .svg")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise EnvironmentProblem("charts need matplotlib: pip install 'r3d-fast[plots]'") from error
+    from matplotlib.figure import Figure  # takes half a second to import
+
     return Figure
 
 

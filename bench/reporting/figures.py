@@ -106,13 +106,14 @@ class Figures:
 
 def figures_of(name: str, turns: Sequence[Turn], frames_per_clip: int, **more: Any) -> Figures:
     """The figures of a contender that took `turns`, one a round; `more` are fields that turns don't tell."""
-    read = [turn.costs["bytes_read"] / turn.clips for turn in turns if "bytes_read" in turn.costs]
+    # Of all turns together: in a short one nothing may be read, since what it gives was made ahead.
+    read = [turn for turn in turns if "bytes_read" in turn.costs]
     return Figures(
         name,
         tuple(turn.clips / turn.seconds for turn in turns),
         frames_per_clip,
         tuple(turn.cpu_seconds / turn.clips for turn in turns),
-        statistics.median(read) if read else None,
+        sum(turn.costs["bytes_read"] for turn in read) / sum(turn.clips for turn in read) if read else None,
         **more,
     )
 

@@ -14,10 +14,12 @@ from typing import NamedTuple
 
 from bench.reporting.text import UNKNOWN, markdown
 from pipelines.errors import UsageError
+from pipelines.specs import DEFAULT_BATCH
 from r3d_fast.config.config import Config, load_config
 from r3d_fast.config.sections import ModelSpec
 from r3d_fast.config.yaml_files import shipped_configs
-from r3d_fast.models.cost import BATCH, ModelSummary, summarise
+from r3d_fast.models.cost import summarise
+from r3d_fast.models.cost_table import BATCH, ModelSummary
 
 # The reference run on a V100, Paddle 2.2, float32 (justld/3D-ResNets_paddle): training steps alone, without loading.
 V100_CLIPS_PER_SECOND = 156.0
@@ -98,7 +100,7 @@ def recipe_cost(config: Config, data: DataSet) -> RecipeCost:
     crops = config.augment.eval_crops if config.eval.crops is None else config.eval.crops
     if isinstance(views, str):
         raise UsageError(f"eval.views: {views}: as many as the videos are long; expected a number for this arithmetic")
-    batch, epochs = config.loader.batch_size, config.train.epochs
+    batch, epochs = config.loader.batch_size_or(DEFAULT_BATCH), config.train.epochs
     clips = data.train * config.loader.repeats // batch * batch  # training drops an incomplete last batch
     evaluations = math.ceil(epochs / config.train.eval_every_epochs)
     passes = TRAINING_PASSES * clips * epochs + data.evaluated * views * crops * evaluations

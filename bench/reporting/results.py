@@ -13,7 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from bench.measuring.machine import STRICT, Machine, commit, describe
 from bench.reporting.figures import LOADER, SYNTHETIC, TRAINING, MeasuredRun, check_once
 from pipelines.errors import UsageError
-from r3d_fast.files import write_file
+from pipelines.output.files import write_file
 
 FORMAT = 1
 LOADER_KIND = "loader throughput"

@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import re
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -38,11 +37,12 @@ from bench.studies.learning_curve import (
 from bench.videos.opened_index import MOTIONS, opened_index
 from pipelines.errors import EnvironmentProblem, ExitCode, UsageError
 from pipelines.index.video_index import VideoIndex
+from pipelines.output.folders import make_folder
+from pipelines.output.temporary import temporary_folder
 from r3d_fast.config.config import Config, load_config
 from r3d_fast.config.sections import ScheduleSpec
 from r3d_fast.console import tell
 from r3d_fast.errors import DivergedError
-from r3d_fast.files import make_folder
 from r3d_fast.training.train import train
 
 Result = TypeVar("Result")
@@ -295,8 +295,8 @@ def _folder(runs: Path | None) -> Iterator[Path]:
         make_folder(runs)
         yield runs
         return
-    with tempfile.TemporaryDirectory(prefix="r3d-fast-bench-") as name:
-        yield Path(name)
+    with temporary_folder() as folder:
+        yield folder
 
 
 def _yaml(value: Any) -> str:

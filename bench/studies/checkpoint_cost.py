@@ -11,11 +11,12 @@ import numpy as np
 
 from bench.measuring.turns import Say
 from pipelines.loader import Batch
+from pipelines.specs import DEFAULT_BATCH
 from r3d_fast.backend.feed import DeviceBatch, feed
 from r3d_fast.backend.precision import Precision
 from r3d_fast.config.config import Config
+from r3d_fast.learning.learner import Learner, model_to_train
 from r3d_fast.runs.checkpoint_writer import CheckpointWriter
-from r3d_fast.training.learner import Learner, model_to_train
 from r3d_fast.weights.checkpoint import Checkpoint
 
 STEPS_CONFIG = "ucf101_r3d18"
@@ -62,7 +63,7 @@ def time_saving(
 def _random_batch(config: Config) -> Batch:
     """Clips and labels of noise, in the shapes of `config`."""
     rng = np.random.default_rng(0)
-    size, clip, side = config.loader.batch_size, config.clip.num_frames, config.augment.size_px
+    size, clip, side = config.loader.batch_size_or(DEFAULT_BATCH), config.clip.num_frames, config.augment.size_px
     shape = (3, clip, side, side) if config.model.data_format == "NCDHW" else (clip, side, side, 3)
     clips = rng.standard_normal((size, *shape), dtype=np.float32)
     return Batch(clips, rng.integers(0, _CLASSES, size), np.arange(size), np.ones(size, bool), 0, 0, ())

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sqlite3
-import tempfile
-from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from time import process_time
-
-import numpy as np
 
 from bench.measuring.fresh_python import output_of
 from bench.measuring.turns import Say
 from bench.reporting.results import StudyReport, study_report
 from bench.videos.selection import video_folder
+from pipelines.containers.file_checks import ACCEPT_WHOLE
+from pipelines.datasets.entries import Dataset, Entry
+from pipelines.index.database import write_database
 from pipelines.index.video_index import VideoIndex
+from pipelines.index.video_rows import rows_of
+from pipelines.output.temporary import temporary_folder
 
 _PASSES = 5
-_COLUMNS = ("id", "label", "split", "num_frames", "height", "width")
 
 
 def measure_index(data: Path | None, videos: int, command: str, say: Say) -> StudyReport:
     """A report of indexing the files of `data` (None: bench's own), and of an index of `videos` rows made from them."""
-    with video_folder(data, say) as root, tempfile.TemporaryDirectory(prefix="r3d-fast-bench-") as name:
-        folder = Path(name)
+    with video_folder(data, say) as root, temporary_folder() as folder:
         rates = []
         for number in range(_PASSES):
             begin = process_time()
@@ -49,19 +47,15 @@ def measure_index(data: Path | None, videos: int, command: str, say: Say) -> Stu
 
 
 def _multiply(small: VideoIndex, path: Path, videos: int) -> None:
-    """Make `path` an index of `videos` rows: those of `small`, over and over, without their packet tables."""
-    shutil.copy(small.path, path)
-    copies = -(-videos // len(small))
-    with closing(sqlite3.connect(path)) as db, db:
-        fields = [row[1] for row in db.execute("PRAGMA table_info(videos)") if row[1] not in ("id", "path", "packets")]
-        db.execute("PRAGMA synchronous = OFF")
-        db.execute(
-            f"WITH RECURSIVE n(k) AS (SELECT 1 UNION ALL SELECT k + 1 FROM n WHERE k < {copies - 1}) "
-            f"INSERT INTO videos (path, packets, {', '.join(fields)}) "
-            f"SELECT path || '#' || k, x'', {', '.join(fields)} FROM videos, n LIMIT {videos - len(small)}"
-        )
-        rows = db.execute(f"SELECT {', '.join(_COLUMNS)} FROM videos ORDER BY path")
-        table = np.array([(i, label, 0, *rest) for i, label, _, *rest in rows], np.int32)
-        for number, name in enumerate(_COLUMNS):
-            blob = np.ascontiguousarray(table[:, number]).tobytes()
-            db.execute("UPDATE columns SET data = ? WHERE name = ?", (blob, "rowid" if name == "id" else name))
+    """Make `path` an index of `videos` rows: those of `small`, over and over, each with the packets of one frame."""
+    rows = []
+    for record in (small[number] for number in range(len(small))):
+        first = record.packets.part(0, 1)
+        rows.append(rows_of(replace(record, num_frames=1, table=first.to_bytes())))
+    split, copies = small.splits[0], -(-videos // len(small))
+    keys = sorted((f"{fields[0]}#{copy}", number) for number, (fields, _) in enumerate(rows) for copy in range(copies))
+    entries = tuple(Entry(name, small[number].label, split) for name, number in keys[:videos])
+    found = ((((name, *rows[number][0][1:]), rows[number][1])) for name, number in keys[:videos])
+    path.touch()
+    data = Dataset(small.kind, small.classes, entries, (), ())
+    write_database(path, small.root, data, ACCEPT_WHOLE, zip(entries, found, strict=True))

@@ -90,10 +90,10 @@ def measure_models(names: Sequence[str], *, rounds: int, threads: int, command: 
 
 def table(results: Mapping[str, Any]) -> str:
     """The table of docs/models.md: what each model costs, the published accuracies, clips/s where measured."""
-    from r3d_fast.models.cost import summarise_all
+    from r3d_fast.models.cost_table import stored_summaries
 
     rows = [["`model.name`", "parameters (M)", "GMAC a clip", "memory (MiB)", "UCF-101", "HMDB-51", "CPU clips/s"]]
-    for summary in summarise_all():
+    for summary in stored_summaries():
         measured = results.get(summary.name)
         published: Sequence[float | None] = PUBLISHED.get(summary.name, (None, None))
         rows.append(

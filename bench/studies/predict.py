@@ -12,7 +12,6 @@ What comes once is reported apart: opening the model, and the first call, which 
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -25,6 +24,7 @@ from bench.reporting.results import StudyReport, study_report
 from bench.videos.selection import OWN_CLIPS, video_folder
 from pipelines.errors import DataError
 from pipelines.machine.cpus import usable_cpus
+from pipelines.output.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from r3d_fast.prediction.predictor import Predictor
@@ -44,8 +44,8 @@ def measure_prediction(
     from r3d_fast.prediction.predictor import Predictor
     from r3d_fast.prediction.video_paths import find_videos
 
-    with tempfile.TemporaryDirectory(prefix="r3d-fast-bench-") as folder:
-        path = model or untrained_model(Path(folder) / "model", config)
+    with temporary_folder() as folder:
+        path = model or untrained_model(folder / "model", config)
         begin = perf_counter()
         predictor = Predictor(path)
         seconds_to_open = perf_counter() - begin
@@ -56,7 +56,7 @@ def measure_prediction(
             seconds_of_first_call = perf_counter() - begin
             if bad:
                 raise DataError(f"{bad[0].video}: {bad[0].error}; expected videos that can all be read")
-            rates = measure_rates(predictor, videos, Path(folder), rounds, say)
+            rates = measure_rates(predictor, videos, folder, rounds, say)
     shares = [own / ceiling for own, ceiling in zip(rates["predict"], rates["ceiling"], strict=True)]
     figures = {
         "data": OWN_CLIPS if data is None else data.name,

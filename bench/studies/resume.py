@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import subprocess
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from bench.reporting.results import StudyReport, study_report
 from bench.studies.checkpoint_cost import STEPS_CONFIG, time_saving
 from bench.studies.learning_curve import read_records
 from pipelines.index.video_index import VideoIndex
+from pipelines.output.temporary import temporary_folder
 from r3d_fast.config.config import load_config
 from r3d_fast.demo.videos import make_demo_dataset
 from r3d_fast.training.train import resolve_auto
@@ -39,9 +39,9 @@ def measure_resume(
     `overrides` are those of the timed steps. Raises ConfigError for one that can't be used, before anything is run.
     """
     device, precision, config = resolve_auto(load_config(STEPS_CONFIG, list(overrides)))
-    with tempfile.TemporaryDirectory(prefix="r3d-fast-bench-") as name:
-        figures = kill_and_resume(Path(name), kills, seed, say)
-        figures |= time_saving(Path(name), steps, config, precision, device, say)
+    with temporary_folder() as folder:
+        figures = kill_and_resume(folder, kills, seed, say)
+        figures |= time_saving(folder, steps, config, precision, device, say)
     return study_report("train resume", command, figures)
 
 

@@ -20,10 +20,10 @@ from pipelines.loader import Batch, ClipLoader
 from pipelines.machine.cpus import usable_cpus
 from pipelines.specs import Spec
 from r3d_fast.config.config import Config
+from r3d_fast.learning.learner import model_to_train
+from r3d_fast.learning.schedule import learning_rate
 from r3d_fast.loaders import eval_loader, open_index, train_loader
 from r3d_fast.metrics import VideoScores
-from r3d_fast.training.learner import model_to_train
-from r3d_fast.training.schedule import learning_rate
 
 PYTORCH, WITH_PADDLE_VARIANCES = "PyTorch", "PyTorch, Paddle's variances"
 Records = list[dict[str, Any]]

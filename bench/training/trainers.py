@@ -14,12 +14,13 @@ from bench.loader.handover import ClipsInfo, wait_for
 from bench.reporting.figures import LOADER, SYNTHETIC, TRAINING
 from pipelines.errors import UsageError
 from pipelines.loader import Batch, ClipLoader
+from pipelines.specs import DEFAULT_BATCH
 from r3d_fast.backend.feed import DeviceBatch, feeding
 from r3d_fast.backend.precision import Precision
 from r3d_fast.config.config import Config
 from r3d_fast.errors import DivergedError
-from r3d_fast.training.learner import Learner, model_to_train
-from r3d_fast.training.step import StepResult
+from r3d_fast.learning.learner import Learner, model_to_train
+from r3d_fast.learning.step import StepResult
 
 
 class TrainedModel:
@@ -136,7 +137,7 @@ class TrainingContender:
 
 def check_batch(batch: Batch, config: Config, device: str, dtype: str) -> None:
     """Raise UsageError where a batch is not what the model of `config` was promised."""
-    size, side = config.loader.batch_size, config.augment.size_px
+    size, side = config.loader.batch_size_or(DEFAULT_BATCH), config.augment.size_px
     inner = (3, config.clip.num_frames, side, side)
     shape = (size, *(inner if config.augment.layout == "NCTHW" else (*inner[1:], 3)))
     found, wanted = wait_for(batch.clips), ClipsInfo(device != "cpu", shape, dtype)

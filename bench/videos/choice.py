@@ -7,7 +7,7 @@ from pathlib import Path
 from time import perf_counter
 
 from bench.videos.selection import keep_selection
-from r3d_fast.files import write_json
+from pipelines.output.files import write_json
 
 
 def _choose(file: str, data: str, folder: str, videos: str) -> None:

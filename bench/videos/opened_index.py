@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.errors import DataError
-from pipelines.index.video_index import VideoIndex, find_index
+from pipelines.index.locations import find_index
+from pipelines.index.video_index import VideoIndex
+from pipelines.output.temporary import temporary_folder
 from r3d_fast.demo.videos import make_demo_dataset
 
 MOTIONS = "the demo's motions"
@@ -24,8 +25,7 @@ def opened_index(data: Path | None, say: Callable[[str], None]) -> Iterator[Vide
     """
     if data is not None and not data.exists():
         raise DataError(f"{data}: no such file or folder; expected an index or a folder of videos")
-    with tempfile.TemporaryDirectory(prefix="r3d-fast-bench-") as name:
-        folder = Path(name)
+    with temporary_folder() as folder:
         if data is None:
             say(f"making {_TRAIN + _TEST} videos of each motion")
             make_demo_dataset(folder / "motions", videos_per_class=_TRAIN, test_per_class=_TEST)

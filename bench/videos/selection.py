@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property
 from pathlib import Path
-from time import process_time
 from typing import Any
 
 import numpy as np
@@ -22,17 +17,21 @@ from bench.videos.synthesis import make_clips
 from pipelines.datasets.recognition import recognise_dataset
 from pipelines.errors import DataError, R3DFastError
 from pipelines.index.video_index import VideoIndex, write_index
+from pipelines.isolation.jobs import Lost, do_apart
+from pipelines.isolation.process import Tell
 from pipelines.machine.cpus import usable_cpus
+from pipelines.output.files import write_json
+from pipelines.output.folders import make_folder
+from pipelines.output.temporary import temporary_folder
 from pipelines.sampler import ClipSampler
 from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
 from pipelines.video.decoder import FrameReader
-from r3d_fast.files import make_folder, write_json
+from pipelines.video.record import VideoRecord
 
 OWN_CLIPS = "bench's own clips"  # the name of those that bench makes
 _OWN_NUMBER = 64
-_PREFIX = "r3d-fast-bench-"  # of folders that are gone at the end
 _INDEX, _CHOICE = "clips.r3dindex", "selection.json"  # in the folder of a selection
-_CHUNK = 16  # videos that a process checks at a time; as few are checked sooner than a process starts
+_CHUNK = 16  # videos that are checked sooner than another process starts
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,9 @@ def selected_videos(
     it is made for all measurements only once. Raises what `video_folder` and `select_videos` raise, and UsageError
     where nothing can be written to `kept`.
     """
-    with video_folder(data, say) as root, tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
+    with video_folder(data, say) as root, temporary_folder() as folder:
         if data is None or kept is None:
-            selection = select_videos(root, Path(folder), videos)
+            selection = select_videos(root, folder, videos)
         else:
             selection = kept_selection(root, kept, videos) or keep_selection(root, kept, videos)
         say(f"{len(selection.index)} videos, {len(selection.excluded)} excluded")
@@ -105,10 +104,10 @@ def video_folder(data: Path | None, say: Callable[[str], None]) -> Iterator[Path
             )
         yield data
         return
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
+    with temporary_folder() as folder:
         say(f"making {_OWN_NUMBER} clips of 320x240")
-        make_clips(Path(folder) / "clips", _OWN_NUMBER)
-        yield Path(folder) / "clips"
+        make_clips(folder / "clips", _OWN_NUMBER)
+        yield folder / "clips"
 
 
 def select_videos(root: Path, folder: Path, videos: int | None = None) -> VideoSelection:
@@ -122,9 +121,9 @@ def select_videos(root: Path, folder: Path, videos: int | None = None) -> VideoS
     if videos is not None and videos < len(data.entries):
         entries = sorted(data.entries, key=lambda entry: entry.path)
         data = replace(data, entries=tuple(entries[k * len(entries) // videos] for k in range(videos)))
-    begin = process_time()
+    begin = _cpu_seconds()
     index = write_index(folder / _INDEX, root, data, workers=1)
-    rate = len(data.entries) / max(process_time() - begin, 1e-9)
+    rate = len(data.entries) / max(_cpu_seconds() - begin, 1e-9)
     excluded = {item.path: item.reason for item in index.quarantined} | unreadable(index)
     if len(excluded) >= len(data.entries):
         first = next(iter(excluded.items()), ("", ""))
@@ -135,42 +134,51 @@ def select_videos(root: Path, folder: Path, videos: int | None = None) -> VideoS
 
 
 def unreadable(index: VideoIndex) -> dict[str, str]:
-    """The videos of which a clip can't be read, by path, and why; the usable CPUs decode.
-
-    Raises DataError where a video ends the process that decodes it.
-    """
-    chunks = [range(begin, min(begin + _CHUNK, len(index))) for begin in range(0, len(index), _CHUNK)]
-    if len(chunks) < 2:
-        return _unreadable_of(index, range(len(index)))
-    count = min(usable_cpus(), len(chunks))
-    bad: dict[str, str] = {}
-    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            for found in pool.map(partial(_unreadable_of, index), chunks):
-                bad |= found
-        except BrokenProcessPool as error:
-            raise DataError(
-                f"{index.root}: a process that decoded its videos died; look for the reason there"
-            ) from error
+    """The videos of which a clip can't be read, by path, and why; other processes read, as many as there are CPUs."""
+    read = _ClipsOf(index)
+    results = do_apart(read, range(len(index)), workers=min(usable_cpus(), 1 + len(index) // _CHUNK))
+    bad = {}
+    for position, result in enumerate(results):
+        why = f"{result.reason}: {result.detail}" if isinstance(result, Lost) else result
+        if why:
+            bad[read.video_at(position).path] = why
     return bad
 
 
-def _unreadable_of(index: VideoIndex, positions: range) -> dict[str, str]:
-    """The same for the videos that the sampler has at `positions`."""
-    reader, bad = FrameReader(), {}
-    if not positions:
-        return {}
-    for sampling in ("segments", "consecutive"):
-        clip = ClipSpec.model_validate({"sampling": sampling})
-        sampler = ClipSampler(index.columns(), clip, AugmentSpec(), seed=0, train=True, shard=ShardSpec())
-        for position in positions:
-            plan = sampler.plan(0, position)
-            record = index[plan.video_id]
+class _ClipsOf:
+    """Reads a clip of either sampling of the video that the sampler has at a position: why that can't be, else ""."""
+
+    def __init__(self, index: VideoIndex) -> None:
+        self._index = index
+
+    def __call__(self, job: int, tell: Tell) -> str:
+        record = self.video_at(job)
+        for sampler in self._samplers:
             try:
-                reader.read(record, plan.frames, root=str(index.root), box=(0, 0, 1, 1))
+                FrameReader().read(record, sampler.plan(0, job).frames, root=str(self._index.root), box=(0, 0, 1, 1))
             except R3DFastError as error:
-                bad[record.path] = str(error).removeprefix(os.path.join(index.root, record.path) + ": ")  # noqa: PTH118
-    return bad
+                return str(error).removeprefix(f"{self._index.root / record.path}: ")
+        return ""
+
+    def video_at(self, position: int) -> VideoRecord:
+        """The video at `position` of the samplers."""
+        return self._index[self._samplers[0].plan(0, position).video_id]
+
+    @cached_property
+    def _samplers(self) -> list[ClipSampler]:
+        specs = [ClipSpec.model_validate({"sampling": sampling}) for sampling in ("segments", "consecutive")]
+        columns = self._index.columns()
+        return [ClipSampler(columns, clip, AugmentSpec(), seed=0, train=True, shard=ShardSpec()) for clip in specs]
+
+    def __reduce__(self) -> tuple[type[_ClipsOf], tuple[VideoIndex]]:
+        """Leave the samplers behind: each process makes its own."""
+        return type(self), (self._index,)
+
+
+def _cpu_seconds() -> float:
+    """The CPU time that this process has used so far, and those that it has started and that have ended."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
 
 
 def described(data: Path | None, clips: VideoSelection) -> dict[str, Any]:

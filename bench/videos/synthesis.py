@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import UsageError
-from r3d_fast.files import make_once
+from pipelines.output.folders import make_once
 
 CLASSES = 8
 MARKER = ".r3d-bench.json"

@@ -6,13 +6,14 @@ decoder treats them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.bitstreams.bits import Bits
+from pipelines.bitstreams.mpeg4_soundness import HEAD_BYTES, VopRules, are_sound, group_seconds_of
 from pipelines.bitstreams.packet_flags import DROPPABLE, SILENT, START
 from pipelines.file_bytes import FileBytes
 
@@ -22,6 +23,7 @@ USER_DATA = b"\0\0\1\xb2"  # the start code of the user data of MPEG-4, in which
 # FFmpeg treats a packet of at most this size as the filler after two packed pictures (libavcodec: MAX_NVOP_SIZE).
 _MAX_FILLER_SIZE = 19
 _I, _B = 0, 2
+_LAYER_BYTES = 256  # of a video object layer; most of them are two matrices of 64 bytes
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class VideoObjectLayer:
     interlaced: bool
     object_type: int  # 1 simple, 17 advanced simple; others are rare
     sprites: bool  # global motion compensation, or static sprites
+    resolution: int  # ticks of a second
+    quant_bits: int  # of the quantiser of a VOP; 0: it is not known where in the header of a VOP it is
 
 
 def parse_video_object_layer(header: bytes) -> VideoObjectLayer | None:
@@ -43,7 +47,7 @@ def parse_video_object_layer(header: bytes) -> VideoObjectLayer | None:
     if at < 0:
         return None
     try:
-        return _layer_fields(Bits(header[at + 4 : at + 68]))
+        return _layer_fields(Bits(header[at + 4 : at + 4 + _LAYER_BYTES]))
     except EOFError:
         return None
 
@@ -92,7 +96,33 @@ def _layer_fields(bits: Bits) -> VideoObjectLayer | None:
     bits.take(1)  # obmc_disable
     sprites = bool(bits.take(1 if version == 1 else 2))
     increment = max(1, (resolution - 1).bit_length())
-    return VideoObjectLayer(width, height, increment, low_delay, interlaced, object_type, sprites)
+    quant_bits = 0 if sprites else _quant_bits(bits, version)
+    return VideoObjectLayer(
+        width, height, increment, low_delay, interlaced, object_type, sprites, resolution, quant_bits
+    )
+
+
+def _quant_bits(bits: Bits, version: int) -> int:
+    """The bits of the quantiser of a VOP, read behind the flag of sprites; 0 if fields of unknown length precede it."""
+    try:
+        count = 5
+        if bits.take(1):  # not_8_bit
+            count = bits.take(4)
+            bits.take(4)
+        if bits.take(1):  # quant_type: by matrices, each of which may be given, up to a zero
+            for _ in range(2):
+                if bits.take(1):
+                    next((True for _ in range(64) if bits.take(8) == 0), False)
+        if version != 1:
+            bits.take(1)  # quarter_sample
+        is_plain = bool(bits.take(1))  # complexity_estimation_disable
+        bits.take(1)
+        if bits.take(1):  # data_partitioned
+            bits.take(1)
+        is_plain = is_plain and not (version != 1 and bits.take(1))  # newpred_enable
+    except EOFError:
+        return 0
+    return count if is_plain else 0
 
 
 def _is_coded(vop: bytes, time_increment_bits: int) -> bool:
@@ -116,6 +146,8 @@ class Mpeg4Pictures:
     size: NDArray[np.int64]  # [P] bytes
     flags: NDArray[np.uint8]  # [P]
     frame_packet: NDArray[np.int64] | None  # [F] entry of each frame in display order; None: known only by decoding
+    sound: bool = False  # the decoder takes all headers
+    counted: bool = False  # so it gives these frames, whatever is damaged beside the headers
 
 
 def mpeg4_pictures(
@@ -135,17 +167,25 @@ def mpeg4_pictures(
     if codes is None:
         return None
     rows = _decoded(offset, size, codes, packed=packed)
-    return _order(file, rows, layer)
+    found = _order(file, rows, layer)
+    if found is None or found.frame_packet is None:
+        return found
+    sound = _is_sound(file, offset, header, codes, found, layer, packed=packed)
+    # Behind a damaged picture the decoder may miss the second one of a packet.
+    is_paired = bool(np.any(codes.last - codes.first > 1))
+    return replace(found, sound=sound, counted=sound and not is_paired)
 
 
 class _VopCodes(NamedTuple):
     """The VOP start codes in a file: `place` int64 [V] and coding type `kind` int64 [V] (0 I, 1 P, 2 B, 3 S).
 
+    `head` uint8 [V, HEAD_BYTES] are the bytes after each; behind the end of the file they are 0.
     `first` and `last`, int64 [P], are the range of these that lies in each packet.
     """
 
     place: NDArray[np.int64]
     kind: NDArray[np.int64]
+    head: NDArray[np.uint8]
     first: NDArray[np.int64]
     last: NDArray[np.int64]
 
@@ -180,16 +220,52 @@ def _decoded(
 
 def _vop_codes(file: FileBytes, offset: NDArray[np.int64], size: NDArray[np.int64]) -> _VopCodes | None:
     """The VOP start codes of the packets; None if a packet has none."""
-    places, kinds = [], []
-    for start, data in file.windows(overlap=len(VOP)):
+    places, heads = [], []
+    for start, data in file.windows(overlap=len(VOP) + HEAD_BYTES):
         tail = np.flatnonzero(data[3:-1] == VOP[3])
         hits = tail[(data[tail] == 0) & (data[tail + 1] == 0) & (data[tail + 2] == 1)]
         places.append(hits + start)
-        kinds.append(data[hits + len(VOP)].astype(np.int64) >> 6)
-    place, kind = np.concatenate(places), np.concatenate(kinds)
+        behind = hits[:, None] + len(VOP) + np.arange(HEAD_BYTES)
+        is_near_end = behind >= len(data)
+        head = data[np.where(is_near_end, 0, behind)]
+        head[is_near_end] = 0
+        heads.append(head)
+    place, once = np.unique(np.concatenate(places), return_index=True)  # windows overlap
+    head = np.concatenate(heads)[once]
     first = np.searchsorted(place, offset)
     last = np.searchsorted(place, offset + size - 4)
-    return None if np.any(last <= first) else _VopCodes(place, kind, first, last)
+    if np.any(last <= first):
+        return None
+    return _VopCodes(place, head[:, 0].astype(np.int64) >> 6, head, first, last)
+
+
+def _is_sound(
+    file: FileBytes,
+    offset: NDArray[np.int64],
+    header: bytes,
+    codes: _VopCodes,
+    found: Mpeg4Pictures,
+    layer: VideoObjectLayer,
+    *,
+    packed: bool,
+) -> bool:
+    """Whether the decoder gives a frame for each of the pictures that have one by their headers."""
+    if not layer.quant_bits or np.any(codes.last - codes.first > 1 + packed):
+        return False
+    vops = np.searchsorted(codes.place, found.offset)
+    silent = (found.flags & SILENT).astype(bool)
+    group_seconds: dict[int, int] = {}
+    headed = np.flatnonzero(codes.place[codes.first] > offset)
+    for packet in headed.tolist():
+        begin, vop = int(offset[packet]), int(codes.first[packet])
+        seconds = group_seconds_of(bytes(file.read(begin, int(codes.place[vop]) - begin)), header)
+        number = int(np.searchsorted(vops, vop))
+        if seconds is None or number == len(vops) or vops[number] != vop:
+            return False
+        if seconds >= 0:
+            group_seconds[number] = seconds
+    rules = VopRules(layer.resolution, layer.time_increment_bits, layer.quant_bits)
+    return are_sound(codes.head[vops], codes.kind[vops], silent, rules, group_seconds)
 
 
 def _order(file: FileBytes, table: NDArray[np.int64], layer: VideoObjectLayer) -> Mpeg4Pictures | None:

@@ -37,7 +37,7 @@ def _h264_flags(packet: bytes, extradata: bytes) -> int:
             flags |= START
         if is_slice("h264", kind):
             used = used or bool(unit[0] & 0x60)
-    return flags if used or flags else flags | DROPPABLE
+    return flags or (0 if used else DROPPABLE)
 
 
 def _exact_recovery_point(sei: bytes) -> bool:
@@ -45,15 +45,8 @@ def _exact_recovery_point(sei: bytes) -> bool:
     sei = sei.replace(b"\0\0\3", b"\0\0")
     at = 0
     while at + 2 < len(sei):
-        kind = length = 0
-        while at < len(sei) and sei[at] == 255:
-            kind, at = kind + 255, at + 1
-        kind, at = kind + sei[at], at + 1
-        while at < len(sei) and sei[at] == 255:
-            length, at = length + 255, at + 1
-        if at >= len(sei):
-            return False
-        length, at = length + sei[at], at + 1
+        kind, at = _sei_number(sei, at)
+        length, at = _sei_number(sei, at)
         if kind == 6:
             bits = Bits(sei[at : at + length])
             try:
@@ -62,6 +55,14 @@ def _exact_recovery_point(sei: bytes) -> bool:
                 return False
         at += length
     return False
+
+
+def _sei_number(sei: bytes, at: int) -> tuple[int, int]:
+    """The type or the size of a message that is written at offset `at`, and the offset behind it (H.264 7.3.2.3.1)."""
+    end = at
+    while sei[end : end + 1] == b"\xff":
+        end += 1
+    return 255 * (end - at) + int.from_bytes(sei[end : end + 1]), end + 1
 
 
 def _mpeg2_flags(packet: bytes) -> int:

@@ -17,6 +17,7 @@ from pipelines.containers.opening import OpenVideo
 from pipelines.errors import VideoError
 from pipelines.file_bytes import FileBytes
 
+_PICTURE_CHUNKS, _OTHER_CHUNKS = (b"dc", b"db"), (b"LIST", b"JUNK")  # AVI
 _CHUNK_HEADER = 8  # AVI: four characters and a size precede each packet
 # What a demuxer says beside the bytes of a packet and a decoder of pictures does not need.
 _NEEDLESS = frozenset(
@@ -79,8 +80,8 @@ def _from_avi_index(stream: VideoStream, file: FileBytes) -> PacketList | None:
     """The packets of an AVI by the file's own index; None if the index does not agree with the rest of the file.
 
     This is three times faster than demuxing. The index is trusted if it has as many entries as the header says frames,
-    if a chunk header with the number of the stream and the same size is before each packet, and if no second AVI
-    follows the first one, which would be played too.
+    if the same chunk header, with the number of the stream and the packet's size, is before each packet, if other
+    chunks fill the space between these, and if no second AVI follows the first one, which would be played too.
     """
     riff_end = 8 + int.from_bytes(file.read(4, 4), "little")
     if is_avi(bytes(file.read(riff_end + riff_end % 2, AVI_HEAD))):
@@ -93,18 +94,48 @@ def _from_avi_index(stream: VideoStream, file: FileBytes) -> PacketList | None:
     end = int((at + _CHUNK_HEADER + size).max())
     if size.min() <= 0 or at.min() < 0 or end > file.size or np.any(np.diff(at) <= 0):
         return None
-    number = np.frombuffer(b"%02d" % stream.index, np.uint8)
+    mark = bytes(file.read(0, int(at[0]) + 4)[-4:])  # from the start, so that the file is read once
+    if mark[:2] != b"%02d" % stream.index or mark[2:] not in _PICTURE_CHUNKS:
+        return None
     window_of = file.window_of(at)
     for start, data in file.windows(overlap=_CHUNK_HEADER):
         here = window_of == start
         head = data[(at[here] - start)[:, None] + np.arange(_CHUNK_HEADER)]
         sizes = np.ascontiguousarray(head[:, 4:]).view("<u4")[:, 0]
-        if np.any(head[:, :2] != number) or np.any(sizes != size[here]):
+        if np.any(head[:, :4] != np.frombuffer(mark, np.uint8)) or np.any(sizes != size[here]):
             return None
+    if not _is_filled(file, at, size, mark):
+        return None
     offset = at + _CHUNK_HEADER
     first = bytes(file.read(int(offset[0]), int(size[0])))
     stamps = TimeStamps.of(stream, ticks)
     return PacketList(offset, size, _NO_FLAGS, None, first, True, False, stamps, _NO_NUMBERS, indexed=True)
+
+
+def _is_filled(file: FileBytes, at: NDArray[np.int64], size: NDArray[np.int64], mark: bytes) -> bool:
+    """Whether other chunks fill the space between the chunks at `at` int64 [P], whose four characters are `mark`.
+
+    `size` int64 [P] is the number of bytes after the header of each. Where anything else lies between chunks, the
+    demuxer looks for the next one, and may find it elsewhere.
+    """
+    head = bytes(file.read(0, int(at[0])))
+    movi = head.rfind(b"movi")
+    ends = np.concatenate([[movi + 4], (at + _CHUNK_HEADER + size)[:-1]])
+    gaps = np.flatnonzero(at - ends > 1)  # a chunk of an odd size may be followed by one byte
+    if movi < 0:
+        return False
+    for place, end in zip(ends[gaps].tolist(), at[gaps].tolist(), strict=True):
+        place += place % 2
+        while place < end - 1:
+            header = bytes(file.read(place, _CHUNK_HEADER))
+            is_stream = header[:2].isdigit() and header[:2] != mark[:2] and header[2:4].isalpha()
+            if not is_stream and header[:4] not in _OTHER_CHUNKS and header[:2] != b"ix":
+                return False
+            inner = 4 if header[:4] == b"LIST" else int.from_bytes(header[4:], "little")
+            place += _CHUNK_HEADER + inner + inner % 2
+        if place not in (end, end + 1):
+            return False
+    return True
 
 
 def _is_plausible(pts: NDArray[np.int64]) -> bool:
@@ -164,5 +195,7 @@ def _demux(video: OpenVideo, path: str, file: FileBytes, is_mpeg4: bool) -> Pack
     if None not in ticks:
         found.stamps = TimeStamps.of(video.stream, np.array(ticks, np.int64), np.array(durations, np.int64))
     ordered = found.pts is not None and _is_plausible(found.pts)
+    if found.pts is not None and codec in _UNREORDERED:  # other time stamps than of the order of decoding are wrong
+        ordered = ordered and bool(np.all(np.diff(found.pts[found.giving]) > 0))
     found.sound = found.sound and ordered and not found.corrupt and not found.changes
     return found

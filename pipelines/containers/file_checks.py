@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from pathlib import Path
@@ -13,18 +14,23 @@ from pipelines.errors import VideoError
 # H.264 and HEVC and of level 6 of AV1, so that all of 8K is taken. As RGB it is 107 MB, which a process can hold a few
 # times; a damaged header may ask for a hundred times as much.
 MAX_PIXELS = 8192 * 4352
+MOST_CORRUPT = 0.5  # the largest share of damaged frames with which a video is used, where the user sets no other
 TRUNCATED, DOES_NOT_DECODE, TOO_LARGE = "truncated", "does not decode", "too large"  # reasons of VideoErrors
+TOO_DAMAGED = "too many damaged frames"
+NEEDS_MEMORY = "needs more memory than there is"
 AVI_HEAD = 12  # bytes at the start of an AVI: "RIFF", the little-endian size of the rest, "AVI "
 
 
 class Acceptance(NamedTuple):
     """Which videos are taken: those whose frames have at most `max_pixels`.
 
-    With `partial` also what is left of truncated and damaged ones.
+    With `partial` also what is left of truncated and damaged ones. Of a file that is decoded to index it, at most the
+    share `max_corrupt` of the frames may be damaged.
     """
 
     partial: bool = False
     max_pixels: int = MAX_PIXELS
+    max_corrupt: float = 1.0
 
 
 ACCEPT_WHOLE = Acceptance()
@@ -49,6 +55,10 @@ _OTHERS = (
     (b"version https://git-lfs", "a pointer of git-lfs; fetch the video with: git lfs pull"),
     (b"<!doctype html", "a web page, as a download that failed leaves it"),
     (b"<html", "a web page, as a download that failed leaves it"),
+    (b"ffconcat", "a list of files for FFmpeg, and no video; join them to one file first"),
+    (b"#extm3u", "a playlist, and no video; give the videos that it names"),
+    (b"<?xml", "XML, such as a playlist, and no video; give the videos that it names"),
+    (b"v=0", "a description of a stream (SDP), and no video"),
 )
 
 
@@ -62,6 +72,13 @@ def other_content(path: str) -> str:
 def is_avi(head: bytes) -> bool:
     """Whether a file is an AVI; `head` are its first AVI_HEAD bytes."""
     return head[:4] == b"RIFF" and head[8:12] == b"AVI "
+
+
+def check_damage(path: str, corrupt: int, frames: int, max_corrupt: float) -> None:
+    """Raise VideoError if more than the share `max_corrupt` of a video's `frames` is damaged; `corrupt` are."""
+    if corrupt > max_corrupt * frames:
+        taken = math.ceil(100 * corrupt / frames) / 100
+        raise VideoError(path, TOO_DAMAGED, f"{corrupt} of {frames}; --max-corrupt-fraction {taken:g} takes it")
 
 
 def check_size(path: str, width: int, height: int, max_pixels: int) -> None:

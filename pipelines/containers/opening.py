@@ -15,6 +15,8 @@ from av.video.stream import VideoStream
 from pipelines.containers.completeness import lost_frames
 from pipelines.containers.encryption import encryption_scheme
 from pipelines.containers.file_checks import TRUNCATED, check_size, other_content
+from pipelines.containers.formats.taken import ONE_FILE
+from pipelines.containers.live_source import LiveSource
 from pipelines.errors import VideoError
 
 
@@ -58,11 +60,36 @@ def open_video(
         yield video
 
 
+@contextmanager
+def open_live(source: LiveSource, *, open_seconds: float, read_seconds: float, max_pixels: int) -> Iterator[OpenVideo]:
+    """The open live source, with its first video stream, as `open_video` gives it for a file.
+
+    Opening takes at most `open_seconds`, and waiting for data `read_seconds`: after that av.error.ExitError is raised.
+    Stdin is waited for without an end.
+    Raises VideoError if there is no video stream, none that FFmpeg can decode, or one of larger frames than
+    `max_pixels`; av.error.FFmpegError if the source can't be opened.
+    """
+    with av.open(
+        source.address, format=source.form, options={"fflags": "discardcorrupt", **source.options},
+        metadata_errors="ignore", timeout=None if source.waits else (open_seconds, read_seconds),
+    ) as container:  # fmt: skip
+        streams = video_streams(container)
+        if not streams:
+            raise VideoError(source.name, "no video stream")
+        stream = streams[0]
+        if stream.codec_context is None:
+            raise VideoError(source.name, "unknown codec", "FFmpeg has no decoder for it")
+        check_size(source.name, stream.codec_context.width, stream.codec_context.height, max_pixels)
+        # Threads that share a frame, not threads that each decode another one: these would be frames late.
+        stream.thread_type = "SLICE"
+        yield OpenVideo(container, stream)
+
+
 def _opened(path: str, form: str | None) -> InputContainer:
     # A name such as rec:1.avi would be taken for a protocol.
     try:
-        return av.open("file:" + path, format=form, metadata_errors="ignore")
-    except (av.error.InvalidDataError, av.error.EOFError) as error:
+        return av.open("file:" + path, format=form, options=dict(ONE_FILE), metadata_errors="ignore")
+    except (av.error.InvalidDataError, av.error.EOFError, av.error.ArgumentError) as error:
         missing = lost_frames(path)
         if missing:
             raise VideoError(path, TRUNCATED, missing) from error

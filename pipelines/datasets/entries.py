@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from pipelines.video.record import Span
 
@@ -14,6 +16,7 @@ class Entry:
     `path` is relative to the root and has "/" between folders, `label` is 0-based, `split` is train, val or test. With
     a `span` (begin, end) in seconds, the video is only that part of the file. `uncut`: whether the file holds the whole
     for certain, so that even one that is hardly longer than the span is not taken for one that was cut to it already.
+    `group` names the recording that it is cut from, whose cuts belong into one split; "" where it is alone.
     """
 
     path: str
@@ -21,6 +24,7 @@ class Entry:
     split: str
     span: Span | None = None
     uncut: bool = False
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,9 @@ class Dataset:
     `kind` is folders, ucf101, hmdb51, csv, text list, something-something-v2, annotations, activitynet, or kinetics
     with the number of its classes. `classes` are the names of the classes by label; `entries` are sorted by path and
     span. `lists` is the path of the list files, empty if there are none. `lists_split` is the number of the split that
-    was taken from the lists, None if they have no numbered splits.
+    was taken from the lists, None if they have no numbered splits. `rule` says how the videos came into their splits.
+    `ignored` counts the files that are not called like videos, by suffix. `options` are those by which the data set can
+    be indexed again in the same way, as JSON values.
     """
 
     kind: str
@@ -57,3 +63,6 @@ class Dataset:
     missing: tuple[Missing, ...] = ()
     lists: str = ""
     lists_split: int | None = None
+    rule: str = ""
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import stat
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from pipelines.datasets.entries import Dataset, Entry, LeftOut
 from pipelines.datasets.folder_walk import FolderWalk
+from pipelines.datasets.groups import check_parted, evident_groups, group_warnings, matched_groups
+from pipelines.datasets.held_out import hold_out
 from pipelines.datasets.listed_clips import find_clips
 from pipelines.datasets.listed_files import find_files
 from pipelines.datasets.lists.annotations import find_annotations, read_annotations
@@ -35,6 +36,7 @@ def recognise_dataset(
     split: int | None = None,
     val_fraction: float = 0.2,
     follow_links: bool = False,
+    group: str | None = None,
 ) -> Dataset:
     """The data set in the folder `root`, as `lists` describe it, or else as the names of its folders do.
 
@@ -44,7 +46,9 @@ def recognise_dataset(
     of Kinetics and ActivityNet are listed in the result; with other lists they are an error.
 
     If neither lists nor folders name splits, the share `val_fraction` of each class becomes "test". These are the same
-    videos on every machine, and UCF groups are kept together. Links that lead out of `root` are followed only with
+    videos on every machine, and groups are kept together. `group` says which videos are of one group: a column of CSV
+    lists, or a regular expression for the part of the path that they share; without it, UCF groups are known by their
+    names. Links that lead out of `root` are followed only with
     `follow_links`. Raises UsageError for bad arguments, ListError for bad lists, DataError if `root` is no data set.
     """
     if not 0.0 <= val_fraction < 1.0:
@@ -60,20 +64,22 @@ def recognise_dataset(
         raise DataError(f"{escaped(root)}: {reason}; expected a folder of videos, check the path") from problem
     if not is_folder:
         raise DataError(f"{escaped(root)}: is not a folder; expected the folder that holds the videos")
-    listed = None if lists is None else _read(lists, split, root)
+    if group == "":
+        raise UsageError("group is empty; expected a regular expression or the name of a column of the lists")
+    listed = None if lists is None else _read(lists, split, root, group or "")
     found = FolderWalk(root, follow_links)
     found.run()
     if not found.videos:
         raise DataError(_nothing(found))
     if isinstance(listed, ClipLists):
-        return replace(_from_clips(listed, found), lists=str(lists))
+        return replace(_from_clips(listed, found, group), lists=str(lists))
     if listed is not None:
-        data = _from_lists(listed, found, val_fraction)
+        data = _from_lists(listed, found, val_fraction, group)
         return replace(data, lists=str(lists), lists_split=listed.split)
-    return _from_folders(found, val_fraction)
+    return _from_folders(found, val_fraction, group)
 
 
-def _read(lists: Path, split: int | None, root: Path) -> Lists | ClipLists:
+def _read(lists: Path, split: int | None, root: Path, group: str) -> Lists | ClipLists:
     """The content of `lists`, of any form. Raises UsageError if `split` is given with lists that name their splits."""
     kinetics = find_kinetics(lists)
     annotations = None if kinetics else find_annotations(lists)
@@ -83,10 +89,10 @@ def _read(lists: Path, split: int | None, root: Path) -> Lists | ClipLists:
         raise UsageError(f"split {split} with {escaped(str(lists))}: {what} {their} splits; leave it out")
     if annotations:
         return read_annotations(*annotations)
-    return read_kinetics(kinetics) if kinetics else read_lists(lists, split=split, root=root)
+    return read_kinetics(kinetics) if kinetics else read_lists(lists, split=split, root=root, group=group)
 
 
-def _from_folders(found: FolderWalk, val_fraction: float) -> Dataset:
+def _from_folders(found: FolderWalk, val_fraction: float, group: str | None) -> Dataset:
     """The data set as the names of its folders describe it, with or without train and test folders."""
     videos = sorted(found.videos)
     tops = {path.partition("/")[0] for path in videos if "/" in path}
@@ -114,11 +120,13 @@ def _from_folders(found: FolderWalk, val_fraction: float) -> Dataset:
     entries = [Entry(path, label[name], final_split(side, present)) for path, (name, side) in labelled.items()]
     warnings = ["no folder test or val beside train: there is nothing to evaluate on"] if present == {"train"} else []
     if len(classes) == 1:
-        warnings.append(f"only one class, {escaped(classes[0])}: is ROOT the folder that holds the class folders?")
-    return _dataset("folders", classes, entries, found, warnings, val_fraction)
+        warnings.append(
+            f"only one class, {escaped(classes[0])}: is {escaped(found.root)} the folder that holds the class folders?"
+        )
+    return _dataset("folders", classes, entries, found, warnings, val_fraction, group)
 
 
-def _from_lists(listed: Lists, found: FolderWalk, val_fraction: float) -> Dataset:
+def _from_lists(listed: Lists, found: FolderWalk, val_fraction: float, group: str | None) -> Dataset:
     """The data set of the lists. Raises DataError, with some of the paths, if listed videos are missing."""
     rows, moved = find_files(listed.rows, found) if listed.made_elsewhere else (listed.rows, [])
     rows, doubles = _each_once(rows, listed.classes)
@@ -126,7 +134,7 @@ def _from_lists(listed: Lists, found: FolderWalk, val_fraction: float) -> Datase
     entries, missing, unusable = [], [], []
     for row in rows:
         if row.path in found.videos:
-            entries.append(Entry(row.path, row.label, row.split))
+            entries.append(Entry(row.path, row.label, row.split, group=row.group))
         elif row.path in found.folders or row.path in found.left_out:
             found.left_out.setdefault(row.path, "a folder, not a video")
             unusable.append(row.path)
@@ -144,10 +152,10 @@ def _from_lists(listed: Lists, found: FolderWalk, val_fraction: float) -> Datase
     unlisted = found.videos - listed.unused - {entry.path for entry in entries}
     if unlisted:
         warnings.append(f"{len(unlisted)} videos in ROOT are in no list")
-    return _dataset(listed.kind, listed.classes, entries, found, warnings, val_fraction)
+    return _dataset(listed.kind, listed.classes, entries, found, warnings, val_fraction, group)
 
 
-def _from_clips(listed: ClipLists, found: FolderWalk) -> Dataset:
+def _from_clips(listed: ClipLists, found: FolderWalk, group: str | None) -> Dataset:
     """The data set of lists of parts, with the videos that are on disk. Raises DataError if there are none."""
     clips = find_clips(listed, found.videos)
     if not clips.entries:
@@ -159,7 +167,7 @@ def _from_clips(listed: ClipLists, found: FolderWalk) -> Dataset:
     warnings = [*listed.warnings, *clips.warnings]
     if unlisted := len(found.videos - {entry.path for entry in clips.entries}):
         warnings.append(f"{unlisted} videos in ROOT are in no list")
-    data = _dataset(listed.kind, listed.classes, clips.entries, found, warnings, 0.0)
+    data = _dataset(listed.kind, listed.classes, clips.entries, found, warnings, 0.0, group)
     return replace(data, missing=clips.missing)
 
 
@@ -227,46 +235,50 @@ def _dataset(
     found: FolderWalk,
     warnings: list[str],
     fraction: float,
+    group: str | None,
 ) -> Dataset:
     """The data set, with warnings about its classes. If no entry has a split, a share of them becomes "test"."""
-    if not any(entry.split for entry in entries):
-        entries = _hold_out(entries, classes, fraction)
+    if group is None:
+        entries = evident_groups(entries, classes)
+    else:
+        if not any(entry.group for entry in entries):  # no list has a column of that name
+            entries = matched_groups(entries, group)
+        check_parted(entries)
+        warnings += group_warnings(entries)
+    is_held_out = not any(entry.split for entry in entries)
+    if is_held_out:
+        entries = hold_out(entries, fraction)
     sizes = Counter(entry.label for entry in entries)
-    trained = {entry.label for entry in entries if entry.split == "train"}
+    of_split = {split: {entry.label for entry in entries if entry.split == split} for split in SPLITS}
+    trained, tested = of_split["train"], of_split["test"]
     for text, names in (
         ("classes of the lists without a video", [c for i, c in enumerate(classes) if not sizes[i]]),
         ("classes with only 1 video", [c for i, c in enumerate(classes) if sizes[i] == 1]),
         ("classes without a train video", [c for i, c in enumerate(classes) if sizes[i] and i not in trained]),
+        (
+            "classes of a single group, of which none is held out",
+            [c for i, c in enumerate(classes) if sizes[i] > 1 and i not in tested and is_held_out and fraction],
+        ),
     ):
         if names:
             warnings.append(f"{text} ({len(names)}): {first_ten(names)}")
+    if is_held_out and fraction and not tested:
+        warnings.append("no video could be held out for testing: there is nothing to evaluate on")
     left_out = tuple(LeftOut(path, reason) for path, reason in sorted(found.left_out.items()))
     ordered = tuple(sorted(entries, key=lambda entry: (entry.path, entry.span or (-1.0, -1.0))))
-    return Dataset(kind, classes, ordered, left_out, tuple(warnings))
+    ignored = dict(sorted(found.others.items(), key=lambda item: (-item[1], item[0])))
+    rule = _rule(fraction, any(entry.group for entry in entries), bool(tested)) if is_held_out else ""
+    return Dataset(kind, classes, ordered, left_out, tuple(warnings), rule=rule, ignored=ignored)
 
 
-def _hold_out(entries: Iterable[Entry], classes: Sequence[str], fraction: float) -> list[Entry]:
-    """The entries with splits: in each class about `fraction` of the videos becomes "test", the others "train".
-
-    Whole UCF groups become "test", in the order of a hash of their names.
-    """
-    groups: dict[int, dict[str, list[Entry]]] = defaultdict(lambda: defaultdict(list))
-    for entry in entries:
-        group = ucf_group(entry.path)
-        groups[entry.label]["/".join((classes[entry.label], *group)) if group else entry.path].append(entry)
-    result: list[Entry] = []
-    for members in groups.values():
-        size = sum(len(clips) for clips in members.values())
-        wanted = max(1, round(fraction * size)) if fraction > 0 else 0
-        # The hash of a video, and so its rank, stays the same when other videos are added or removed.
-        *first, last = sorted(members, key=lambda key: (hashlib.sha256(key.encode()).digest(), key))
-        held = 0
-        for key in (*first, last):
-            # The last group is always for training, since a class without training videos can't be learned.
-            split = "test" if held < wanted and key != last else "train"
-            held += len(members[key]) if split == "test" else 0
-            result += (Entry(entry.path, entry.label, split) for entry in members[key])
-    return result
+def _rule(fraction: float, has_groups: bool, is_any: bool) -> str:
+    """By which rule `hold_out` chose the videos, in words; `is_any`: whether it chose any."""
+    if not fraction:
+        return "none, as --val-fraction 0 says"
+    if not is_any:
+        return f"none: each class has a single {'group' if has_groups else 'video'}, which is trained on"
+    whole = ", whole groups" if has_groups else ""
+    return f"{fraction:.0%} of each class{whole}, always the same, by a hash of names"
 
 
 def _nothing(found: FolderWalk) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from time import perf_counter
 
@@ -20,8 +21,11 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from pipelines.bitstreams.mpeg4 import parse_video_object_layer
+from pipelines.bitstreams.mpeg4_strictness import well_ended_slices
 from pipelines.bitstreams.packet_flags import KEY
-from pipelines.containers.file_checks import DOES_NOT_DECODE
+from pipelines.containers.file_checks import DOES_NOT_DECODE, NEEDS_MEMORY
+from pipelines.containers.io_retries import is_of_system, with_retries
 from pipelines.containers.opening import open_video
 from pipelines.errors import FrameError, R3DFastError, VideoError
 from pipelines.video.packet_reader import check_unchanged, demux_packets, read_ranges
@@ -54,13 +58,21 @@ class Cut:
 
 @dataclass
 class ReadStatistics:
-    """The cost of reading so far: wall seconds of each stage, bytes read from files, packets decoded."""
+    """The cost of reading so far: wall seconds of each stage, bytes read from files, packets decoded.
+
+    `io_retries`: how often a file was read again after an error of the system.
+    """
 
     read_seconds: float = 0.0
     decode_seconds: float = 0.0
     convert_seconds: float = 0.0
     bytes_read: int = 0
     packets: int = 0
+    io_retries: int = 0
+
+    def retried(self) -> None:
+        """Count one more time that a file was read again after an error of the system."""
+        self.io_retries += 1
 
 
 _Places = dict[int, list[tuple[Cut, int]]]  # for each frame number, where its pixels go
@@ -69,10 +81,13 @@ _Places = dict[int, list[tuple[Cut, int]]]  # for each frame number, where its p
 class FrameReader:
     """Reads frames of indexed videos. It keeps colour converter and scalers, so use one in each process or thread."""
 
-    def __init__(self, *, recovers: bool = True) -> None:
-        """With `recovers` frames that need damaged packets are read from the start of the file, without it an error."""
+    def __init__(self, *, recovers: bool = True, io_retries: int = 0) -> None:
+        """With `recovers` frames that need damaged packets are read from the start of the file, without it an error.
+
+        After an error of the system, such as EIO, a file is read up to `io_retries` times again.
+        """
         self.statistics = ReadStatistics()
-        self._recovers = recovers
+        self._recovers, self._io_retries = recovers, io_retries
         self._reformatter = VideoReformatter()
         self._scaler = BoxScaler()
 
@@ -90,15 +105,18 @@ class FrameReader:
         `fill`.
         """
         box = box or (0, 0, record.height, record.width)
-        out = np.empty((len(frames), box[2], box[3], 3), np.uint8)
+        try:
+            out = np.empty((len(frames), box[2], box[3], 3), np.uint8)
+        except MemoryError as error:
+            raise VideoError(Path(root, record.path), NEEDS_MEMORY, str(error), passing=True) from error
         self.fill(record, [Cut(frames, box, None, out)], root=root)
         return out
 
     def fill(self, record: VideoRecord, cuts: Sequence[Cut], *, root: str = "") -> None:
         """Write the frames of all `cuts` to their arrays. The packets that the cuts need are decoded once.
 
-        Raises VideoError if the file is gone or has changed since it was indexed, FrameError if a frame can't be
-        decoded exactly, IndexError for a frame number that the video does not have. After an error the arrays hold
+        Raises VideoError if the file can't be read now or has changed since it was indexed, FrameError if a frame can't
+        be decoded exactly, IndexError for a frame number that the video does not have. After an error the arrays hold
         nothing of use.
         """
         path = os.path.join(root, record.path)  # noqa: PTH118 - in the hot path, and root may be empty
@@ -107,15 +125,21 @@ class FrameReader:
             for place, number in enumerate(cut.frames):
                 places.setdefault(int(number), []).append((cut, place))
         begin, before = perf_counter(), self.statistics.read_seconds + self.statistics.convert_seconds
-        try:
+
+        def fill() -> _Places:
             check_unchanged(path, record)
-            left = self._fill(path, record, places)
+            return self._fill(path, record, places)
+
+        try:
+            left = with_retries(fill, self._io_retries, self.statistics.retried)
         except R3DFastError:
             raise
-        except (av.error.FFmpegError, ValueError) as error:  # PyAV raises ValueError for some damage
+        except MemoryError as error:
+            raise VideoError(path, NEEDS_MEMORY, str(error), passing=True) from error
+        except (av.error.FFmpegError, ValueError, OSError) as error:  # PyAV raises ValueError for some damage
+            if is_of_system(error):
+                raise VideoError(path, "can't be read", getattr(error, "strerror", "") or str(error)) from error
             raise FrameError(path, DOES_NOT_DECODE, str(error)) from error
-        except OSError as error:
-            raise VideoError(path, "can't be read", error.strerror or str(error)) from error
         finally:
             spent = self.statistics.read_seconds + self.statistics.convert_seconds - before
             self.statistics.decode_seconds += perf_counter() - begin - spent
@@ -187,6 +211,8 @@ class FrameReader:
         options = _H264_OPTIONS if record.codec == "h264" else _OPTIONS
         if decoder is not None:
             decoder.options = options
+            if record.codec == "mpeg4":
+                _make_strict(decoder, record.extradata)
         for run in runs:
             self.statistics.packets += len(run.packets)
             self.statistics.bytes_read += int(table.size[run.packets].sum())
@@ -217,6 +243,24 @@ class FrameReader:
         decoder.flush_buffers()
 
 
+def _make_strict(decoder: VideoCodecContext, header: bytes) -> None:
+    """Let a decoder of MPEG-4 know that pictures end well, as it knows after a decode from the start of the file."""
+    slices = _slices_for(header)
+    if slices:
+        packet = av.Packet(len(slices))
+        packet.update(slices)
+        decoder.decode(packet)
+        decoder.flush_buffers()
+
+
+@lru_cache(maxsize=64)
+def _slices_for(header: bytes) -> bytes:
+    layer = parse_video_object_layer(header)
+    if layer is None or layer.interlaced or not layer.quant_bits:
+        return b""
+    return well_ended_slices(layer.width, layer.height, layer.time_increment_bits, layer.quant_bits)
+
+
 def _by_demuxing(path: str, table: PacketTable, run: DecodeRun, options: dict[str, str]) -> Iterator[av.VideoFrame]:
     """The frames that the run gives by the container's own decoder, each with the number of its packet as its time."""
     last = int(run.packets[-1])
@@ -233,10 +277,10 @@ def read_frames(
     """The frames of a video with the numbers `frames`, uint8 [T, H, W, 3], RGB.
 
     They are the same bit for bit as PyAV's `to_ndarray(format="rgb24")` after decoding the whole video, turned upright
-    where the file asks for that. `frames` are
-    0-based numbers in display order; they may come in any order and repeat. `root` is the folder that `record.path` is
-    relative to. Raises VideoError if the file is gone or has changed since it was indexed, FrameError if a frame can't
-    be decoded exactly, IndexError for a frame number that the video does not have.
+    where the file asks for that. `frames` are 0-based numbers in display order; they may come in any order and repeat.
+    `root` is the folder that `record.path` is relative to. This process decodes, and what crashes the decoder ends it.
+    Raises VideoError if the file is gone or has changed since it was indexed, FrameError if a frame can't be decoded
+    exactly, IndexError for a frame number that the video does not have.
     """
     return FrameReader().read(record, frames, root=str(root))
 

@@ -11,7 +11,7 @@ from av.video.stream import VideoStream
 
 from pipelines.containers.opening import open_video
 from pipelines.errors import VideoError
-from pipelines.file_bytes import checksum_of
+from pipelines.file_bytes import checksum_of, read_exactly
 from pipelines.video.packets import DecodeRun, PacketTable
 from pipelines.video.record import VideoRecord
 
@@ -49,9 +49,12 @@ def read_ranges(path: str, table: PacketTable, run: DecodeRun) -> Iterator[tuple
     try:
         if end - begin > 4 * int(size.sum()) + 2**20:  # far apart, as in a long run without B-pictures
             for number, at, length in zip(run.packets.tolist(), offset.tolist(), size.tolist(), strict=True):
-                yield number, os.pread(descriptor, length, at)
+                yield number, read_exactly(descriptor, length, at)
             return
-        data = memoryview(os.pread(descriptor, end - begin, begin))
+        data = memoryview(read_exactly(descriptor, end - begin, begin))
+    except EOFError as error:
+        detail = "it ends before its packets do; index the data set again"
+        raise VideoError(path, "changed since it was indexed", detail) from error
     finally:
         os.close(descriptor)
     for number, at, length in zip(run.packets.tolist(), (offset - begin).tolist(), size.tolist(), strict=True):
@@ -88,7 +91,7 @@ def demux_packets(
                 if number in left:
                     left.discard(number)
                     yield number, packet
-                if number >= last or not left:
+                if number >= last:
                     return
             if started:
                 return

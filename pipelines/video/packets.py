@@ -136,14 +136,18 @@ class PacketTable:
             at += width
         offset, size, flags, frame_packet = columns[:4]
         pts = columns[4] if bits & 4 else None
+        if frames and int(frame_packet.max()) >= packets:
+            raise ValueError("packet table has frames of packets that it lacks")
         table = cls(
             offset.astype(np.int64), size.astype(np.int64), flags, frame_packet.astype(np.int64), pts, bool(bits & 8)
         )
+        if len(blob) - at != (_PART.size if bits & 16 else 0):
+            raise ValueError("packet table is cut short, or has more than its header says")
         if not bits & 16:
             return table
-        if at + _PART.size > len(blob):
-            raise ValueError("packet table is cut short")
         left_out, skip, count = _PART.unpack_from(blob, at)
+        if skip + count > frames:
+            raise ValueError("packet table has a part that is longer than the video")
         return replace(table, left_out=left_out, skip=skip, count=count)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import av
@@ -15,6 +16,9 @@ _COPIED = (
     "codec_tag", "bits_per_coded_sample", "pix_fmt", "width", "height", "colorspace", "color_range", "color_primaries",
     "color_trc", "field_order",
 )  # fmt: skip
+
+
+_LONGEST_JSON = 800  # characters of the parameters of a stream; real ones have 300
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,22 @@ class StreamParameters:
         return json.dumps(asdict(self), separators=(",", ":"))
 
     @classmethod
+    @lru_cache(maxsize=256)  # most videos of a data set have the same
     def from_json(cls, text: str) -> StreamParameters:
-        """The parameters whose `to_json` gave `text`."""
-        values = json.loads(text)
-        return cls(**{**values, "aspect": tuple(values["aspect"])})
+        """The parameters whose `to_json` gave `text`. Raises ValueError if `text` is something else."""
+        values = json.loads(text) if len(text) <= _LONGEST_JSON else None
+        usual = vars(AS_PLAIN)
+        if not isinstance(values, dict) or values.keys() != usual.keys() or not isinstance(values["aspect"], list):
+            raise ValueError("not the parameters of a stream")
+        values["aspect"] = aspect = tuple(values["aspect"])
+        numbers = [value for value in values.values() if type(value) is int]
+        if (
+            any(type(value) is not type(usual[name]) for name, value in values.items())
+            or len(aspect) != len(AS_PLAIN.aspect)
+            or any(type(number) is not int or abs(number) >= 2**32 for number in (*aspect, *numbers))
+        ):
+            raise ValueError("not the parameters of a stream")
+        return cls(**values)
 
 
 AS_PLAIN = StreamParameters()  # of a stream of which the container says nothing

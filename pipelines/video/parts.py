@@ -36,7 +36,8 @@ def part_of(path: str, record: VideoRecord, stamps: TimeStamps, span: Span, *, u
         first -= 1
     notes = [record.note] * bool(record.note) + [ENDS_EARLY] * bool(finish + float(stamps.base.step) < end)
     table = record.packets.part(first, last)
-    return replace(record, num_frames=table.num_frames, table=table.to_bytes(), note="; ".join(notes))
+    corrupt = 0 if record.corrupt == 0 else -1  # of a damaged file it is not known which part is
+    return replace(record, num_frames=table.num_frames, table=table.to_bytes(), note="; ".join(notes), corrupt=corrupt)
 
 
 def frame_times(path: str, record: VideoRecord, stamps: TimeStamps) -> tuple[Times, float]:

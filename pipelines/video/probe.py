@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from time import monotonic
+from typing import NamedTuple
 
 import av.error
 import numpy as np
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipelines.bitstreams.mpeg4 import VOP, mpeg4_pictures, parse_video_object_layer
@@ -20,17 +22,23 @@ from pipelines.containers.file_checks import (
     AVI_HEAD,
     DOES_NOT_DECODE,
     MAX_PIXELS,
+    NEEDS_MEMORY,
+    TOO_LARGE,
     TRUNCATED,
     check_regular,
     check_size,
     is_avi,
 )
+from pipelines.containers.formats.verdict import INDEX_CUT, INDEX_MISSING
+from pipelines.containers.io_retries import USUAL_RETRIES, with_retries
 from pipelines.containers.notes import (
     CONCEALED_ERRORS,
     DAMAGED,
+    FEWER_FRAMES,
     FROM_START,
     INTERLACED,
     ROTATED,
+    UNEVEN_TIMES,
     notes_of,
 )
 from pipelines.containers.opening import OpenVideo, open_video
@@ -39,12 +47,18 @@ from pipelines.file_bytes import FileBytes
 from pipelines.video.packets import PacketTable
 from pipelines.video.parameters import StreamParameters
 from pipelines.video.parts import part_of
-from pipelines.video.proof import FullDecode, decode_fully, mismatch
+from pipelines.video.proof import FullDecode, Samples, decode_fully, mismatch
 from pipelines.video.record import Span, VideoRecord
 
 # Codecs in which some packets give no frame though nothing is damaged.
 _WITH_HIDDEN = ("vp8", "vp9", "av1")
+# Codecs whose decoders leave in a damaged picture what was in their memory before, and do not say so.
+_SILENT = ("mjpeg", "vp8")
+# Notes that may come from damage.
+_SUSPICIOUS = frozenset([UNEVEN_TIMES, FEWER_FRAMES, INDEX_CUT, INDEX_MISSING])
 _WATCH_SECONDS = 0.5
+_TAKE_PART = "`data index --allow-partial` and `predict --allow-partial` take the frames before that"
+_MOST_FRAMES = 1000  # a second; with more than that, a rate is looked at twice
 OnShare = Callable[[float], None]
 
 
@@ -66,29 +80,88 @@ def probe_video(
     span, it is assumed to be cut to it already, and the record has all frames, unless it is known to be `uncut`.
 
     Where the headers of all packets tell, they give the number of frames: in AVI for MPEG-4 part 2, in a sound MP4 for
-    H.264, HEVC, VP8, VP9 and AV1, in a sound Matroska or WebM for the last three. All other files are decoded, and
+    H.264, HEVC, VP9 and AV1, in a sound Matroska or WebM for the last two. All other files are decoded, and
     some of their frames are read again by the record, to prove that it gives the same pixels. With `allow_partial` a
     truncated or damaged file is used as far as it decodes. A file that must be decoded is decoded by `threads`, and
-    `watch` is called now and then with the share of it that is done, 0 to 1. Raises VideoError with a short reason if
-    the file can't be used, such as one whose frames have more than `max_pixels`.
+    `watch` is called now and then with the share of it that is done, 0 to 1. This process decodes, and what crashes the
+    decoder ends it. Raises VideoError with a short reason if the file can't be used, such as one whose frames have more
+    than `max_pixels`.
     """
     name = str(path)
     full = str(Path(root) / name) if str(root) else name
-    status = check_regular(full)
+    tries = _Tries(full)
+    asked = _Asked(name, str(root), allow_partial, max_pixels, span, uncut, threads, watch)
     try:
-        with FileBytes(full) as file:
-            # If FFmpeg is told the format, opening takes a third less time.
-            form = "avi" if is_avi(bytes(file.read(0, AVI_HEAD))) else None
-            with open_video(full, form=form, max_pixels=max_pixels) as video:
-                probe = _Probe.of(full, video, file, allow_partial, max_pixels)
-                probe.threads, probe.watch = threads, watch
-            probe.base.update(path=name, size=status.st_size, mtime_ns=status.st_mtime_ns, checksum=file.checksum())
-            record = probe.record(file, str(root))
-        return record if span is None else part_of(full, record, probe.packets.stamps, span, uncut=uncut)
-    except av.error.FFmpegError as error:
-        raise VideoError(full, "not a readable video", error.strerror or str(error)) from error
+        return with_retries(lambda: tries.of(lambda: _probed(full, asked)), USUAL_RETRIES)
+    except MemoryError as error:
+        raise VideoError(full, NEEDS_MEMORY, str(error), passing=True) from error
     except OSError as error:
         raise VideoError(full, "can't be read", error.strerror or str(error)) from error
+
+
+class _Asked(NamedTuple):
+    """The arguments of probe_video."""
+
+    name: str
+    root: str
+    allow_partial: bool
+    max_pixels: int
+    span: Span | None
+    uncut: bool
+    threads: int
+    watch: OnShare | None
+
+
+@dataclass
+class _Tries:
+    """The tries to probe a file. That it can't be used is believed once two tries say so, with all of it readable.
+
+    FFmpeg hides some errors of the disk: it takes the place where one came for the end of the file.
+    """
+
+    path: str
+    has_failed: bool = False
+
+    def of(self, probe: Callable[[], VideoRecord]) -> VideoRecord:
+        """What `probe` gives. Raises VideoError if the file can't be used, OSError if it can't be read."""
+        while True:
+            try:
+                return probe()
+            except VideoError as error:
+                failed = error
+            except MemoryError:
+                raise
+            except av.error.FFmpegError as error:
+                failed = VideoError(self.path, "not a readable video", error.strerror or str(error))
+            if failed.is_passing or failed.reason == TOO_LARGE or self.has_failed:
+                raise failed
+            if Path(self.path).is_file():
+                with FileBytes(self.path) as file:
+                    file.checksum()
+            self.has_failed = True
+
+
+def _probed(full: str, asked: _Asked) -> VideoRecord:
+    """The record of a file. Raises VideoError, FFmpegError or OSError if there is none."""
+    status = check_regular(full)
+    with FileBytes(full) as file:
+        # If FFmpeg is told the format, opening takes a third less time.
+        form = "avi" if is_avi(bytes(file.read(0, AVI_HEAD))) else None
+        with open_video(full, form=form, max_pixels=asked.max_pixels) as video:
+            probe = _Probe.of(full, video, file, asked.allow_partial, asked.max_pixels)
+            probe.threads, probe.watch = asked.threads, asked.watch
+        probe.base.update(path=asked.name, size=status.st_size, mtime_ns=status.st_mtime_ns, checksum=file.checksum())
+        record = probe.record(file, asked.root)
+    if asked.span is None:
+        return record
+    return part_of(full, record, probe.packets.stamps, asked.span, uncut=asked.uncut)
+
+
+def _rate(stream: VideoStream) -> Fraction:
+    """The frames a second; 0 where nothing tells. Of a raw DV stream FFmpeg gives the ticks a second as the average."""
+    average = stream.average_rate or Fraction(0)
+    is_clock = stream.time_base is not None and average > _MOST_FRAMES and average * stream.time_base == 1
+    return (None if is_clock else average) or stream.guessed_rate or Fraction(0)
 
 
 @dataclass
@@ -108,6 +181,7 @@ class _Probe:
     threads: int = 1
     watch: OnShare | None = None
     vops: PacketTable | None = None  # of MPEG-4 part 2, by its headers
+    counts: bool = False  # these headers tell the number of frames, whatever else is damaged
 
     @classmethod
     def of(cls, path: str, video: OpenVideo, file: FileBytes, allow_partial: bool, max_pixels: int) -> _Probe:
@@ -117,11 +191,11 @@ class _Probe:
         whole = completeness(path, video.format, ((entry.pos, entry.size) for entry in stream.index_entries))
         packets = list_packets(video, path, file)
         if whole.missing and not allow_partial:
-            raise VideoError(path, TRUNCATED, f"{whole.missing}; --allow-partial takes the frames before that")
+            raise VideoError(path, TRUNCATED, f"{whole.missing}; {_TAKE_PART}")
         base: dict[str, object] = {
             "codec": context.codec.canonical_name,
             "decoder": context.name,
-            "fps": float(stream.average_rate or stream.guessed_rate or Fraction(0)),
+            "fps": float(_rate(stream)),
             "container": video.format,
         }
         return cls(
@@ -136,7 +210,9 @@ class _Probe:
         if self.base["codec"] == "mpeg4":
             self.vops = self._list_vops(file)
             if self.vops is not None and self.packets.indexed:
-                return self._from_vops(self.vops)
+                record = self._from_vops(self.vops) if self.counts else self._from_packed(self.vops)
+                if record is not None:
+                    return record
             layer = parse_video_object_layer(self.extradata + self.packets.first)
             size = (layer.height, layer.width) if layer else size
         check_size(self.path, size[1], size[0], self.max_pixels)
@@ -152,7 +228,10 @@ class _Probe:
     def _tells_all(self) -> bool:
         """Whether it is known which packets give frames, in the order of their time stamps."""
         sound = self.packets.sound and len(self.packets.giving) > 0
-        return sound and not self.whole.missing and bool(self.packets.flags[0] & START)
+        is_known = sound and not self.whole.missing and bool(self.packets.flags[0] & START)
+        # Packets may be lost. Of these codecs a decoder may give other frames from then on, without an error.
+        is_suspicious = self.base["codec"] in _WITH_HIDDEN and not _SUSPICIOUS.isdisjoint(self.notes)
+        return is_known and not is_suspicious and self.base["codec"] not in _SILENT
 
     def _list_vops(self, file: FileBytes) -> PacketTable | None:
         """The table of an MPEG-4 part 2 stream by the headers of its pictures; None if these don't say enough."""
@@ -167,7 +246,9 @@ class _Probe:
         pictures = mpeg4_pictures(file, packets.offset, packets.size, extradata, packed=packed)
         if pictures is None or pictures.frame_packet is None:
             return None
-        self.extradata = extradata
+        if not pictures.sound:
+            return None
+        self.extradata, self.counts = extradata, pictures.counted
         return PacketTable(pictures.offset, pictures.size, pictures.flags, pictures.frame_packet)
 
     def _from_vops(self, table: PacketTable) -> VideoRecord:
@@ -179,13 +260,23 @@ class _Probe:
             table, FullDecode(height=layer.height, width=layer.width, pix_fmt=self.parameters.pix_fmt or "yuv420p")
         )
 
+    def _from_packed(self, table: PacketTable) -> VideoRecord | None:
+        """The record of a stream with packed pictures by its headers; None if a full decode shows damage."""
+        check_size(self.path, self.parameters.width, self.parameters.height, self.max_pixels)
+        watch = self._watch_packets()
+        facts = decode_fully(self.path, form="avi", threads=self.threads, samples="none", watch=watch)
+        is_sound = not facts.error and not facts.corrupt and not self.whole.missing
+        return self._made(table, facts) if is_sound and len(facts.packets) == table.num_frames else None
+
     def _from_decode(self, root: str) -> VideoRecord:
         """The record by decoding the whole file, in the fastest way to read it that gives the same frames."""
         form = "avi" if self.form == "avi" else None
-        facts = decode_fully(self.path, form=form, threads=self.threads, watch=self._watch_packets())
+        samples: Samples = "all" if self.base["codec"] in _SILENT else "some"
+        watch = self._watch_packets()
+        facts = decode_fully(self.path, form=form, threads=self.threads, samples=samples, watch=watch)
         if facts.error and not self.allow_partial:
             where = f"after frame {len(facts.packets)}: {facts.error}"
-            raise VideoError(self.path, DOES_NOT_DECODE, f"{where}; --allow-partial takes the frames before that")
+            raise VideoError(self.path, DOES_NOT_DECODE, f"{where}; {_TAKE_PART}")
         if not self.whole.missing:
             self._note_damage(facts)
         else:
@@ -250,7 +341,7 @@ class _Probe:
         flags = packets.flags.copy() if len(packets.flags) else np.zeros(len(packets.offset), np.uint8)
         if not starts:
             flags &= KEY
-        if self.base["codec"] == "h264" and not self._tells_all:
+        if self.base["codec"] in ("h264", *_SILENT) and not self._tells_all:
             # Streams that are not in a sound MP4 are often damaged in ways that show only if pictures are left out.
             flags &= ~np.uint8(DROPPABLE)
         flags[0] |= START
@@ -282,5 +373,6 @@ class _Probe:
             table=table.to_bytes(),
             parameters=self.parameters,
             orientation=facts.orientation,
+            corrupt=len(facts.corrupt) if facts.is_whole else -1,
             note="; ".join(notes),
         )

@@ -10,7 +10,7 @@ from pipelines.video.packets import PacketTable
 from pipelines.video.parameters import AS_PLAIN, StreamParameters
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class VideoRecord:
     """One video of an index.
 
@@ -19,6 +19,8 @@ class VideoRecord:
     to that. `size` in bytes, `mtime_ns` and `checksum`, the CRC-32 of the file, show whether it has changed since it
     was indexed. `parameters` and `extradata`, the header, are what a decoder has to know. `table` is a
     packets.PacketTable as bytes. `note` says what is odd about the file, in parts that are separated by "; ".
+    `corrupt` is how many of the frames the decoder marks as damaged when it decodes the whole file; -1 where the file
+    was not decoded to find out.
 
     The record may be of a part of its file, from `begin_seconds` to before `end_seconds` (both -1: of the whole file);
     then it has only the frames of that part.
@@ -43,9 +45,20 @@ class VideoRecord:
     note: str = ""
     begin_seconds: float = -1.0
     end_seconds: float = -1.0
+    corrupt: int = -1
     video_id: int = -1
     label: int = -1
     split: str = ""
+
+    def __repr__(self) -> str:
+        """What the video is, in two lines, without the header and the packet table."""
+        part = "" if self.span is None else f", part {self.begin_seconds:g} to {self.end_seconds:g} s"
+        note = f", note={self.note!r}" if self.note else ""
+        return (
+            f"VideoRecord({self.path!r}{part}, video_id={self.video_id}, label={self.label}, split={self.split!r},\n"
+            f"            {self.num_frames} frames of {self.width}x{self.height} px, {self.fps:.4g} fps, {self.codec} "
+            f"({self.pix_fmt}) in {self.container}, {self.size} bytes{note})"
+        )
 
     @property
     def span(self) -> Span | None:

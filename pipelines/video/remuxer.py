@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from pipelines.bitstreams.mpeg4 import USER_DATA, VOP, has_video_object_layer
 from pipelines.bitstreams.nal_units import is_slice, length_size, nal_units, unit_type
 from pipelines.bitstreams.packet_flags import DROPPABLE, SILENT, START
+from pipelines.containers.file_checks import NEEDS_MEMORY
+from pipelines.containers.io_retries import with_retries
 from pipelines.errors import FrameError, R3DFastError, VideoError
 from pipelines.video.packet_reader import check_unchanged, read_packets
 from pipelines.video.packets import DecodeRun, PacketTable, select
@@ -57,27 +59,40 @@ class MiniVideo(NamedTuple):
     frames: NDArray[np.int32]
 
 
-def remux(record: VideoRecord, frames: Sequence[int] | NDArray[np.integer], *, root: str = "") -> MiniVideo:
+def remux(
+    record: VideoRecord,
+    frames: Sequence[int] | NDArray[np.integer],
+    *,
+    root: str = "",
+    io_retries: int = 0,
+    on_retry: Callable[[], object] = lambda: None,
+) -> MiniVideo:
     """A video in memory with only the packets that `frames` need.
 
-    `frames` are 0-based numbers in display order; they may come in any order and repeat. Raises VideoError if the file
-    is gone or has changed since it was indexed, FrameError with reason INEXACT if there is no small video whose frames
-    every decoder counts in the same way, IndexError for a frame number that the video does not have.
+    `frames` are 0-based numbers in display order; they may come in any order and repeat. After an error of the system,
+    such as EIO, the file is read up to `io_retries` times again; `on_retry` is called before each time. Raises
+    VideoError if the file can't be read or has changed since it was indexed, FrameError with reason INEXACT if there is
+    no small video whose frames every decoder counts in the same way, IndexError for a frame number that the video does
+    not have.
     """
     path = os.path.join(root, record.path)  # noqa: PTH118 - in the hot path, and root may be empty
-    try:
+    shown = _shown_as(record)
+
+    def gather() -> tuple[list[int], list[PacketBytes]]:
         check_unchanged(path, record)
         why = _cant_be_carried(record)
         if why:
             raise _inexact(path, why)
-        shown = _shown_as(record)
-        numbers, blocks = _gather(path, record, record.packets, frames, shown)
+        return _gather(path, record, record.packets, frames, shown)
+
+    try:
+        numbers, blocks = with_retries(gather, io_retries, on_retry)
     except R3DFastError:
         raise
-    except (av.error.FFmpegError, ValueError) as error:  # PyAV raises ValueError for some damage
-        raise VideoError(path, "can't be read", str(error)) from error
-    except OSError as error:
-        raise VideoError(path, "can't be read", error.strerror or str(error)) from error
+    except MemoryError as error:
+        raise VideoError(path, NEEDS_MEMORY, str(error), passing=True) from error
+    except (av.error.FFmpegError, ValueError, OSError) as error:  # PyAV raises ValueError for some damage
+        raise VideoError(path, "can't be read", getattr(error, "strerror", "") or str(error)) from error
     ticks = np.empty(len(numbers), np.int32)
     ticks[np.argsort(shown[numbers])] = np.arange(len(numbers))
     tick_of = dict(zip(numbers, ticks.tolist(), strict=True))

@@ -122,11 +122,13 @@ class _SizeScaler:
 def rgb_frame(path: str, frame: av.VideoFrame, reformatter: VideoReformatter) -> av.VideoFrame:
     """The frame of the video at `path` as PyAV's `to_ndarray(format="rgb24")` converts it, in one thread.
 
-    Raises VideoError for colours that PyAV can't convert, such as YCgCo.
+    Raises VideoError for colours that PyAV can't convert, such as YCgCo, and MemoryError.
     """
     try:
         # By default FFmpeg splits even small frames over all cores, which costs more than it saves.
         return reformatter.reformat(frame, format="rgb24", threads=1)
+    except MemoryError:
+        raise
     except av.error.FFmpegError as error:
         what = f"colour matrix {frame.colorspace} (ITU-T H.273), pixel format {frame.format.name}"
         raise VideoError(path, "colours can't be converted", f"PyAV knows no way from {what} to RGB") from error

@@ -6,15 +6,17 @@ black and its sample is not real and says why; no other clip takes its place.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import perf_counter
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.errors import FrameError, R3DFastError
+from pipelines.errors import FrameError, R3DFastError, UsageError
+from pipelines.index.known_bad import BadVideo, KnownBad
 from pipelines.index.video_index import VideoIndex
 from pipelines.sampler import NO_JITTER, ClipPlan, ClipSampler
 from pipelines.stream import ClipStream, Sample
@@ -23,7 +25,15 @@ from pipelines.video.record import VideoRecord
 from pipelines.video.remuxer import INEXACT, remux
 
 _BLANK_PX = 8
+_log = logging.getLogger(__name__)
 _MAX_REASON = 2000  # characters of a reason, so that it fits into the buffer of a socket
+
+
+class LeftOut(NamedTuple):
+    """A video that is not read any more, by its number, and why."""
+
+    video_id: int
+    reason: str
 
 
 class ClipSource(Protocol):
@@ -47,6 +57,15 @@ class ClipSource(Protocol):
     ) -> list[Sample]:
         """Make the same clips black and not real, with `reason`, without reading the video."""
 
+    def path_of(self, epoch: int, position: int) -> str:
+        """The path of the file that the clip at `position` of `epoch` is of."""
+
+    def quarantine(self, epoch: int, position: int, reason: str, detail: str) -> LeftOut:
+        """Never read the video of the clip at `position` of `epoch` again, also in later runs, and say so."""
+
+    def leave_out(self, video: LeftOut) -> None:
+        """Do not read `video` any more: its clips are failed ones."""
+
     def statistics(self) -> ReadStatistics:
         """The cost of loading since the last call."""
 
@@ -54,14 +73,42 @@ class ClipSource(Protocol):
 class _IndexedClipSource:
     """A source with the index and the sampler of its stream, which are opened on first use in each process."""
 
-    def __init__(self, stream: ClipStream) -> None:
+    def __init__(self, stream: ClipStream, left_out: Mapping[int, str] | None = None) -> None:
+        """`left_out`: why videos are not read, by number, beside those that the index knows to be bad."""
         self.stream = stream
+        self._left_out = dict(left_out or {})
         self._opened: tuple[VideoIndex, ClipSampler] | None = None
         self._statistics = ReadStatistics()
 
-    def __reduce__(self) -> tuple[type[_IndexedClipSource], tuple[ClipStream]]:
-        """Pickle the stream only: each process opens the index itself."""
-        return type(self), (self.stream,)
+    def __reduce__(self) -> tuple[type[_IndexedClipSource], tuple[ClipStream, dict[int, str]]]:
+        """Pickle the stream and what is left out only: each process opens the index itself."""
+        return type(self), (self.stream, self._left_out)
+
+    def path_of(self, epoch: int, position: int) -> str:
+        """The path of the file that the clip at `position` of `epoch` is of."""
+        index, sampler = self._open()
+        return str(index.root / index[sampler.plan(epoch, position).video_id].path)
+
+    def quarantine(self, epoch: int, position: int, reason: str, detail: str) -> LeftOut:
+        """Never read the video of the clip at `position` of `epoch` again, also in later runs, and say so."""
+        index, sampler = self._open()
+        number = sampler.plan(epoch, position).video_id
+        record = index[number]
+        video = LeftOut(number, f"{reason}: {detail}")
+        self.leave_out(video)
+        place = index.root / record.path
+        try:
+            KnownBad(index.path).add(BadVideo.of_file(index.root, record.path, record.span, reason, detail))
+        except (OSError, UsageError) as error:
+            _log.warning("%s: is not read again in this run (%s)", place, error)
+        else:
+            again = f"r3d-fast data check {index.path} --clear-quarantine"
+            _log.warning("%s: is not read any more, also in later runs; to try it again: %s", place, again)
+        return video
+
+    def leave_out(self, video: LeftOut) -> None:
+        """Do not read `video` any more: its clips are failed ones."""
+        self._left_out[video.video_id] = video.reason
 
     def statistics(self) -> ReadStatistics:
         """The cost of loading since the last call."""
@@ -70,9 +117,18 @@ class _IndexedClipSource:
 
     def _open(self) -> tuple[VideoIndex, ClipSampler]:
         if self._opened is None:
-            index = VideoIndex.open(self.stream.index_path, self.stream.root)
+            index = VideoIndex.open(self.stream.index_path, self.stream.root, self.stream.index_digest)
             self._opened = index, self.stream.sampler(index)
+            self._left_out = {**index.known_bad, **self._left_out}
         return self._opened
+
+    def _why_left_out(self, video_id: int) -> str:
+        """Why a video is not read, with its path; empty if it is."""
+        reason = self._left_out.get(video_id)
+        if reason is None:
+            return ""
+        index, _ = self._open()
+        return f"{index.root / index[video_id].path}: quarantined: {reason}"
 
     def _plans(self, epoch: int, positions: Sequence[int]) -> list[ClipPlan]:
         _, sampler = self._open()
@@ -82,9 +138,9 @@ class _IndexedClipSource:
 class DecodedSource(_IndexedClipSource):
     """Makes clips that PyAV decodes: frames uint8 [T, h, w, 3], cut to the crop box, or scaled to [T, S, S, 3]."""
 
-    def __init__(self, stream: ClipStream) -> None:
-        super().__init__(stream)
-        self._reader = FrameReader()
+    def __init__(self, stream: ClipStream, left_out: Mapping[int, str] | None = None) -> None:
+        super().__init__(stream, left_out)
+        self._reader = FrameReader(io_retries=stream.io_retries)
 
     def slot_bytes(self, index: VideoIndex) -> int:
         """The number of bytes that the largest clip of the split can take."""
@@ -101,6 +157,8 @@ class DecodedSource(_IndexedClipSource):
         """
         index, _ = self._open()
         plans = self._plans(epoch, positions)
+        if why := self._why_left_out(plans[0].video_id):
+            return self.failed(epoch, positions, slots, why)
         cuts = [self._cut(plan, slot) for plan, slot in zip(plans, slots, strict=True) if plan.is_real]
         self._reader.statistics = self._statistics
         try:
@@ -168,12 +226,14 @@ class EncodedSource(DecodedSource):
             return super().load(epoch, positions, slots)
         index, _ = self._open()
         plans = self._plans(epoch, positions)
-        record = index[plans[0].video_id]
+        if why := self._why_left_out(plans[0].video_id):
+            return self.failed(epoch, positions, slots, why)
         assert self.stream.limits is not None
-        if self.stream.limits.refuses(record):
-            return super().load(epoch, positions, slots)
         begin = perf_counter()
         try:
+            record = index[plans[0].video_id]
+            if self.stream.limits.refuses(record):
+                return super().load(epoch, positions, slots)
             samples = [
                 self._remux(record, plan, slot, str(index.root)) if plan.is_real else self._blank(plan, slot)
                 for plan, slot in zip(plans, slots, strict=True)
@@ -188,7 +248,8 @@ class EncodedSource(DecodedSource):
     def _remux(self, record: VideoRecord, plan: ClipPlan, slot: NDArray[np.uint8], root: str) -> Sample:
         # Each frame is asked for once: if a number repeats, DALI decodes the video from its beginning again.
         frames, order = np.unique(plan.frames, return_inverse=True)
-        video = remux(record, frames, root=root)
+        retries, statistics = self.stream.io_retries, self._statistics
+        video = remux(record, frames, root=root, io_retries=retries, on_retry=statistics.retried)
         slot[: len(video.data)] = video.data
         self._statistics.bytes_read += len(video.data)
         return _sample(plan, video.data.shape)._replace(
@@ -211,6 +272,9 @@ def _sample(plan: ClipPlan, shape: tuple[int, ...]) -> Sample:
     )
 
 
-def clip_source(stream: ClipStream) -> DecodedSource | EncodedSource:
-    """The source for the clips of `stream`: a DecodedSource if PyAV decodes all of them, else an EncodedSource."""
-    return DecodedSource(stream) if stream.limits is None else EncodedSource(stream)
+def clip_source(stream: ClipStream, left_out: Mapping[int, str]) -> DecodedSource | EncodedSource:
+    """The source for the clips of `stream`: a DecodedSource if PyAV decodes all of them, else an EncodedSource.
+
+    `left_out`: why videos are not read, by number, beside those that the index knows to be bad.
+    """
+    return DecodedSource(stream, left_out) if stream.limits is None else EncodedSource(stream, left_out)

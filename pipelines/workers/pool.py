@@ -1,7 +1,9 @@
 """WorkerPool: gives tasks to the worker processes, collects their replies, and replaces workers that die or hang.
 
 A task belongs to one worker until that worker has replied. If a worker dies or hangs, another one is started and does
-its tasks again, with the same slots. A task with which a worker dies or hangs three times is given up as a bad clip.
+its tasks again, with the same slots. A task with which a worker dies or hangs three times is given up as a bad clip,
+and its video is not read any more: the source enters it among the known bad ones. A video of which a worker waited for
+data, as from a server that does not answer, is only given up this time.
 """
 
 from __future__ import annotations
@@ -10,7 +12,6 @@ import logging
 import os
 import socket
 import subprocess
-import sys
 import weakref
 from collections import deque
 from contextlib import suppress
@@ -19,12 +20,17 @@ from multiprocessing.connection import Connection, wait
 from time import monotonic
 
 from pipelines.errors import EnvironmentProblem
+from pipelines.isolation.jobs import CRASHES, HANGS
+from pipelines.isolation.reserve import begin, release
+from pipelines.machine.processes import is_at_work, wait_for_end
 from pipelines.workers.arena import Arena
-from pipelines.workers.clip_source import ClipSource
+from pipelines.workers.clip_source import ClipSource, LeftOut
 from pipelines.workers.worker import Reply, Task, perform
 
 _MAX_CRASHES = 3
+_MAX_STARTS = 3  # how often in a row a worker may be killed while it starts
 _START_SECONDS = 60.0  # a new worker may take this much longer for its first clip, to import modules on a busy machine
+_MAIN = "pipelines.workers.worker.main"
 _log = logging.getLogger(__name__)
 
 
@@ -141,7 +147,7 @@ class WorkerPool:
                 self._crashes.pop(task.number, None)
                 replies.append(reply)
         except (EOFError, OSError):
-            replies += self._replace(worker, "died")
+            replies += self._replace(worker)
         return replies
 
     def _end_hanging(self) -> list[Reply]:
@@ -149,33 +155,39 @@ class WorkerPool:
         replies = []
         for worker in list(self._workers):
             if worker.tasks and monotonic() > self._deadline(worker):
-                replies += self._replace(worker, f"gave no clip for {self._timeout:g} s and was ended")
+                waits = not is_at_work(worker.process.pid)
+                what = f"gave no clip for {self._timeout:g} s and was ended"
+                replies += self._replace(worker, what + (" while it waited for data" if waits else ""), lasts=not waits)
         return replies
 
-    def _replace(self, worker: _Worker, what: str) -> list[Reply]:
+    def _replace(self, worker: _Worker, hung: str = "", *, lasts: bool = True) -> list[Reply]:
         """Start another worker with the tasks of `worker`, and give the replies of tasks that are given up.
 
-        `what` says what happened to `worker`, as the end of a sentence.
+        `hung` says what happened to `worker` if it did not end by itself, as the verb of a sentence; `lasts`, whether
+        that would happen again.
         """
-        _end(worker)
-        code = worker.process.returncode
+        ended = _end(worker, at_once=bool(hung))
+        what = hung or ended
         place = self._workers.index(worker)
         del self._workers[place]
         if not worker.ready:
             self._failed_starts += 1
-            if not self._has_worked or self._failed_starts > _MAX_CRASHES:
+            was_killed = (worker.process.returncode or 0) < 0
+            if self._failed_starts > _MAX_STARTS or not (was_killed or self._has_worked):
                 raise EnvironmentProblem(
-                    f"a decoding process ended while it started (exit code {code}); see its output above; "
-                    "to see where it happens, set loader.workers=0"
+                    f"a decoding process {what} while it started; see its output above; to see where it happens, set "
+                    "loader.workers=0"
                 )
         replies = []
         tasks = list(worker.tasks)
+        where = ""
         if tasks and worker.ready:
             first = tasks[0]
+            where = f" with {self._source.path_of(first.epoch, first.positions[0])}"
             self._crashes[first.number] = self._crashes.get(first.number, 0) + 1
             if self._crashes[first.number] >= _MAX_CRASHES:
-                replies.append(self._give_up(tasks.pop(0), what))
-        _log.warning("a decoding process %s (exit code %s): another one makes its clips again", what, code)
+                replies.append(self._give_up(tasks.pop(0), CRASHES if not hung else HANGS, what, lasts=lasts))
+        _log.warning("a decoding process %s%s: another one makes its clips again", what, where)
         new = self._start()
         self._workers.insert(place, new)
         for task in tasks:
@@ -183,63 +195,55 @@ class WorkerPool:
             self._send(new, task)
         return replies
 
-    def _give_up(self, task: Task, what: str) -> Reply:
+    def _give_up(self, task: Task, reason: str, what: str, *, lasts: bool) -> Reply:
+        """The reply with black clips for `task`; if its fault `lasts`, its video is left out from now on."""
         del self._crashes[task.number]
         slots = [self._arena.slot(slot) for slot in task.slots]
-        samples = self._source.failed(
-            task.epoch, task.positions, slots, f"crashes the decoder: the process that read it {what}, three times"
-        )
+        detail = f"the process that read it {what}, three times"
+        first = task.epoch, task.positions[0]
+        path = self._source.path_of(*first)
+        samples = self._source.failed(task.epoch, task.positions, slots, f"{path}: {reason}: {detail}")
+        if lasts:
+            left_out = self._source.quarantine(*first, reason, detail)
+            for worker in self._workers:
+                self._send(worker, left_out)
         return Reply(task.number, samples, self._source.statistics(), 0.0)
 
-    def _send(self, worker: _Worker, task: Task) -> None:
+    def _send(self, worker: _Worker, what: Task | LeftOut) -> None:
         with suppress(OSError):  # the worker is dead; `collect` will notice and replace it
-            worker.connection.send(task)
+            worker.connection.send(what)
 
     def _start(self) -> _Worker:
         try:
             ours, theirs = socket.socketpair()
             with theirs:
-                process = _launch(theirs.fileno(), self._arena.descriptor)
+                process = begin(_MAIN, theirs.fileno(), self._arena.descriptor)
         except OSError as error:
             raise EnvironmentProblem(
                 f"only {len(self._workers)} decoding processes can be started ({error.strerror}); choose fewer "
                 "loader.workers, or raise the limit of open files or processes (ulimit -n, ulimit -u)"
             ) from error
         worker = _Worker(process, Connection(ours.detach()))
-        setup = (self._source, self._arena.slots, self._arena.slot_bytes, self._arena.descriptor)
+        setup = (self._source, self._arena.slots, self._arena.slot_bytes)
         with suppress(OSError):  # as in _send
             worker.connection.send(setup)
         return worker
 
 
-def _launch(descriptor: int, memory: int) -> subprocess.Popen[bytes]:
-    """A new Python process that runs worker.main, with the same import paths and warning filters as this one.
-
-    It has its own session, so that Ctrl-C and a closed terminal reach only the parent, which then ends it.
-    """
-    paths = [path or os.getcwd() for path in sys.path]  # noqa: PTH109 - a string is wanted
-    code = f"import sys; sys.path[:] = {paths!r}; from pipelines.workers.worker import main; main({descriptor})"
-    flags = [f"-W{option}" for option in sys.warnoptions]
-    return subprocess.Popen(
-        [sys.executable, *flags, "-c", code],
-        pass_fds=(descriptor, memory),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-
-def _end(worker: _Worker) -> None:
-    worker.process.kill()
-    worker.process.wait()
+def _end(worker: _Worker, *, at_once: bool = True) -> str:
+    """End `worker`, and tell how it ended, as the verb of a sentence."""
+    if not at_once:
+        wait_for_end(worker.process)
     worker.connection.close()
+    return release(worker.process, is_idle=at_once and worker.ready and not worker.tasks)
 
 
 def _end_all(workers: list[_Worker], owner: int) -> None:
     if os.getpid() != owner:  # this is a fork of the owner, which must not end the owner's workers
         return
     for worker in workers:
-        worker.process.kill()
+        if worker.tasks:
+            worker.process.kill()
     for worker in workers:
         _end(worker)
     workers.clear()

@@ -1,25 +1,20 @@
-"""A worker process: takes tasks from a socket, lets its source write the clips into shared memory, and replies.
-
-It is started as a separate program instead of by multiprocessing, which would run the user's script again. So a script
-needs no `if __name__ == "__main__":`.
-"""
+"""A worker process: takes tasks from a socket, lets its source write the clips into shared memory, and replies."""
 
 from __future__ import annotations
 
-import os
-import select
 import signal
-import threading
 import traceback
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from time import perf_counter
 
 from pipelines.errors import ExitCode
+from pipelines.isolation.rights import give_up_rights
 from pipelines.stream import Sample
 from pipelines.video.decoder import ReadStatistics
 from pipelines.workers.arena import Arena
-from pipelines.workers.clip_source import ClipSource
+from pipelines.workers.clip_source import ClipSource, LeftOut
 
 
 @dataclass(frozen=True)
@@ -66,28 +61,30 @@ def perform(task: Task, source: ClipSource, arena: Arena) -> Reply:
     return Reply(task.number, samples, source.statistics(), perf_counter() - begin, error)
 
 
-def main(descriptor: int) -> None:
-    """Do the tasks of the parent, which is at the other end of the socket `descriptor`, until the parent ends."""
+def main(descriptor: int, memory: int) -> None:
+    """Do the tasks of the parent at the other end of the socket `descriptor`, until that is closed.
+
+    `memory` is the descriptor of the arena's memory.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent finishes its step and then ends its workers
-    connection = Connection(descriptor)
-    _end_with_parent(descriptor)
-    try:
-        source, slots, slot_bytes, memory = connection.recv()
-        arena = Arena(slots, slot_bytes, memory)
+    with Connection(descriptor) as connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        try:
+            _serve(connection, memory)
+        except (EOFError, ConnectionError):
+            raise
+        except Exception:  # said before the socket is closed, which ends this process at once
+            traceback.print_exc()
+            raise SystemExit(ExitCode.INTERNAL) from None
+
+
+def _serve(connection: Connection, memory: int) -> None:
+    source, slots, slot_bytes = connection.recv()
+    with closing(Arena(slots, slot_bytes, memory)) as arena:
+        give_up_rights()
         connection.send(None)
         while True:
-            connection.send(perform(connection.recv(), source, arena))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return
-
-
-def _end_with_parent(descriptor: int) -> None:
-    """End this process when the parent ends, even during a decode that never returns."""
-    poll = select.poll()
-    poll.register(descriptor, 0)  # with mask 0, poll reports only that the other end was closed
-
-    def watch() -> None:
-        poll.poll()
-        os._exit(ExitCode.INTERNAL)
-
-    threading.Thread(target=watch, name="end with parent", daemon=True).start()
+            task: Task | LeftOut = connection.recv()
+            if isinstance(task, LeftOut):
+                source.leave_out(task)
+            else:
+                connection.send(perform(task, source, arena))

@@ -9,29 +9,51 @@ from __future__ import annotations
 
 import ctypes
 import os
-import tempfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from pipelines.output.temporary import temporary_folder
 from r3d_fast.acceleration.tracing import Forward, backbone_sharing_weights, warn_of_slower_path
 from r3d_fast.backend.layers import paddle
-from r3d_fast.backend.paddle import cpu_threads, new_parameter, older_graphs, restore_threads, use_onednn
+from r3d_fast.backend.paddle import (
+    cpu_threads,
+    new_parameter,
+    older_graphs,
+    release_graphs,
+    restore_threads,
+    use_onednn,
+)
 from r3d_fast.backend.precision import Precision
 from r3d_fast.models.classifier import evaluating
 
 FullForward = Callable[[Any], tuple[Any, Any]]  # clips -> logits float32 [N, C], features float32 [N, F]
 
 _WORTH_TRACING = 16  # clips; with fewer, making the graph takes longer than it saves
-# By model: a checksum of its weights, and its graphs by the shape of the clips.
-_graphs: WeakKeyDictionary[Any, tuple[int, dict[tuple[int, ...], FullForward]]] = WeakKeyDictionary()
+
+
+@dataclass
+class _Graphs:
+    """What there is of a model for evaluations, by the shape of the clips.
+
+    `forwards` compute with the weights whose checksum is `digest`. `layers` are what they were made of: tracing is done
+    once, as it takes most of the time, and Paddle keeps something of each trace for ever. They share the `tensors` of
+    the model.
+    """
+
+    digest: int
+    tensors: list[Any]
+    forwards: dict[tuple[int, ...], FullForward]
+    layers: dict[tuple[int, ...], Any]
+
+
+_graphs: WeakKeyDictionary[Any, _Graphs] = WeakKeyDictionary()  # by model
 
 
 def accelerate_training(model: Any) -> Forward:
@@ -63,25 +85,37 @@ def traced(model: Any) -> Forward:
 
 def traced_with_features(model: Any) -> FullForward:
     """A function from clips to (logits, features), made in the same way as `traced`."""
-    state = model.state_dict()
+    tensors = list(model.state_dict().values())
     digest = 0
-    for value in state.values():
+    for value in tensors:
         digest = zlib.crc32(value.numpy(), digest)
-    if model not in _graphs or _graphs[model][0] != digest:
-        _graphs[model] = (digest, {})
-    graphs = _graphs[model][1]
+    known = _graphs.get(model)
+    if known is None or [*map(id, known.tensors)] != [*map(id, tensors)]:
+        known = _graphs[model] = _Graphs(digest, tensors, {}, {})
+    elif known.digest != digest:
+        known = _graphs[model] = replace(known, digest=digest, forwards={})
+    forwards, layers = known.forwards, known.layers
 
     def forward(clips: Any) -> tuple[Any, Any]:
         shape = tuple(clips.shape[1:])
-        if shape not in graphs:
+        if shape not in forwards:
             try:
-                graphs[shape] = _compile(model, shape)
+                forwards[shape] = _compile(model, shape, layers)
             except Exception as error:  # different versions of Paddle raise different errors
                 warn_of_slower_path("evaluates", "CPU", error)
-                graphs[shape] = _untraced(model)
-        return graphs[shape](clips)
+                forwards[shape] = _untraced(model)
+        return forwards[shape](clips)
 
     return forward
+
+
+def forget_traced(model: Any) -> None:
+    """Free the graphs that `traced` has made of `model`, with their copies of its weights.
+
+    What was traced stays, for the next evaluation; it shares the weights of the model.
+    """
+    if model in _graphs:
+        _graphs[model] = replace(_graphs[model], forwards={})
 
 
 class _TrainingGraph:
@@ -98,8 +132,13 @@ class _TrainingGraph:
         ]
         # By which layers are in training mode, because parts may be frozen; None if this Paddle can't make the graph.
         self.graphs: dict[tuple[bool, ...], _Features | None] = {}
+        self._shape: list[int] | None = None  # of the last clips
 
     def __call__(self, clips: Any) -> Any:
+        if clips.shape != self._shape:
+            # Else the graph would keep its work space for each size of a batch: at width 64 as much as a step needs.
+            release_graphs()
+            self._shape = clips.shape
         key = tuple(layer.training for layer in self.layers)
         if not any(key) or any(not norm.training and not conv.bias.stop_gradient for conv, norm in self.biased):
             return self.model(clips)
@@ -256,12 +295,17 @@ class _EvaluationModel(paddle.nn.Layer):  # type: ignore[misc]
         return self.head.logits_and_features(x)  # type: ignore[no-any-return]
 
 
-def _compile(model: Any, shape: tuple[int, ...]) -> FullForward:
-    """A graph of `model` for clips of `shape` (without the batch), run by Paddle's inference engine."""
-    with evaluating(model), tempfile.TemporaryDirectory(prefix="r3d-fast-") as folder, older_graphs():
-        path = Path(folder) / "model"
-        spec = paddle.static.InputSpec([None, *shape], "float32", "clips")
-        paddle.jit.save(_EvaluationModel(model), str(path), input_spec=[spec])
+def _compile(model: Any, shape: tuple[int, ...], layers: dict[tuple[int, ...], Any]) -> FullForward:
+    """A graph of `model` for clips of `shape` (without the batch), run by Paddle's inference engine.
+
+    `layers`: what was traced before by its shape; it is used, or added.
+    """
+    with evaluating(model), temporary_folder() as folder, older_graphs():
+        path = folder / "model"
+        spec = [paddle.static.InputSpec([None, *shape], "float32", "clips")]
+        if shape not in layers:
+            layers[shape] = paddle.jit.to_static(_EvaluationModel(model), input_spec=spec, full_graph=True)
+        paddle.jit.save(layers[shape], str(path), input_spec=spec)
         config = paddle.inference.Config(f"{path}.pdmodel", f"{path}.pdiparams")
         config.disable_gpu()
         config.disable_glog_info()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from r3d_fast.backend.layers import paddle
+from r3d_fast.console import tell
 from r3d_fast.models.classifier import Architecture
 
 Forward = Callable[[Any], Any]
@@ -36,4 +36,4 @@ def backbone_sharing_weights(model: Any, architecture: Architecture) -> Any:
 def warn_of_slower_path(what: str, device: str, error: Exception) -> None:
     """Print on stderr that Paddle `what` ("trains" or "evaluates") without a graph on `device`, because of `error`."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-    print(f"warning: this Paddle {what} without its faster {device} path ({reason})", file=sys.stderr)
+    tell(f"warning: this Paddle {what} without its faster {device} path ({reason})")

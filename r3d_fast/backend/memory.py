@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from pipelines.errors import EnvironmentProblem
-from pipelines.machine.memory import fitting_size
+from pipelines.machine.memory import fitting_size, trim_memory
 from r3d_fast.backend.paddle import import_paddle
 
 _EXHAUSTED = re.compile(r"Out of memory error|ResourceExhausted|_ALLOC_FAILED|cudaErrorMemoryAllocation")
@@ -46,8 +46,9 @@ def run_batch(
 
 
 def free_memory(device: str) -> None:
-    """Free the memory of objects that are no longer used, also on a GPU."""
+    """Give the memory of objects that are no longer used back to the system, also that of a GPU."""
     gc.collect()
+    trim_memory()
     if device == "gpu":
         import_paddle().device.cuda.empty_cache()
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, redirect_stderr, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -49,7 +51,7 @@ def import_paddle() -> ModuleType:
         _log.warning("%s", lacks)
     said = io.StringIO() if _prepare_cpu() else sys.stderr
     try:
-        with warnings.catch_warnings(), redirect_stderr(said):
+        with warnings.catch_warnings(), redirect_stderr(said), _sigterm_kept():
             # Users of r3d-fast can't do anything about deprecations inside Paddle and the packages it imports.
             warnings.simplefilter("ignore")
             import paddle
@@ -70,6 +72,24 @@ def import_paddle() -> ModuleType:
     return paddle  # type: ignore[no-any-return]
 
 
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """A block, in which Paddle is imported, after which SIGTERM does what it did before.
+
+    Paddle would have it print a trace of C++ and kill the process, before Python can remove its temporary files.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if handler is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
 def _prepare_cpu() -> bool:
     """Set Paddle up for the CPUs of this machine, except for what the user has set.
 
@@ -86,8 +106,9 @@ def _prepare_cpu() -> bool:
         os.environ["OMP_NUM_THREADS"] = os.environ[_THREADS] = str(max(1, usable_cpus() // processes))
     # Threads without work sleep at once. By default they spin for 0.2 s first, which takes CPU time from decoding.
     os.environ.setdefault("KMP_BLOCKTIME", "0")
-    # At level INFO, Paddle prints a line for each graph that it runs.
-    os.environ.setdefault("GLOG_minloglevel", "1")
+    # At level INFO, Paddle prints a line for each graph that it runs; at WARNING, Paddle 2.6 says that calls of its own
+    # are deprecated, in the middle of a progress bar. What fails is an exception besides.
+    os.environ.setdefault("GLOG_minloglevel", "2")
     if is_amd_with_avx2():
         # Otherwise the MKL inside Paddle does not use AVX2 on AMD processors, and matrix products take three times as
         # long.
@@ -223,15 +244,8 @@ def describe_forward(build: Callable[[], Any], shape: tuple[int, ...]) -> list[O
     No memory is allocated for weights either, so that this works for the largest model.
     """
     paddle = import_paddle()
-    guard = getattr(import_module("paddle.pir_utils"), "OldIrGuard", None)
-    with nullcontext() if guard is None else guard(), paddle.utils.unique_name.guard():
-        paddle.enable_static()
-        try:
-            program = paddle.static.Program()
-            with paddle.static.program_guard(program, paddle.static.Program()):
-                build()(paddle.static.data("clips", list(shape), "float32"))
-        finally:
-            paddle.disable_static()
+    with _only_described() as program:
+        build()(paddle.static.data("clips", list(shape), "float32"))
     block = program.global_block()
 
     def tensors(names: Callable[[str], list[str]], slots: list[str]) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -240,6 +254,27 @@ def describe_forward(build: Callable[[], Any], shape: tuple[int, ...]) -> list[O
     return [
         Operation(op.type, tensors(op.input, op.input_names), tensors(op.output, op.output_names)) for op in block.ops
     ]
+
+
+def weight_shapes(build: Callable[[], Any]) -> dict[str, tuple[int, ...]]:
+    """The shapes of all weights of the Layer that `build` makes, by their names in it; no memory is taken for them."""
+    with _only_described():
+        return {name: tuple(tensor.shape) for name, tensor in build().state_dict().items()}
+
+
+@contextmanager
+def _only_described() -> Iterator[Any]:
+    """A block whose Layers and operations are only noted in the program that it gives: nothing is computed or kept."""
+    paddle = import_paddle()
+    guard = getattr(import_module("paddle.pir_utils"), "OldIrGuard", None)
+    with nullcontext() if guard is None else guard(), paddle.utils.unique_name.guard():
+        paddle.enable_static()
+        try:
+            program = paddle.static.Program()
+            with paddle.static.program_guard(program, paddle.static.Program()):
+                yield program
+        finally:
+            paddle.disable_static()
 
 
 def older_graphs() -> AbstractContextManager[Any]:
@@ -253,6 +288,14 @@ def has_newer_graphs() -> bool:
     """Whether this Paddle has the graph format of 3.x, which `jit.save` writes as model.json and 2.6 can't read."""
     import_paddle()
     return hasattr(import_module("paddle.pir_utils"), "DygraphOldIrGuard")
+
+
+def release_graphs() -> None:
+    """Free the memory that graphs hold between two runs: with oneDNN all convolutions' work space, for each batch size.
+
+    No backward pass of a graph may be outstanding. The next run of a graph takes some 0.1 s more.
+    """
+    import_paddle().base.core.clear_executor_cache()
 
 
 def use_onednn(config: Any) -> None:

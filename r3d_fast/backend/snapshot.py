@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from r3d_fast.backend.memory import is_out_of_memory
 from r3d_fast.backend.paddle import record_event
 
 Arrays = dict[str, NDArray[Any]]
+_OWN_PAGES = 2**16  # bytes; an array of at least so many gets pages of its own
 _WAIT = 0.002  # seconds between two checks whether the GPU has made the copy
 
 
@@ -48,7 +50,20 @@ def snapshot(tensor: Any) -> Any:
         except (MemoryError, OSError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-    return np.ascontiguousarray(tensor.numpy())
+    return _apart(tensor.numpy())
+
+
+def _apart(array: NDArray[Any]) -> NDArray[Any]:
+    """`array` contiguous, in memory that goes back to the system as soon as it is freed.
+
+    A snapshot lives while a checkpoint is written, as long as many steps of training. In memory of malloc it would
+    leave holes between the tensors of these steps, which fit no later tensor: each checkpoint would take more memory.
+    """
+    if array.nbytes < _OWN_PAGES:
+        return np.ascontiguousarray(array)
+    copy: NDArray[Any] = np.frombuffer(mmap.mmap(-1, array.nbytes), array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def as_arrays(tensors: Mapping[str, Any]) -> Arrays:

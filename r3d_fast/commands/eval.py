@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipelines.errors import DataError
+from pipelines.output.files import write_json
 from r3d_fast.commands.options import config_option, file_option, override_option
-from r3d_fast.files import check_outputs, make_folder, write_json
+from r3d_fast.console import counted, lines_beside
 
 if TYPE_CHECKING:
     from r3d_fast.evaluation.evaluate import Evaluation
@@ -56,15 +56,16 @@ def evaluate(
     from r3d_fast.commands.tables import print_evaluation, print_means
     from r3d_fast.evaluation.evaluate import evaluation_json
     from r3d_fast.evaluation.protocols import mean_of_splits, models_of_splits, protocol_overrides
-    from r3d_fast.evaluation.result_files import write_evaluation
+    from r3d_fast.evaluation.result_files import check_evaluation_folder, write_evaluation
     from r3d_fast.ranks.group import join_group
 
     protocols = protocol_overrides(protocol, views, None if crops is None else int(crops))
     parts = models_of_splits(splits, run, weights, config, [*overrides, *protocols])
     configs = _load(parts)
-    say = partial(click.echo, err=check_outputs(json_file, inputs=_inputs(parts, configs)))
+    say = lines_beside(json_file, inputs=_inputs(parts, configs), others=folder is not None)
     if folder is not None:
-        make_folder(folder, "choose another --out")
+        for part in parts:
+            check_evaluation_folder(_folder_of(folder, part.number))
     evaluations: list[Evaluation] = []
     reports: dict[str, Any] = {}
     with join_group(configs[0].train.rank_timeout_seconds) as group:
@@ -75,22 +76,30 @@ def evaluate(
                 continue
             # Files come first, because printing fails if the program that reads stdout has ended.
             reports[str(part.number)] = {"model": str(part.model), **evaluation_json(evaluation, classes)}
-            if folder is not None:
-                target = folder if part.number is None else folder / f"split{part.number}"
-                write_evaluation(target, evaluation, classes)
+            written: tuple[str, ...] = ()
+            target = None if folder is None else _folder_of(folder, part.number)
+            if target is not None:
+                written = write_evaluation(target, evaluation, classes)
             if part.number is None:
                 write_json(json_file, reports["None"])
             else:
                 say(f"split {part.number}: {part.model}")
             print_evaluation(evaluation, classes, say)
+            if written:
+                say(f"wrote {target}: {', '.join(written)}")
     if group.is_first and splits is not None:
         means = mean_of_splits(evaluations)
         write_json(json_file, {"splits": reports, "mean": means})
         print_means(means, ", ".join(reports), say)
     bad = [clip for evaluation in evaluations for clip in evaluation.bad]
     if bad:
-        clips = "1 clip" if len(bad) == 1 else f"{len(bad)} clips"
+        clips = counted(len(bad), "clip")
         raise DataError(f"{clips} could not be read; the figures are of the others; first reason: {bad[0].reason}")
+
+
+def _folder_of(folder: Path, split: int | None) -> Path:
+    """The folder for the files of one split; `folder` itself where there is one evaluation alone."""
+    return folder if split is None else folder / f"split{split}"
 
 
 def _load(parts: list[SplitModel]) -> list[Any]:
@@ -111,7 +120,7 @@ def _load(parts: list[SplitModel]) -> list[Any]:
 
 def _inputs(parts: list[SplitModel], configs: list[Any]) -> Iterator[Path]:
     """The files that the evaluation reads, but for the videos."""
-    from pipelines.index.video_index import find_index
+    from pipelines.index.locations import find_index
     from r3d_fast.config.yaml_files import config_files
     from r3d_fast.weights.checkpoint import model_files
 
@@ -124,8 +133,8 @@ def _inputs(parts: list[SplitModel], configs: list[Any]) -> Iterator[Path]:
 
 def _evaluate(model: Path, config: Any, split: str | None, group: Any) -> tuple[Evaluation, tuple[str, ...]]:
     """(evaluation of one model, its class names); shows a progress bar meanwhile."""
-    from r3d_fast.console import Progress
     from r3d_fast.evaluation.evaluate import evaluate
+    from r3d_fast.progress import Progress
 
     bar: list[Progress] = []
 

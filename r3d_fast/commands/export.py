@@ -7,6 +7,8 @@ from typing import Literal
 
 import click
 
+from r3d_fast.console import counted, print_line, quoted, tell
+
 
 @click.command("export")
 @click.argument("model", metavar="RUN", type=click.Path(path_type=Path))
@@ -32,19 +34,20 @@ def export(
     """
     from r3d_fast.export.export import export as run_export
 
-    result = run_export(model, out, onnx=onnx, precision=precision, form=form, say=lambda s: click.echo(s, err=True))
+    result = run_export(model, out, onnx=onnx, precision=precision, form=form, say=tell)
     about = result.about
     shape = ", ".join("N" if size == -1 else str(size) for size in about.inputs[0].shape)
-    click.echo(f"{out}: {about.model.name}, {len(about.classes)} classes, clips float32 [{shape}], {about.precision}")
+    classes = counted(len(about.classes), "class", "classes")
+    print_line(f"{out}: {about.model.name}, {classes}, clips float32 [{shape}], {about.precision}")
     for path in sorted(result.folder.iterdir()):
         size = path.stat().st_size
-        click.echo(f"  {path.name:16s} " + (f"{size / 1e6:7.1f} MB" if size >= 1e6 else f"{size / 1e3:7.1f} kB"))
+        print_line(f"  {path.name:16s} " + (f"{size / 1e6:7.1f} MB" if size >= 1e6 else f"{size / 1e3:7.1f} kB"))
     for parity in about.parity:
         sizes = ", ".join(map(str, parity.batch_sizes))
-        click.echo(
+        print_line(
             f"{parity.file} in {parity.engine} ({parity.device}), batches of {sizes}: max abs difference "
             f"logits {parity.logits.max_abs:.2g} (of up to {parity.logits.largest:.3g}), "
             f"features {parity.features.max_abs:.2g} (of up to {parity.features.largest:.3g}): "
             f"ok, within {parity.tolerance:g} of the largest"
         )
-    click.echo(f"predict: r3d-fast predict {out} VIDEO...")
+    print_line(f"predict: r3d-fast predict {quoted(out)} VIDEO...")

@@ -7,6 +7,10 @@ from typing import Any
 
 import click
 
+from pipelines.errors import UsageError
+from r3d_fast.console import print_line
+from r3d_fast.weights.path_kinds import other_kind
+
 _THREE = (float, float, float)
 
 
@@ -21,10 +25,10 @@ _THREE = (float, float, float)
     help="File of class names: one name per line, a classInd.txt, or a CSV.",
 )  # fmt: skip
 @click.option(
-    "--normalize", type=click.Choice(["hara", "kinetics", "imagenet"]),
+    "--normalize", type=click.Choice(["hara", "kinetics", "torchvision", "imagenet"]),
     help="How the network expects its pixels. hara: 0..255 minus a mean, as in the authors' branch CVPR2018; kinetics: "
-    "0..1, normalised with the mean and std of Kinetics, as in their branch master; imagenet: 0..1, normalised with "
-    "those of ImageNet (default: by signs of the branch in the file).",
+    "0..1, normalised with the mean and std of Kinetics, as in their branch master; torchvision: 0..1, with those of "
+    "torchvision; imagenet: 0..1, with those of ImageNet (default: by signs in the file).",
 )  # fmt: skip
 @click.option("--mean", type=_THREE, help="Mean of R, G and B to use instead of the one of --normalize.")
 @click.option("--std", type=_THREE, help="Std of R, G and B to use instead of the one of --normalize.")
@@ -41,12 +45,15 @@ _THREE = (float, float, float)
 def import_weights(source: Path, out: Path, value_max: str | None, **options: Any) -> None:
     """Convert a .pth or .pdparams file to .safetensors.
 
-    SRC is a .pth file of 3D-ResNets-PyTorch or a .pdparams file of Paddle. No code in SRC is executed. The result can
-    be used by predict, eval and train.
+    SRC is a .pth file of 3D-ResNets-PyTorch or torchvision, or a .pdparams file of Paddle. No code in SRC is executed.
+    The result can be used by predict, eval and train.
     """
     from r3d_fast.weights.foreign.importer import import_summary
     from r3d_fast.weights.foreign.importer import import_weights as run_import
 
+    kind = "the folder of a run" if source.is_dir() and (source / "checkpoints").is_dir() else other_kind(source)
+    if kind is not None:
+        raise UsageError(f"{source}: {kind}; expected a .pth file of PyTorch, or a .pdparams file of Paddle")
     imported = run_import(source, out, value_max=int(value_max) if value_max else None, **options)
     for line in import_summary(imported, source):
-        click.echo(line)
+        print_line(line)

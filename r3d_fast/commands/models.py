@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipelines.output.files import write_json
 from r3d_fast.commands.options import file_option
-from r3d_fast.files import check_outputs, write_json
+from r3d_fast.console import lines_beside, tell
 
 if TYPE_CHECKING:
-    from r3d_fast.models.cost import ModelSummary
+    from r3d_fast.models.cost_table import ModelSummary
 
 
 @click.command()
@@ -27,17 +28,23 @@ def models(classes: int, frames: int, size: int, json_file: Path | None) -> None
 
     The names are those that the config key model.name takes.
     """
-    from r3d_fast.models.cost import summarise_all, table_lines
+    from r3d_fast.models.cost_table import USUAL, stored_summaries, table_lines
 
-    summaries = []
+    summaries: list[ModelSummary] = []
+    clip = {"classes": classes, "frames": frames, "size_px": size}
 
     def kept() -> Iterator[ModelSummary]:
-        for summary in summarise_all(num_classes=classes, frames=frames, size=size):
+        for summary in stored_summaries(classes) if clip == {**USUAL, "classes": classes} else _calculated():
             summaries.append(summary)
             yield summary
 
-    is_stdout_taken = check_outputs(json_file)
+    def _calculated() -> Iterator[ModelSummary]:
+        tell("calculating what each model costs on such clips; this takes some seconds")
+        from r3d_fast.models.cost import summarise_all
+
+        yield from summarise_all(num_classes=classes, frames=frames, size=size)
+
+    say = lines_beside(json_file)
     for line in table_lines(kept()):
-        click.echo(line, err=is_stdout_taken)
-    clip = {"classes": classes, "frames": frames, "size_px": size}
+        say(line)
     write_json(json_file, {**clip, "models": [summary.as_json() for summary in summaries]})

@@ -1,159 +1,15 @@
-"""Tables for the terminal: the content of an index, the figures of an evaluation."""
+"""The figures of an evaluation, as tables for the terminal."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from pipelines.containers.file_checks import TRUNCATED
-from pipelines.containers.formats.verdict import INDEX_CUT, INDEX_MISSING
-from pipelines.containers.notes import (
-    CONCEALED_ERRORS,
-    DAMAGED,
-    DAMAGED_PACKETS,
-    ENDS_EARLY,
-    FEWER_FRAMES,
-    FROM_START,
-    HDR,
-    HIDDEN_FRAMES,
-    INTERLACED,
-    NOT_SQUARE,
-    PICTURE,
-    ROTATED,
-    SEVERAL_STREAMS,
-    UNEVEN_TIMES,
-)
-from r3d_fast.metrics import mean_top1_top5
+from r3d_fast.console import plain
+from r3d_fast.metrics import class_figures, mean_top1_top5
 
 if TYPE_CHECKING:
-    from pipelines.index.video_index import VideoIndex
     from r3d_fast.evaluation.evaluate import Evaluation
-
-_SHOWN = 10  # files named under each reason, and of those that are missing
-_FEW = 3  # odd videos that are named
-# What `data index` says of the videos with a note.
-_NOTED = {
-    ROTATED: "{is} turned upright, as {its} metadata asks",
-    HDR: "{is} HDR; {its} colours are not tone-mapped",
-    NOT_SQUARE: "{has} pixels that are not square; {its} frames are not stretched",
-    INTERLACED: "{is} interlaced; {its} frames are not deinterlaced",
-    UNEVEN_TIMES: "{has} uneven frame times; {its} frames are counted by number",
-    SEVERAL_STREAMS: "{has} several video streams; the first one is taken",
-    FEWER_FRAMES: "{has} at least a tenth fewer frames than {its} header states",
-    HIDDEN_FRAMES: "{has} frames that an edit list hides; these are left out",
-    TRUNCATED: "{is} truncated; the frames that are left are taken",
-    DAMAGED: "{is} damaged; the frames before the damage are taken",
-    DAMAGED_PACKETS: "{has} damaged packets; {its} frames are what the decoder makes of these",
-    CONCEALED_ERRORS: "{has} errors that the decoder conceals",
-    ENDS_EARLY: "{has} fewer seconds than the lists say",
-    FROM_START: "{is} decoded from the start for each clip, which is slow",
-    INDEX_MISSING: "{has} no index in {its} container; all frames are there",
-    INDEX_CUT: "{has} only a part of the index in {its} container; all frames are there",
-}
-_ONE, _MANY = {"is": "is", "has": "has", "its": "its"}, {"is": "are", "has": "have", "its": "their"}
-
-
-def index_summary(index: VideoIndex) -> dict[str, Any]:
-    """The content of the index, as JSON values."""
-    frames = index.columns().num_frames
-    left_out: dict[str, list[str]] = {}
-    for item in index.quarantined:
-        left_out.setdefault(item.reason, []).append(item.path)
-    missing: dict[str, list[str]] = {}
-    for lost in index.missing:
-        missing.setdefault(lost.split, []).append(lost.name)
-    noted = index.noted()
-    labels = Counter(index.columns().label.tolist())
-    return {
-        "index": str(index.path),
-        "root": str(index.root),
-        "kind": index.kind,
-        "videos": len(index),
-        "classes": {name: labels[number] for number, name in enumerate(index.classes)},
-        "splits": dict(index.counts("split")),
-        "frames": int(frames.sum()),
-        "frames_a_video": [int(frames.min()), float(np.median(frames)), int(frames.max())] if len(index) else [],
-        "sizes": dict(index.counts("size")),
-        "codecs": dict(index.counts("codec")),
-        "notes": {note: len(names) for note, names in noted.items()},
-        "noted": noted,
-        "left_out": left_out,
-        "left_out_details": {item.path: item.detail for item in index.quarantined if item.detail},
-        "lists": index.lists,
-        "lists_split": index.lists_split,
-        "missing": missing,
-    }
-
-
-def print_index(summary: dict[str, Any], say: Callable[[str], None]) -> None:
-    """Pass the lines of a table of `summary`, which `index_summary` gave, to `say`."""
-
-    def listed(counts: dict[str, int]) -> str:
-        first = [f"{name} ({count})" for name, count in list(counts.items())[:6]]
-        return ", ".join(first) + (f" and {len(counts) - 6} more" if len(counts) > 6 else "")
-
-    splits = ", ".join(f"{count} {split or 'without a split'}" for split, count in summary["splits"].items())
-    say(f"videos   {summary['videos']} ({splits})" if splits else "videos   0")
-    used = {name: count for name, count in summary["classes"].items() if count}
-    say(f"classes  {len(summary['classes'])}: {listed(used)}")
-    if summary["frames_a_video"]:
-        low, middle, high = summary["frames_a_video"]
-        say(f"frames   {summary['frames']} ({low} to {high} a video, median {middle:g})")
-        say(f"sizes    {listed(summary['sizes'])}")
-        say(f"codecs   {listed(summary['codecs'])}")
-    noted = {note: names for note, names in summary["noted"].items() if note != PICTURE}  # which is a warning
-    _print_noted(noted, summary["videos"], say)
-    _print_left_out(summary["left_out"], summary["left_out_details"], say)
-    _print_missing(summary["missing"], summary["videos"], say)
-    if summary["lists_split"] is not None:
-        say(f"lists    split {summary['lists_split']} of {summary['kind']}")
-    say(f"index    {summary['index']}")
-
-
-def picture_warning(summary: dict[str, Any]) -> str:
-    """The warning of files that are pictures though they are called like videos; empty if there are none."""
-    names = summary["noted"].get(PICTURE, [])
-    if not names:
-        return ""
-    shown = ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW} more" if len(names) > _FEW else "")
-    if len(names) == 1:
-        return f"1 file is a picture; it is taken as a video of one frame: {shown}"
-    return f"{len(names)} files are pictures; they are taken as videos of one frame: {shown}"
-
-
-def _print_noted(noted: dict[str, list[str]], videos: int, say: Callable[[str], None]) -> None:
-    odd = {name for names in noted.values() for name in names}
-    if odd:
-        say(f"odd      {len(odd)} of {videos} videos")
-    for note, names in noted.items():
-        count = f"{len(names)} video{'s' * (len(names) > 1)}"
-        shown = f" ({', '.join(names)})" if len(names) <= _FEW else ""
-        words = " " + _NOTED[note].format(**_ONE if len(names) == 1 else _MANY) if note in _NOTED else f": {note}"
-        say(f"  {count}{shown}{words}")
-
-
-def _print_left_out(left_out: dict[str, list[str]], details: dict[str, str], say: Callable[[str], None]) -> None:
-    say(f"left out {sum(len(paths) for paths in left_out.values())}")
-    for reason, paths in left_out.items():
-        for path in paths[:_SHOWN]:
-            say(f"  {reason}: {path}" + (f" ({details[path]})" if path in details else ""))
-        if len(paths) > _SHOWN:
-            say(f"  {reason}: and {len(paths) - _SHOWN} more (--json FILE lists all)")
-
-
-def _print_missing(missing: dict[str, list[str]], videos: int, say: Callable[[str], None]) -> None:
-    names = [name for found in missing.values() for name in found]
-    if not names:
-        return
-    splits = ", ".join(f"{len(found)} {split}" for split, found in missing.items())
-    say(f"missing  {len(names)} of {len(names) + videos} listed videos ({splits})")
-    for name in names[:_SHOWN]:
-        say(f"  {name}")
-    if len(names) > _SHOWN:
-        say(f"  and {len(names) - _SHOWN} more (--json FILE lists all)")
 
 
 def print_evaluation(evaluation: Evaluation, classes: tuple[str, ...], say: Callable[[str], None]) -> None:
@@ -169,10 +25,24 @@ def print_evaluation(evaluation: Evaluation, classes: tuple[str, ...], say: Call
     mean = mean_top1_top5(evaluation.video)
     if mean is not None and evaluation.source.means_top1_and_top5:
         say(f"video  mean of top1 and top5 {100 * mean:6.2f} %")
+    figures = class_figures(evaluation.video)
+    if figures.balanced_accuracy is not None:
+        say(
+            f"video  balanced accuracy {_percent(figures.balanced_accuracy)}   macro F1 {_percent(figures.macro_f1)}   "
+            f"always the largest class {_percent(figures.majority)}"
+        )
     say(f"evaluated {evaluation.num_evaluated} of {evaluation.num_videos} videos: {evaluation.source}")
-    widest = max(map(len, classes))
-    for name, accuracy in zip(classes, evaluation.video["per_class"], strict=True):
-        say(f"  {name:{widest}}  {'no video' if accuracy is None else f'{100 * accuracy:6.2f} %'}")
+    shown = [plain(name) for name in classes]
+    widest = max(map(len, shown))
+    say(f"  {'class':{widest}}  videos  precision    recall        F1")
+    of_classes = zip(shown, evaluation.video["counts"], figures.precision, figures.recall, figures.f1, strict=True)
+    for name, count, *shares in of_classes:
+        say(f"  {name:{widest}}  {count:6}  {'  '.join(_percent(share).rjust(8) for share in shares)}")
+
+
+def _percent(share: float | None) -> str:
+    """A fraction as percent; a dash where there is none."""
+    return "-" if share is None else f"{100 * share:6.2f} %"
 
 
 def print_means(figures: dict[str, dict[str, dict[str, float]]], splits: str, say: Callable[[str], None]) -> None:

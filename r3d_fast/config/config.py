@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ from r3d_fast.config.sections import (
     TrainSpec,
 )
 from r3d_fast.config.yaml_files import ConfigSource, Key, dotted, merge, parse_override, read_sources, shown
+from r3d_fast.console import counted
 from r3d_fast.errors import ConfigError
 
 __all__ = ["Config", "ConfigError", "config_diff", "config_from_json", "dump_config", "load_config"]
@@ -39,6 +40,7 @@ LAYOUT_OF: dict[DataFormat, Literal["NCTHW", "NTHWC"]] = {"NCDHW": "NCTHW", "NDH
 # The keys of a dump of `model` as long as these models had other shortcuts of their own than now.
 _FORMER_KEYS = {"name", "shortcut", "data_format", "width", "dropout"}
 _FORMER_SHORTCUTS = {"r3d18": "B", "preact18": "B", "preact34": "B"}
+MOST_PIXELS = 2**27  # of a clip, all frames together: 1.6 GB as float32; 128 frames of 1024 px are as many
 REFERENCE_SCHEDULE = ScheduleSpec(kind="piecewise", milestones_epochs=(15, 20))
 
 
@@ -86,6 +88,17 @@ class Config(Spec):
             if given:
                 raise ValueError(f"model.data_format {chosen} needs augment.layout {wanted}, got {layout}")
             self._replace(augment=self.augment.model_copy(update={"layout": wanted}))
+        warmup, epochs = self.schedule.warmup_epochs, self.train.epochs
+        if warmup >= epochs:
+            raise ValueError(
+                f"schedule.warmup_epochs {warmup:g}, train.epochs {epochs}: expected a warmup shorter than training"
+            )
+        frames, side = self.clip.num_frames, self.augment.size_px
+        if frames * side**2 > MOST_PIXELS:
+            raise ValueError(
+                f"clip.num_frames {frames}, augment.size_px {side}: {frames * side**2} pixels a clip; expected at most "
+                f"{MOST_PIXELS}"
+            )
         views = self.clip.views if self.eval.views is None else self.eval.views
         if isinstance(views, str) and self.clip.sampling == "segments":
             raise ValueError(
@@ -106,6 +119,10 @@ class Config(Spec):
             self.augment if crops is None else self.augment.model_copy(update={"eval_crops": crops}),
             self.loader if batch_size is None else self.loader.model_copy(update={"batch_size": batch_size}),
         )
+
+    def base_rate(self, clips: int) -> float:
+        """The base learning rate where the largest batch of an epoch has `clips` clips, of all processes together."""
+        return self.optimizer.rate_for(clips * self.train.accumulate)
 
     def in_data_format(self, data_format: DataFormat) -> Config:
         """The same config with `model.data_format` set to `data_format`, and `augment.layout` to match."""
@@ -154,13 +171,22 @@ def load_config(source: str | Path, overrides: Sequence[str] = ()) -> Config:
     return config
 
 
-def dump_config(config: Config) -> str:
+def dump_config(config: Config, notes: Mapping[str, str] | None = None) -> str:
     """The YAML text of `config`, with all defaults; `load_config` makes an equal Config of it.
 
     `augment.layout` is left out: it follows from `model.data_format`, and would contradict an override of that key.
+    `notes` are comments of one line, by the names of their keys, such as "loader.batch_size".
     """
     values = _without_layout(config.model_dump(mode="json"))
-    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    lines = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120).splitlines(keepends=True)
+    section = ""
+    for number, line in enumerate(lines):
+        name = line.partition(":")[0]
+        if not line.startswith(" "):
+            section = name
+        elif note := (notes or {}).get(f"{section}.{name.strip()}"):
+            lines[number] = f"{line.rstrip()}  # {note}\n"
+    return "".join(lines)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -244,6 +270,8 @@ def _explain(errors: ValidationError, sources: list[ConfigSource]) -> list[str]:
         loc, text = error["loc"], error["msg"]
         # After section and key, `loc` has a position in a list, or pydantic's name for one of several allowed types.
         path = loc[:3] if len(loc) > 2 and isinstance(loc[2], int) else loc[:2]
+        if error["type"] == "value_error" and len(path) < 2:
+            path = _blamed(path, text, sources)
         if error["type"] == "extra_forbidden":
             text = f"unknown key{_suggest(path)}"
         elif error["type"] == "model_type":
@@ -260,6 +288,21 @@ def _explain(errors: ValidationError, sources: list[ConfigSource]) -> list[str]:
     return [f"{_place(path, sources)}: {texts[-1]}" for path, texts in wrong.items() if path not in parents]
 
 
+def _blamed(section: Key, text: str, sources: list[ConfigSource]) -> Key:
+    """The key to blame for the message `text` of a check across the keys of a section, or of several sections: ().
+
+    Of the keys that the message names it is the one that was set last; `section` where no source sets any.
+    """
+    unquoted = re.sub("'[^']*'", "", text)
+    if section:
+        named = [(str(section[0]), word) for word in re.findall(r"\w+", unquoted)]
+    else:
+        named = [(above, word) for above, word in re.findall(r"\b(\w+)\.(\w+)", unquoted)]
+    keys = [key for key in named if key[1] in _fields(key[0])]
+    set_last = (key for source in reversed(sources) for key in keys if key in source.lines)
+    return next(set_last, section)
+
+
 def _expected_length(error: ErrorDetails) -> str:
     """The message about a list that is too short or too long; pydantic reports each item that is missing in it.
 
@@ -271,7 +314,7 @@ def _expected_length(error: ErrorDetails) -> str:
     elif error["type"] == "too_long":
         expected = f"{bounds['max_length']} numbers"
     else:
-        expected = f"at least {bounds['min_length']} number{'' if bounds['min_length'] == 1 else 's'}"
+        expected = f"at least {counted(bounds['min_length'], 'number')}"
     return f"expected {expected}, got {got}"
 
 

@@ -11,7 +11,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
-from pipelines.specs import Fraction, Positive, Spec, Views
+from pipelines.containers.file_checks import MOST_CORRUPT
+from pipelines.specs import LONGEST_WAIT, BatchSize, Fraction, Positive, Spec, Views
 from r3d_fast.errors import ConfigError
 
 
@@ -37,9 +38,19 @@ class DataSpec(Spec):
     )
     train_split: str = Field("train", description="split of the index to train on")
     eval_split: str = Field("test", description="split of the index to evaluate on")
+    balance: Literal["none", "sampling", "loss"] = Field(
+        "none",
+        description="what evens out classes of different sizes in training. none: nothing; sampling: an epoch is as "
+        "long, and shows each class equally often; loss: the loss of a clip is multiplied by a number in inverse "
+        "proportion to the videos of its class, 1 in the mean",
+    )
     max_bad_fraction: Fraction = Field(
         0.01, description="largest share of the training videos that may be unreadable; with more, the run stops"
     )
+    max_corrupt_fraction: Fraction = Field(
+        MOST_CORRUPT, description="largest share of a video's frames that may be damaged, by the index; with more, the "
+        "video counts as unreadable, in training and evaluation"
+    )  # fmt: skip
 
     def require_source(self) -> None:
         """Raise ConfigError if neither root nor index is set."""
@@ -61,7 +72,7 @@ class ModelSpec(Spec):
         True, description="whether gradients flow back through shortcut A; false: they do not, as in the code of the "
         "paper's authors. Without a meaning for other shortcuts"
     )  # fmt: skip
-    conv1_t_size: Positive = Field(
+    conv1_t_size: Annotated[int, Field(ge=1, le=99)] = Field(
         7, description="frames that the kernel of the first convolution spans, an odd number"
     )
     conv1_t_stride: Literal[1, 2] = Field(1, description="stride of the first convolution in time, in frames")
@@ -119,9 +130,10 @@ class EvalSpec(Spec):
         "clip.views"
     )  # fmt: skip
     crops: Literal[1, 3, 10] | None = Field(None, description="crops per clip; not set: augment.eval_crops")
-    batch_size: Positive | None = Field(
-        None, description="clips per batch, counting all processes together; not set: loader.batch_size"
-    )
+    batch_size: BatchSize | Literal["auto"] | None = Field(
+        None, description="clips per batch, counting all processes together; auto: as many as help the speed and fit "
+        "into the memory; not set: loader.batch_size"
+    )  # fmt: skip
 
 
 class OptimizerSpec(Spec):
@@ -131,6 +143,11 @@ class OptimizerSpec(Spec):
         "momentum", description="momentum: SGD with momentum, without dampening; adamw: Adam with decoupled decay"
     )
     lr: Annotated[float, Field(gt=0.0)] = Field(0.01, description="base learning rate, which the schedule scales")
+    lr_for_batch: Positive | None = Field(
+        None, description="clips of a step for which lr is meant. With other numbers of clips (those of the largest "
+        "batch of an epoch x train.accumulate) the rate is scaled in proportion (Goyal et al. 2017, arXiv:1706.02677). "
+        "The largest batch is loader.batch_size, or less with loader.last_batch spread. Not set: lr holds for any"
+    )  # fmt: skip
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         0.9, description="only for momentum: share of the last step that is kept"
     )
@@ -153,6 +170,10 @@ class OptimizerSpec(Spec):
         None, description="limit for the norm of all gradients together; larger ones are scaled down to it; not set: "
         "no limit"
     )  # fmt: skip
+
+    def rate_for(self, clips: int) -> float:
+        """The base learning rate of steps of `clips` clips: `lr`, scaled in proportion to `lr_for_batch` if set."""
+        return self.lr if self.lr_for_batch is None else self.lr * clips / self.lr_for_batch
 
     @model_validator(mode="after")
     def _check(self) -> OptimizerSpec:
@@ -213,11 +234,15 @@ class TrainSpec(Spec):
         "set: never"
     )  # fmt: skip
     log_to: Literal["auto"] | tuple[Backend, ...] = Field(
-        "auto", description="programs to write curves for, in the run folder, beside metrics.jsonl and metrics.csv: a "
-        "list of visualdl and tensorboard; auto: those that are installed"
+        "auto", description="programs to write curves for, beside metrics.jsonl and metrics.csv: a list of visualdl, "
+        "tensorboard (in the run folder), wandb and mlflow (where these keep theirs); auto: those of the first two "
+        "that are installed"
     )  # fmt: skip
     log_every_steps: Positive = Field(
         10, description="steps between two lines of progress, and between two points of a curve"
+    )
+    log_every_seconds: Annotated[float, Field(ge=1.0)] = Field(
+        10.0, description="seconds after which a line of progress comes even if fewer steps were taken"
     )
     checkpoint_every_steps: Positive | None = Field(
         None, description="steps between two checkpoints; not set: checkpoint_every_minutes decides"
@@ -226,9 +251,12 @@ class TrainSpec(Spec):
         10.0, description="minutes between two checkpoints; not set: only checkpoint_every_steps and the end of an "
         "epoch decide"
     )  # fmt: skip
+    report: bool = Field(
+        True, description="write report.html in the run folder when the run ends or stops: curves, classes, mistakes"
+    )
     keep_checkpoints: Positive = Field(2, description="how many of the latest checkpoints to keep, besides the best")
     eval_every_epochs: Positive = Field(1, description="epochs from one evaluation to the next")
-    rank_timeout_seconds: Annotated[float, Field(ge=1.0)] = Field(
+    rank_timeout_seconds: Annotated[float, Field(ge=1.0, le=LONGEST_WAIT)] = Field(
         30.0, description="when several processes train together: the run ends if one of them gives no sign of life "
         "for this long; one that is alive may be late by 20 times as much"
     )  # fmt: skip
@@ -297,7 +325,7 @@ class ScheduleSpec(Spec):
         return self
 
 
-Backend = Literal["visualdl", "tensorboard"]
+Backend = Literal["visualdl", "tensorboard", "wandb", "mlflow"]
 
 
 BACKENDS: tuple[Backend, ...] = get_args(Backend)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import reprlib
 from collections.abc import Hashable, Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from pipelines.datasets.text_files import escaped
+from pipelines.input.regular_files import read_regular
 from r3d_fast.errors import ConfigError
 
 MAX_BYTES = 1 << 20  # of a config file; the shipped ones have less than 6 kB
@@ -38,6 +41,16 @@ class ConfigSource(NamedTuple):
 def shipped_configs() -> dict[str, Path]:
     """The file of each config that comes with r3d-fast, by the config's name: the file's own, without its folder."""
     return {path.stem: path for folder in reversed(CONFIG_FOLDERS) for path in sorted(folder.rglob("*.yaml"))}
+
+
+def summary_of(path: Path) -> str:
+    """The first sentence of the comment at the top of a config file; empty if there is none."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.removeprefix("#").strip())
+    return re.split(r"(?<!et al)\.(?= |$)", " ".join(lines), maxsplit=1)[0]
 
 
 def read_sources(name: str, problems: list[str]) -> list[ConfigSource]:
@@ -73,6 +86,14 @@ def _read_one(path: Path, problems: list[str]) -> tuple[ConfigSource, str | None
     return source, base
 
 
+def read_sections(path: Path) -> dict[str, Any]:
+    """The sections of the config file at `path`, as it has them: without those of its base, and unchecked.
+
+    Raises ConfigError for a file that can't be read.
+    """
+    return _read(path, []).data
+
+
 def config_files(name: str) -> list[Path]:
     """The files that config `name` is read from: those of its bases, and its own. Raises ConfigError."""
     return [Path(source.label) for source in read_sources(name, [])]
@@ -81,7 +102,7 @@ def config_files(name: str) -> list[Path]:
 def parse_override(override: str) -> ConfigSource:
     """The source of an override `section.key=value`, with the value in YAML. Raises ConfigError."""
     key, equals, value = override.partition("=")
-    label = f"-o {override}"
+    label = f"-o {escaped(override)}"
     if not equals or not all(part.strip() for part in key.split(".")):
         raise ConfigError(f"{label}: expected section.key=value, such as -o train.epochs=3")
     data, _ = _parse(value, label)
@@ -103,7 +124,7 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def dotted(path: Key) -> str:
     """`path` written as section.key, as in messages and overrides."""
-    return ".".join(str(key) for key in path)
+    return ".".join(escaped(str(key)) for key in path)
 
 
 def shown(value: Any) -> str:
@@ -156,12 +177,12 @@ def _find(source: str, folder: Path) -> Path:
 
 
 def _shipped_names(wanted: str) -> str:
-    """The shipped configs in words: those whose names are most like `wanted`, or all."""
+    """The shipped configs in words: those whose names are most like `wanted`, or how to list all."""
     shipped = sorted(shipped_configs())
     near = difflib.get_close_matches(Path(wanted).stem, shipped, n=3, cutoff=0.75)
     if near:
         return f"a shipped config: did you mean {' or '.join(near)}?"
-    return f"one of the shipped configs: {', '.join(shipped) or 'none found'}"
+    return f"one of the {len(shipped)} shipped configs, which `r3d-fast config show` lists"
 
 
 def _read(path: Path, problems: list[str]) -> ConfigSource:
@@ -170,10 +191,9 @@ def _read(path: Path, problems: list[str]) -> ConfigSource:
         if not path.is_file():  # refuses pipes too, because reading one could wait for ever
             what = "it is a folder" if path.is_dir() else "not a file" if path.exists() else "no such file"
             raise ConfigError(f"{path}: {what}; expected a YAML file, or {_shipped_names(path.name)}")
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-        if len(raw) > MAX_BYTES:
+        if path.stat().st_size > MAX_BYTES:
             raise ConfigError(f"{path}: larger than 1 MiB; expected a config file of a few kB: check the path")
+        raw = read_regular(path, MAX_BYTES)
         data, node = _parse(raw.decode("utf-8-sig"), str(path))
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from pipelines.index.video_index import VideoIndex
 from r3d_fast.config.config import load_config
-from r3d_fast.console import Progress, as_time
+from r3d_fast.console import as_time, counted, quoted
 from r3d_fast.demo.videos import CLASSES, make_demo_dataset
 from r3d_fast.evaluation.evaluate import evaluate
 from r3d_fast.prediction.predictor import Predictor
+from r3d_fast.progress import Progress
 from r3d_fast.training.train import train
 
 Say = Callable[[str], None]
@@ -42,7 +43,8 @@ def run_demo(folder: Path, say: Say) -> float:
     say(f"2. Indexed {len(index)} videos ({splits}), {int(index.columns().num_frames.sum())} frames: {index.path}")
 
     config = load_config("demo", [f"data.root={data}", f"data.index={index.path}"])
-    say(f"3. Training {config.model.name} for {config.train.epochs} epochs straight from the .avi files: {run}")
+    epochs = counted(config.train.epochs, "epoch")
+    say(f"3. Training {config.model.name} for {epochs} straight from the .avi files: {run}")
     if run.exists():
         shutil.rmtree(run)  # so that the demo trains from scratch each time
     train(config, run=run)
@@ -60,10 +62,11 @@ def run_demo(folder: Path, say: Say) -> float:
         (data, "the videos"),
         (index.path, "their index"),
         (run / "best", "the best weights, for `r3d-fast predict`"),
+        (run / "report.html", "curves, classes and mistakes, to open in a browser"),
         (run / "metrics.csv", "loss, top1 and speed of every step"),
         (run / "config.yaml", "every setting"),
     ):
         say(f"  {path}: {what}")
-    say(f"Try: r3d-fast predict {run} {video}")
+    say(f"Try: {quoted('r3d-fast', 'predict', run, video)}")
     sys.stdout.flush()
     return top1

@@ -31,6 +31,7 @@ from r3d_fast.doctor.probes import DECODERS, PROBES, Facts, Probe, run_probe
 from r3d_fast.download.rar_readers import TO_DO, describe_readers
 from r3d_fast.version import __version__
 
+_CURVES = ("visualdl", "tensorboard", "wandb", "mlflow")  # the programs of `train.log_to`
 # Files that a training process may have open, beyond one per worker of each of its two loaders. About 15 are in use.
 _OPEN_FILES = 32
 
@@ -84,7 +85,7 @@ def examine(*, patience_seconds: float = 60.0) -> Diagnosis:
         "Paddle": paddle_build(paddle, driver),
         "GPU": gpu(driver),
         "NVDEC": nvdec(driver, decoder),
-        "plots": _plots(),
+        "curves": _curves(),
         "archives": _archives(),
     }
     checks = tuple(_checks(findings))
@@ -234,10 +235,7 @@ def _archives() -> Finding:
     return "ok", "ZIP; no program that unpacks RAR, which `r3d-fast data download` needs", TO_DO
 
 
-def _plots() -> Finding:
-    found = [f"{name} {version}" for name in ("matplotlib", "visualdl") if (version := installed_version(name))]
-    return (
-        "ok",
-        ", ".join(found) or "none; optional",
-        "" if installed_version("matplotlib") else "pip install 'r3d-fast[plots]'",
-    )
+def _curves() -> Finding:
+    """Names the installed programs that a run can write its curves for."""
+    found = [f"{name} {version}" for name in _CURVES if (version := installed_version(name))]
+    return "ok", ", ".join([*found, "report.html of a run"]), ""

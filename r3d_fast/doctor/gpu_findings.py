@@ -12,6 +12,7 @@ from pipelines.machine.container import container, install_driver
 from pipelines.machine.nvdec import DALI_CODECS, Decoder
 from pipelines.machine.nvidia import Driver
 from pipelines.machine.packages import installed_version, version_numbers
+from r3d_fast.console import counted
 from r3d_fast.doctor.known_errors import cause_of, old_glibc
 from r3d_fast.doctor.probes import Facts, Probe
 
@@ -127,9 +128,9 @@ def nvdec(driver: Driver, decoder: Decoder) -> Finding:
         if caps.codec in DALI_CODECS:
             depths[caps.codec] = max(caps.bit_depth, depths.get(caps.codec, 0))
     engines = max(caps.engines for caps in decoder.caps)
-    counted = f"{engines} engine{'s' * (engines > 1)}: " if engines else ""
+    counts = f"{counted(engines, 'engine')}: " if engines else ""
     codecs = ", ".join(f"{codec} {depth} bit" for codec, depth in depths.items())
-    return "ok", f"{counted}{codecs or 'no codec that DALI can use'}; other videos are decoded on the CPU", ""
+    return "ok", f"{counts}{codecs or 'no codec that DALI can use'}; other videos are decoded on the CPU", ""
 
 
 def _trouble(named: str, installed: bool, error: str) -> str:

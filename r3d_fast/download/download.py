@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipelines.errors import DataError, EnvironmentProblem
+from pipelines.output.files import put_in_place
+from pipelines.output.folders import make_folder
 from r3d_fast.download.rar_readers import TO_DO, rar_readers
 from r3d_fast.download.transfer import Wanted, fetch
 from r3d_fast.download.unpacking import as_bytes, unpack
-from r3d_fast.files import put_in_place
 
 Say = Callable[[str], None]
 Show = Callable[[str, int, int], None]  # (title of a task, steps done, steps in all), for a progress bar
@@ -102,16 +103,16 @@ def download(
 
     `mirror` is a folder on the web to use instead of the official one. After an interruption, the next call continues
     where this one stopped. Archives are deleted after they are unpacked, unless `keep_archives`. `say` gets lines of
-    text, `show` the progress. Raises what fetch and unpack raise. If no program here can unpack RAR archives, it raises
-    EnvironmentProblem before it downloads anything.
+    text, `show` the progress. Raises what fetch and unpack raise, and UsageError where `root` can't be written. If no
+    program here can unpack RAR archives, it raises EnvironmentProblem before it downloads anything.
     """
     data = DOWNLOADS[name]
-    root.mkdir(parents=True, exist_ok=True)
     todo = [archive for archive in (data.lists, data.videos) if not (root / archive.folder).is_dir()]
     if any(archive.name.endswith(".rar") for archive in todo) and not rar_readers():
         raise EnvironmentProblem(
             f"{name} comes as RAR archives, and no program here unpacks them; install one: {TO_DO}"
         )
+    make_folder(root)
     if data.videos not in todo:
         shutil.rmtree(_outer(root / data.videos.name), ignore_errors=True)  # left by a call that was stopped at its end
     for archive in todo:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.errors import DataError
+from pipelines.machine.processes import end_with_parent
+from r3d_fast.interrupt import interrupts_deferred
 
 if TYPE_CHECKING:  # not at run time, because the doctor uses this module even if rarfile is not installed
     from r3d_fast.download.rar import Member
@@ -54,7 +56,9 @@ def unpack_with(name: str, archive: Path, members: Sequence[Member], folder: Pat
         _by_library(archive, members, folder, on_file)
         return
     command = [part.format(archive=archive.absolute(), folder=folder.absolute()) for part in _COMMANDS[name]]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, check=False, preexec_fn=end_with_parent
+    )
     if done.returncode:
         said = (done.stderr + done.stdout).decode(errors="replace").strip().splitlines()
         reason = " ".join(said[-3:])[:300] or "no reason given"
@@ -103,7 +107,7 @@ def _by_library(archive: Path, members: Sequence[Member], folder: Path, on_file:
     try:
         with RarArchive.open_for_processing(archive) as source:
             for member, header in zip(members, source.iterate_headers(), strict=False):
-                with _writing(member, folder) as write:
+                with interrupts_deferred(), _writing(member, folder) as write:
                     if member.kind == "file":
                         header.test(guarded(write))
                     else:

@@ -17,8 +17,9 @@ from typing import IO, BinaryIO, NamedTuple
 from urllib.parse import urlsplit
 
 from pipelines.errors import DataError, EnvironmentProblem, UsageError
+from pipelines.output.files import file_digest, put_in_place, replaced_file
+from pipelines.output.undoing import delete_file, undone
 from r3d_fast.download.unpacking import disk_is_full, out_of_room
-from r3d_fast.files import file_digest, put_in_place, replaced_file
 from r3d_fast.version import __version__
 
 OnBytes = Callable[[int, int], None]  # (bytes that are there, bytes in all)
@@ -64,12 +65,18 @@ def fetch(
         target.parent.mkdir(parents=True, exist_ok=True)
         with part.open("ab") as file:
             _lock(file, part)
-            _Download(wanted, target, part, file, pause, on_bytes).run(tries)
+            download = _Download(wanted, target, part, file, pause, on_bytes)
+            with undone(download.delete_useless):
+                try:
+                    download.run(tries)
+                except BaseException:
+                    download.delete_useless()
+                    raise
             _check(wanted, part, target)
             put_in_place(part, target)
     except OSError as error:
         if disk_is_full(error):
-            have = part.stat().st_size
+            have = part.stat().st_size if part.exists() else 0
             raise out_of_room(f"downloading {target.name}", target.parent, (wanted.size or have) - have) from error
         raise EnvironmentProblem(f"{target}: can't be written: {error.strerror or error}") from error
     _notes(part).unlink(missing_ok=True)
@@ -169,8 +176,8 @@ class _Download:
             total = rest
         if response.headers.get_content_type() == "text/html":
             raise DataError(
-                f"{self.wanted.url}: the server sent a web page, not an archive; find the address of the archive and "
-                "give its folder with --mirror URL"
+                f"{self.wanted.url}: the server sent a web page, not the file; find the address of the file and give "
+                "its folder with --mirror URL"
             )
         if None not in (total, self.wanted.size) and total != self.wanted.size:
             raise DataError(
@@ -194,6 +201,13 @@ class _Download:
         """Delete what was downloaded, to download from the first byte."""
         self.file.truncate(0)
         _notes(self.part).unlink(missing_ok=True)
+
+    def delete_useless(self) -> None:
+        """Delete what was downloaded if no later call can go on with it: it is nothing, or nothing vouches for it."""
+        notes = self.read_notes()
+        if not self.have or not (notes.validator or self.have == notes.total):
+            delete_file(self.part)
+            delete_file(_notes(self.part))
 
     def read_notes(self) -> _Notes:
         """What the server said about the file when the part was downloaded; empty if that was from another address."""

@@ -12,6 +12,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,18 @@ import rarfile
 
 from pipelines.datasets.text_files import escaped, first_ten
 from pipelines.errors import DataError, EnvironmentProblem, R3DFastError
+from pipelines.output.files import put_in_place
+from pipelines.output.undoing import undone
 from r3d_fast.download.rar import Member, is_rar, open_rar, read_members
 from r3d_fast.download.rar_readers import LIBRARY, TO_DO, rar_readers, unpack_with
-from r3d_fast.files import put_in_place
 
 OnProgress = Callable[[int, int], None]
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SPARE_BYTES = 64 * 2**20  # has to stay free on the disk, because files take more room than their size
 _CHUNK = 2**20
+# Videos hardly shrink in an archive, lists of them to a twentieth. A ZIP file may hold a thousand times its size.
+MOST_TIMES, _ALWAYS_UNPACKED = 100, 256 * 2**20  # a multiple of the archive's bytes; bytes that each may have
+MOST_MEMBERS = 1_000_000  # Kinetics-700 has 650,000 videos
 _UNPACKING = ".unpacking"
 # Errors that reading a member of a damaged archive may raise.
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, rarfile.Error)
@@ -53,7 +58,7 @@ def unpack(
     members = _zip_members(archive) if is_zip else read_members(archive)
     _check(archive, members)
     files = [member for member in members if member.kind == "file"]
-    with _said(archive, folder, sum(member.size for member in files)):
+    with _said(archive, folder, sum(member.size for member in files)), undone(partial(_remove, temporary)):
         _remove(temporary)
         folder.parent.mkdir(parents=True, exist_ok=True)
         _check_room(archive, folder, sum(member.size for member in files))
@@ -96,6 +101,7 @@ def as_bytes(count: float) -> str:
 
 def _check(archive: Path, members: Sequence[Member]) -> None:
     """Raise DataError if unpacking `members` would write anything but files and folders inside one folder."""
+    _check_sizes(archive, members)
     if not any(member.kind == "file" for member in members):
         raise DataError(f"{archive}: the archive contains no file; download it again")
     refused = [f"{member.name!r} ({why})" for member in members if (why := _unsafe(member))]
@@ -116,6 +122,18 @@ def _check(archive: Path, members: Sequence[Member]) -> None:
         seen[name] = member.kind
         for above in _above(name):
             seen.setdefault(above, "folder")
+
+
+def _check_sizes(archive: Path, members: Sequence[Member]) -> None:
+    """Raise DataError where an archive unpacks to many times its own size, or to more files than any data set has."""
+    size, unpacked = archive.stat().st_size, sum(member.size for member in members)
+    most = max(MOST_TIMES * size, _ALWAYS_UNPACKED)
+    if unpacked > most or len(members) > MOST_MEMBERS:
+        raise DataError(
+            f"{archive}: refused, nothing was unpacked: {len(members)} files and folders of {as_bytes(unpacked)} in an "
+            f"archive of {as_bytes(size)}; expected at most {MOST_MEMBERS} of {as_bytes(most)}: get the archive from "
+            "the official address"
+        )
 
 
 def _unsafe(member: Member) -> str:

@@ -5,14 +5,16 @@ The figures are exact over the videos that could be read, and how many could not
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.index.video_index import VideoIndex
 from pipelines.loader import BadClip, ClipLoader
@@ -22,14 +24,17 @@ from r3d_fast.backend.memory import run_batch
 from r3d_fast.backend.paddle import choose_device
 from r3d_fast.backend.precision import Precision
 from r3d_fast.config.config import Config
+from r3d_fast.console import tell
 from r3d_fast.errors import CheckpointError
-from r3d_fast.loaders import eval_loader, open_index
-from r3d_fast.metrics import ClassificationMetrics, Result, VideoScores, mean_top1_top5
+from r3d_fast.loaders import eval_loader, open_index, usual_eval_batch
+from r3d_fast.metrics import ClassificationMetrics, Result, VideoScores, class_figures, mean_top1_top5
 from r3d_fast.ranks.group import Group, join_group, pack, unpack
 from r3d_fast.weights.normalisation import described, same_scale, with_scale_of
 from r3d_fast.weights.stored_model import RestoredModel, restore
 
+MANY_CLASSES = 200  # from here on files have the cells of the confusion that are not 0 in place of the whole matrix
 OnBatch = Callable[[int, int], None]
+OnClips = Callable[[DeviceBatch, int], None]
 
 
 @dataclass(frozen=True)
@@ -100,12 +105,14 @@ def evaluate_model(
     on_batch: OnBatch | None = None,
     precision: Precision | None = None,
     group: Group | None = None,
+    on_clips: OnClips | None = None,
 ) -> Evaluation:
     """The evaluation of `model` over all clips of `loader`, computed in `precision` (default fp32).
 
     The model is in the same mode afterwards, training or evaluation. Each rank of `group` evaluates a part of the
-    clips, and each clip counts once. `on_batch(done, total)` is called after each batch. Raises EnvironmentProblem,
-    with the batch size that would fit, where the memory runs out.
+    clips, and each clip counts once. `on_batch(done, total)` is called after each batch, and before it
+    `on_clips(batch, position)` with the position of the next one. Raises EnvironmentProblem, with the batch size that
+    would fit, where the memory runs out.
     """
     from r3d_fast.acceleration.cpu import is_worth_tracing, traced  # imports Paddle
     from r3d_fast.models.classifier import evaluating
@@ -118,7 +125,10 @@ def evaluate_model(
         forward = traced(model)
     with evaluating(model), closing(feeding(loader.epoch(0), device)) as batches:
         for number, (batch, fed) in enumerate(batches):
-            logits = _logits(forward, fed, precision, device, group.count)
+            if on_clips is not None:
+                on_clips(fed, batch.position)
+            rows = _rows_to_compute(batch.is_real, device)
+            logits = _logits(forward, fed, rows, num_classes, precision, device, group.count)
             clips.update(logits, batch.labels, batch.is_real)
             videos.update(batch.video_ids, logits, batch.labels, batch.is_real)
             bad += batch.bad
@@ -157,16 +167,34 @@ def _pool(
     )
 
 
-def _logits(forward: Any, fed: DeviceBatch, precision: Precision, device: str, ranks: int) -> Any:
-    """Logits float32 [N, C] of a batch, on the host."""
+def _rows_to_compute(is_real: NDArray[np.bool_], device: str) -> list[slice]:
+    """The rows of a batch, in parts that are computed one after the other: a whole batch on a GPU.
 
-    def run(clips: Any) -> Any:
-        return precision.forward(forward, clips).numpy()
+    A CPU is no faster with larger parts, and needs more memory. It leaves out the rows that only fill the batch.
+    """
+    if device != "cpu":
+        return [slice(0, len(is_real))]
+    end, size = int(np.flatnonzero(is_real)[-1]) + 1 if is_real.any() else 0, usual_eval_batch(device)
+    return [slice(first, min(first + size, end)) for first in range(0, end, size)]
 
-    size = int(fed.clips.shape[0])
-    return run_batch(
-        lambda: run(fed.clips), lambda rows: run(fed.clips[:rows]), size, device, "eval.batch_size", ranks=ranks
-    )
+
+def _logits(
+    forward: Any, fed: DeviceBatch, parts: list[slice], num_classes: int, precision: Precision, device: str, ranks: int
+) -> NDArray[np.float32]:
+    """Logits float32 [N, C] of a batch, on the host; those of rows in none of `parts` are 0."""
+
+    def run(clips: Any, rows: int) -> NDArray[np.float32]:
+        logits: NDArray[np.float32] = precision.forward(forward, clips if rows == len(clips) else clips[:rows]).numpy()
+        return logits
+
+    every = np.zeros((int(fed.clips.shape[0]), num_classes), np.float32)
+    for part in parts:
+        clips = fed.clips if part == slice(0, len(every)) else fed.clips[part]
+        size = int(clips.shape[0])
+        every[part] = run_batch(
+            partial(run, clips, size), partial(run, clips), size, device, "eval.batch_size", ranks=ranks
+        )
+    return every
 
 
 def evaluate(
@@ -196,7 +224,7 @@ def evaluate(
     group.require_equal(data_set=index.digest, precision=str(restored.precision))
     with eval_loader(
         index, split or config.data.eval_split, clip, augment, loading, device=device,
-        dtype=restored.precision.clip_dtype, group=group,
+        dtype=restored.precision.clip_dtype, group=group, max_corrupt_fraction=config.data.max_corrupt_fraction,
     ) as loader:  # fmt: skip
         evaluation = evaluate_model(
             restored.model, loader, len(index.classes), device, on_batch if group.is_first else None,
@@ -211,10 +239,9 @@ def _on_its_own_scale(augment: AugmentSpec, restored: RestoredModel, group: Grou
     if same_scale(own, augment):
         return augment
     if group.is_first:
-        print(
+        tell(
             f"warning: {restored.weights}: trained on pixels with {described(own)}; the evaluation uses that, not the "
-            f"config's {described(augment)}",
-            file=sys.stderr,
+            f"config's {described(augment)}"
         )
     return with_scale_of(augment, own)
 
@@ -234,18 +261,45 @@ def check_classes(model: tuple[str, ...], data: tuple[str, ...], weights: str, i
             )
 
 
+def confusion_cells(result: Result) -> list[list[int]]:
+    """[label, prediction, count] of each pair that occurs, in the order of the classes."""
+    rows, columns = np.nonzero(result["confusion"])
+    return np.stack([rows, columns, result["confusion"][rows, columns]], axis=1).tolist()  # type: ignore[no-any-return]
+
+
+def _confusion(result: Result) -> dict[str, Any]:
+    """The confusion as JSON values: the matrix, and from MANY_CLASSES on the cells that are not 0."""
+    if len(result["counts"]) >= MANY_CLASSES:
+        return {"confusion_cells": confusion_cells(result)}
+    return {"confusion": result["confusion"].tolist()}
+
+
 def evaluation_json(evaluation: Evaluation, classes: tuple[str, ...]) -> dict[str, Any]:
-    """The evaluation as JSON values: figures of clips and videos, top1 of each class, confusion, unreadable clips."""
+    """The evaluation as JSON values: figures of clips and videos, of each class, confusion, unreadable clips.
+
+    A figure that is not finite becomes None, as JSON has no NaN.
+    """
 
     def plain(result: Result) -> dict[str, Any]:
-        figures = {key: result[key] for key in ("loss", "top1", "top5", "count")}
-        per_class = dict(zip(classes, result["per_class"], strict=True))
-        return {**figures, "mean_top1_top5": mean_top1_top5(result), "per_class": per_class}
+        of_classes = class_figures(result)
+        return {
+            "loss": result["loss"] if result["loss"] is not None and isfinite(result["loss"]) else None,
+            **{key: result[key] for key in ("top1", "top5", "count")},
+            "mean_top1_top5": mean_top1_top5(result),
+            "balanced_accuracy": of_classes.balanced_accuracy,
+            "macro_f1": of_classes.macro_f1,
+            "majority": of_classes.majority,
+            "counts": dict(zip(classes, result["counts"], strict=True)),
+            "per_class": dict(zip(classes, result["per_class"], strict=True)),
+            "precision": dict(zip(classes, of_classes.precision, strict=True)),
+            "f1": dict(zip(classes, of_classes.f1, strict=True)),
+        }
 
     source = evaluation.source
     names = source.index.names()
     return {
-        "index": str(source.index.path),
+        "index": str(source.index.path.absolute()),
+        "root": str(source.index.root.absolute()),
         "kind": source.index.kind,
         "lists_split": source.index.lists_split,
         "split": source.split,
@@ -253,7 +307,7 @@ def evaluation_json(evaluation: Evaluation, classes: tuple[str, ...]) -> dict[st
         "views": source.clip.views,
         "crops": source.augment.eval_crops,
         "clip": plain(evaluation.clip),
-        "video": {**plain(evaluation.video), "confusion": np.asarray(evaluation.video["confusion"]).tolist()},
+        "video": {**plain(evaluation.video), **_confusion(evaluation.video)},
         "videos": evaluation.num_videos,
         "evaluated": evaluation.num_evaluated,
         "bad": [

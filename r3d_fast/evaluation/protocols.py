@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pipelines.errors import DataError, UsageError
 from pipelines.index.video_index import VideoIndex
 from r3d_fast.evaluation.evaluate import Evaluation
+from r3d_fast.weights.path_kinds import other_kind
 
 PLACE = "{split}"  # stands for the number of a split in a path or an override
 
@@ -61,6 +62,11 @@ def models_of_splits(
         raise UsageError("expected either --run DIR, or -c CFG with --weights FILE")
     model = run or weights
     assert model is not None
+    if run is not None and run.is_file():
+        raise UsageError(
+            f"--run {run}: {other_kind(run) or 'a file'}; expected the folder of a run; weights in a file are given as "
+            "--weights FILE -c CFG"
+        )
     config = str(run / "config.yaml") if config is None and run is not None else config
     assert config is not None
     if splits is None:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.errors import EnvironmentProblem, UsageError
+from pipelines.output.folders import new_folder
+from pipelines.specs import DEFAULT_BATCH
 from r3d_fast.backend.paddle import choose_device, import_paddle
 from r3d_fast.backend.precision import available_precision
 from r3d_fast.config.sections import TrainSpec
@@ -39,7 +41,6 @@ from r3d_fast.export.manifest import (
 )
 from r3d_fast.export.parity import Check, check, reference, tolerance
 from r3d_fast.export.static_graph import save_half, save_static
-from r3d_fast.files import new_folder
 from r3d_fast.version import __version__
 from r3d_fast.weights.stored_model import RestoredModel, restore
 
@@ -147,7 +148,7 @@ def _describe(
         clip=config.clip,
         augment=config.augment,
         eval=config.eval,
-        batch_size=config.loader.batch_size,
+        batch_size=config.loader.batch_size_or(DEFAULT_BATCH),
         model=config.model,
         precision=precision or "fp32",
         program=program,
@@ -157,6 +158,7 @@ def _describe(
             _tensor(FEATURES, first.features, "averaged over frames, height and width, before the last layer"),
         ),
         recipe=clip_recipe(clip, augment),
+        clip_seconds=restored.clip_seconds,
         parity=(),
         files=files,
     )

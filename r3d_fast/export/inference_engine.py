@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +23,7 @@ from r3d_fast.backend.paddle import (
     use_onednn,
 )
 from r3d_fast.config.config import Config
+from r3d_fast.console import tell
 from r3d_fast.errors import CheckpointError
 from r3d_fast.export.manifest import PARAMETERS, ExportManifest, check_files, read_exported
 
@@ -74,6 +74,11 @@ class InferenceEngine:
     def clip_dtype(self) -> Literal["float32", "float16"]:
         """The dtype of the clips that the model takes: always float32, also where the graph computes in half."""
         return "float32"
+
+    @property
+    def clip_seconds(self) -> float | None:
+        """How long the clips of the training were, in the median, in seconds; None if the export does not say it."""
+        return self.about.clip_seconds
 
     def tensor_names(self) -> tuple[list[str], list[str]]:
         """(names of the inputs, names of the outputs) in Paddle's predictor."""
@@ -205,4 +210,4 @@ def _on_host(clips: Any) -> NDArray[Any]:
 
 
 def _warn_no_tensorrt(reason: str) -> None:
-    print(f"warning: TensorRT is not used ({reason}); using Paddle's own GPU kernels", file=sys.stderr)
+    tell(f"warning: TensorRT is not used ({reason}); using Paddle's own GPU kernels")

@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec, Positive, Spec
-from r3d_fast.config.config import Config
+from pipelines.input.regular_files import read_regular
+from pipelines.output.files import file_digest
+from pipelines.specs import AugmentSpec, BatchSize, ClipSpec, LoaderSpec, Positive, Spec
+from r3d_fast.config.config import MOST_PIXELS, Config
 from r3d_fast.config.sections import EvalSpec, ModelSpec
 from r3d_fast.errors import CheckpointError
 from r3d_fast.export.clip_recipe import ClipRecipe
-from r3d_fast.files import file_digest
 
 ABOUT = "r3d_fast.json"
 PARAMETERS = "model.pdiparams"
@@ -78,13 +79,15 @@ class ExportManifest(Spec):
     clip: ClipSpec
     augment: AugmentSpec
     eval: EvalSpec
-    batch_size: Positive
+    batch_size: BatchSize
     model: ModelSpec
     precision: Literal["fp32", "fp16", "bf16"]
     program: Program
     inputs: Annotated[tuple[TensorEntry, ...], Field(min_length=1, max_length=1)]
     outputs: Annotated[tuple[TensorEntry, ...], Field(min_length=2, max_length=2)]
     recipe: ClipRecipe | None = None  # exports of before have none
+    # Seconds that a clip of the training showed, in the median; exports of before have none.
+    clip_seconds: Annotated[float, Field(gt=0.0)] | None = None
     parity: tuple[Parity, ...]
     files: dict[FileName, FileEntry]
 
@@ -96,6 +99,8 @@ class ExportManifest(Spec):
         if self.augment.layout != "NCTHW" or self.model.data_format != "NCDHW":
             raise ValueError("exported models take clips channels first: expected layout NCTHW and data_format NCDHW")
         side = self.augment.size_px
+        if self.clip.num_frames * side**2 > MOST_PIXELS:
+            raise ValueError(f"clip: {self.clip.num_frames} frames of {side} px; expected at most {MOST_PIXELS} pixels")
         wanted = (-1, 3, self.clip.num_frames, side, side)
         if self.inputs[0].shape != wanted:
             raise ValueError(f"inputs: shape {list(self.inputs[0].shape)}, but clip and augment give {list(wanted)}")
@@ -138,7 +143,7 @@ def read_exported(folder: Path) -> ExportManifest:
         size = path.stat().st_size
         if size > _LARGEST_ABOUT:
             raise CheckpointError(f"{path}: {size} bytes, expected at most {_LARGEST_ABOUT}: not an export of r3d-fast")
-        values = json.loads(path.read_bytes())
+        values = json.loads(read_regular(path, _LARGEST_ABOUT))
     except (OSError, ValueError, RecursionError) as error:
         reason = str(error) or type(error).__name__
         raise CheckpointError(f"{path}: not readable as JSON ({reason}): damaged; export again") from error

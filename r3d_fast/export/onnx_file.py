@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipelines.errors import EnvironmentProblem
 from pipelines.machine.packages import installed_version
+from pipelines.output.temporary import temporary_folder
 from r3d_fast.backend.paddle import import_paddle
 from r3d_fast.export.manifest import FEATURES, INPUT, LOGITS
 from r3d_fast.export.onnx_conversion import OPSET
@@ -51,11 +51,11 @@ def write_onnx(program: Path, parameters: Path, out: Path) -> None:
         LOGITS,
         FEATURES,
     ]
-    with tempfile.TemporaryDirectory(prefix="r3d-fast-") as folder:
+    with temporary_folder() as folder:
         try:
             done = subprocess.run(
                 list(map(str, command)), capture_output=True, text=True, errors="replace", timeout=_PATIENCE,
-                check=False, env={**os.environ, "TMPDIR": folder},  # paddle2onnx leaves a copy there where it aborts
+                check=False, env={**os.environ, "TMPDIR": str(folder)},  # paddle2onnx leaves a copy there if it aborts
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise EnvironmentProblem(

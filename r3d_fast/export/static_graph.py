@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.errors import EnvironmentProblem
+from pipelines.output.files import put_in_place
 from r3d_fast.backend.layers import paddle
 from r3d_fast.backend.native_output import native_output_hidden
 from r3d_fast.backend.paddle import has_newer_graphs, older_graphs
 from r3d_fast.export.manifest import INPUT, PARAMETERS, Program
-from r3d_fast.files import put_in_place
 
 _NAME = "model"
 _TYPES = {"fp16": "Half", "bf16": "Bfloat16"}

@@ -1,19 +1,19 @@
-"""What each model costs: parameters, multiply-adds and training memory, calculated from shapes without running it."""
+"""What each model costs: parameters, multiply-adds and training memory, calculated from shapes without running it.
+
+`cost_table.py` has these figures for the usual clip, where they can be read without Paddle.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
 from r3d_fast.backend.paddle import Operation, describe_forward
 from r3d_fast.models.architectures import MODELS, build_model
+from r3d_fast.models.cost_table import BATCH, FLOAT32_BYTES, MIB, ModelSummary
 
-BATCH = 8
-_FLOAT32 = 4  # bytes
-_MIB = 2**20
 # The tensors of the forward pass that an operation's gradient needs, by the names of Paddle's slots. The gradients of
 # other operations need shapes only.
 _KEPT = {
@@ -25,30 +25,6 @@ _KEPT = {
 }
 
 _DETACH = "share_data"
-
-MEMORY_NOTE = (
-    f"memory: for a training step in float32 with {BATCH} clips: weights, gradients, momentum, and the activations "
-    "that the backward pass needs; calculated, without the workspace of libraries"
-)
-
-
-@dataclass(frozen=True)
-class ModelSummary:
-    """What a model costs on clips of shape [3, frames, size, size].
-
-    `gmac`: multiply-adds of convolutions and linear layers for one clip, in 10^9. `memory_mib`: see MEMORY_NOTE.
-    """
-
-    name: str
-    shortcut: str | None
-    parameters: int
-    gmac: float
-    memory_mib: float
-    features: int
-
-    def as_json(self) -> dict[str, Any]:
-        """The fields as JSON values."""
-        return asdict(self)
 
 
 def summarise(
@@ -79,7 +55,7 @@ def summarise(
         shortcut=architecture.shortcut,
         parameters=parameters,
         gmac=sum(map(_multiply_adds, operations)) / BATCH / 1e9,
-        memory_mib=held * _FLOAT32 / _MIB,
+        memory_mib=held * FLOAT32_BYTES / MIB,
         features=architecture.features,
     )
 
@@ -116,20 +92,3 @@ def _kept_values(operations: Iterable[Operation]) -> int:
             name = (operation.inputs | operation.outputs)[slot][0]
             kept[name] = _values(operation, slot)
     return sum(kept.values())
-
-
-def table_lines(summaries: Iterable[ModelSummary]) -> Iterator[str]:
-    """Yields the lines of a table: its head, a line per model as each summary comes, and notes on the columns."""
-    head = ("model", "shortcut", "parameters (M)", "GMAC per clip", f"memory at {BATCH} (MiB)", "features")
-    widths = [max(map(len, MODELS)), *map(len, head[1:])]
-
-    def line(cells: Sequence[str]) -> str:
-        left, right = cells[:2], cells[2:]
-        padded = [cell.ljust(width) for cell, width in zip(left, widths[:2], strict=True)]
-        return "  ".join([*padded, *(cell.rjust(width) for cell, width in zip(right, widths[2:], strict=True))])
-
-    yield line(head)
-    for s in summaries:
-        figures = (f"{s.parameters / 1e6:.2f}", f"{s.gmac:.2f}", f"{s.memory_mib:.0f}", str(s.features))
-        yield line((s.name, s.shortcut or "-", *figures))
-    yield from ("", "GMAC: 10^9 multiply-adds of convolutions and linear layers", MEMORY_NOTE)

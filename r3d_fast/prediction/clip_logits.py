@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,15 +25,16 @@ from pipelines.errors import UsageError
 from pipelines.index.video_index import VideoIndex, write_index
 from pipelines.loader import Batch, ClipLoader
 from pipelines.machine.cpus import usable_cpus
+from pipelines.output.temporary import temporary_folder
 from pipelines.specs import ClipSpec
 from r3d_fast.backend.paddle import from_dlpack
-from r3d_fast.loaders import clip_loader
+from r3d_fast.loaders import clip_loader, usual_eval_batch
 from r3d_fast.prediction.network import Network
+from r3d_fast.prediction.top_classes import check_count
 from r3d_fast.prediction.video_paths import why_no_video
 
-# Decoding fewer clips than this takes less time than starting a worker process.
+# Decoding fewer clips than this takes less time than starting a second worker process.
 _FEW_CLIPS = 32
-_CPU_BATCH = 8  # clips; larger batches are no faster on a CPU and take more memory
 _SECOND_CHUNK, _LARGEST_CHUNK, _GROWTH = 128, 8192, 4  # videos
 NOT_FINITE = "the model computes NaN or infinite numbers: its weights are damaged, or its training diverged"
 
@@ -89,14 +89,15 @@ def clip_spec(network: Network, views: int | str | None = None) -> ClipSpec:
 
 
 def check_batch(batch_size: int | None) -> None:
-    """Raise UsageError if `batch_size` is given and below 1."""
-    if batch_size is not None and batch_size < 1:
-        raise UsageError(f"batch_size {batch_size}: expected at least 1")
+    """Raise UsageError if `batch_size` is given and is no whole number, or below 1."""
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
 
 
 def default_batch(network: Network) -> int:
     """The number of clips computed at once where the caller gives none."""
-    return _CPU_BATCH if network.device == "cpu" else network.config.loader.batch_size
+    usual = usual_eval_batch(network.device)
+    return usual if network.device == "cpu" else network.config.loader.batch_size_or(usual)
 
 
 def _chunks(videos: Iterator[str], first: int) -> Iterator[list[str]]:
@@ -136,11 +137,11 @@ class _Chunk:
     def __init__(
         self, videos: list[str], network: Network, clip: ClipSpec, batch_size: int, accept: Acceptance
     ) -> None:
-        """Index the files and, for the CPU, start decoding them: in worker processes where there are many clips."""
+        """Index the files and, for the CPU, start decoding them, both in processes of their own."""
         self.videos, self.network = videos, network
         self.errors: dict[int, str] = {}
-        self._folder = TemporaryDirectory(prefix="r3d-fast-")
-        self.root = Path(self._folder.name)
+        self._folder = ExitStack()
+        self.root = self._folder.enter_context(temporary_folder())
         self._loader: ClipLoader | None = None
         try:
             index = self._build(accept)
@@ -155,7 +156,7 @@ class _Chunk:
         """Stop the decoders and remove the temporary folder."""
         if self._loader is not None:
             self._loader.close()
-        self._folder.cleanup()
+        self._folder.close()
 
     def answers(self) -> Iterator[Answer]:
         """The answers for all clips of all videos, in order."""
@@ -180,7 +181,6 @@ class _Chunk:
                 os.symlink(os.path.abspath(video), self.root / name)  # noqa: PTH100, PTH211
                 entries.append(Entry(name, 0, ""))
         data = Dataset("files", self.network.classes, tuple(entries), (), ())
-        # Indexed in this process: processes that multiprocessing starts would run the user's script again.
         index = write_index(self.root / "videos.r3dindex", self.root, data, workers=1, accept=accept)
         for item in index.quarantined:
             self.errors[_number(item.path)] = item.reason + (f": {item.detail}" if item.detail else "")
@@ -193,10 +193,12 @@ class _Chunk:
         _, augment, _ = config.eval_specs()
         clips = len(index) * clip.views * augment.eval_crops if isinstance(clip.views, int) else None
         if clips is not None and clips < _FEW_CLIPS:
-            update = {"batch_size": min(batch_size, clips), "workers": 0, "prefetch": 1}
+            update = {"batch_size": min(batch_size, clips), "workers": 1, "prefetch": 1}
         elif on_cpu and len(index) <= _SECOND_CHUNK and config.loader.workers == "auto":
             # The model needs CPUs too, and starting a worker takes 0.4 s of one.
             update["workers"] = max(1, usable_cpus() // 2)
+        elif config.loader.workers == 0:  # a file that crashes the decoder is to be an error of its own only
+            update["workers"] = 1
         loader = clip_loader(
             index, self.network.device, self.network.clip_dtype, clip=clip, augment=augment,
             loader=config.loader.model_copy(update=update), split=None, train=False,

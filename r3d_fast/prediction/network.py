@@ -35,6 +35,10 @@ class Network(Protocol):
     def clip_dtype(self) -> Literal["float32", "float16"]:
         """The dtype of the clips that the model takes."""
 
+    @property
+    def clip_seconds(self) -> float | None:
+        """How long the clips of the training were, in the median, in seconds; None if the model does not say it."""
+
     def expect(self, clips: int) -> None:
         """Prepare for that many more clips: for many it pays to trace the model first."""
 

@@ -39,6 +39,11 @@ class RestoredNetwork:
         """The dtype of the clips that the model takes."""
         return self.restored.precision.clip_dtype
 
+    @property
+    def clip_seconds(self) -> float | None:
+        """How long the clips of the training were, in the median, in seconds; None if the weights do not say it."""
+        return self.restored.clip_seconds
+
     def expect(self, clips: int) -> None:
         """Prepare for that many more clips: trace the model if that saves time."""
         from r3d_fast.acceleration.cpu import is_worth_tracing, traced_with_features  # imports Paddle

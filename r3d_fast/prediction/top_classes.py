@@ -24,7 +24,12 @@ def top_classes_json(classes: TopClasses) -> list[dict[str, Any]]:
     return [{"class": name, "probability": probability} for name, probability in classes]
 
 
-def check_top(top: int) -> None:
-    """Raise UsageError if `top` is below 1."""
-    if top < 1:
-        raise UsageError(f"top {top}: expected at least 1")
+def check_top(top: object) -> None:
+    """Raise UsageError if `top` is no whole number, or below 1."""
+    check_count("top", top)
+
+
+def check_count(name: str, value: object) -> None:
+    """Raise UsageError, which begins with `name`, if `value` is no whole number, or below 1."""
+    if not isinstance(value, (int, np.integer)) or value < 1:
+        raise UsageError(f"{name} {value}: expected a whole number, at least 1")

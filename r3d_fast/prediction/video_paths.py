@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from pipelines.containers.live_source import live_source
 from pipelines.datasets.video_files import EXTENSIONS_SHOWN, is_video_name
 from pipelines.errors import DataError
 
@@ -82,9 +83,11 @@ def _under(folder: str) -> Iterator[str]:
 
 
 def why_no_video(path: str) -> str | None:
-    """The reason why a path is no video if it is a folder or a pattern without a match; None for anything else."""
+    """The reason why a path is no video if it is a folder, a live source or a pattern without a match; else None."""
     if os.path.isdir(path):  # noqa: PTH112 - "" is no path
         return "a folder, no video in it" if next(_under(path)) == path else "a folder, not a video file"
+    if live_source(path) is not None:
+        return "a live source, not a file: name it alone, with --timeline or --events"
     return "the pattern matches no video" if glob.has_magic(path) and not os.path.lexists(path) else None
 
 

@@ -45,13 +45,15 @@ class News:
     """What the ranks tell each other after a step.
 
     `bad`: clips that could not be read, on any rank. `stop`: whether any rank was asked to stop. `save`: whether a
-    checkpoint is due, and `seconds`: how long the run has taken; both by the clock of the first rank.
+    checkpoint is due, and `seconds`: how long the run has taken; both by the clock of the first rank. `io_retries`: how
+    often the loaders have read a file again after an error of the system.
     """
 
     bad: tuple[BadClip, ...]
     stop: bool
     save: bool
     seconds: float
+    io_retries: int = 0
 
 
 class Group:
@@ -145,9 +147,11 @@ class Group:
         """The news of all ranks together, the same on every rank."""
         if self._control is None:
             return news
-        parts = self.exchange([[[c.video_id, c.reason] for c in news.bad], news.stop, news.save, news.seconds])
+        own = [[[c.video_id, c.reason] for c in news.bad], news.stop, news.save, news.seconds, news.io_retries]
+        parts = self.exchange(own)
         bad = tuple(BadClip(video, reason) for part in parts for video, reason in part[0])
-        return News(bad, any(part[1] for part in parts), *parts[0][2:])
+        save, seconds = parts[0][2:4]
+        return News(bad, any(part[1] for part in parts), save, seconds, sum(part[4] for part in parts))
 
     def merge(self, metrics: Sequence[ClassificationMetrics]) -> list[ClassificationMetrics]:
         """Each of `metrics` with the counts of all ranks added; every rank gives the same number of them."""

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,10 +18,17 @@ from typing import Any
 
 from pipelines.errors import EnvironmentProblem, UsageError
 from pipelines.machine.processes import end_with_parent
-from r3d_fast.files import make_folder, write_file
+from pipelines.output.files import write_file
+from pipelines.output.folders import make_folder
+from pipelines.output.places import write_errors
+from pipelines.output.temporary import temporary_folder
+from r3d_fast.console import tell
 
 _REPORTS = "R3D_FAST_REPORTS"  # the folder in which ranks leave their process numbers, exit codes and results
 _PREFIX = "r3d-fast: "
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ENVIRONMENTS = ("envlog.*", "backup_env.*", "default.*.log")  # files of the launcher
+_TAIL = 8  # lines of a log that are shown
 
 
 def rank_and_count() -> tuple[int, int]:
@@ -51,47 +57,70 @@ def is_launched() -> bool:
 def launch(arguments: Sequence[str], count: int, logs: Path, echo: Callable[[str], Any]) -> int:
     """Run `r3d-fast ARGUMENTS` as `count` ranks on this machine; returns the exit code that they ended with.
 
-    The output of rank 0 goes to stderr as it comes, its result to `echo`; the output of all ranks is kept in `logs`.
-    SIGINT and SIGTERM are passed on to the ranks; the second signal ends them at once. Raises UsageError where `logs`
-    can't be written, EnvironmentProblem where the launcher itself failed.
+    The output of rank 0 goes to stderr as it comes, the lines of its result to `echo`; the output of all ranks is kept
+    in `logs`, a folder within that of the run, unless the run could not start. SIGINT, SIGTERM and SIGHUP are passed on
+    to the ranks; the second signal ends them at once. Raises UsageError where `logs` can't be written,
+    EnvironmentProblem where the launcher itself failed.
     """
     if rank_and_count()[1] > 1:
         raise UsageError("--nproc: this process was started by a launcher already; leave --nproc out")
+    missing = [place for place in (logs, *logs.parents) if not place.exists()]
     make_folder(logs, "choose another --run")
-    with tempfile.TemporaryDirectory(prefix="r3d-fast-") as reports:
-        job = _Job(logs, Path(reports), count)
-        try:
-            status = job.run(arguments)
-        finally:
-            # These files of the launcher hold the whole environment, secrets too.
-            for pattern in ("envlog.*", "backup_env.*", "default.*.log"):
-                for path in logs.glob(pattern):
-                    path.unlink()
-        return job.conclude(status, echo)
+    try:
+        with temporary_folder() as private:
+            job = _Job(logs, private, count)
+            return job.conclude(job.run(arguments), echo)
+    finally:
+        if not (logs.parent / "config.yaml").exists():
+            shutil.rmtree(logs, ignore_errors=True)
+            for place in missing[1:]:
+                with suppress(OSError):
+                    place.rmdir()
+
+
+def hide_environment() -> None:
+    """Let only this user read the files in which Paddle's launcher, if it started this process, keeps the environment.
+
+    It writes them beside its logs, where all may read them, and the environment has passwords and keys.
+    """
+    folder = os.environ.get("PADDLE_LOG_DIR")
+    if folder and not is_launched():
+        for pattern in _ENVIRONMENTS:
+            for path in Path(folder).glob(pattern):
+                with suppress(OSError):
+                    if not path.is_symlink():
+                        path.chmod(0o600)
 
 
 class _Job:
     """The launcher and its ranks, from start to end."""
 
-    def __init__(self, logs: Path, reports: Path, count: int) -> None:
-        self._logs, self._reports, self._count = logs, reports, count
+    def __init__(self, logs: Path, private: Path, count: int) -> None:
+        """`private` is a folder that only this user may read: the launcher writes the whole environment there."""
+        self._logs, self._reports, self._launcher, self._count = logs, private / "reports", private / "launcher", count
         self._signals = 0
+        for folder in (self._reports, self._launcher):
+            folder.mkdir()
+        with write_errors(logs, "choose another --run"):
+            for name in ("launch.log", *(f"workerlog.{rank}" for rank in range(count))):
+                (logs / name).unlink(missing_ok=True)
+                (logs / name).open("xb").close()
+                (self._launcher / name).symlink_to((logs / name).absolute())
 
     def run(self, arguments: Sequence[str]) -> int:
         """Run the launcher until it and all ranks have ended; returns the exit code of the launcher."""
         command = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", str(self._count)]
-        command += ["--host", "127.0.0.1", "--log_dir", str(self._logs), "--log_overwrite", "1"]
+        command += ["--host", "127.0.0.1", "--log_dir", str(self._launcher), "--log_overwrite", "1"]
         command += [sys.executable, "-u", "-m", "r3d_fast", *arguments]
         environment = {**os.environ, _REPORTS: str(self._reports)}
         environment.setdefault("GLOG_minloglevel", "2")  # else Paddle's store logs each connection
         log = self._logs / "workerlog.0"
-        log.unlink(missing_ok=True)
-        with (self._logs / "launch.log").open("w") as output:
+        with (self._logs / "launch.log").open("r+b") as output:
             child = subprocess.Popen(
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
                 start_new_session=True, preexec_fn=end_with_parent,
             )  # fmt: skip
-        before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, self._note) for number in _SIGNALS}
         passed = offset = 0
         try:
             while True:
@@ -113,24 +142,27 @@ class _Job:
         """The exit code of the job; shows its result, or its error where rank 0 has not shown it."""
         codes = {rank: int(code) for rank in range(self._count) if (code := self._read(f"code-{rank}"))}
         if status == 0 and not any(codes.values()):
-            echo(self._read("result"))
+            for line in self._read("result").split("\n"):
+                echo(line)
             return 0
         if self._signals > 1:
             return 128 + signal.SIGTERM
         if not codes:
             if self._signals:
                 return 128 + signal.SIGTERM
-            tail = (self._logs / "launch.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            for name in ("launch.log", "workerlog.0"):
+                lines = (self._logs / name).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+                tell(f"the last lines of {name}:", *lines[-_TAIL:])
             raise EnvironmentProblem(
-                f"Paddle's launcher ended with exit code {status} before any rank reported an error; see "
-                f"{self._logs}; its last line: {tail[-1] if tail else ''}"
+                f"Paddle's launcher ended with exit code {status} before any rank reported an error; its last lines "
+                "are above; run r3d-fast doctor"
             )
         if 0 not in codes:  # rank 0 was killed before it could show the error of another rank
             rank = min(codes)
             text = (self._logs / f"workerlog.{rank}").read_text(encoding="utf-8", errors="replace")
             messages = [line.removeprefix(_PREFIX) for line in text.splitlines() if line.startswith(_PREFIX)]
             message = messages[-1] if messages else f"ended with exit code {codes[rank]}"
-            print(f"{_PREFIX}rank {rank}: {message}", file=sys.stderr)
+            tell(f"{_PREFIX}rank {rank}: {message}")
         return codes.get(0) or next((code for code in codes.values() if code), 1)
 
     def _note(self, number: int, frame: Any) -> None:

@@ -1,22 +1,60 @@
-"""Curves of the numbers in metrics.jsonl, for VisualDL and TensorBoard where these are installed."""
+"""Curves of the numbers in metrics.jsonl, for VisualDL, TensorBoard, Weights & Biases and MLflow."""
 
 from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from r3d_fast.config.sections import BACKENDS, Backend
+from r3d_fast.runs.remote_runs import REMOTES, known_run, open_remote_run
+from r3d_fast.runs.sender import Sender
 
 _NO_CURVE = ("kind", "epoch", "step")
+_LONGEST = 300  # characters of another program's error message
 _EXTRAS = "pip install 'r3d-fast[{}]'"
 
 
+class _Writer(Protocol):
+    def add(self, values: Mapping[str, float], step: int) -> None: ...
+    def close(self) -> None: ...
+
+
+class _Files:
+    """The curves of VisualDL or TensorBoard, in a new folder."""
+
+    def __init__(self, backend: Backend, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        self._writer: Any
+        with warnings.catch_warnings():
+            # The user can't do anything about deprecations inside these packages.
+            warnings.simplefilter("ignore")
+            if backend == "visualdl":
+                from visualdl import LogWriter
+
+                self._writer = LogWriter(logdir=str(folder))
+            else:
+                from tensorboard.summary import Writer
+
+                self._writer = Writer(str(folder))
+
+    def add(self, values: Mapping[str, float], step: int) -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
 class ScalarLogs:
-    """Curves under RUN/visualdl and RUN/tensorboard. One that can't be written is left out, after one warning."""
+    """Curves in RUN/visualdl and RUN/tensorboard, and in remote runs. One that can't be written is left out.
+
+    There is one warning for it, and the training goes on.
+    """
 
     def __init__(
         self,
@@ -26,28 +64,27 @@ class ScalarLogs:
         say: Callable[[str], None],
         every: int = 1,
     ) -> None:
-        """Start new files that begin with the curves of `records`; earlier files of the run are replaced.
+        """Begin with the curves of `records`: files of the run are replaced, a remote run that is known goes on.
 
-        `wanted`: the backends ("auto": those that are installed). `say` shows the user a line. Only every `every`-th
-        training step is drawn, as each number takes both backends together about 0.4 ms.
+        `wanted`: the backends ("auto": those that write files, where they are installed). `say` shows the user a line.
+        Only every `every`-th training step is drawn, as each number takes both kinds of files together about 0.4 ms.
         """
         self._say, self._every = say, every
-        self._writers: dict[Backend, Any] = {}
+        self._writers: dict[Backend, _Writer] = {}
+        earlier = list(records)
         for backend in BACKENDS if wanted == "auto" else wanted:
-            if wanted == "auto" and find_spec(backend) is None:
+            if wanted == "auto" and (backend in REMOTES or find_spec(backend) is None):
                 continue
-            folder = run / backend
-            shutil.rmtree(folder, ignore_errors=True)
-            self._try(backend, lambda name=backend, into=folder: self._open(name, into))  # type: ignore[misc]
-        for record in records if self._writers else ():
-            self.write(record)
+            # A remote run has the records of earlier: those after the checkpoint are sent again, and are the same.
+            is_known = backend in REMOTES and known_run(run, backend) is not None
+            self._try(backend, partial(self._open, backend, run))
+            for record in () if is_known else earlier:
+                self._write(backend, record)
 
     def write(self, record: dict[str, Any]) -> None:
         """Add the numbers of a record to their curves, named KIND/KEY."""
-        if record["kind"] == "train" and record["step"] % self._every:
-            return
         for backend in tuple(self._writers):
-            self._try(backend, lambda name=backend: self._add(self._writers[name], record))  # type: ignore[misc]
+            self._write(backend, record)
 
     def close(self) -> None:
         """Write what is still in memory."""
@@ -55,30 +92,31 @@ class ScalarLogs:
             self._try(backend, self._writers[backend].close)
         self._writers.clear()
 
-    def _open(self, backend: Backend, folder: Path) -> None:
-        with warnings.catch_warnings():
-            # The user can't do anything about deprecations inside these packages.
-            warnings.simplefilter("ignore")
-            if backend == "visualdl":
-                from visualdl import LogWriter
+    def _open(self, backend: Backend, run: Path) -> None:
+        if backend in REMOTES:
+            self._writers[backend] = Sender(partial(open_remote_run, run, backend), partial(self._warn, backend))
+        else:
+            self._writers[backend] = _Files(backend, run / backend)
 
-                self._writers[backend] = LogWriter(logdir=str(folder))
-            else:
-                from tensorboard.summary import Writer
-
-                self._writers[backend] = Writer(str(folder))
-
-    @staticmethod
-    def _add(writer: Any, record: dict[str, Any]) -> None:
-        for key, value in record.items():
-            if key not in _NO_CURVE and isinstance(value, (int, float)):
-                writer.add_scalar(f"{record['kind']}/{key}", value, record["step"])
+    def _write(self, backend: Backend, record: dict[str, Any]) -> None:
+        if backend not in self._writers or (record["kind"] == "train" and record["step"] % self._every):
+            return
+        values = {
+            f"{record['kind']}/{key}": float(value)
+            for key, value in record.items()
+            if key not in _NO_CURVE and isinstance(value, (int, float))
+        }
+        self._try(backend, partial(self._writers[backend].add, values, record["step"]))
 
     def _try(self, backend: Backend, action: Callable[[], None]) -> None:
         try:
             action()
         except Exception as error:  # an error of a backend must not end the run
             self._writers.pop(backend, None)
-            missing = isinstance(error, ImportError) and find_spec(backend) is None
-            what = f"not installed: {_EXTRAS.format(backend)}" if missing else f"{type(error).__name__}: {error}"
-            self._say(f"warning: no curves for {backend} in this run ({what})")
+            self._warn(backend, error)
+
+    def _warn(self, backend: Backend, error: Exception) -> None:
+        missing = isinstance(error, ImportError) and find_spec(backend) is None
+        reason = " ".join(str(error).split())[:_LONGEST]
+        what = f"not installed: {_EXTRAS.format(backend)}" if missing else f"{type(error).__name__}: {reason}"
+        self._say(f"warning: no curves for {backend} in this run ({what})")

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pipelines.input.credentials import without_credentials
 from pipelines.machine.cpus import cpu_name, usable_cpus
 from pipelines.machine.nvidia import probe_driver
 from pipelines.machine.packages import installed_versions
@@ -30,7 +31,7 @@ def environment() -> dict[str, Any]:
         "gpus": [gpu.name for gpu in driver.gpus],
         "driver": driver.version or None,
         "commit": commit_hash(Path(__file__).parent) or None,
-        "command": sys.argv,
+        "command": list(map(without_credentials, sys.argv)),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 

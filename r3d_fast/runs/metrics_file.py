@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import errno
-import io
 import json
 import math
 import os
@@ -12,14 +10,18 @@ from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
+from pipelines.input.regular_files import open_regular
+from pipelines.output.csv_table import csv_text
+from pipelines.output.files import write_file
+from pipelines.output.places import write_errors
 from r3d_fast.console import tell
-from r3d_fast.files import write_errors, write_file
 
 _COLUMNS = (
     "kind", "epoch", "step", "loss", "top1", "top5", "clip_loss", "lr", "clips_per_second", "wait_share", "count",
     "seconds",
 )  # fmt: skip
 _HINT = "choose another --run"
+LONGEST_LINE = 64 << 20  # bytes of a record: one of a step that moved nothing names the videos of its batch
 
 
 class AppendedFile:
@@ -27,9 +29,9 @@ class AppendedFile:
 
     def __init__(self, path: Path, content: str) -> None:
         """Replace the content of `path` by `content`. Raises UsageError where it can't be written."""
-        write_file(path, content.encode(), _HINT)
+        write_file(path, content.encode(), _HINT, follow=False)
         with write_errors(path, _HINT):
-            self._file = path.open("ab", buffering=0)
+            self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC), "ab", 0)
         self._size = len(content.encode())  # bytes of whole lines
         self._pending = b""
 
@@ -77,7 +79,7 @@ class MetricsFile:
         self.path = run / "metrics.jsonl"
         self.records = self._read(keep)
         self._count, self._waiting, self._refused = len(self.records), 0, False
-        rows = "".join(f"{row}\r\n" for row in (",".join(_COLUMNS), *map(_as_row, self.records)))
+        rows = "".join((csv_text([_COLUMNS], "\r\n"), *map(_as_row, self.records)))
         lines = "".join(json.dumps(record) + "\n" for record in self.records)
         with ExitStack() as opened:
             self._csv = opened.enter_context(closing(AppendedFile(run / "metrics.csv", rows)))
@@ -87,10 +89,12 @@ class MetricsFile:
     def _read(self, keep: int) -> list[dict[str, Any]]:
         """The first `keep` records; fewer where the file has fewer, or where it ends in the middle of one."""
         records: list[dict[str, Any]] = []
-        lines = self.path.read_bytes().split(b"\n")[:keep] if keep and self.path.exists() else []
-        with suppress(ValueError):
-            for line in lines:
-                records += [json.loads(line)]
+        with suppress(ValueError, RecursionError, OSError), open_regular(self.path) as file:
+            while len(records) < keep:
+                record = json.loads(file.readline(LONGEST_LINE))
+                if not isinstance(record, dict):
+                    break
+                records.append(record)
         if len(records) < keep:
             tell(f"warning: {self.path}: holds only {len(records)} of the {keep} records that the checkpoint counts")
         return records
@@ -106,7 +110,7 @@ class MetricsFile:
         record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
         self._waiting += 1
         refused: OSError | None = None
-        for file, line in ((self._json, json.dumps(record) + "\n"), (self._csv, _as_row(record) + "\r\n")):
+        for file, line in ((self._json, json.dumps(record) + "\n"), (self._csv, _as_row(record))):
             try:
                 file.append(line)
             except OSError as error:
@@ -131,9 +135,5 @@ class MetricsFile:
 
 
 def _as_row(record: dict[str, Any]) -> str:
-    """The record's columns as a line of CSV, without its line break."""
-    line = io.StringIO()
-    csv.DictWriter(line, _COLUMNS, extrasaction="ignore", lineterminator="").writerow(
-        {key: record.get(key) for key in _COLUMNS}
-    )
-    return line.getvalue()
+    """The record's columns as a line of CSV."""
+    return csv_text([[record.get(key) for key in _COLUMNS]], "\r\n")

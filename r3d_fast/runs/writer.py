@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from r3d_fast.config.sections import TrainSpec
-from r3d_fast.console import Progress
+from r3d_fast.progress import Progress
 from r3d_fast.runs.checkpoint_writer import CheckpointWriter
 from r3d_fast.runs.curves import ScalarLogs
 from r3d_fast.runs.metrics_file import MetricsFile
@@ -32,10 +33,14 @@ class RunWriter:
     Of several ranks only the first writes. On the others the writer has no folder, and every method does nothing.
     """
 
-    def __init__(self, folder: Path | None, spec: TrainSpec, total: int, done: int, records: int) -> None:
+    def __init__(
+        self, folder: Path | None, spec: TrainSpec, total: int, done: int, records: int,
+        left: Callable[[], float | None] | None = None,
+    ) -> None:  # fmt: skip
         """Go on in the run's `folder` after `done` of `total` steps and the first `records` lines of metrics.jsonl.
 
-        `folder` is None on every rank but the first. Raises UsageError where the files can't be written.
+        `left` gives the seconds that the rest of the run takes, None as long as that is not known. `folder` is None on
+        every rank but the first. Raises UsageError where the files can't be written.
         """
         self._open: _Open | None = None
         self._stack = ExitStack()
@@ -43,7 +48,9 @@ class RunWriter:
             return
         with ExitStack() as stack:
             metrics = stack.enter_context(closing(MetricsFile(folder, records)))
-            progress = stack.enter_context(Progress("train", total, done, spec.log_every_steps))
+            progress = stack.enter_context(
+                Progress("train", total, done, spec.log_every_steps, seconds=spec.log_every_seconds, left=left)
+            )
             curves = stack.enter_context(
                 closing(ScalarLogs(folder, spec.log_to, metrics.records, progress.say, spec.log_every_steps))
             )
@@ -73,6 +80,11 @@ class RunWriter:
         """Advance the progress by one step; `text` is shown with it."""
         if self._open is not None:
             self._open.progress.step(text)
+
+    def note(self, text: str) -> None:
+        """Show `text` beside the progress until the next step."""
+        if self._open is not None:
+            self._open.progress.note(text)
 
     def save(self, checkpoint: Checkpoint, *, best: bool = False) -> None:
         """Start writing `checkpoint` and return at once; its arrays must not change any more."""

@@ -1,1 +1,1 @@
-"""Training: batches, steps, schedules, and what a run that goes on has to know."""
+"""The loop of a run: epochs, checkpoints, evaluations, and what a run that goes on has to know."""

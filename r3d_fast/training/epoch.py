@@ -10,38 +10,42 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.batches import EpochBatches
 from pipelines.loader import BadClip, Batch
 from r3d_fast.backend.feed import DeviceBatch
-from r3d_fast.training.mixing import Mix
-from r3d_fast.training.step import StepResult
+from r3d_fast.learning.mixing import Mix
+from r3d_fast.learning.step import StepResult
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """How an epoch is divided: `batches` of `clips_per_batch` clips (of all ranks together), `accumulate` a step.
+    """How an epoch is divided: into `batches` (of all ranks together), `accumulate` of them a step.
 
     The last step takes the batches that are left, so that every epoch begins with a new step.
     """
 
-    batches: int
-    clips_per_batch: int
+    batches: EpochBatches
     accumulate: int
 
     @property
     def steps(self) -> int:
         """Optimiser steps in an epoch."""
-        return -(-self.batches // self.accumulate)
+        return -(-len(self.batches) // self.accumulate)
+
+    def steps_until(self, position: int) -> int:
+        """Steps that end at `position`, a number of clips, or before."""
+        return -(-self.batches.number_at(position) // self.accumulate)
 
     def ends_step(self, position: int) -> bool:
         """Whether the batch that brings the epoch to `position`, a number of clips, is the last of its step."""
-        number = position // self.clips_per_batch
-        return number % self.accumulate == 0 or number == self.batches
+        number = self.batches.number_at(position)
+        return number % self.accumulate == 0 or number == len(self.batches)
 
     def ends_epoch(self, position: int) -> bool:
         """Whether all clips of the epoch have been trained on at `position`."""
-        return position == self.batches * self.clips_per_batch
+        return position == self.batches.start(len(self.batches))
 
 
 @dataclass(frozen=True)

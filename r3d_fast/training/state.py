@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
 from pipelines.errors import DataError
 from r3d_fast.config.sections import ScheduleSpec, TrainSpec
+from r3d_fast.console import counted
 from r3d_fast.evaluation.evaluate import Evaluation
+from r3d_fast.learning.schedule import Plateau
 from r3d_fast.ranks.group import News
-from r3d_fast.training.schedule import Plateau
 from r3d_fast.weights.checkpoint import Checkpoint
 
 
@@ -25,6 +27,7 @@ class RunState:
     step: int = 0  # optimiser steps taken
     skipped: int = 0  # steps that changed no weight; the learning rate does not count them
     best_top1: float = -1.0
+    best_loss: float | None = None  # of videos, in the best evaluation; None in checkpoints of older versions
     best_step: int = -1
     last_top1: float | None = None
     seconds: float = 0.0  # in all parts of the run, up to its last step
@@ -43,14 +46,16 @@ class RunState:
         """Why the run ends before its last epoch, in words; None if it goes on."""
         evals, minutes = spec.early_stop_evals, spec.max_minutes
         if evals is not None and self.evals_since_best >= evals:
-            return f"no better top1 in {self.evals_since_best} evaluations (train.early_stop_evals {evals})"
+            return f"no better top1 in {counted(self.evals_since_best, 'evaluation')} (train.early_stop_evals {evals})"
         if minutes is not None and self.seconds >= 60 * minutes:
             return f"{self.seconds / 60:.1f} minutes are over (train.max_minutes {minutes:g})"
         return None
 
     def note(self, evaluation: Evaluation, schedule: ScheduleSpec, *, whole_epoch: bool) -> bool:
-        """Take an evaluation into account; returns whether it is the best so far, by the top1 of videos.
+        """Take an evaluation into account; returns whether it is the best so far.
 
+        The best is the one with the highest top1 of videos; of several with that top1, the one with the lowest loss.
+        Early stopping counts the evaluations since top1 rose: a lower loss at the same top1 does not begin it anew.
         An evaluation in the middle of an epoch happens only when the time is up. Early stopping and the plateau do not
         count it, so that a run that is given more time goes on as if it had not been. Raises DataError where no video
         could be read.
@@ -66,9 +71,12 @@ class RunState:
             plateau = Plateau(self.plateau_best, self.plateau_waited, self.falls).after(watched, schedule)
             self.plateau_best, self.plateau_waited, self.falls = plateau.best, plateau.waited, plateau.falls
             self.evals_since_best += 1
-        if top1 <= self.best_top1:
+        if top1 > self.best_top1:
+            self.evals_since_best = 0
+        elif top1 < self.best_top1 or self.best_loss is None or not loss < self.best_loss:
             return False
-        self.best_top1, self.best_step, self.evals_since_best = top1, self.step, 0
+        self.best_top1, self.best_step = top1, self.step
+        self.best_loss = math.inf if math.isnan(loss) else loss
         return True
 
 

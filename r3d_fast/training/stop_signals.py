@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a function that the training loop asks after each step."""
+"""SIGINT, SIGTERM and SIGHUP as a function that a loop asks after each step."""
 
 from __future__ import annotations
 
@@ -8,14 +8,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from r3d_fast.console import tell
+from r3d_fast.console import plain, tell
+from r3d_fast.interrupt import end_at_once
+
+_SAID = "stopping after this batch; a second signal stops at once"
 
 
 @contextmanager
-def stop_signals(same_seconds: float = 0.0) -> Iterator[Callable[[], bool]]:
-    """Gives a function that says whether SIGINT or SIGTERM came. The second signal ends the process at once.
+def stop_signals(
+    same_seconds: float = 0.0, said: str = _SAID, said_at_once: str = "r3d-fast: interrupted"
+) -> Iterator[Callable[[], bool]]:  # fmt: skip
+    """Gives a function that says whether SIGINT, SIGTERM or SIGHUP came. The second signal ends the process
+    at once, with exit code 130, as Ctrl-C does. A SIGHUP that is ignored, as by nohup, stays so.
 
     One that comes within `same_seconds` of the first counts as the same: Paddle's launcher sends three at a time.
+    `said` is told when the first one comes, `said_at_once` when the second one does.
     """
     came: list[float] = []
 
@@ -23,15 +30,16 @@ def stop_signals(same_seconds: float = 0.0) -> Iterator[Callable[[], bool]]:
         if came and time.monotonic() - came[0] < same_seconds:
             return
         if came:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
+            end_at_once(plain(said_at_once))
         came.append(time.monotonic())
-        tell("stopping after this step or evaluation; a second signal stops at once")
+        if said:
+            tell(said)
 
     before = {}
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, note)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, note)
     except ValueError:  # only the main thread can handle signals; in another one the caller has to
         before = {}
     try:

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from pipelines.errors import UsageError
+from pipelines.input.regular_files import open_regular, read_regular
+from pipelines.output.files import file_digest, put_in_place
+from pipelines.output.folders import delete_folder, delete_leftovers, replaced_folder, set_aside
 from r3d_fast.backend.snapshot import Arrays
 from r3d_fast.errors import CheckpointError
-from r3d_fast.files import delete_folder, delete_leftovers, put_in_place, replaced_folder, set_aside
-from r3d_fast.weights.tensor_file import write_bytes, write_tensors
+from r3d_fast.weights.path_kinds import other_kind
+from r3d_fast.weights.tensor_file import Pace, write_bytes, write_tensors
+from r3d_fast.weights.tensor_reader import FileProof, read_tensors, require_digest, require_size
+from r3d_fast.weights.weights_file import read_weights_file, write_weights_file
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
@@ -29,7 +33,19 @@ OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
 MANIFEST = "manifest.json"
 _STEP = "step-{:09d}"
-Pace = Callable[[float], None]
+_USE_EARLIER = "; use an earlier checkpoint"
+_MOST_MANIFEST, _MOST_STATE = 1 << 16, 64 << 20  # bytes
+# Weights have two moments and a raw copy beside them at most (AdamW with averaged weights).
+_MOST_MOMENTS, _SPARE = 8, 1 << 20  # the optimiser's bytes as a multiple of the weights', and some more for its header
+# What the state of a checkpoint has at least, and of which type what else it has must be.
+_REQUIRED: dict[str, type] = {"config": dict, "classes": list}
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "step": int, "epoch": int, "position": int, "skipped": int, "records": int, "best_step": int, "falls": int,
+    "evals_since_best": int, "plateau_waited": int, "ema_updates": int, "index_digest": str, "precision": str,
+    "layout": dict, "scaler": dict, "seconds": (int, float), "best_top1": (int, float),
+    "best_loss": (int, float, type(None)), "last_top1": (int, float, type(None)),
+    "plateau_best": (int, float, type(None)), "clip_seconds": (int, float, type(None)),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,57 +60,95 @@ class Checkpoint:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, pace: Pace | None = None) -> None:
     """Write `checkpoint` to `folder`, in place of an earlier one; if it is killed, the old or the new one is there.
 
-    `pace` is called after each piece of the work, with the seconds that it took. Raises OSError where the disk refuses;
-    then nothing half-written is left under that name.
+    Raises OSError where the disk refuses; then nothing half-written is left under that name.
     """
-    about = {"r3d_fast": json.dumps({key: checkpoint.state[key] for key in ("format", "config", "classes")})}
-    tensors = {WEIGHTS: (checkpoint.weights, about)}
-    if checkpoint.optimizer:
-        tensors[OPTIMIZER] = (checkpoint.optimizer, {})
+    state = checkpoint.state
+    description = {key: state.get(key) for key in ("format", "config", "classes", "clip_seconds")}
     with replaced_folder(folder, stand_by=folder.with_name(folder.name + ".old")) as building:
         manifest = {}
-        for name, (arrays, metadata) in tensors.items():
-            with (building / name).open("wb", buffering=0) as file:
-                manifest[name] = write_tensors(file, arrays, metadata, pace)
+        with (building / WEIGHTS).open("wb", buffering=0) as file:
+            manifest[WEIGHTS] = write_weights_file(file, checkpoint.weights, description, pace)
+        if checkpoint.optimizer:
+            with (building / OPTIMIZER).open("wb", buffering=0) as file:
+                manifest[OPTIMIZER] = write_tensors(file, checkpoint.optimizer, {}, pace)
         with (building / STATE).open("wb") as file:
             manifest[STATE] = write_bytes(file, json.dumps(checkpoint.state, indent=1).encode())
         (building / MANIFEST).write_bytes(json.dumps(manifest, indent=1).encode())
 
 
-def load_checkpoint(folder: Path) -> Checkpoint:
-    """The checkpoint in `folder`. Raises CheckpointError where a file is missing or differs from the manifest."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        for name, expected in manifest.items():
-            content = (folder / name).read_bytes()
-            if len(content) != expected["bytes"]:
-                raise CheckpointError(
-                    f"{folder / name}: {len(content)} bytes, the manifest says {expected['bytes']}: cut short; "
-                    "use an earlier checkpoint"
-                )
-            if hashlib.sha256(content).hexdigest() != expected["sha256"]:
-                raise CheckpointError(
-                    f"{folder / name}: SHA-256 differs from the manifest: damaged on disk; use an earlier checkpoint"
-                )
-        state = json.loads((folder / STATE).read_bytes())
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder}: not a complete checkpoint ({error}); use an earlier one") from error
-    if state.get("format") != FORMAT:
+def load_checkpoint(folder: Path, *, with_optimizer: bool = True) -> Checkpoint:
+    """The checkpoint in `folder`; `with_optimizer`: else the optimiser's file is checked too, but not kept.
+
+    Raises CheckpointError where any of its files is missing, is no regular file or differs from the manifest.
+    """
+    proofs = _read_manifest(folder)
+    for name, proof in proofs.items():
+        _require_file(folder / name, proof)
+    state = _read_state(folder, proofs[STATE])
+    weights, _ = read_weights_file(folder / WEIGHTS, proofs[WEIGHTS])
+    optimizer: Arrays = {}
+    if OPTIMIZER in proofs:
+        size, most = proofs[OPTIMIZER].bytes, _MOST_MOMENTS * proofs[WEIGHTS].bytes + _SPARE
+        if size > most:
+            raise CheckpointError(f"{folder / OPTIMIZER}: {size} bytes; expected at most {most}, by its weights")
+        if with_optimizer:
+            optimizer = read_tensors(folder / OPTIMIZER, proofs[OPTIMIZER])[0]
+        else:
+            with _whole(folder, OPTIMIZER):
+                require_digest(folder / OPTIMIZER, file_digest(folder / OPTIMIZER), proofs[OPTIMIZER])
+    return Checkpoint(weights, optimizer, state)
+
+
+def _read_manifest(folder: Path) -> dict[str, FileProof]:
+    """The sizes and digests of the files of the checkpoint in `folder`. Raises CheckpointError unless it is whole."""
+    with _whole(folder, MANIFEST):
+        values = json.loads(read_regular(folder / MANIFEST, _MOST_MANIFEST))
+        if not isinstance(values, dict) or not {WEIGHTS, STATE} <= values.keys() <= {WEIGHTS, STATE, OPTIMIZER}:
+            raise ValueError(f"names other files than {WEIGHTS}, {STATE} and {OPTIMIZER}")
+        proofs = {name: FileProof(**about) for name, about in values.items()}
+        if not all(type(proof.bytes) is int and isinstance(proof.sha256, str) for proof in proofs.values()):
+            raise ValueError("has sizes or digests that are none")
+        if OPTIMIZER not in proofs and os.path.lexists(folder / OPTIMIZER):
+            raise ValueError(f"does not name {OPTIMIZER}, which is there")
+        return proofs
+
+
+def _read_state(folder: Path, proof: FileProof) -> dict[str, Any]:
+    """The content of state.json in `folder`. Raises CheckpointError where it is damaged, or of another format."""
+    path = folder / STATE
+    with _whole(folder, STATE):
+        content = read_regular(path, _MOST_STATE)
+        require_digest(path, hashlib.sha256(content).hexdigest(), proof)
+        state = json.loads(content)
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        found = state.get("format") if isinstance(state, dict) else None
         raise CheckpointError(
-            f"{folder}: checkpoint format {state.get('format')}, this version reads {FORMAT}; use the r3d-fast that "
-            "wrote it"
+            f"{folder}: checkpoint format {found}, this version reads {FORMAT}; use the r3d-fast that wrote it"
         )
-    optimizer = read_tensors(folder / OPTIMIZER)[0] if OPTIMIZER in manifest else {}
-    return Checkpoint(read_tensors(folder / WEIGHTS)[0], optimizer, state)
+    wrong = [key for key, kind in _REQUIRED.items() if not isinstance(state.get(key), kind)]
+    wrong += [key for key, kind in _TYPES.items() if key in state and not isinstance(state[key], kind)]
+    if wrong or not all(isinstance(name, str) for name in state["classes"]):
+        with _whole(folder, STATE):
+            raise ValueError(f"{wrong[0] if wrong else 'classes'} is missing or of a wrong type")
+    return state
 
 
-def read_tensors(path: Path) -> tuple[Arrays, dict[str, str]]:
-    """(arrays by name, metadata) of a safetensors file. Raises CheckpointError where it can't be read."""
+def _require_file(path: Path, proof: FileProof) -> None:
+    """Raise CheckpointError unless a regular file of the size in `proof` is at `path`."""
+    with _whole(path.parent, path.name), open_regular(path) as file:
+        require_size(path, os.fstat(file.fileno()).st_size, proof)
+
+
+@contextmanager
+def _whole(folder: Path, name: str) -> Iterator[None]:
+    """A block that reads the file `name` of the checkpoint in `folder`; what is wrong is raised as CheckpointError."""
     try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118 - no dict
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+        yield
+    except CheckpointError:
+        raise
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+        raise CheckpointError(f"{folder}: not a complete checkpoint ({name}: {reason}){_USE_EARLIER}") from error
 
 
 def step_folder(run: Path, step: int) -> Path:
@@ -103,8 +157,11 @@ def step_folder(run: Path, step: int) -> Path:
 
 
 def list_checkpoints(run: Path) -> list[Path]:
-    """The checkpoint folders of a run, oldest first, without the remains of killed writes; files are not checked."""
-    folders = {folder.name: folder for folder in (run / "checkpoints").glob("step-*") if folder.is_dir()}
+    """The checkpoint folders of a run, oldest first, without the remains of killed writes; nothing in them is checked.
+
+    What lies in the place of such a folder, a file or a dead link, is in the list too: it is a damaged checkpoint.
+    """
+    folders = {folder.name: folder for folder in (run / "checkpoints").glob("step-*")}
     whole = {name: folder for name, folder in folders.items() if folder.suffix == ""}
     standing_by = {folder.stem: folder for folder in folders.values() if folder.suffix == ".old"}
     return [folder for _, folder in sorted({**standing_by, **whole}.items())]
@@ -123,8 +180,26 @@ def latest_checkpoint(run: Path) -> tuple[Path, Checkpoint, list[str]] | None:
         except CheckpointError as error:
             complaints.append(str(error))
     if folders:
-        raise CheckpointError("every checkpoint of the run is damaged: " + "; ".join(complaints))
+        raise all_damaged(run, complaints)
     return None
+
+
+def damaged_best(run: Path) -> str:
+    """What is wrong with the best checkpoint of a run, in a line; "" if it is whole, or the run has none."""
+    if not os.path.lexists(run / "best"):
+        return ""
+    try:
+        load_checkpoint(run / "best", with_optimizer=False)
+    except CheckpointError as error:
+        reason = str(error).removesuffix(_USE_EARLIER)
+        return f"{reason}; until a better one is written, `eval` and `predict` take the newest checkpoint of the run"
+    return ""
+
+
+def all_damaged(run: Path, complaints: list[str]) -> CheckpointError:
+    """The error of a `run` without a whole checkpoint; `complaints` has what is wrong with each of them."""
+    reasons = "; ".join(complaint.removesuffix(_USE_EARLIER) for complaint in complaints)
+    return CheckpointError(f"{run}: every checkpoint of the run is damaged: {reasons}; use the weights of another run")
 
 
 def drop_old_checkpoints(run: Path, keep: int) -> None:
@@ -168,11 +243,22 @@ def find_weights(model: Path) -> Path:
 
     Raises UsageError where there is none.
     """
-    if model.is_file():
-        return model
-    run_best = [model / name / WEIGHTS for name in ("best", "best.old")]
-    for path in [model / WEIGHTS, *run_best, *(folder / WEIGHTS for folder in reversed(list_checkpoints(model)))]:
-        if path.is_file():
-            return path
-    what = "a folder without a model" if model.is_dir() else "no such file or folder"
+    places = weights_places(model)
+    return next((path for path in places if path.is_file()), places[0])
+
+
+def weights_places(model: Path) -> list[Path]:
+    """Where the weights of `model` may lie, the first choice first; of a run in its best and in all its checkpoints.
+
+    Of a file or a checkpoint it is one path, at which nothing may be if the checkpoint is damaged. Raises UsageError
+    where there is no model.
+    """
+    if model.is_file() and other_kind(model) is None:
+        return [model]
+    if any(os.path.lexists(model / name) for name in (WEIGHTS, STATE, MANIFEST)):
+        return [model / WEIGHTS]
+    best = [folder for folder in (model / "best", model / "best.old") if os.path.lexists(folder)]
+    if places := [folder / WEIGHTS for folder in (*best, *reversed(list_checkpoints(model)))]:
+        return places
+    what = other_kind(model) or ("a folder without a model" if model.is_dir() else "no such file or folder")
     raise UsageError(f"{model}: {what}; expected a run folder, a checkpoint folder or a .safetensors file")

@@ -17,11 +17,13 @@ from pipelines.specs import AugmentSpec
 # The known scales as fields of AugmentSpec.
 # hara: kenshohara/3D-ResNets-PyTorch, branch CVPR2018, mean.py (ActivityNet), pixels 0..255, no division.
 # kinetics: the same project's master branch, main.py get_mean_std, pixels 0..1.
+# torchvision: transforms/_presets.py VideoClassification, for its networks trained on Kinetics, pixels 0..1.
 # imagenet: what PaddleVideo and the reference run (justld/3D-ResNets_paddle) use.
 NORMALISATIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "hara": {"value_max": 255, "mean": (114.7748, 107.7354, 99.4750), "std": (1.0, 1.0, 1.0)},
         "kinetics": {"value_max": 1, "mean": (0.4345, 0.4051, 0.3775), "std": (0.2768, 0.2713, 0.2737)},
+        "torchvision": {"value_max": 1, "mean": (0.43216, 0.394666, 0.37645), "std": (0.22803, 0.22145, 0.216989)},
         "imagenet": {"value_max": 1, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
     }
 )

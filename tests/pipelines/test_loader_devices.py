@@ -36,7 +36,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, VideoIndex]:
             other = ("mpeg2video", "avi") if number % 4 == 3 else (codec, suffix)
             path = folder / f"v{number}.{other[1]}"
             write_stamped_video(path, codec=other[0], num_frames=18 + number, size=(176, 144))
-        found[device] = VideoIndex.build(root, workers=1, val_fraction=0.0)
+        found[device] = VideoIndex.build(root, workers=0, val_fraction=0.0)
     return found
 
 
@@ -219,7 +219,7 @@ def test_a_damaged_file_is_one_bad_clip_and_nothing_else_changes(tmp_path: Path,
     (tmp_path / "v" / "a").mkdir(parents=True)
     for number in range(8):
         write_stamped_video(tmp_path / "v" / "a" / f"{number}.{suffix}", codec=codec, num_frames=20, size=(176, 144))
-    index = VideoIndex.build(tmp_path / "v", workers=1, val_fraction=0.0)
+    index = VideoIndex.build(tmp_path / "v", workers=0, val_fraction=0.0)
     whole = epochs(index, "dali", device, train=train)
     path = tmp_path / "v" / "a" / f"5.{suffix}"
     content, status, table = bytearray(path.read_bytes()), path.stat(), index[5].packets
@@ -279,7 +279,7 @@ def test_decoding_takes_no_more_memory_than_was_counted(tmp_path: Path, gpu: str
         for copy in range(4):
             path = tmp_path / str(number) / "a" / f"{copy}.avi"
             write_stamped_video(path, codec="mpeg4", num_frames=20, size=size)
-    small, large = (VideoIndex.build(tmp_path / str(number), workers=1, val_fraction=0.0) for number in (0, 1))
+    small, large = (VideoIndex.build(tmp_path / str(number), workers=0, val_fraction=0.0) for number in (0, 1))
     epochs(small, "dali", gpu)
     before = used_mib(gpu)
     epochs(large, "dali", gpu)

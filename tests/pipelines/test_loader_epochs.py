@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from loading import (
@@ -129,6 +131,57 @@ def test_repeats_resume_amid_a_round_and_are_the_same_on_shards(index: VideoInde
         assert np.array_equal(together, pixels(whole))
 
 
+# No video left out
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("batch_size", "repeats"), [(5, 1), (13, 1), (5, 2)])
+def test_spread_gives_every_video_and_real_clips_only(
+    index: VideoIndex, workers: int, batch_size: int, repeats: int
+) -> None:
+    options: dict[str, Any] = {"workers": workers, "batch_size": batch_size, "repeats": repeats}
+    with make(index, last_batch="spread", **options) as loader:
+        batches = list(loader)
+        assert len(assert_parity(index, loader, batches, SMALL)) == 12 * repeats
+    assert [len(batch.labels) for batch in batches] == ([4] * 3 * repeats if batch_size == 5 else [12])
+    assert all(len(pixels(batch)) == len(batch.labels) and batch.is_real.all() for batch in batches)
+    seen = sorted(int(video) for batch in batches for video in batch.video_ids)
+    assert seen == sorted([*range(12)] * repeats)
+
+
+def test_spread_changes_no_clip_but_only_where_batches_end(index: VideoIndex) -> None:
+    with make(index, batch_size=5, last_batch="spread") as loader, make(index, batch_size=1) as single:
+        together = np.concatenate([pixels(batch) for batch in loader.epoch(3)])
+        one_by_one = np.concatenate([pixels(batch) for batch in single.epoch(3)])
+    assert np.array_equal(together, one_by_one)
+
+
+def test_spread_resumes_anywhere_and_is_the_same_on_shards(index: VideoIndex) -> None:
+    with make(index, batch_size=8, split="train", last_batch="spread") as loader:
+        whole = list(loader.epoch(1))
+        for batch, rest in zip(whole, [whole[1:], []], strict=True):
+            assert content(list(loader.epoch(1, batch.position))) == content(rest)
+        assert [(len(batch.labels), batch.position) for batch in whole] == [(5, 5), (4, 9)]
+        with pytest.raises(UsageError, match="position 4 is not where a batch of 8 clips starts"):
+            loader.epoch(1, 4)
+    halves = []
+    for k in range(2):
+        spec = ShardSpec(index=k, count=2)
+        with make(index, batch_size=4, split="train", last_batch="spread", shard=spec) as loader:
+            halves.append(list(loader.epoch(1)))
+    assert [[len(batch.labels) for batch in half] for half in halves] == [[3, 2], [2, 2]]
+    for one, left, right in zip(whole, *halves, strict=True):
+        assert np.array_equal(pixels(one)[0::2], pixels(left))
+        assert np.array_equal(pixels(one)[1::2], pixels(right))
+        assert (left.position, right.position) == (one.position, one.position)
+
+
+def test_shards_that_would_get_no_clip_are_refused(index: VideoIndex) -> None:
+    text = "^loader.batch_size 1 x 8 shards: loader.last_batch=spread would make batches of 6 of the 12 clips"
+    with pytest.raises(UsageError, match=text):
+        make(index, batch_size=1, last_batch="spread", shard=ShardSpec(index=0, count=8))
+
+
 def test_evaluation_ignores_repeats(index: VideoIndex) -> None:
     made = []
     for repeats in (1, 3):
@@ -224,7 +277,8 @@ def test_shards_of_an_evaluation_have_equal_batches(index: VideoIndex) -> None:
 
 
 def test_batch_larger_than_the_split_is_an_error(index: VideoIndex) -> None:
-    text = "is more than the {} clips of split {}: training drops incomplete batches; choose a smaller batch_size$"
+    text = "is more than the {} clips of split {}: training drops incomplete batches; choose a smaller batch_size, or "
+    text += "loader.last_batch=spread, which uses every video$"
     with pytest.raises(UsageError, match="^loader.batch_size 13 " + text.format(12, None)):
         make(index, batch_size=13)
     with pytest.raises(UsageError, match="^loader.batch_size 5 x 2 shards " + text.format(9, "'train'")):

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from plans import PAPER, chi_square, sampler, videos
 
-from pipelines.sampler import crop_positions, crop_sizes, eval_geometry, train_box
+from pipelines.sampler import Jitter, crop_positions, crop_sizes, eval_geometry, train_box
 from pipelines.specs import AugmentSpec, ClipSpec
 
 # Crops
@@ -162,6 +162,7 @@ def test_changing_one_draw_leaves_the_others() -> None:
 def test_train_plans_resize_the_crop_to_the_clip() -> None:
     plan = sampler(videos(20)).plan(0, 0)
     assert (plan.resized, plan.window) == ((112, 112), (0, 0))
+    assert plan.jitter == Jitter(brightness=1.0, contrast=1.0, saturation=1.0, hue=0.0)  # the colours stay as they are
 
 
 def test_eval_geometry_of_landscape_and_portrait() -> None:
@@ -187,6 +188,12 @@ def test_eval_crops() -> None:
     corners = [(0, 0), (0, 58), (16, 0), (16, 58), (8, 29)]
     assert [window for _, window, _ in ten] == corners * 2
     assert [mirror for _, _, mirror in ten] == [False] * 5 + [True] * 5
+
+
+def test_the_first_crop_of_an_evaluation_is_what_no_number_gives() -> None:
+    for crops in (1, 3, 10):
+        spec = AugmentSpec(eval_crops=crops)
+        assert eval_geometry(240, 320, spec) == eval_geometry(240, 320, spec, 0)
 
 
 def test_an_evaluation_plans_every_crop_of_every_view() -> None:

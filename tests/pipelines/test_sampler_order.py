@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from plans import GOLDEN, PAPER, ROOT, as_json, chi_square, sampler, videos
 
+from pipelines.batches import EpochBatches, LastBatch
+from pipelines.class_balance import balanced_rows, class_weights
 from pipelines.draws import random_words
 from pipelines.errors import DataError
 from pipelines.sampler import consecutive_frames, segment_frames
@@ -166,3 +170,129 @@ def test_frame_functions_give_int32_without_words_and_with_them() -> None:
         for num_frames in (2, 40):
             for words in (None, random_words(4, 0)):
                 assert choose(num_frames, spec, words).dtype == np.int32
+
+
+# How an epoch is divided into batches
+
+SOME = list(itertools.product((1, 2, 3, 7, 12, 23, 64, 300), (1, 2, 3, 8, 64), (1, 3)))
+
+
+def sizes(batches: EpochBatches) -> list[int]:
+    starts = [batches.start(number) for number in range(len(batches) + 1)]
+    return [end - start for start, end in itertools.pairwise(starts)]
+
+
+@pytest.mark.parametrize("last", ["drop", "spread", "pad"])
+def test_each_position_belongs_to_the_batch_that_holds_it(last: LastBatch) -> None:
+    for clips, most, repeats in SOME:
+        batches = EpochBatches(clips, most, last, repeats)
+        owners = [number for number, size in enumerate(sizes(batches)) for _ in range(size)]
+        assert [batches.number_at(position) for position in range(len(owners))] == owners
+        assert batches.number_at(len(owners)) == len(batches)
+
+
+def test_drop_and_pad_have_full_batches() -> None:
+    assert sizes(EpochBatches(300, 64)) == [64] * 4
+    assert sizes(EpochBatches(300, 64, "pad")) == [64] * 5
+    assert sizes(EpochBatches(20, 64)) == []
+    assert sizes(EpochBatches(20, 8, "drop", 2)) == [8] * 4
+
+
+def test_spread_uses_every_clip_in_batches_that_differ_by_one_at_most() -> None:
+    for clips, most, _ in SOME:
+        made = sizes(EpochBatches(clips, most, "spread"))
+        assert sum(made) == clips
+        assert max(made) <= most
+        assert max(made) - min(made) <= 1
+        assert len(made) == -(-clips // most)
+        batches = EpochBatches(clips, most, "spread")
+        assert (min(made), max(made)) == (batches.fewest, batches.largest)
+    assert sizes(EpochBatches(300, 64, "spread")) == [60] * 5
+    assert sizes(EpochBatches(65, 64, "spread")) == [33, 32]  # no batch of a single clip
+    assert sizes(EpochBatches(5, 64, "spread")) == [5]
+
+
+def test_the_batches_of_a_round_show_the_same_clips() -> None:
+    batches = EpochBatches(7, 3, "spread", 2)
+    assert sizes(batches) == [3, 3, 2, 2, 2, 2]
+    places = [batches.place(position) for position in range(14)]
+    assert places == [0, 1, 2, 0, 1, 2, 3, 4, 3, 4, 5, 6, 5, 6]
+
+
+# Classes of different sizes
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_a_balanced_epoch_is_as_long_and_shows_classes_equally_often(repeats: int) -> None:
+    columns = replace(videos(*[80] * 24), label=np.repeat([0, 1, 2], [16, 6, 2]))
+    made = sampler(columns, balanced=True, repeats=repeats, batch_size=4)
+    assert made.num_clips == sampler(columns, repeats=repeats, batch_size=4).num_clips == 24 * repeats
+    orders = set()
+    for epoch in range(3):
+        plans = [made.plan(epoch, position) for position in range(made.num_clips)]
+        assert np.bincount([plan.label for plan in plans]).tolist() == [8 * repeats] * 3
+        assert all(columns.label[plan.video_id - 100] == plan.label for plan in plans)
+        orders.add(tuple(plan.video_id for plan in plans))
+    assert len(orders) == 3
+    again = [plan for plan in (made.plan(0, position) for position in range(24 * repeats)) if plan.label == 2]
+    assert len({plan.video_id for plan in again}) == 2
+    assert len({tuple(plan.frames) for plan in again}) > 2  # a video that is shown again shows other frames
+
+
+def test_the_shards_of_a_balanced_epoch_make_up_the_whole() -> None:
+    columns = replace(videos(*[80] * 24), label=np.repeat([0, 1, 2], [16, 6, 2]))
+    whole = [as_json(plan) for plan in sampler(columns, balanced=True).batch(1, 0, 24)]
+    parts = [
+        [as_json(plan) for plan in sampler(columns, balanced=True, shard=(k, 3), batch_size=8).batch(1, 0, 8)]
+        for k in range(3)
+    ]
+    assert [plan for row in zip(*parts, strict=True) for plan in row] == whole
+
+
+def test_an_evaluation_is_never_balanced() -> None:
+    columns = replace(videos(*[20] * 6), label=np.array([0, 0, 0, 0, 0, 1]))
+    made = sampler(columns, train=False, balanced=True)
+    assert [made.plan(0, position).video_id for position in range(6)] == list(range(100, 106))
+
+
+UNEVEN = np.repeat([0, 1, 4], [17, 5, 2])  # 24 videos of three classes; classes 2 and 3 have none
+
+
+@pytest.mark.parametrize("labels", [UNEVEN, np.arange(20) % 3, np.zeros(7, np.int64), np.repeat([3, 8], [1, 30])])
+def test_every_epoch_shows_all_classes_equally_often(labels: np.ndarray) -> None:
+    for epoch in (0, 1, 2, 9, 1000):
+        rows = balanced_rows(labels, 3, epoch)
+        assert len(rows) == len(labels)
+        counts = np.bincount(labels[rows])[np.unique(labels)]
+        assert counts.max() - counts.min() <= 1
+
+
+def test_no_video_is_shown_again_before_all_others_of_its_class() -> None:
+    rows = np.concatenate([balanced_rows(UNEVEN, 0, epoch) for epoch in range(50)])
+    for label in np.unique(UNEVEN):
+        shown = rows[UNEVEN[rows] == label]
+        size = int((label == UNEVEN).sum())
+        passes = shown[: len(shown) // size * size].reshape(-1, size)
+        assert np.array_equal(np.sort(passes, axis=1), np.tile(np.flatnonzero(label == UNEVEN), (len(passes), 1)))
+        assert size < 3 or len({tuple(order) for order in passes.tolist()}) > 1
+
+
+def test_the_rows_follow_from_seed_and_epoch_alone() -> None:
+    again = [balanced_rows(UNEVEN, 5, epoch).tolist() for epoch in (7, 0, 7, 3)]
+    assert again[0] == again[2]
+    assert again[0] != balanced_rows(UNEVEN, 6, 7).tolist()
+    # As they were when they were first written: a run of then has to go on with them.
+    assert balanced_rows(UNEVEN[14:], 5, 1).tolist() == [6, 9, 2, 7, 8, 1, 7, 9, 2, 6]
+
+
+def test_each_of_ten_thousand_classes_is_shown() -> None:
+    labels = np.arange(20_000) % 10_000
+    assert np.array_equal(np.bincount(labels[balanced_rows(labels, 0, 3)]), np.full(10_000, 2))
+
+
+def test_weights_are_inverse_to_the_videos_of_a_class_and_1_in_the_mean() -> None:
+    weights = class_weights(UNEVEN, 6)
+    assert weights.dtype == np.float32
+    np.testing.assert_allclose(weights, [24 / 51, 24 / 15, 1, 1, 24 / 6, 1], rtol=1e-6)
+    np.testing.assert_allclose(weights[UNEVEN].mean(), 1.0, rtol=1e-6)
+    np.testing.assert_array_equal(class_weights(np.arange(12) % 4, 4), np.ones(4, np.float32))

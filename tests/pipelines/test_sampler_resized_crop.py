@@ -224,3 +224,16 @@ def test_decoder_and_graph_resize_the_same_clips(index: VideoIndex) -> None:
         with make(index, augment=AugmentSpec.model_validate(fields)) as loader:
             shown[resize] = np.concatenate([pixels(batch) for batch in loader])
     assert 25 < 10 * np.log10(255**2 / np.mean((shown["decoder"] - shown["graph"]) ** 2)) < 60
+
+
+def test_a_crop_may_be_a_single_pixel_high() -> None:
+    """Where one fits it is drawn, and lies anywhere; the central one would always begin at 0."""
+    drawn = {resized_box(1, 2, RESIZED, random_words(22, 0, draw)) for draw in range(60)}
+    assert {(0, 0, 1, 1), (0, 1, 1, 1)} <= drawn
+
+
+def test_a_central_crop_has_at_least_a_pixel() -> None:
+    spec = AugmentSpec(crop="resized", area=(1.0, 1.0), aspect=(3.0, 4.0))
+    assert resized_box(5, 1, spec, random_words(22, 0)) == (2, 0, 1, 1)
+    narrow = AugmentSpec(crop="resized", area=(1.0, 1.0), aspect=(0.2, 0.3))
+    assert resized_box(1, 5, narrow, random_words(22, 0)) == (0, 2, 1, 1)

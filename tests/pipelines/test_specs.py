@@ -151,6 +151,14 @@ def test_specs_survive_json() -> None:
         AugmentSpec(scales=(1.0, 0.5), layout="NTHWC"),
         AugmentSpec(crop="resized", area=(0.2, 0.9), hue=0.1),
         LoaderSpec(workers=3, seed=2**62),
+        LoaderSpec(batch_size="auto"),
         ShardSpec(index=3, count=4),
     ):
         assert type(made).model_validate_json(made.model_dump_json()) == made
+
+
+def test_a_batch_that_is_left_to_a_choice_has_no_number_of_its_own() -> None:
+    assert LoaderSpec(batch_size="auto").batch_size_or(8) == 8
+    assert LoaderSpec(batch_size=5).batch_size_or(8) == 5
+    with pytest.raises(ValidationError):
+        LoaderSpec(batch_size=0)

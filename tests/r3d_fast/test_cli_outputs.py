@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import clips
 import pytest
 import tiny
 from written import Reader
@@ -18,21 +18,6 @@ from r3d_fast.cli import cli, run_cli
 from r3d_fast.models import cost
 
 PLACES = ["-", "/dev/stdout", "fifo"]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
-    return tiny.make_tiny(tmp_path_factory.mktemp("outputs"))
-
-
-@pytest.fixture(scope="module")
-def model(data: VideoIndex, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.untrained(tmp_path_factory.mktemp("model") / "m", classes=data.classes)
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return clips.write_stamped_video(tmp_path_factory.mktemp("videos") / "v.avi", num_frames=30)
 
 
 def written(place: str, folder: Path, option: str, *arguments: str | Path) -> tuple[str, str]:
@@ -52,16 +37,16 @@ def test_models(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_data_index(data: VideoIndex, tmp_path: Path, place: str) -> None:
-    arguments = ["data", "index", data.root, "--index", tmp_path / "index", "--workers", "1"]
+def test_data_index(index: VideoIndex, tmp_path: Path, place: str) -> None:
+    arguments = ["data", "index", index.root, "--index", tmp_path / "index", "--workers", "1"]
     content, text = written(place, tmp_path, "--json", *arguments)
-    assert json.loads(content)["videos"] == len(data)
-    assert f"videos   {len(data)}" in text
+    assert json.loads(content)["videos"] == len(index)
+    assert f"videos   {len(index)}" in text
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_eval(data: VideoIndex, model: Path, tmp_path: Path, place: str) -> None:
-    arguments = ["eval", "-c", "demo", "--weights", model, *tiny.options(tiny.overrides(data))]
+def test_eval(index: VideoIndex, model: Path, tmp_path: Path, place: str) -> None:
+    arguments = ["eval", "-c", "demo", "--weights", model, *tiny.options(tiny.overrides(index))]
     content, text = written(place, tmp_path, "--json", *arguments)
     assert json.loads(content)["video"]["count"] == 16
     assert "evaluated 16 of 16 videos" in text
@@ -171,38 +156,40 @@ def test_two_results_do_not_go_to_one_file(
 
 
 def test_a_file_that_eval_reads_is_not_replaced(
-    data: VideoIndex, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    index: VideoIndex, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = tmp_path / "mine.yaml"
     config.write_text("base: demo\n")
-    words = ["eval", "-c", config, "--weights", model, *tiny.options(tiny.overrides(data))]
-    for place in (config, data.path, model / "model.safetensors"):
+    words = ["eval", "-c", config, "--weights", model, *tiny.options(tiny.overrides(index))]
+    for place in (config, index.path, model / "model.safetensors"):
         _refused(capsys, [*words, "--json", place], place, _USED)
 
 
 def test_the_index_and_the_lists_are_not_replaced_by_the_summary(
-    data: VideoIndex, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    index: VideoIndex, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lists = tmp_path / "lists.csv"
     lists.write_text("path,label\n")
-    _refused(capsys, ["data", "index", data.root, "--json", data.path], data.path, _USED)
-    _refused(capsys, ["data", "index", data.root, "--lists", lists, "--json", lists], lists, _USED)
+    _refused(capsys, ["data", "index", index.root, "--json", index.path], index.path, _USED)
+    _refused(capsys, ["data", "index", index.root, "--lists", lists, "--json", lists], lists, _USED)
     for name in ("train.json", "val.txt", "test.list"):
         (tmp_path / "folder").mkdir(exist_ok=True)
         (tmp_path / "folder" / name).write_text("[]")
-        words = ["data", "index", data.root, "--lists", tmp_path / "folder", "--json", tmp_path / "folder" / name]
+        words = ["data", "index", index.root, "--lists", tmp_path / "folder", "--json", tmp_path / "folder" / name]
         _refused(capsys, words, tmp_path / "folder" / name, _USED)
-    video = next(data.root.rglob("*.avi"))
-    _refused(capsys, ["data", "index", data.root, "--json", video], video, _VIDEO)
-    assert run_cli(cli, ["data", "index", str(data.root), "--index", str(tmp_path)], "r3d-fast") == 2
-    assert "the index can't be written there (it is a folder; expected a file); choose" in capsys.readouterr().err
+    video = next(index.root.rglob("*.avi"))
+    _refused(capsys, ["data", "index", index.root, "--json", video], video, _VIDEO)
+    assert run_cli(cli, ["data", "index", str(index.root), "--index", str(tmp_path)], "r3d-fast") == 2
+    assert (
+        "can't be written: it is a folder; expected a file; choose another path with --index" in capsys.readouterr().err
+    )
     new = tmp_path / "new"
-    assert run_cli(cli, ["data", "index", str(data.root), "--index", str(new), "--json", str(new)], "r3d-fast") == 2
+    assert run_cli(cli, ["data", "index", str(index.root), "--index", str(new), "--json", str(new)], "r3d-fast") == 2
     assert not new.exists()
 
 
-def test_a_reader_that_leaves_early_ends_the_command_quietly(data: VideoIndex, tmp_path: Path) -> None:
-    command = tiny.command("data", "index", data.root, "--index", tmp_path / "index", "--json", "-")
+def test_a_reader_that_leaves_early_ends_the_command_quietly(index: VideoIndex, tmp_path: Path) -> None:
+    command = tiny.command("data", "index", index.root, "--index", tmp_path / "index", "--json", "-")
     child = subprocess.Popen(command, cwd=tiny.REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert child.stdout is not None
     child.stdout.close()
@@ -214,12 +201,12 @@ def test_a_reader_that_leaves_early_ends_the_command_quietly(data: VideoIndex, t
 
 @pytest.mark.parametrize("command", ["models", "data index", "eval", "predict"])
 def test_a_file_that_can_not_be_written_is_said_before_the_work(
-    data: VideoIndex, model: Path, video: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+    index: VideoIndex, model: Path, video: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments: dict[str, list[Any]] = {
         "models": [],
-        "data index": [data.root, "--index", tmp_path / "index"],
-        "eval": ["-c", "demo", "--weights", model, *tiny.options(tiny.overrides(data))],
+        "data index": [index.root, "--index", tmp_path / "index"],
+        "eval": ["-c", "demo", "--weights", model, *tiny.options(tiny.overrides(index))],
         "predict": [model, video],
     }
     for place, reason in (
@@ -230,3 +217,39 @@ def test_a_file_that_can_not_be_written_is_said_before_the_work(
         assert run_cli(cli, words, "r3d-fast") == 2
         assert capsys.readouterr() == ("", f"r3d-fast: {place}: can't be written: {reason}\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_a_spreadsheet_would_run_is_text_in_the_tables(
+    video: Path, index: VideoIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "=cmd|' C calc'!A0"
+    model = tiny.untrained(tmp_path / "m", classes=[name, *index.classes[1:]])
+    (tmp_path / f"{name}.avi").write_bytes(video.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    for more in ([], ["--timeline"], ["--events", "--threshold", "0.01"]):
+        words = ["predict", str(model), f"{name}.avi", "--csv", "p.csv", "--device", "cpu", "--top", "8", *more]
+        assert run_cli(cli, words, "r3d-fast") == 0
+        cells = [cell for row in csv.reader((tmp_path / "p.csv").read_text().splitlines()) for cell in row]
+        assert f"'{name}.avi" in cells
+        assert f"'{name}" in cells
+        assert not any(cell.startswith("=") for cell in cells)
+
+
+@pytest.mark.parametrize("planted", ["folder", "link", "fifo"])
+def test_a_folder_for_results_that_can_not_take_them_is_said_before_the_work(
+    index: VideoIndex, model: Path, tmp_path: Path, planted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "out" / "predictions.jsonl"
+    place.parent.mkdir()
+    if planted == "folder":
+        place.mkdir()
+    elif planted == "link":
+        place.symlink_to(index.path)
+    else:
+        os.mkfifo(place)
+    words = ["eval", "-c", "demo", "--weights", model, *tiny.options(tiny.overrides(index)), "--out", place.parent]
+    assert run_cli(cli, list(map(str, words)), "r3d-fast") == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"r3d-fast: {place}: it is a")
+    assert [path.name for path in place.parent.iterdir()] == [place.name]

@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.errors import ExitCode, FrameError, R3DFastError, UsageError, VideoError
 from r3d_fast.cli import run_cli
-from r3d_fast.errors import CheckpointError, DivergedError, RankFailed, Stopped, error_classes, exit_code_table
+from r3d_fast.errors import CheckpointError, DivergedError, RankFailed, Stopped, error_classes, exit_code_table, refusal
 
 
 def test_every_error_class_ends_a_command_with_a_code_of_the_table() -> None:
@@ -45,3 +45,26 @@ def test_an_error_of_a_video_crosses_a_process_border() -> None:
     error = pickle.loads(pickle.dumps(FrameError("a.avi", "truncated", "frame 7")))  # noqa: S301 - our own bytes
     assert (error.path, error.reason, error.detail) == ("a.avi", "truncated", "frame 7")
     assert str(error) == "a.avi: truncated: frame 7"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device", "a"), "a: No space left on device; make room there, or choose another"),
+        (OSError(30, "Read-only file system"), "Read-only file system; choose a place that can be written"),
+        (NotADirectoryError(20, "Not a directory", b"f/x"), "f/x: Not a directory; a part of the path is a file"),
+        (RuntimeError("Symlink loop from '/a'"), "'/a': its links lead in a circle: remove them"),
+        (ValueError("x"), ""),
+        (RuntimeError("x"), ""),
+        (FileNotFoundError(2, "No such file or directory", "a"), ""),
+    ],
+)
+def test_what_the_system_refuses_is_said_with_a_remedy(error: Exception, said: str) -> None:
+    assert refusal(error).startswith(said)
+    assert bool(refusal(error)) == bool(said)
+
+
+def test_a_name_that_is_no_utf_8_is_said() -> None:
+    with pytest.raises(UnicodeEncodeError) as caught:
+        "runs/\udcff".encode()
+    assert refusal(caught.value) == "runs/\udcff: this name is not UTF-8, which this command needs; rename it"

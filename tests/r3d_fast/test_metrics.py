@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
+import sklearn.dummy
+import sklearn.metrics
 
 from pipelines.errors import UsageError
-from r3d_fast.metrics import ClassificationMetrics, VideoScores
+from r3d_fast.metrics import ClassificationMetrics, VideoScores, class_figures, mean_top1_top5
 
 CLASSES = 7
 
@@ -132,6 +136,14 @@ def test_a_row_without_softmax_is_wrong_and_makes_the_loss_nan(bad: float, colum
     assert result["confusion"].tolist() == [[1, 0], [0, 0]]
 
 
+def test_the_mean_of_top1_and_top5_is_none_without_samples() -> None:
+    metrics = ClassificationMetrics(CLASSES)
+    assert mean_top1_top5(metrics.result()) is None
+    right, third = np.eye(CLASSES, dtype=np.float32)[0], np.arange(CLASSES, 0, -1, dtype=np.float32)
+    metrics.update(np.stack([right, third]), np.array([0, 2]), np.ones(2, dtype=bool))
+    assert mean_top1_top5(metrics.result()) == (0.5 + 1.0) / 2
+
+
 def test_minus_infinity_is_a_probability_of_zero() -> None:
     metrics = ClassificationMetrics(2)
     metrics.update(np.array([[-math.inf, 0.0]], np.float32), np.array([1]), np.ones(1, dtype=bool))
@@ -248,3 +260,66 @@ def test_wrong_videos_and_merges_are_refused() -> None:
     for kind in (ClassificationMetrics, VideoScores):
         with pytest.raises(UsageError, match="num_classes 0: expected at least 1"):
             kind(0)
+
+
+def test_arrays_that_are_not_all_as_long_are_no_scores() -> None:
+    scores = VideoScores(3)
+    scores.update(np.array([4, 5]), np.zeros((2, 3), np.float32), np.array([0, 1]), np.ones(2, dtype=bool))
+    arrays = scores.arrays()
+    assert VideoScores.of(3, arrays).clip_counts() == {4: 1, 5: 1}
+    with pytest.raises(ValueError, match="shorter"):
+        VideoScores.of(3, {**arrays, "log_sums": arrays["log_sums"][:1]})
+
+
+@pytest.mark.parametrize("absent", [(), (2,), (2, 5)])
+def test_figures_of_classes_are_those_of_scikit_learn(absent: tuple[int, ...]) -> None:
+    logits, labels, real = batch(300)
+    labels = np.where(np.isin(labels, absent), 0, labels)
+    logits[:, 3] = -50.0  # never predicted
+    logits[:, 5] = np.where(np.arange(300) % 2, logits[:, 5], -50.0)
+    metrics = ClassificationMetrics(CLASSES)
+    metrics.update(logits, labels, real)
+    found = class_figures(metrics.result())
+    truth, guess = labels[real], logits[real].argmax(axis=1)
+    precision, recall, f1, _ = sklearn.metrics.precision_recall_fscore_support(
+        truth, guess, labels=range(CLASSES), zero_division=np.nan
+    )
+    for mine, theirs, name in ((found.precision, precision, "p"), (found.recall, recall, "r"), (found.f1, f1, "f1")):
+        got = [math.nan if value is None else value for value in mine]
+        np.testing.assert_allclose(got, theirs, rtol=1e-12, err_msg=name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scikit-learn warns of classes that are predicted but have no sample
+        assert found.balanced_accuracy == pytest.approx(sklearn.metrics.balanced_accuracy_score(truth, guess))
+    assert found.macro_f1 == pytest.approx(sklearn.metrics.f1_score(truth, guess, average="macro", zero_division=0))
+    largest = sklearn.dummy.DummyClassifier(strategy="most_frequent").fit(truth[:, None], truth)
+    assert found.majority == pytest.approx(largest.score(truth[:, None], truth))
+
+
+def test_a_sample_without_prediction_is_a_miss_of_its_class() -> None:
+    metrics = ClassificationMetrics(2)
+    logits = np.array([[1.0, 0.0], [math.nan, 0.0], [0.0, 1.0]], np.float32)
+    metrics.update(logits, np.array([0, 0, 1]), np.ones(3, dtype=bool))
+    found = class_figures(metrics.result())
+    assert (found.precision, found.recall) == ((1.0, 1.0), (0.5, 1.0))
+    assert found.f1 == pytest.approx((2 / 3, 1.0))
+    assert found.majority == pytest.approx(2 / 3)
+
+
+def test_without_samples_there_are_no_figures_of_classes() -> None:
+    found = class_figures(ClassificationMetrics(2).result())
+    assert found.precision == found.recall == found.f1 == (None, None)
+    assert (found.balanced_accuracy, found.macro_f1, found.majority) == (None, None, None)
+
+
+def test_ten_thousand_classes_take_memory_for_the_pairs_that_occur() -> None:
+    random = np.random.default_rng(0)
+    tracemalloc.start()
+    try:
+        metrics, other = ClassificationMetrics(10_000), ClassificationMetrics(10_000)
+        for each in (metrics, other):
+            each.update(random.random((8, 10_000)), random.integers(0, 10_000, 8), np.ones(8, bool))
+        metrics.merge(ClassificationMetrics.of(10_000, other.state()))
+        assert tracemalloc.get_traced_memory()[1] < 32 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert metrics.result()["confusion"].sum() == 16

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from pipelines.datasets.lists.listed_videos import INTEGER, ListLine, last_word
 from pipelines.datasets.split_names import SPLIT_WORDS, split_named
@@ -14,6 +15,7 @@ from pipelines.datasets.video_files import EXTENSIONS_SHOWN, is_video_name
 from pipelines.errors import ListError
 
 _HEADERS = ("path", "video", "file", "filename", "video_path", "file_path", "filepath", "id", "video_id")
+_SPLIT_HEADERS = ("split", "subset", "set", "partition")
 _EXPECTED = "expected path,label[,split]"
 _SAMPLE = 1000  # lines by which the delimiter is found out
 
@@ -40,36 +42,62 @@ def delimiter_of(text: str, suffix: str) -> str:
     return max(usual, key=fit)
 
 
-def parse_csv(text: str, file: str, delimiter: str = ",") -> list[ListLine]:
+class _Columns(NamedTuple):
+    """How many columns a CSV has at most, and which of them is what; -1 for one that it does not have."""
+
+    width: int = 3
+    label: int = 1
+    split: int = 2
+    group: int = -1
+
+
+def parse_csv(text: str, file: str, delimiter: str = ",", group: str = "") -> list[ListLine]:
     """The lines of a CSV of path,label[,split]. If only some of them have a split, the others are of "train".
 
-    A path may lack its extension. Raises ListError with the file and the line.
+    If the header has a column called `group`, in upper or lower case, it names the group of each line. A third column
+    under another name is a split only where its cells say so. A path may lack its extension. Raises ListError with the
+    file and the line.
     """
+    rows, columns = list(read_csv_rows(text, file, delimiter)), _Columns()
+    if rows and rows[0][1][0].strip().lower() in _HEADERS:
+        number, header = rows.pop(0)
+        columns = _named_columns(header, [row for _, row in rows], group)
+        if columns.label == columns.split or columns.width < 2:
+            raise ListError(f"{file}:{number}: header {','.join(header)!r}; {_EXPECTED}")
     lines: list[ListLine] = []
-    width, label_at, split_at = 3, 1, 2
-    for number, row in read_csv_rows(text, file, delimiter):
+    for number, row in rows:
         where = f"{file}:{number}"
-        header = [c.strip().lower() for c in row]
-        if not lines and header[0] in _HEADERS:
-            width = len(row)
-            label_at = header.index("label") if "label" in header else 1
-            split_at = header.index("split") if "split" in header else 2
-            if label_at == split_at or width < 2:
-                raise ListError(f"{where}: header {','.join(row)!r}; {_EXPECTED}")
-            continue
-        if not label_at < len(row) <= width:
+        if not columns.label < len(row) <= columns.width:
             raise ListError(f"{where}: {len(row)} cells; {_EXPECTED} (quote a path that holds a {_NAMES[delimiter]})")
-        split = row[split_at].strip() if split_at < len(row) else ""
+        split = _cell(row, columns.split)
         if split and not split_named(split):
             raise ListError(f"{where}: split {split!r}; expected one of {', '.join(SPLIT_WORDS)}")
         path = row[0].rstrip()
         if not path:
             raise ListError(f"{where}: {path!r} is no video file name; expected one of {EXTENSIONS_SHOWN}")
-        lines.append(ListLine(path, row[label_at].strip(), split_named(split), where))
+        label, scene = row[columns.label].strip(), _cell(row, columns.group)
+        lines.append(ListLine(path, label, split_named(split), where, scene))
     if not lines:
         raise ListError(f"{file}: no entries; expected lines of path,label[,split]")
     default = "train" if any(line.split for line in lines) else ""
     return [line._replace(split=line.split or default) for line in lines]
+
+
+def _named_columns(header: list[str], rows: list[list[str]], group: str) -> _Columns:
+    """Which column is what, by the names in `header`; where none is called a split, by the cells of the third one."""
+    names = [cell.strip().lower() for cell in header]
+    label_at = names.index("label") if "label" in names else 1
+    group_at = names.index(group.lower()) if group and group.lower() in names else -1
+    split_at = next((at for at, name in enumerate(names) if name in _SPLIT_HEADERS), -1)
+    if split_at < 0 and len(names) > 2 and 2 not in (label_at, group_at):
+        cells = [cell for row in rows if (cell := _cell(row, 2))]
+        split_at = 2 if all(split_named(cell) for cell in cells) else -1
+    return _Columns(len(header), label_at, split_at, group_at)
+
+
+def _cell(row: list[str], at: int) -> str:
+    """The cell of `row` at `at`, without blanks around it; "" where there is none."""
+    return row[at].strip() if 0 <= at < len(row) else ""
 
 
 def read_csv_rows(text: str, file: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:

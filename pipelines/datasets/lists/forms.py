@@ -29,11 +29,12 @@ _FORMS = (
 _CSV, _TEXT, _JSON = "csv", "text list", "something-something-v2"
 
 
-def read_lists(lists: Path, *, split: int | None = None, root: Path | None = None) -> Lists:
+def read_lists(lists: Path, *, split: int | None = None, root: Path | None = None, group: str = "") -> Lists:
     """The content of the lists in a folder or a file of any form but that of Kinetics.
 
     `split` chooses one of the numbered splits of a folder (default: 1). `root` is the folder of the videos: absolute
-    paths in the lists of UCF-101 must be inside it. Raises ListError for a form, a file or a line that can't be used,
+    paths in the lists of UCF-101 must be inside it. `group` is the column of CSV lists that names the group of a video,
+    if they have such a column. Raises ListError for a form, a file or a line that can't be used,
     UsageError if `split` is given with lists that have no numbers.
     """
     try:
@@ -60,7 +61,7 @@ def read_lists(lists: Path, *, split: int | None = None, root: Path | None = Non
         ends = f"is neither a folder nor a file that ends in {' '.join(SUFFIXES)}"
         came = "holds no list of a known form" if is_folder else ends if lists.exists() else "is not there"
         raise ListError(f"lists {escaped(lists)} {came}; {_FORMS}")
-    return _read_files(lists if is_folder else lists.parent, files)
+    return _read_files(lists if is_folder else lists.parent, files, group)
 
 
 def _one_file(file: Path, split: int | None) -> SplitFiles:
@@ -73,15 +74,15 @@ def _one_file(file: Path, split: int | None) -> SplitFiles:
     return SplitFiles(((file, ""),), None, ())
 
 
-def _read_files(folder: Path, files: SplitFiles) -> Lists:
+def _read_files(folder: Path, files: SplitFiles, group: str) -> Lists:
     """The content of lists that lie in `folder`, with the class names beside them."""
-    kind, lines, warnings = _all_lines(folder, files)
+    kind, lines, warnings = _all_lines(folder, files, group)
     present = {line.split for line in lines}
     warnings = [*files.warnings, *warnings, *_about_splits(present, files)]
     names = find_name_files(folder, [file for file, _ in files.files], is_binding=kind == _JSON)
     numbered = number_classes(lines, names, "CSV" if kind == _CSV else "list", by_folder=kind != _CSV)
     rows = [
-        ListedVideo(line.path, label, final_split(line.split, present), line.where)
+        ListedVideo(line.path, label, final_split(line.split, present), line.where, line.group)
         for line, label in zip(lines, numbered.labels, strict=True)
     ]
     warnings += numbered.warnings
@@ -92,14 +93,14 @@ def _read_files(folder: Path, files: SplitFiles) -> Lists:
     return Lists(kind, numbered.classes, tuple(rows), frozenset(), files.number, tuple(warnings), made_elsewhere=True)
 
 
-def _all_lines(folder: Path, files: SplitFiles) -> tuple[str, list[ListLine], list[str]]:
+def _all_lines(folder: Path, files: SplitFiles, group: str) -> tuple[str, list[ListLine], list[str]]:
     """(the kind of the lists, the lines of all, warnings). A line without a split has that of its file."""
     warnings: list[str] = []
     kinds: list[str] = []
     sides: dict[str, Path] = {}
     lines: list[ListLine] = []
     for file, side in files.files:
-        kind, found = _read_file(file)
+        kind, found = _read_file(file, group)
         if found is None:
             warnings.append(f"{escaped(file)} has no labels and is left out")
             continue
@@ -117,7 +118,7 @@ def _all_lines(folder: Path, files: SplitFiles) -> tuple[str, list[ListLine], li
     return _JSON if _JSON in kinds else kinds[0], lines, warnings + same
 
 
-def _read_file(file: Path) -> tuple[str, list[ListLine] | None]:
+def _read_file(file: Path, group: str) -> tuple[str, list[ListLine] | None]:
     """(the kind of list, its lines or None if it has no labels)."""
     text = read_text(file)
     if not text.strip() and file.suffix.lower() not in (".csv", ".tsv"):
@@ -129,7 +130,7 @@ def _read_file(file: Path) -> tuple[str, list[ListLine] | None]:
     delimiter = delimiter_of(text, file.suffix)
     if delimiter == " ":
         return _TEXT, parse_text(text, escaped(file))
-    return _CSV, parse_csv(text, escaped(file), delimiter)
+    return _CSV, parse_csv(text, escaped(file), delimiter, group)
 
 
 def _is_unlabelled(lines: Sequence[str]) -> bool:

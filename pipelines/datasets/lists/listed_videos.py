@@ -12,26 +12,28 @@ INTEGER = re.compile(r"-?[0-9]{1,9}")
 class ListLine(NamedTuple):
     """One line of a list as it is written: the path, the label (a number or a name), the split ("" if it has none).
 
-    `where` is file:line for messages.
+    `where` is file:line for messages; `group` is the recording that it is cut from, "" if the list does not say.
     """
 
     path: str
     label: str
     split: str
     where: str
+    group: str = ""
 
 
 class ListedVideo(NamedTuple):
     """A video of a list, with its class.
 
     `path` is relative to the root, or as it is written in lists that are `made_elsewhere`; `label` is 0-based; `split`
-    is "" if the list has none; `where` is file:line for messages.
+    is "" if the list has none; `where` is file:line for messages; `group` as of ListLine.
     """
 
     path: str
     label: int
     split: str
     where: str
+    group: str = ""
 
 
 @dataclass(frozen=True)

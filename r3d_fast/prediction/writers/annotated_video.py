@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
-
-import av
-import av.error
-import numpy as np
-from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
 from pipelines.containers.file_checks import MAX_PIXELS
 from pipelines.errors import VideoError
-from pipelines.video.sequence import FrameSequence
-from r3d_fast.files import new_file
-from r3d_fast.prediction.timeline import Moment
-from r3d_fast.prediction.writers.captions import Captions, load_font
+from pipelines.isolation.frames import DistantFrames, Wanted
+from pipelines.output.files import new_file
+from r3d_fast.pictures.letters import load_font
+from r3d_fast.pictures.mp4 import Mp4Writer, even_sides
+from r3d_fast.prediction.timelines.moments import Moment
+from r3d_fast.prediction.writers.captions import Captions
 from r3d_fast.prediction.writers.video_names import FileNames
-
-# A multiple of the usual frame rates, 30000/1001 among them, and small enough for MPEG-4 part 2.
-_TIME_BASE = Fraction(1, 60000)
-_ENCODERS: tuple[tuple[str, dict[str, str]], ...] = (
-    ("libx264", {"preset": "veryfast", "crf": "20"}),
-    ("mpeg4", {"qscale": "3", "flags": "+qscale"}),
-)
-_SMPTE170M = 6  # AVCOL_SPC_SMPTE170M: the matrix with which FFmpeg converts RGB to YUV by default
 
 
 def annotate(
@@ -46,18 +33,20 @@ def annotate(
     load_font. Raises UsageError where `target` can't be written, VideoError where nothing of the video can be read, and
     what load_font raises.
     """
-    with FrameSequence(video, max_pixels=max_pixels) as source, new_file(target) as file:
-        output: _Output | None = None
+    with DistantFrames(video, max_pixels=max_pixels) as source, new_file(target) as file:
+        output: Mp4Writer | None = None
         try:
-            for shown in source:
-                pixels = _even(source.pixels(shown.frame))
+            for shown in source.frames(Wanted()):
+                pixels = even_sides(shown.pixels)
                 if output is None:
-                    output = _Output(file, pixels, source.fps)
-                    captions = Captions(pixels.shape[0], pixels.shape[1], classes, font)
+                    height, width, _ = pixels.shape
+                    output = Mp4Writer(file, height, width, source.fps)
+                    captions = Captions(height, width, classes, font)
                 moment = _at(moments, shown.seconds)
-                if moment is not None:
-                    label, probability = moment.classes[0] if moment.classes else ("can't be read", None)
-                    captions.put(pixels, label, probability)
+                if moment is not None and moment.error is not None:
+                    captions.put(pixels, "can't be read", None)
+                elif moment is not None and moment.classes:
+                    captions.put(pixels, *moment.classes[0])
                 output.write(pixels, shown.seconds)
         except VideoError:
             if output is None:
@@ -85,7 +74,7 @@ class Annotator:
         """Add the next moment. All moments of a video come in a row."""
         if self._moments and self._moments[0].video != moment.video:
             self._write()
-        self._moments.append(moment)
+        self._moments.append(replace(moment, probabilities=None))  # those of all classes would take much memory
 
     def __enter__(self) -> Annotator:
         return self
@@ -99,44 +88,8 @@ class Annotator:
     def _write(self) -> None:
         moments, self._moments = self._moments, []
         video = moments[0].video
-        if any(moment.classes for moment in moments):
+        if any(moment.error is None for moment in moments):
             annotate(video, moments, self._names.of(video), self._classes, self._font, self._max_pixels)
-
-
-class _Output:
-    """An mp4 in the making, for frames of the size of the first one."""
-
-    def __init__(self, file: BinaryIO, pixels: NDArray[np.uint8], fps: Fraction) -> None:
-        self._container = av.open(file, "w", format="mp4")
-        name, options = next((n, o) for n, o in _ENCODERS if _has_encoder(n))
-        stream = self._container.add_stream(name, rate=fps, options=options)
-        assert isinstance(stream, VideoStream)
-        stream.height, stream.width = pixels.shape[:2]
-        stream.pix_fmt = "yuv420p"
-        stream.codec_context.time_base = _TIME_BASE
-        stream.codec_context.colorspace = _SMPTE170M
-        self._stream = stream
-        self._last = -1
-
-    def write(self, pixels: NDArray[np.uint8], seconds: float) -> None:
-        """Add a frame, uint8 [H, W, 3], RGB, shown from `seconds` on."""
-        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-        self._last = max(self._last + 1, round(seconds / _TIME_BASE))
-        frame.pts, frame.time_base = self._last, _TIME_BASE
-        self._container.mux(self._stream.encode(frame))
-
-    def close(self) -> None:
-        """Write the frames that the encoder still holds, and the end of the file."""
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
-
-
-def _has_encoder(name: str) -> bool:
-    try:
-        av.Codec(name, "w")
-    except (av.error.FFmpegError, ValueError):
-        return False
-    return True
 
 
 def _at(moments: Sequence[Moment], seconds: float) -> Moment | None:
@@ -145,10 +98,3 @@ def _at(moments: Sequence[Moment], seconds: float) -> Moment | None:
         return None
     hop = moments[0].end - moments[0].start
     return moments[min(int(seconds / hop + 1e-9), len(moments) - 1)]
-
-
-def _even(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A copy of `pixels` uint8 [H, W, 3] whose sides are even."""
-    height, width = (max(2, side // 2 * 2) for side in pixels.shape[:2])
-    even: NDArray[np.uint8] = pixels[:height, :width].copy()
-    return even

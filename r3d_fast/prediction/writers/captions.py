@@ -1,20 +1,16 @@
-"""Captions on frames: the class and its probability in the lower left corner, readable at any size. Needs Pillow."""
+"""Captions on frames: the class and its probability in the lower left corner, readable at any size."""
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.errors import EnvironmentProblem, UsageError
+from r3d_fast.pictures.letters import drawable, fitting, load_font
 
-_ELLIPSIS = "…"
-_NO_GLYPH = "\uffff"  # no font has this character: drawn, it shows the font's mark for missing characters
 _LEAST_SHOWN = 5  # characters of the label
 
 
@@ -76,65 +72,12 @@ class Captions:
 
         Where only question marks would be left, it is the number of the class.
         """
-        line = " ".join("".join(c if c.isprintable() else " " for c in label).split())
-        known = "".join(c if c == " " or _has(self._font, c) else _bare(self._font, c) for c in line)
-        if line and not known.strip("? "):
+        known = drawable(label, self._font)
+        if known and not known.strip("? "):
             return f"class {self._classes.index(label)}" if label in self._classes else known
         return known or "?"
 
     def _fitting(self, text: str, figure: str, room: int) -> str:
         """The text, shortened so that it and `figure` fit into `room` px."""
-        font = self._font
-        room -= round(font.getlength(figure)) + (round(self._size * 0.7) if figure else 0)
-        dots = _ELLIPSIS if _has(font, _ELLIPSIS) else "..."
-        shown = text
-        while len(shown) > 1 and font.getlength(shown) > room:
-            shown = shown.removesuffix(dots)[:-1].rstrip() + dots
-            if shown == dots:
-                break
-        return shown
-
-
-def _bare(font: Any, character: str) -> str:
-    """The replacement for a character that `font` lacks: its letter without the accent, or a question mark."""
-    letters = [c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c)]
-    return "".join(c if _has(font, c) else "?" for c in letters)
-
-
-def load_font(size: int, file: Path | None = None) -> Any:
-    """The font in `file` (None: Pillow's own), at `size` px.
-
-    Raises UsageError where `file` can't be used, EnvironmentProblem where Pillow is missing or can't draw.
-    """
-    fonts = _pillow()
-    if file is None:
-        return fonts.load_default(size)
-    if not file.is_file():
-        what = "it is a folder" if file.is_dir() else "no such file"
-        raise UsageError(f"--font {file}: {what}; expected a TrueType or OpenType font")
-    try:
-        # Opened here, because Pillow, given a path that it can't read, looks for another font of that name.
-        with file.open("rb") as opened:
-            return fonts.truetype(opened, size)
-    except OSError as error:
-        reason = error.strerror or error
-        raise UsageError(f"--font {file}: can't be used ({reason}); expected a TrueType or OpenType font") from error
-
-
-@lru_cache(maxsize=4096)
-def _has(font: Any, character: str) -> bool:
-    """Whether `font` has `character`: whether it looks different from the font's mark for missing characters."""
-    mask, lacking = font.getmask(character), font.getmask(_NO_GLYPH)
-    return bool(mask.size != lacking.size or bytes(mask) != bytes(lacking))
-
-
-def _pillow() -> Any:
-    try:
-        from PIL import ImageFont, features
-    except ImportError as error:
-        raise EnvironmentProblem(
-            f"--annotate needs Pillow ({error}); install it with: pip install 'r3d-fast[annotate]'"
-        ) from error
-    if not features.check("freetype2"):
-        raise EnvironmentProblem("--annotate: this Pillow is built without FreeType; install the wheel from PyPI")
-    return ImageFont
+        room -= round(self._font.getlength(figure)) + (round(self._size * 0.7) if figure else 0)
+        return fitting(text, self._font, room)

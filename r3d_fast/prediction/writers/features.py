@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import EnvironmentProblem, UsageError
-from r3d_fast.files import new_file
+from pipelines.output.csv_table import csv_rows
+from pipelines.output.files import new_file
 from r3d_fast.prediction.clip_logits import Answer
-from r3d_fast.prediction.writers.csv_table import csv_rows
-from r3d_fast.prediction.writers.video_names import FileNames, plain_text
+from r3d_fast.prediction.writers.video_names import FileNames, is_folder_name, plain_text
 
 Add = Callable[[Answer], None]
 _ROWS_AT_ONCE = 1024
@@ -40,7 +40,7 @@ def feature_file(path: Path) -> Iterator[Add]:
     `path` is none of the three, EnvironmentProblem where pyarrow, which .parquet needs, is missing.
     """
     kinds = {".npy": _npy, ".parquet": _parquet}
-    if path.is_dir() or not path.suffix:
+    if is_folder_name(path):
         kind = _folder
     elif path.suffix in kinds:
         kind = kinds[path.suffix]

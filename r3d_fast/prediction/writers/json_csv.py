@@ -8,14 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from r3d_fast.files import new_file
+from pipelines.output.csv_table import csv_rows
+from pipelines.output.files import new_file
 from r3d_fast.prediction.predictor import Prediction
 from r3d_fast.prediction.top_classes import TopClasses
-from r3d_fast.prediction.writers.csv_table import csv_rows
 from r3d_fast.prediction.writers.video_names import plain_text
 
 if TYPE_CHECKING:
-    from r3d_fast.prediction.timeline import Moment
+    from r3d_fast.prediction.timelines.events import Event
+    from r3d_fast.prediction.timelines.moments import Moment
 
 
 @contextmanager
@@ -64,7 +65,7 @@ def timeline_json(path: Path) -> Iterator[Callable[[Moment], object]]:
                 file.write(f'{{\n  "video": {json.dumps(video)},\n  "timeline": '.encode())
                 moments = _List(file, 2)
             error = error or moment.error
-            if moment.classes:
+            if moment.error is None:
                 moments.add(moment.as_json())
 
         yield add
@@ -84,6 +85,50 @@ def timeline_csv(path: Path, top: int) -> Iterator[Callable[[Moment], object]]:
         def add(moment: Moment) -> None:
             times = [f"{moment.start:g}", f"{moment.end:g}"]
             write([plain_text(moment.video), *times, moment.error or "", *_class_cells(moment.classes, top)])
+
+        yield add
+
+
+@contextmanager
+def events_json(path: Path) -> Iterator[Callable[[Event], object]]:
+    """A function that adds an event to the JSON list in `path`. Raises UsageError where `path` can't be written."""
+    with new_file(path) as file:
+        items = _List(file, 0)
+        yield lambda event: items.add(event.as_json())
+        items.end()
+
+
+@contextmanager
+def events_csv(path: Path) -> Iterator[Callable[[Event], object]]:
+    """A function that adds an event to the CSV table in `path`.
+
+    The columns are video, start and end in seconds, label, mean and peak probability, error, and the time of day at the
+    start, for a live source. Raises UsageError where `path` can't be written.
+    """
+    columns = ["video", "start", "end", "label", "mean", "peak", "error", "at"]
+    with new_file(path) as file, csv_rows(file, columns) as write:
+
+        def add(event: Event) -> None:
+            known = ["", "", ""] if event.error is not None else [event.label, f"{event.mean:.6f}", f"{event.peak:.6f}"]
+            at = "" if event.at is None else event.at.isoformat(timespec="milliseconds")
+            times = [f"{event.start:g}", f"{event.end:g}"]
+            write([plain_text(event.video), *times, *known, event.error or "", at])
+            file.flush()
+
+        yield add
+
+
+@contextmanager
+def json_lines(path: Path) -> Iterator[Callable[[Event | Moment], object]]:
+    """A function that writes an event or a moment to `path` as a line of JSON, which a reader gets at once.
+
+    Raises UsageError where `path` can't be written.
+    """
+    with new_file(path) as file:
+
+        def add(item: Event | Moment) -> None:
+            file.write(json.dumps({"video": item.video, **item.as_json()}).encode() + b"\n")
+            file.flush()
 
         yield add
 

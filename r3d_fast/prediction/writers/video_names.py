@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from r3d_fast.files import make_folder
+from pipelines.output.folders import make_folder
 
 _LONGEST_STEM = 180  # bytes; file systems allow 255, and a number and a suffix are added
+
+
+def is_folder_name(place: Path) -> bool:
+    """Whether `place` is a folder, or is called like one that is to be made: its name has no ending."""
+    return place.is_dir() or not place.suffix
 
 
 class FileNames:

@@ -7,7 +7,6 @@ stride in time, and whether a max pool follows it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,12 +15,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipelines.errors import UsageError
+from pipelines.output.files import check_writable, file_digest, new_file
 from pipelines.specs import AugmentSpec, ClipSpec
 from r3d_fast.backend.snapshot import Arrays
 from r3d_fast.config.config import Config
 from r3d_fast.config.sections import EvalSpec, ModelSpec
+from r3d_fast.console import quoted
 from r3d_fast.errors import CheckpointError
-from r3d_fast.files import file_digest, new_file
 from r3d_fast.models.architectures import MODELS
 from r3d_fast.weights.checkpoint import FORMAT, MANIFEST
 from r3d_fast.weights.foreign.class_names import read_class_names
@@ -29,8 +29,8 @@ from r3d_fast.weights.foreign.pixel_scale import PixelScale, choose_scale
 from r3d_fast.weights.foreign.state_dict import ForeignWeights, read_foreign
 from r3d_fast.weights.foreign.tensor_names import RecognisedNetwork, recognise, renamed
 from r3d_fast.weights.normalisation import described
-from r3d_fast.weights.stored_model import load_weights, new_model, tensors_digest
-from r3d_fast.weights.tensor_file import write_tensors
+from r3d_fast.weights.stored_model import load_weights, new_model
+from r3d_fast.weights.weights_file import write_weights_file
 
 # configs/ucf101/ucf101_r3d18_paper.yaml has the same, with its reasons.
 _PAPER_CLIP = {"sampling": "consecutive", "short": "loop", "reach_end": False}
@@ -38,7 +38,11 @@ _PAPER_AUGMENT = {
     "scales": (1.0, 0.84089641525, 0.7071067811803, 0.5946035574935, 0.4999999999912),
     "max_scale_step": 0, "positions": "corners5", "snap_px": 0,
 }  # fmt: skip
+# torchvision/references/video_classification/train.py: --frame-rate 15 --clip-len 16 --clips-per-video 5. A stride of 2
+# is that rate for videos of 30 frames a second.
+_TORCHVISION_CLIP = {"sampling": "consecutive", "stride": 2, "short": "loop", "views": 5}
 _STATISTICS = ("._mean", "._variance")  # of batch norms: not learned, so not counted as parameters
+_AS_IT_WAS = "what was there is as it was"
 # A small file must not make a huge network. Every network here has more numbers than 1000 times its width squared.
 _NUMBERS_LEAST, _WIDEST = 1000, 512  # a factor of the width squared; the limit of ModelSpec
 # In files with the tensor names of this project. An R(2+1)D has two convolutions in its stem.
@@ -46,10 +50,27 @@ _STEMS, _FC = ("backbone.stem.1.conv.weight", "backbone.stem.0.conv.weight"), "h
 
 
 @dataclass(frozen=True)
+class TranslatedWeights:
+    """Weights of another project by the names of this one, with the config and the classes that go with them.
+
+    `scale`: the scale of the pixels, and why it is taken. `named`: whether the user gave names of the classes.
+    `architecture`: as the file names it, if it does. `names`: whose names its tensors have (see RecognisedNetwork).
+    """
+
+    weights: Arrays
+    config: Config
+    classes: tuple[str, ...]
+    scale: PixelScale
+    named: bool
+    architecture: str | None
+    names: str
+
+
+@dataclass(frozen=True)
 class ImportedWeights:
     """What was imported, how it is to be used, and how that was decided.
 
-    `scale`: the scale of the pixels, and why it is taken. `named`: whether the user gave names of the classes.
+    `scale`, `named` and `names` are as in TranslatedWeights.
     """
 
     out: Path
@@ -58,11 +79,29 @@ class ImportedWeights:
     parameters: int
     scale: PixelScale
     named: bool
+    names: str
 
 
-def import_weights(
+def import_weights(source: Path, out: Path, **options: Any) -> ImportedWeights:
+    """Write the weights in `source`, a .pth or .pdparams, to `out`, a .safetensors; returns what it now holds.
+
+    `options` are those of translate_weights. `out` changes only if all goes well. Raises what translate_weights raises,
+    and UsageError where `out` can't be written.
+    """
+    _check_place(source, out)
+    found = translate_weights(source, **options)
+    about = {
+        "format": FORMAT, "config": found.config.model_dump(mode="json"), "classes": list(found.classes),
+        "source": {"file": source.name, "sha256": file_digest(source), "architecture": found.architecture},
+    }  # fmt: skip
+    with new_file(out, _AS_IT_WAS) as file:
+        write_weights_file(file, found.weights, about)
+    parameters = sum(array.size for name, array in found.weights.items() if not name.endswith(_STATISTICS))
+    return ImportedWeights(out, found.config, found.classes, parameters, found.scale, found.named, found.names)
+
+
+def translate_weights(
     source: Path,
-    out: Path,
     *,
     model: str | None = None,
     classes: Path | None = None,
@@ -73,17 +112,16 @@ def import_weights(
     num_frames: int = 16,
     conv1_t_stride: int = 1,
     no_max_pool: bool = False,
-) -> ImportedWeights:
-    """Write the weights in `source`, a .pth or .pdparams, to `out`, a .safetensors; returns what it now holds.
+) -> TranslatedWeights:
+    """The weights in `source`, a .pth or .pdparams, for the network here that they are of.
 
     `model` names the network (default: recognised by the tensors), `classes` a file of class names (default: class 0,
     class 1, ...), `normalize` one of NORMALISATIONS (default: by signs in the file); `mean`, `std` and `value_max`
     replace single values of it. `conv1_t_stride` and `no_max_pool` say how the network was built. No code of `source`
-    is run, and `out` changes only if all goes well. Raises CheckpointError where the file is damaged, would run code,
+    is run. Raises CheckpointError where the file is damaged, would run code,
     has NaN or infinite numbers, or does not fit the network key by key; UsageError for an argument out of its range, or
-    where the scale has to be given; EnvironmentProblem where a .pth needs PyTorch.
+    where the scale has to be given.
     """
-    _check_place(source, out)
     foreign = read_foreign(source)
     found, weights = _recognised(foreign, model, source)
     if found.num_classes is None:
@@ -94,7 +132,7 @@ def import_weights(
             f"{source}: {numbers} numbers, too few for {found.model} of {found.width} channels; expected all weights"
         )
     names, named = _classes(classes, found.num_classes, source)
-    spec = _model_spec(found, conv1_t_stride, max_pool=not no_max_pool)
+    spec = _model_spec(found, conv1_t_stride, max_pool=not no_max_pool and found.names != "torchvision")
     load_weights(_network(spec, len(names), source), weights, str(source))
     values = {"value_max": value_max, "mean": mean, "std": std}
     given = {key: value for key, value in values.items() if value is not None}
@@ -102,45 +140,41 @@ def import_weights(
         scale = choose_scale(foreign, found, normalize, given)
     except UsageError as error:
         raise UsageError(f"{source}: {error}") from error
-    config = _config(spec, scale, num_frames, paper=found.names != "ours")
-    about = {
-        "format": FORMAT, "config": config.model_dump(mode="json"), "classes": list(names),
-        "tensors_sha256": tensors_digest(weights),
-        "source": {"file": source.name, "sha256": file_digest(source), "architecture": foreign.architecture},
-    }  # fmt: skip
-    with new_file(out, "what was there is as it was") as file:
-        write_tensors(file, weights, {"r3d_fast": json.dumps(about)})
-    parameters = sum(array.size for name, array in weights.items() if not name.endswith(_STATISTICS))
-    return ImportedWeights(out, config, names, parameters, scale, named)
+    config = _config(spec, scale, num_frames, found.names)
+    return TranslatedWeights(weights, config, names, scale, named, foreign.architecture, found.names)
 
 
 def import_summary(imported: ImportedWeights, source: Path) -> list[str]:
     """The lines that describe the import of `source`, and the commands that use the result."""
     config, count = imported.config, len(imported.classes)
     clip, model = config.clip, config.model
-    frames = (
-        f"{clip.num_frames} consecutive frames" if clip.sampling == "consecutive" else f"{clip.num_frames} segments"
-    )
+    rate = "consecutive frames" if clip.stride == 1 else f"frames, {clip.stride} apart"
+    frames = f"{clip.num_frames} {'segments' if clip.sampling == 'segments' else rate}"
     windows = {"all": "every window", "paper": "every window but a last one of one frame"}
     names = "named" if imported.named else "numbered; --classes FILE gives them names"
     return [
         f"{imported.out}: {model.name}{f', shortcut {model.shortcut}' if model.shortcut else ''}, "
         f"{imported.parameters:,} parameters, out of {source}",
-        f"stem     {_stem_in_words(model)}",
+        f"stem     {_stem_in_words(model, imported.names)}",
         f"classes  {count}, {names}",
         f"pixels   {imported.scale.name} ({imported.scale.reason}): {described(config.augment)}",
         f"clips    {frames}, {windows.get(str(clip.views), f'{clip.views} a video')}",
-        f"predict: r3d-fast predict {imported.out} VIDEO...",
-        f"train:   r3d-fast train -c CFG -o init.weights={imported.out}",
+        f"predict: r3d-fast predict {quoted(imported.out)} VIDEO...",
+        f"train:   r3d-fast train -c CFG -o {quoted(f'init.weights={imported.out}')}",
     ]
 
 
-def _stem_in_words(model: ModelSpec) -> str:
-    """How the network begins, with the options for what the file does not tell."""
+def _stem_in_words(model: ModelSpec, names: str) -> str:
+    """How the network begins, with the options for what the file does not tell.
+
+    `names`: those of the tensors, which tell all of it but for the authors' networks (see RecognisedNetwork).
+    """
     seen = f"{model.width * model.stem_factor} channels, a kernel of {model.conv1_t_size} frames"
+    pool = "a max pool" if model.max_pool else "no max pool"
     if model.name == "r3d18_reference":
         return seen
-    pool = "a max pool" if model.max_pool else "no max pool"
+    if names == "torchvision":
+        return f"{seen}, stride {model.conv1_t_stride} in time, {pool}"
     return f"{seen}; as no file tells: stride {model.conv1_t_stride} in time (--conv1-t-stride), {pool} (--no-max-pool)"
 
 
@@ -196,6 +230,7 @@ def _check_place(source: Path, out: Path) -> None:
         raise UsageError(f"-o {out}: belongs to a checkpoint of a run, or is not a file; choose another name")
     if out.resolve() == source.resolve():
         raise UsageError(f"-o {out}: is the source file itself; choose another name")
+    check_writable(out, _AS_IT_WAS)
 
 
 def _classes(file: Path | None, count: int, source: Path) -> tuple[tuple[str, ...], bool]:
@@ -204,7 +239,9 @@ def _classes(file: Path | None, count: int, source: Path) -> tuple[tuple[str, ..
         return tuple(f"class {number}" for number in range(count)), False
     names = read_class_names(file)
     if len(names) != count:
-        raise CheckpointError(f"{file}: {len(names)} class names, but {source} has {count} classes; expected as many")
+        raise UsageError(
+            f"--classes {file}: {len(names)} class names, but {source} has {count} classes; expected as many"
+        )
     return names, True
 
 
@@ -222,18 +259,19 @@ def _model_spec(found: RecognisedNetwork, conv1_t_stride: int, *, max_pool: bool
         ) from error
 
 
-def _config(spec: ModelSpec, scale: PixelScale, num_frames: int, *, paper: bool) -> Config:
+def _config(spec: ModelSpec, scale: PixelScale, num_frames: int, names: str) -> Config:
     """The config that goes with the weights: their network, the clips and the scale of the pixels.
 
-    `paper`: whether they are of the paper's authors.
+    `names`: those of the tensors, which tell whose weights they are (see RecognisedNetwork).
     """
     views = "paper" if scale.name == "hara" else "all"  # which windows the branches evaluate; the rest is the same
+    clips: dict[str, Any] = {"torch": {**_PAPER_CLIP, "views": views}, "torchvision": _TORCHVISION_CLIP}.get(names, {})
     try:
         return Config(
-            clip=ClipSpec(num_frames=num_frames, **(_PAPER_CLIP | {"views": views} if paper else {})),
-            augment=AugmentSpec(**scale.values, **(_PAPER_AUGMENT if paper else {})),
+            clip=ClipSpec(num_frames=num_frames, **clips),
+            augment=AugmentSpec(**scale.values, **(_PAPER_AUGMENT if names == "torch" else {})),
             model=spec,
-            eval=EvalSpec(views=views if paper else 1),
+            eval=EvalSpec(views=clips.get("views", 1)),
         )
     except ValidationError as error:
         given = ", ".join(f"{name} {value}" for name, value in scale.values.items())

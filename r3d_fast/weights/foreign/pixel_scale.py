@@ -67,6 +67,8 @@ def _scale_of_file(foreign: ForeignWeights, found: RecognisedNetwork) -> tuple[s
     """
     if found.names == "ours":
         return "imagenet", "that of justld/3D-ResNets_paddle, by the names of the tensors; --normalize takes another"
+    if found.names == "torchvision":
+        return "torchvision", "that of torchvision, by the names of the tensors; --normalize takes another"
     by_scale: dict[str, list[str]] = {}
     for scale, text in _signs(foreign, found):
         by_scale.setdefault(scale, []).append(text)

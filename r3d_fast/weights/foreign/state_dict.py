@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from pipelines.errors import UsageError
 from r3d_fast.backend.snapshot import Arrays
 from r3d_fast.errors import CheckpointError
 from r3d_fast.weights.foreign.pdparams import read_pdparams
-from r3d_fast.weights.foreign.torch_file import is_torch_file, read_torch
+from r3d_fast.weights.foreign.torch_file import MOST_TIMES, is_torch_file, read_torch
 from r3d_fast.weights.stored_model import require_finite
 
 _TORCH_NAMES = {".pth", ".pt", ".tar", ".ckpt", ".bin"}
@@ -34,20 +34,35 @@ class ForeignWeights:
     beside: frozenset[str]
 
 
+def is_foreign(path: Path) -> bool:
+    """Whether `path` is a file that other projects write: a .pth or .pdparams, by its name or its content."""
+    return path.is_file() and (path.suffix.lower() in {*_TORCH_NAMES, ".pdparams"} or is_torch_file(path))
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether the file begins like a pickle of protocol 2 or later, as paddle.save writes it; True if it's no file."""
+    if not path.is_file():
+        return True  # read_pdparams says what it is
+    with path.open("rb") as file:
+        return file.read(1) == b"\x80"
+
+
 def read_foreign(path: Path) -> ForeignWeights:
     """The weights in `path`, a .pth or .pdparams, which are told apart by their content. No code of the file is run.
 
     Batch counters are left out; names keep a leading `module.`. Raises CheckpointError where the file holds anything
-    but weights, or NaN or infinite numbers; UsageError where there is no file; EnvironmentProblem where a .pth needs
-    PyTorch.
+    but weights, or NaN or infinite numbers; UsageError where there is no file.
     """
     if not path.exists():
         raise UsageError(f"{path}: no such file; expected a .pth or .pdparams")
     if path.suffix == ".safetensors":
         raise UsageError(f"{path}: a .safetensors file is what import-weights writes; expected a .pth or .pdparams")
     is_torch = is_torch_file(path) or path.suffix.lower() in _TORCH_NAMES
+    if not is_torch and path.suffix.lower() != ".pdparams" and not _is_pickle(path):
+        raise CheckpointError(f"{path}: neither a .pth nor a .pdparams, by its name and its first bytes")
     content = read_torch(path) if is_torch else read_pdparams(path)
     state, beside = _state(content, path)
+    _check_bytes(state.values(), path)
     weights = {name: _array(value, name, path) for name, value in state.items() if not name.endswith(_COUNTERS)}
     if not weights:
         raise CheckpointError(f"{path}: holds no tensors; expected the state dict of a network")
@@ -71,11 +86,23 @@ def _state(content: Any, path: Path) -> tuple[Mapping[str, Any], dict[str, Any]]
     return content, beside
 
 
+def _check_bytes(values: Iterable[Any], path: Path) -> None:
+    """Raise CheckpointError where arrays have many times the bytes of the file: one of them may have many names."""
+    nbytes = sum(array.nbytes for array in map(_without_name, values) if isinstance(array, np.ndarray))
+    if nbytes > MOST_TIMES * path.stat().st_size:
+        raise CheckpointError(f"{path}: {nbytes} bytes of tensors in a file of {path.stat().st_size}; expected no more")
+
+
+def _without_name(value: Any) -> Any:
+    """`value` without its name: Paddle stores (name inside the graph, array)."""
+    is_named = isinstance(value, (tuple, list)) and len(value) == 2 and isinstance(value[0], str)
+    return value[1] if is_named else value
+
+
 def _array(value: Any, name: str, path: Path) -> NDArray[np.float32]:
     """`value`, the tensor called `name` in `path`, as float32. Raises CheckpointError unless it is a float tensor."""
-    if isinstance(value, (tuple, list)) and len(value) == 2 and isinstance(value[0], str):
-        value = value[1]  # Paddle stores (name inside the graph, array)
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "fu":
+    value = _without_name(value)
+    if not isinstance(value, np.ndarray) or (value.dtype.kind != "f" and value.dtype != np.uint16):
         what = f"of {value.dtype}" if isinstance(value, np.ndarray) else f"of type {type(value).__name__}"
         raise CheckpointError(f"{path}: {name[:100]!r} is {what}; expected a state dict of float tensors only")
     if value.dtype == np.uint16:  # Paddle stores bfloat16 like this: the upper half of a float32

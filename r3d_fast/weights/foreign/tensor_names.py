@@ -1,15 +1,15 @@
 """Recognises a model by the names and shapes of its tensors, and translates the names of other projects to ours.
 
-Two projects are known: the .pth files of Hara et al. 2018 (kenshohara/3D-ResNets-PyTorch), from their first branch
-(CVPR2018) and the later one (master), and the .pdparams of the reference run (justld/3D-ResNets_paddle), whose names
-are the same as ours.
+Three projects are known: the .pth files of Hara et al. 2018 (kenshohara/3D-ResNets-PyTorch), from their first branch
+(CVPR2018) and the later one (master); the r3d_18 of torchvision (torchvision/models/video/resnet.py); and the .pdparams
+of the reference run (justld/3D-ResNets_paddle), whose names are the same as ours.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,8 +48,8 @@ class RecognisedNetwork:
     """The model in a file, as arguments of `build_model`.
 
     `num_classes` is None where the file has no last layer. `names`: "torch" for the names in the authors' files, "ours"
-    for names that need no translation. Two things can't be seen in weights: the stride of the stem in time, and whether
-    a max pool follows it.
+    for names that need no translation, "torchvision" for those of torchvision. Two things can't be seen in weights: the
+    stride of the stem in time, and whether a max pool follows it; torchvision has a stride of 1 and none.
     """
 
     model: str
@@ -70,6 +70,8 @@ def recognise(shapes: Shapes, arch: str | None = None) -> RecognisedNetwork:
     bare = {name: tuple(shape) for name, shape in _bare(shapes).items()}
     if any(name.startswith("backbone.") for name in bare):
         return _recognise_ours(bare)
+    if "stem.0.weight" in bare and "layer1.0.conv1.0.weight" in bare:
+        return _recognise_torchvision(bare)
     if "features.norm5.weight" in bare:
         found = _recognise_dense(bare)
     elif "conv1_s.weight" in bare and "conv1_t.weight" in bare:
@@ -79,8 +81,8 @@ def recognise(shapes: Shapes, arch: str | None = None) -> RecognisedNetwork:
     else:
         raise CheckpointError(
             f"{len(bare)} tensors ({_some(bare)}): not the names of a known model; expected the names in files of "
-            "kenshohara/3D-ResNets-PyTorch (conv1.weight, layer1.0.conv1.weight, ...) or of justld/3D-ResNets_paddle "
-            "(backbone.stem.0.conv.weight, ...)"
+            "kenshohara/3D-ResNets-PyTorch (conv1.weight, layer1.0.conv1.weight, ...), of torchvision's r3d_18 "
+            "(stem.0.weight, ...) or of justld/3D-ResNets_paddle (backbone.stem.0.conv.weight, ...)"
         )
     _check_arch(found, arch)
     return found
@@ -96,7 +98,7 @@ def renamed(state: Mapping[str, NDArray[Any]], found: RecognisedNetwork) -> dict
     renamed, unknown = {}, []
     for name, value in _bare(state).items():
         layer, _, tensor = name.rpartition(".")
-        own_layer = _own_layer(layer, found.model)
+        own_layer = _own_layer(_authors_layer(layer) if found.names == "torchvision" else layer, found.model)
         own = f"{own_layer}.{_TENSORS.get(tensor)}"
         if own_layer is None or tensor not in _TENSORS or own in renamed:
             unknown.append(name)
@@ -124,6 +126,28 @@ def _recognise_ours(shapes: Shapes) -> RecognisedNetwork:
             "if it is another of its models, name it with --model"
         )
     return RecognisedNetwork("r3d18_reference", "B", fc[1] if fc else None, stem[0], "ours")
+
+
+def _recognise_torchvision(shapes: Shapes) -> RecognisedNetwork:
+    """The r3d_18 of torchvision. Its other networks for videos have blocks that are not built here."""
+    if "stem.3.weight" in shapes or shapes.get("layer2.0.conv1.0.weight", ())[2:] != (3, 3, 3):
+        name = "r2plus1d_18" if "stem.3.weight" in shapes else "mc3_18"
+        raise CheckpointError(f"a network of torchvision like {name}, which is not built here; expected its r3d_18")
+    as_authors: dict[str, tuple[int, ...]] = {}
+    for name, shape in shapes.items():
+        layer, dot, tensor = name.rpartition(".")
+        as_authors[f"{_authors_layer(layer)}{dot}{tensor}"] = shape
+    return replace(_recognise_residual(as_authors), names="torchvision")
+
+
+def _authors_layer(layer: str) -> str:
+    """The name in the authors' files of a `layer` of torchvision's r3d_18."""
+    parts = {"0": "conv", "1": "bn"}  # of a pair of convolution and batch norm
+    if match := re.fullmatch(r"stem\.([01])", layer):
+        return f"{parts[match[1]]}1"
+    if match := re.fullmatch(r"(layer[1-4]\.\d+)\.conv([12])\.([01])", layer):
+        return f"{match[1]}.{parts[match[3]]}{match[2]}"
+    return layer
 
 
 def _recognise_dense(shapes: Shapes) -> RecognisedNetwork:

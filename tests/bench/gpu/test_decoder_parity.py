@@ -139,7 +139,7 @@ def test_no_videos(tmp_path: Path) -> None:
 
 def test_a_file_that_is_gone_is_unreadable(tmp_path: Path) -> None:
     root = write_classes(tmp_path / "v", 1, classes=("a",), codec="mjpeg", num_frames=20)
-    index = VideoIndex.build(root, workers=1, val_fraction=0.0)
+    index = VideoIndex.build(root, workers=0, val_fraction=0.0)
     record = index[0]
     (root / record.path).unlink()
     verdict = decoder_parity.judge(record, limits_of_device("cpu"), str(root), "cpu")

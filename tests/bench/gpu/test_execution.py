@@ -6,18 +6,19 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from bench_process import REPO
+from waiting import PATIENCE, wait_until
 
 from bench.gpu.execution import log_file, run_part
 from bench.gpu.plan import Part
 
 STUBBORN = (
-    "import os, signal, sys, time\n"
-    "signal.signal(signal.SIGINT, signal.SIG_IGN); signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    "import os, pathlib, signal, sys, time\n"
+    "signal.signal(signal.SIGINT, lambda *_: pathlib.Path(sys.argv[1] + '.asked').touch())\n"
+    "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
     "open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(300)"
 )
 
@@ -76,14 +77,11 @@ def test_a_second_ctrl_c_does_not_wait(out: Path) -> None:
     file = out / "pid"
     command = [sys.executable, "-c", code, STUBBORN, str(file), str(out)]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 30
-    while not (file.is_file() and file.read_text()):
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_until(lambda: file.is_file() and bool(file.read_text()))
     process.send_signal(signal.SIGINT)
-    time.sleep(1)
+    wait_until(Path(f"{file}.asked").exists, "asking the part to end")
     assert process.poll() is None  # it waits for the part to end by itself
     process.send_signal(signal.SIGINT)
-    process.wait(5)
+    process.wait(PATIENCE)
     with pytest.raises(ProcessLookupError):
         os.kill(int(file.read_text()), 0)

@@ -21,7 +21,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
         folder = root / "ab"[i % 2]
         folder.mkdir(parents=True, exist_ok=True)
         clips.write_stamped_video(folder / f"{i}.avi", num_frames=num_frames, gop=12 if i % 3 else 300)
-    return VideoIndex.build(root, val_fraction=0, workers=1)
+    return VideoIndex.build(root, val_fraction=0, workers=0)
 
 
 @pytest.fixture(scope="module")

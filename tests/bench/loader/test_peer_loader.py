@@ -72,11 +72,11 @@ def test_close_ends_the_workers_and_removes_the_files(index: VideoIndex, tmp_pat
     next(loader)
     mine = set(multiprocessing.active_children()) - before
     assert len(mine) == 2
-    assert len(list(tmp_path.glob("r3d-fast-jpg-*/*/*.jpg"))) == sum(index.columns().num_frames)
+    assert len(list(tmp_path.glob("r3d-fast-*.tmp/*/*.jpg"))) == sum(index.columns().num_frames)
     loader.close()
     loader.close()
     assert not any(process.is_alive() for process in mine)
-    assert not list(tmp_path.glob("r3d-fast-jpg-*"))
+    assert not list(tmp_path.glob("r3d-fast-*.tmp"))
 
 
 def test_a_clip_that_raises_is_blank_and_counted(index: VideoIndex) -> None:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
+from waiting import FakeClock
 
 from bench.measuring.turns import WARM_BATCHES, Pace, Turn, batches_lasting, take_turns
 
 
-class Sleeper:
-    """Makes batches of 2 clips, those after the first few in 0.01 s each."""
+class Slow:
+    """Makes batches of 2 clips, those after the first few in 0.01 s each, by `clock`."""
 
-    def __init__(self, name: str = "sleeper") -> None:
-        self.name, self.made = name, 0
+    def __init__(self, name: str = "slow", clock: FakeClock | None = None) -> None:
+        self.name, self.made, self.clock = name, 0, clock or FakeClock()
 
     def make(self, batches: int) -> int:
         for _ in range(batches):
             self.made += 1
             if self.made > WARM_BATCHES:
-                time.sleep(0.01)
+                self.clock.pass_by(0.01)
         return 2 * batches
 
     def costs(self) -> dict[str, float]:
@@ -28,10 +27,12 @@ class Sleeper:
     def close(self) -> None: ...
 
 
-def test_a_turn_is_as_many_batches_as_last_so_long() -> None:
+def test_a_turn_is_as_many_batches_as_last_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was made ahead, which takes no time, isn't counted."""
-    assert batches_lasting(0.5, Sleeper()) == pytest.approx(48, abs=6)
-    assert batches_lasting(0.001, Sleeper()) == 1
+    clock = FakeClock()
+    monkeypatch.setattr("bench.measuring.turns.perf_counter", clock)
+    assert batches_lasting(0.495, Slow(clock=clock)) == 50
+    assert batches_lasting(0.001, Slow(clock=clock)) == 1
 
 
 def test_after_each_round_its_turns_are_noted() -> None:
@@ -40,7 +41,7 @@ def test_after_each_round_its_turns_are_noted() -> None:
     def note(turns: dict[str, list[Turn]]) -> None:
         noted.append([len(own) for own in turns.values()])
 
-    contenders = [Sleeper("a"), Sleeper("b")]
+    contenders = [Slow("a"), Slow("b")]
     turns = take_turns(contenders, 2, lambda _: Pace(1, 0), lambda _: None, note=note)
     assert noted == [[1, 1], [2, 2]]
     assert [len(turns[name]) for name in "ab"] == [2, 2]

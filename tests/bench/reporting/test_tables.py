@@ -4,8 +4,6 @@ import json
 import re
 import statistics
 import struct
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from bench.reporting.results import StudyReport, save
 from bench.reporting.tables import load_folder, tables
 from bench.reporting.terminal import run_table
 from bench.reporting.text import as_rate
-from pipelines.errors import EnvironmentProblem, UsageError
+from pipelines.errors import UsageError
 
 # Printing.
 
@@ -155,18 +153,6 @@ def test_charts_are_drawn_as_svg_too_and_as_nothing_else(tmp_path: Path) -> None
     with pytest.raises(UsageError, match="can't be written"):
         draw(report(), tmp_path / "none" / "x.png")
     assert [file.name for file in tmp_path.iterdir()] == ["chart.SVG"]
-
-
-def test_a_missing_matplotlib_is_named(tmp_path: Path) -> None:
-    save(FULL, tmp_path / "r.json")
-    code = (
-        "import sys; sys.modules['matplotlib'] = None\n"
-        "from bench.reporting.chart import draw; from bench.reporting.results import load\n"
-        "try: draw(load(sys.argv[1]), 'x.png')\n"
-        "except Exception as error: print(type(error).__name__, error)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "r.json"], capture_output=True, text=True, check=True)
-    assert done.stdout == f"{EnvironmentProblem.__name__} charts need matplotlib: pip install 'r3d-fast[plots]'\n"
 
 
 # The pages.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import weakref
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 from bench_process import SMALL
+from waiting import FakeClock
 
 import r3d_fast.backend.paddle
 from bench.gpu.decisions import feeding, precision
@@ -122,6 +122,8 @@ def test_one_model_is_in_memory_at_a_time(small_videos: Path, monkeypatch: pytes
 def test_a_turn_on_a_gpu_lasts_two_seconds_and_one_on_a_cpu_two_steps(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    clock = FakeClock()
+
     class Synthetic:
         def __init__(self) -> None:
             self.losses: list[float] = []
@@ -129,13 +131,14 @@ def test_a_turn_on_a_gpu_lasts_two_seconds_and_one_on_a_cpu_two_steps(
 
         def make(self, batches: int) -> int:
             self.losses += [1.0 / (len(self.losses) + 1)] * batches
-            time.sleep(0.05 * batches)
+            clock.pass_by(0.05 * batches)
             return batches
 
+    monkeypatch.setattr(training, "perf_counter", clock)
     monkeypatch.setattr(training, "batches_lasting", lambda seconds, _: round(100 * seconds))
     for device, steps, loads in (("gpu", 40, 200), ("cpu", 2, 100)):
         paces = training._paces(Synthetic(), None, TrainingSettings(device=device))  # type: ignore[arg-type]
-        assert paces[SYNTHETIC].batches == paces[TRAINING].batches == pytest.approx(steps, abs=2)
+        assert paces[SYNTHETIC].batches == paces[TRAINING].batches == pytest.approx(steps, abs=1)
         assert paces[LOADER].batches == loads
         assert paces[TRAINING].warm == 1  # a batch takes 0.01 s, a step 0.05
     assert TrainingSettings(device="gpu").turn == {"seconds_a_turn": 2.0}

@@ -20,14 +20,14 @@ def test_an_index_is_opened_and_a_folder_indexed_for_as_long_as_it_takes(tmp_pat
         assert (len(index), index.root, index.path.is_file()) == (4, root, True)
     assert not index.path.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["videos"]
-    own = VideoIndex.build(root, index=tmp_path / "own.r3dindex", workers=1)
+    own = VideoIndex.build(root, index=tmp_path / "own.r3dindex", workers=0)
     with opened_index(own.path, silent) as index:
         assert index.digest == own.digest
 
 
 def test_the_index_beside_a_folder_is_taken(tmp_path: Path) -> None:
     root = write_classes(tmp_path / "videos", 4, classes=("a", "b"))
-    beside = VideoIndex.build(root, workers=1)
+    beside = VideoIndex.build(root, workers=0)
     with opened_index(root, silent) as index:
         assert index.path == beside.path
 

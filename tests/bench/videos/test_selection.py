@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from clips import write_classes
+from faulty_reads import FaultyReads
 
 from bench.videos.selection import keep_selection, kept_selection, select_videos, selected_videos, unreadable
 from pipelines.errors import UsageError
@@ -13,10 +14,17 @@ from pipelines.errors import UsageError
 
 @pytest.mark.parametrize("number", [3, 20])
 def test_videos_that_are_indexed_and_not_readable_are_left_out_too(number: int, tmp_path: Path) -> None:
-    """Of 3 videos this process reads clips, of 40 others do."""
+    """Of 3 videos one process reads clips, of 40 several do."""
     index = select_videos(write_classes(tmp_path / "v", number), tmp_path).index
     (tmp_path / "v" / "b" / "v1.avi").unlink()
     assert unreadable(index) == {"b/v1.avi": "can't be read: No such file or directory"}
+
+
+def test_a_video_that_crashes_the_decoder_is_left_out_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = select_videos(write_classes(tmp_path / "v", 3), tmp_path).index
+    FaultyReads(tmp_path, monkeypatch).begin("b/v1.avi", "segv")
+    crash = "crashes the decoder: the process that read it was ended by SIGSEGV, twice"
+    assert unreadable(index) == {"b/v1.avi": crash}
 
 
 def test_fewer_videos_are_spread_over_all(videos: Path, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_made_clips_are_like_ucf101(made: Path) -> None:
     assert sum("B" in one for one in types) == 12
     sizes = np.array([file.stat().st_size for file in files]) / lengths
     assert 2000 < sizes.mean() < 4000
-    index = VideoIndex.build(made, val_fraction=0, index=made.parent / "made.r3dindex", workers=1)
+    index = VideoIndex.build(made, val_fraction=0, index=made.parent / "made.r3dindex", workers=0)
     assert len(index.columns("train")) == 64
     assert not index.quarantined
 

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 from cut_files import ENCRYPTED, LAYOUTS, write_layout
+from waiting import little_work
 
 from pipelines.containers.encryption import encryption_scheme
 from pipelines.containers.formats.ebml import TRACKS, Element, element_at, elements, segment, video_track
@@ -125,9 +125,8 @@ def test_mutated_headers_are_read_quickly_and_never_raise(tmp_path: Path) -> Non
         for at in draws.integers(0, 2_000, 1 + number % 5).tolist():
             changed[at : at + 4] = draws.choice([bytes(4), b"\xff" * 4, draws.bytes(4)])
         path.write_bytes(changed)
-        begin = time.perf_counter()
-        encryption_scheme(str(path), form, int(draws.integers(0, 300)))
-        assert time.perf_counter() - begin < 1
+        with little_work(1.0):
+            encryption_scheme(str(path), form, int(draws.integers(0, 300)))
     for content in (b"", b"\0", b"G" * 1000):
         path.write_bytes(content)
         for form in ("mov", "matroska", "asf", "mpegts", "avi"):

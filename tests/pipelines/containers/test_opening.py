@@ -9,6 +9,7 @@ from clips import read_stamp, write_audio_only, write_cover_before_video, write_
 from cut_files import ENCRYPTED, write_layout
 
 from pipelines.containers.file_checks import MAX_PIXELS
+from pipelines.containers.formats.taken import ONE_FILE
 from pipelines.containers.opening import open_video
 from pipelines.errors import VideoError
 
@@ -70,3 +71,43 @@ def test_what_holds_no_video_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.avi").write_text("no video")
     with pytest.raises(av.error.FFmpegError), open_video(str(tmp_path / "t.avi")):
         pass
+
+
+PLAYLISTS = {
+    "ffconcat": "ffconcat version 1.0\nfile {}\n",
+    "hls": "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{}\n#EXT-X-ENDLIST\n",
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\na=x:{}\nm=video 5004 RTP/AVP 96\n",
+    "dash": '<?xml version="1.0"?>\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period><AdaptationSet>'
+    "<Representation id='1'><BaseURL>{}</BaseURL></Representation></AdaptationSet></Period></MPD>\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PLAYLISTS)
+@pytest.mark.parametrize("name", ["p.avi", "p.m3u8", "p.sdp", "p.mpd"])
+def test_text_that_names_other_files_is_no_video(tmp_path: Path, kind: str, name: str) -> None:
+    video = write_stamped_video(tmp_path / "v.avi", num_frames=4)
+    playlist = tmp_path / name
+    playlist.write_text(PLAYLISTS[kind].format(video.name))
+    if kind == "ffconcat":
+        with av.open(f"file:{playlist}") as container:  # or this test would test nothing
+            assert container.format.name == "concat"
+    with pytest.raises(VideoError, match=rf"{name}: not a video: .*no video"), open_video(str(playlist)):
+        pass
+
+
+def test_a_name_is_no_pattern_of_pictures(tmp_path: Path) -> None:
+    for number in range(3):
+        write_stamped_video(tmp_path / f"{number}.jpg", codec="mjpeg", num_frames=1, container="mjpeg")
+    (tmp_path / "%d.jpg").write_bytes(b"x" * 99)
+    with av.open(f"file:{tmp_path}/%d.jpg") as container:
+        assert container.format.name == "image2"  # or this test would test nothing
+    with pytest.raises((av.error.FFmpegError, VideoError)), open_video(str(tmp_path / "%d.jpg")):
+        pass
+
+
+def test_all_containers_that_are_taken_are_known_to_an_ffmpeg() -> None:
+    names = {part for name in av.formats_available for part in name.split(",")}
+    taken = ONE_FILE["format_whitelist"].split(",")
+    assert len(taken) == len(set(taken))
+    assert len([name for name in taken if name in names]) > 150
+    assert not {"concat", "hls", "dash", "sdp", "imf", "image2", "tty", "lavfi", "rtsp", "svg_pipe"} & set(taken)

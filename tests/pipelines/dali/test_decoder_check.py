@@ -32,7 +32,7 @@ def stamped(folder: Path, codec: str = "mjpeg", num_frames: int = 30) -> tuple[V
     suffix = {"mjpeg": "avi", "vp8": "webm", "vp9": "mkv", "mpeg4": "avi"}[codec]
     (folder / "v" / "a").mkdir(parents=True)
     write_stamped_video(folder / "v" / "a" / f"v.{suffix}", codec=codec, num_frames=num_frames, size=(128, 112))
-    index = VideoIndex.build(folder / "v", index=folder / "index", workers=1, val_fraction=0.0)
+    index = VideoIndex.build(folder / "v", index=folder / "index", workers=0, val_fraction=0.0)
     return index[0], str(index.root)
 
 
@@ -97,7 +97,7 @@ def test_a_turned_video_is_compared_upright(tmp_path: Path) -> None:
     (tmp_path / "v" / "a").mkdir(parents=True)
     path = write_stamped_video(tmp_path / "v" / "a" / "v.mov", codec="mjpeg", num_frames=9, size=(160, 112))
     turn_mp4(path, (0, 1, -1, 0))
-    index = VideoIndex.build(tmp_path / "v", workers=1, val_fraction=0.0)
+    index = VideoIndex.build(tmp_path / "v", workers=0, val_fraction=0.0)
     assert (index[0].height, index[0].width) == (160, 112)
     assert wrong_frames(index[0], str(index.root), "cpu") == ""
 
@@ -120,7 +120,7 @@ def test_a_video_that_can_not_be_read_says_nothing_of_dali(tmp_path: Path) -> No
 def test_a_real_mjpeg_video(real_clips: Path, tmp_path: Path) -> None:
     (tmp_path / "v" / "a").mkdir(parents=True)
     (tmp_path / "v" / "a" / "v.avi").symlink_to(real_clips / "odd" / "mjpeg_320x600.avi")
-    index = VideoIndex.build(tmp_path / "v", workers=1, val_fraction=0.0, follow_links=True)
+    index = VideoIndex.build(tmp_path / "v", workers=0, val_fraction=0.0, follow_links=True)
     assert wrong_frames(index[0], str(index.root), "cpu") == ""
 
 
@@ -129,7 +129,7 @@ def test_over_real_clips_each_miscount_is_seen_and_nothing_else(
     real_clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A decoder with colours of its own, and noise, that counts right or is off by one, over the 96 clips."""
-    index = VideoIndex.build(real_clips / "UCF-101", index=tmp_path / "index", workers=1, val_fraction=0.0)
+    index = VideoIndex.build(real_clips / "UCF-101", index=tmp_path / "index", workers=0, val_fraction=0.0)
     state: dict[str, Any] = {}
 
     def decoder(data: NDArray[np.uint8], numbers: NDArray[np.int32], device: str) -> NDArray[np.uint8]:

@@ -87,7 +87,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
         write_stamped_video(path, codec=codec, num_frames=12 + number, size=LARGE if number % 2 else SMALL)
         if number == 3:
             turn_mp4(path, (0, 1, -1, 0))
-    return VideoIndex.build(root, workers=1, val_fraction=0.0)
+    return VideoIndex.build(root, workers=0, val_fraction=0.0)
 
 
 def cap(monkeypatch: pytest.MonkeyPatch, most: int) -> None:

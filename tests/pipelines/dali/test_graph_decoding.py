@@ -51,7 +51,7 @@ def test_clips_of_many_batches_show_their_numbers(tmp_path: Path, device: str, n
     path = write(tmp_path / "v" / "a", name)
     for number in range(1, 4):
         path.with_stem(f"copy{number}").write_bytes(path.read_bytes())
-    index = VideoIndex.build(tmp_path / "v", workers=1, val_fraction=0.0)
+    index = VideoIndex.build(tmp_path / "v", workers=0, val_fraction=0.0)
     skip_unless_decoded(index[0], device)
     side = min(index[0].width, index[0].height)
     whole = PIXELS.model_copy(update={"size_px": side, "scales": (1.0,), "mirror": 0.0, "max_scale_step": 0})
@@ -76,7 +76,7 @@ def test_videos_of_many_sizes_in_one_batch(tmp_path: Path, device: str) -> None:
     (tmp_path / "v" / "a").mkdir(parents=True)
     for number, size in enumerate([(320, 240), (320, 234), (176, 240), (318, 240), (320, 230), (240, 320), (320, 240)]):
         write_stamped_video(tmp_path / "v" / "a" / f"{number}.{suffix}", codec=codec, size=size, num_frames=20)
-    index = VideoIndex.build(tmp_path / "v", workers=1, val_fraction=0.0)
+    index = VideoIndex.build(tmp_path / "v", workers=0, val_fraction=0.0)
     skip_unless_decoded(index[0], device)
     options = {"train": True, "batch_size": 7}
     with load(index, "dali", device, **options) as ours, load(index, "pyav", "cpu", **options) as plain:

@@ -192,7 +192,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
         (root / codec).mkdir(parents=True)
         for n in range(4):
             write_stamped_video(root / codec / f"v{n}.{suffix}", codec=codec, num_frames=14 + n, size=(112, 112))
-    return VideoIndex.build(root, workers=1, val_fraction=0.0)
+    return VideoIndex.build(root, workers=0, val_fraction=0.0)
 
 
 class FullPipeline(ClipPipeline):

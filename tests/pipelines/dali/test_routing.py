@@ -53,7 +53,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
         (root / codec).mkdir(parents=True)
         for n in range(6):
             write_stamped_video(root / codec / f"v{n}.{suffix}", codec=codec, num_frames=20 + n, size=(112, 112))
-    return VideoIndex.build(root, workers=1, val_fraction=0.0)
+    return VideoIndex.build(root, workers=0, val_fraction=0.0)
 
 
 def load(index: VideoIndex, decoder: str, *, train: bool = True, workers: int = 2, **options: object) -> ClipLoader:
@@ -205,7 +205,7 @@ def test_layer_fields() -> None:
 
 @pytest.mark.real
 def test_profiles_of_real_clips(real_clips: Path, tmp_path: Path) -> None:
-    index = VideoIndex.build(real_clips / "UCF-101", index=tmp_path / "index", workers=1, val_fraction=0.0)
+    index = VideoIndex.build(real_clips / "UCF-101", index=tmp_path / "index", workers=0, val_fraction=0.0)
     layers = [parse_video_object_layer(index[i].extradata) for i in range(len(index))]
     assert {found and found.object_type for found in layers} <= {1, 17}
     assert {refused_profile(index[i]) for i in range(len(index))} == {""}
@@ -276,7 +276,7 @@ def test_kinds_of_videos_differ_by_their_colours_and_not_by_their_turn(tmp_path:
         path = tmp_path / "v" / "a" / f"{number}.mp4"
         write_stamped_video(path, codec="vp9", num_frames=6, size=(128, 112), options=options)
     turn_mp4(tmp_path / "v" / "a" / "1.mp4", (0, 1, -1, 0))
-    index = VideoIndex.build(tmp_path / "v", workers=1, val_fraction=0.0)
+    index = VideoIndex.build(tmp_path / "v", workers=0, val_fraction=0.0)
     found = {kind.traits: ([one.path for one in some], count) for kind, (some, count) in _kinds(index, None).items()}
     assert found == {
         "": (["a/0.mp4", "a/1.mp4", "a/4.mp4"], 3),

@@ -86,7 +86,7 @@ def sizes(tmp_path: Path) -> VideoIndex:
         write_stamped_video(path, codec="mpeg4", num_frames=6, size=size)
         if number in (3, 4):
             turn_mp4(path, (0, 1, -1, 0))
-    return VideoIndex.build(tmp_path / "v", workers=1, val_fraction=0.0)
+    return VideoIndex.build(tmp_path / "v", workers=0, val_fraction=0.0)
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_dali_takes_them_where_it_is_asked_for(
 def test_where_all_are_such_pyav_decodes_all(tmp_path: Path, v100_decodes: list[str]) -> None:
     (tmp_path / "v" / "a").mkdir(parents=True)
     write_stamped_video(tmp_path / "v" / "a" / "0.mp4", codec="mpeg4", num_frames=6, size=(176, 136))
-    index = VideoIndex.build(tmp_path / "v", workers=1, val_fraction=0.0)
+    index = VideoIndex.build(tmp_path / "v", workers=0, val_fraction=0.0)
     assert chosen(index, "auto").limits is None
     assert v100_decodes == []
     assert chosen(index, "dali").limits is not None

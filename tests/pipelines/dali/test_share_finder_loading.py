@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from clips import write_stamped_video
 from devices import assert_same_clips, load
+from waiting import FakeClock
 
 from pipelines.dali import graph_runner
 from pipelines.dali.graph import ClipPipeline
@@ -29,7 +29,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
         (root / codec).mkdir(parents=True)
         for n in range(4):
             write_stamped_video(root / codec / f"v{n}.{suffix}", codec=codec, num_frames=14 + n, size=(112, 112))
-    return VideoIndex.build(root, workers=1, val_fraction=0.0)
+    return VideoIndex.build(root, workers=0, val_fraction=0.0)
 
 
 @pytest.fixture
@@ -52,7 +52,13 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def slow_down(monkeypatch: pytest.MonkeyPatch, *, pyav: float, dali: Callable[[], float] = lambda: 0.0) -> None:
-    """Make PyAV take `pyav` seconds more for a clip, and DALI `dali()` for a batch of which it decodes some clips."""
+    """Make PyAV take `pyav` seconds for a clip, and DALI `dali()` for a batch of which it decodes some clips.
+
+    By the loader's clock, which shows no other time: so a busy machine changes nothing.
+    """
+    clock = FakeClock()
+    for name in ("prefetch.perf_counter", "prefetch.process_time", "workers.worker.perf_counter"):
+        monkeypatch.setattr(f"pipelines.{name}", clock)
     built: Any = graph_runner.ClipPipeline  # that of the fixture
     load_clips = EncodedSource.load
 
@@ -62,11 +68,11 @@ def slow_down(monkeypatch: pytest.MonkeyPatch, *, pyav: float, dali: Callable[[]
             super().feed(data, samples)
 
         def clips(self) -> Any:
-            time.sleep(dali() * self._decodes)
+            clock.pass_by(dali() * self._decodes)
             return super().clips()
 
     def slowed(self: EncodedSource, *arguments: Any, encoded: bool) -> list[Sample]:
-        time.sleep(pyav * (not encoded))
+        clock.pass_by(pyav * (not encoded))
         return load_clips(self, *arguments, encoded=encoded)
 
     monkeypatch.setattr(graph_runner, "ClipPipeline", Slowed)

@@ -71,9 +71,25 @@ def test_every_extension_in_any_case(tmp_path: Path) -> None:
         "m2v",
         "qt",
     ]
-    ends += ["mpe", "m1v", "ivf", "wtv", "gxf", "dav", "h264", "264", "h265", "265", "hevc", "mjpg", "mjpeg"]
+    ends += [
+        "mpe",
+        "m1v",
+        "ivf",
+        "wtv",
+        "gxf",
+        "dav",
+        "h264",
+        "264",
+        "h265",
+        "265",
+        "hevc",
+        "mjpg",
+        "mjpeg",
+        "gif",
+        "apng",
+    ]
     names = [f"A/{end}.{end}" for end in ends]
-    data = recognise_dataset(touch(tmp_path, *names, "A/avi", "A/x.avi.txt", "A/x.gif", "A/x.ogg"), val_fraction=0)
+    data = recognise_dataset(touch(tmp_path, *names, "A/avi", "A/x.avi.txt", "A/x.jpg", "A/x.ogg"), val_fraction=0)
     assert [e.path for e in data.entries] == sorted(names)
 
 
@@ -213,7 +229,7 @@ def test_only_loose_videos_explains_the_layouts(tmp_path: Path) -> None:
 
 def test_one_class_asks_whether_root_is_right(tmp_path: Path) -> None:
     data = recognise_dataset(touch(tmp_path, "UCF-101/Lunges/a.avi", "UCF-101/Punch/b.avi"))
-    assert data.warnings == ("only one class, UCF-101: is ROOT the folder that holds the class folders?",)
+    assert data.warnings == (f"only one class, UCF-101: is {tmp_path} the folder that holds the class folders?",)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 import sys
@@ -10,12 +11,13 @@ import av
 import pytest
 from clips import write_stamped_video
 
-from pipelines.errors import VideoError
+from pipelines.errors import EnvironmentProblem, VideoError
 from pipelines.index import probe_pool
 from pipelines.index.probe_pool import probe_all
 from pipelines.video import probe
 from pipelines.video.record import VideoRecord
 
+REPO = Path(__file__).resolve().parents[3]
 MOST_MIB = 200  # of memory that indexing a file of any size takes
 
 
@@ -73,12 +75,12 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     assert int(peak_kib) < MOST_MIB * 1024
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [0, 2])
 def test_one_hears_how_far_a_long_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int) -> None:
     monkeypatch.setattr(probe, "_WATCH_SECONDS", 0.0)  # in this process only: in others files must take half a second
     monkeypatch.setattr(probe_pool, "_LARGE", 0)
     for name in ("a.mkv", "b.mkv"):
-        write_long_video(tmp_path / name, groups=2 if workers == 1 else 800)
+        write_long_video(tmp_path / name, groups=2 if workers == 0 else 800)
     told: list[tuple[str, float]] = []
     results = list(probe_all(["a.mkv", "b.mkv"], tmp_path, workers=workers, watch=lambda *now: told.append(now)))
     assert [isinstance(result, VideoRecord) for result in results] == [True, True]
@@ -94,8 +96,104 @@ def test_few_large_files_are_probed_side_by_side(tmp_path: Path, monkeypatch: py
     for number in range(3):
         write_stamped_video(tmp_path / f"{number}.avi", num_frames=10 + number)
     (tmp_path / "bad.avi").write_bytes(b"no video")
-    here: list[object] = []
-    monkeypatch.setattr(probe_pool, "_set_told", here.append)  # would be called here if there were no processes
+    monkeypatch.setattr(probe, "probe_video", None)  # would be called here if there were no processes
     results = list(probe_all(["0.avi", "bad.avi", "2.avi", "gone.avi"], tmp_path, workers=2))
     assert [getattr(result, "num_frames", None) for result in results] == [10, None, 12, None]
     assert [type(result) for result in results[1::2]] == [VideoError, VideoError]
+
+
+def some_videos(folder: Path, count: int) -> list[str]:
+    """The names of `count` new videos in `folder`, of 2, 3, ... frames."""
+    names = [f"{number}.avi" for number in range(count)]
+    for number, name in enumerate(names):
+        write_stamped_video(folder / name, num_frames=2 + number % 5)
+    return names
+
+
+def in_processes(folder: Path, monkeypatch: pytest.MonkeyPatch, what: str, *, name: str) -> None:
+    """Have the processes that probe do `what`, which is Python, with the file `name`."""
+    # They import from where this one does: this module stands before the real function.
+    (folder / "sitecustomize.py").write_text(
+        "import os, signal, time\n"
+        "import pipelines.video.probe as probe\n"
+        "real = probe.probe_video\n"
+        "def stands_before(path, **options):\n"
+        f"    if path == {name!r}:\n"
+        f"        {what}\n"
+        "    return real(path, **options)\n"
+        "probe.probe_video = stands_before\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{folder}:{REPO}")
+
+
+def test_a_file_with_which_a_process_dies_is_the_only_bad_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = some_videos(tmp_path, 70)
+    in_processes(tmp_path, monkeypatch, "os.kill(os.getpid(), signal.SIGSEGV)", name="40.avi")
+    results = list(probe_all(names, tmp_path, workers=2))
+    bad = [number for number, result in enumerate(results) if isinstance(result, VideoError)]
+    assert bad == [40]
+    assert str(results[40]).endswith("crashes the decoder: the process that read it was ended by SIGSEGV, twice")
+    assert isinstance(results[40], VideoError)
+    assert results[40].is_passing
+    assert [r.num_frames for r in results if isinstance(r, VideoRecord)] == [2 + k % 5 for k in range(70) if k != 40]
+
+
+@pytest.mark.parametrize("workers", [None, 1, 2])
+def test_a_single_file_that_crashes_is_an_item_with_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int | None
+) -> None:
+    some_videos(tmp_path, 1)
+    in_processes(tmp_path, monkeypatch, "os.kill(os.getpid(), signal.SIGBUS)", name="0.avi")
+    (result,) = probe_all(["0.avi"], tmp_path, workers=workers)
+    expected = f"{tmp_path}/0.avi: crashes the decoder: the process that read it was ended by SIGBUS, twice"
+    assert str(result) == expected
+
+
+def test_a_file_that_blocks_its_process_is_the_only_bad_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = some_videos(tmp_path, 4)
+    in_processes(tmp_path, monkeypatch, "time.sleep(3600)", name="1.avi")
+    results = list(probe_all(names, tmp_path, workers=1, stall_seconds=1.0))
+    assert isinstance(results[1], VideoError)
+    assert results[1].is_passing
+    assert results[1].reason == "hangs the decoder"
+    assert results[1].detail == "nothing was read or decoded for 1 s, and its process was ended"
+    assert [r.num_frames for r in results if isinstance(r, VideoRecord)] == [2, 4, 5]
+
+
+def test_what_keeps_processes_from_starting_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = some_videos(tmp_path, 70)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(EnvironmentProblem, match="ended with exit code 1 while it started, 4 times"):
+        list(probe_all(names, tmp_path, workers=2))
+
+
+def test_the_processes_end_with_the_iterator(tmp_path: Path) -> None:
+    names = some_videos(tmp_path, 70)
+    before = children()
+    results = probe_all(names, tmp_path, workers=2)
+    next(results)
+    assert children() - before
+    results.close()  # type: ignore[attr-defined]
+    assert children() == before
+
+
+def children() -> set[int]:
+    """The ids of the processes that this one has started and that are still there."""
+    return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
+
+
+def test_a_script_without_a_main_guard_builds_an_index(tmp_path: Path) -> None:
+    (tmp_path / "data" / "x").mkdir(parents=True)
+    some_videos(tmp_path / "data" / "x", 70)
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os\nfrom pipelines import VideoIndex\n"
+        "index = VideoIndex.build('data', workers=2)\nprint(len(index), os.getpid() > 0)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.stderr, done.stdout) == ("", "70 True\n")

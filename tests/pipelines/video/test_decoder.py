@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ import clips
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from oddities import write_interlaced
 
+from pipelines.bitstreams.mpeg4 import parse_video_object_layer
 from pipelines.errors import FrameError, VideoError
-from pipelines.video.decoder import FrameReader
+from pipelines.video import packet_reader
+from pipelines.video.decoder import Cut, FrameReader, ReadStatistics, _slices_for
 from pipelines.video.packets import select
 from pipelines.video.probe import probe_video
 from pipelines.video.record import VideoRecord
@@ -69,11 +73,19 @@ def test_any_frames_are_those_of_the_full_decode_bit_for_bit(folder: Path, name:
     record, frames = made(folder, name)
     assert record.num_frames == len(frames)
     assert (record.height, record.width) == frames.shape[1:3]
-    reader = FrameReader()
+    reader = FrameReader(recovers=False)  # so that nothing is counted from the start of the file instead
     for wanted in frame_sets(len(frames), 1, 30):
         got = reader.read(record, wanted)
         np.testing.assert_array_equal(got, frames[wanted], err_msg=f"{wanted}")
     assert [clips.read_stamp(frame) for frame in reader.read(record, [5, 3, 5, 20])] == [5, 3, 5, 20]
+    (run,) = select(record.packets, [20])
+    reader.statistics = ReadStatistics()
+    reader.read(record, [20, 20])
+    found, size = reader.statistics, record.packets.size[run.packets].sum()
+    assert (found.packets, found.bytes_read, found.io_retries) == (len(run.packets), size, 0)
+    assert 0 < found.convert_seconds < 5
+    assert 0 <= found.read_seconds < 5
+    assert 0 < found.decode_seconds < 5
 
 
 @pytest.mark.real
@@ -92,6 +104,43 @@ def test_a_box_is_that_part_of_the_frame(folder: Path) -> None:
     record, frames = made(folder, "mpeg4 B")
     got = FrameReader().read(record, [7, 2], box=(10, 21, 30, 41))
     np.testing.assert_array_equal(got, frames[[7, 2], 10:40, 21:62])
+
+
+def test_all_cuts_of_a_frame_are_filled_from_one_pass(folder: Path) -> None:
+    record, frames = made(folder, "mpeg4 BB")
+    boxes = [(0, 0, 96, 128), (10, 21, 30, 41), (8, 16, 64, 64)]
+    cuts = [Cut([7, 2], box, None, np.empty((2, *box[2:], 3), np.uint8)) for box in boxes]
+    scaled = Cut([2, 9], boxes[2], 32, np.empty((2, 32, 32, 3), np.uint8))
+    reader = FrameReader(recovers=False)
+    reader.fill(record, [*cuts, scaled])
+    for cut, (y, x, height, width) in zip(cuts, boxes, strict=True):
+        np.testing.assert_array_equal(cut.out, frames[[7, 2], y : y + height, x : x + width])
+    assert reader.statistics.packets == sum(len(run.packets) for run in select(record.packets, [2, 7, 9]))
+    alone = Cut([2, 9], boxes[2], 32, np.empty((2, 32, 32, 3), np.uint8))
+    FrameReader().fill(record, [alone])
+    np.testing.assert_array_equal(scaled.out, alone.out)
+
+
+def test_frames_of_another_size_than_the_index_says_are_an_error(folder: Path) -> None:
+    record, _ = made(folder, "mpeg4")
+    for other in (replace(record, width=126), replace(record, height=98)):
+        says = f"frame size changes: frame 5 is 128x96, the index says {other.width}x{other.height}$"
+        with pytest.raises(FrameError, match=says):
+            FrameReader().read(other, [5])
+
+
+def test_only_a_plain_layer_of_mpeg4_tells_how_pictures_end(folder: Path, tmp_path: Path) -> None:
+    assert _slices_for(made(folder, "mpeg4")[0].extradata) != b""
+    assert _slices_for(b"") == b""
+    interlaced = probe_video(write_interlaced(tmp_path / "a.avi", "mpeg4"))
+    assert _slices_for(interlaced.extradata) == b""
+    # An estimation of complexity follows: it is not known where the quantiser of a picture is.
+    fields = "0 00000001 0 0001 0 00 1 0000000000011001 1 0 1 0000010000000 1 0000001100000 1 0 1 0 0 0 0 1 0".replace(
+        " ", ""
+    )
+    unknown = b"\0\0\1\x20" + int(fields.ljust(96, "1"), 2).to_bytes(12, "big")
+    assert parse_video_object_layer(unknown) is not None
+    assert _slices_for(unknown) == b""
 
 
 def test_b_pictures_that_nobody_asked_for_are_left_out(folder: Path) -> None:
@@ -123,6 +172,44 @@ def test_a_file_that_changed_or_went_is_an_error(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(VideoError, match="can't be read: No such file"):
         FrameReader().read(record, [0])
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_file_of_another_size_has_changed_though_its_time_is_the_same(tmp_path: Path, change: int) -> None:
+    path = clips.write_stamped_video(tmp_path / "a.avi")
+    record, data = probe_video(path), path.read_bytes()
+    path.write_bytes(data[:-1] if change < 0 else data + b"x")
+    os.utime(path, ns=(record.mtime_ns, record.mtime_ns))
+    says = f"changed since it was indexed: {len(data)} bytes then, {len(data) + change} now; index the data set again$"
+    with pytest.raises(VideoError, match=says):
+        FrameReader().read(record, [0])
+
+
+@pytest.mark.parametrize("later_ns", [-1, 1])
+def test_of_a_file_with_another_time_the_bytes_decide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later_ns: int
+) -> None:
+    path = clips.write_stamped_video(tmp_path / "a.avi")
+    record, data = probe_video(path), path.read_bytes()
+    expected = FrameReader().read(record, [3])
+    os.utime(path, ns=(0, record.mtime_ns + later_ns))
+    np.testing.assert_array_equal(FrameReader().read(record, [3]), expected)
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    os.utime(path, ns=(0, record.mtime_ns + 2 * later_ns))
+    says = "changed since it was indexed: the same size, but other bytes; index the data set again$"
+    with pytest.raises(VideoError, match=says):
+        FrameReader().read(record, [3])
+    # With the size and the time that the index has, the bytes are not read: that would take as long as the reading.
+    monkeypatch.setattr(packet_reader, "checksum_of", lambda *_: pytest.fail("read as a whole"))
+    os.utime(path, ns=(0, record.mtime_ns))
+    np.testing.assert_array_equal(FrameReader().read(record, [3]), expected)
+
+
+def test_more_frames_than_fit_into_memory_are_an_error_that_may_pass(folder: Path) -> None:
+    record, _ = made(folder, "mpeg4")
+    with pytest.raises(VideoError, match="needs more memory than there is: ") as caught:
+        FrameReader().read(record, [0], box=(0, 0, 2**30, 2**30))
+    assert caught.value.is_passing
 
 
 def test_damage_after_indexing_is_an_error_and_never_a_shorter_clip(tmp_path: Path) -> None:

@@ -9,9 +9,12 @@ import av
 import clips
 import numpy as np
 import pytest
-from oddities import write_dropped_frames
+from oddities import write_dropped_frames, write_lost_packet
+from timed_video import write_with_times
 
+from pipelines.bitstreams.packet_flags import DROPPABLE, KEY, START
 from pipelines.errors import VideoError
+from pipelines.video import probe
 from pipelines.video.decoder import FrameReader
 from pipelines.video.probe import probe_video
 from pipelines.video.sequence import FrameSequence
@@ -117,12 +120,14 @@ def test_frames_are_counted_not_believed(video: Path) -> None:
 
 def test_a_missing_index_chunk_changes_nothing(video: Path) -> None:
     before = FrameReader().read(probe_video(video), [3, 17])
+    assert probe_video(video).corrupt == -1  # it was not decoded
     data = bytearray(video.read_bytes())
     at = data.rindex(b"idx1")
     data[at : at + 4] = b"JUNK"
     video.write_bytes(data)
     record = probe_video(video)
-    assert record.num_frames == 30
+    assert (record.num_frames, record.corrupt) == (30, 0)
+    assert np.flatnonzero(record.packets.flags & START).tolist() == [0, 12, 24]
     np.testing.assert_array_equal(FrameReader().read(record, [3, 17]), before)
 
 
@@ -251,3 +256,126 @@ def test_a_video_of_far_fewer_frames_than_its_header_states_is_noted(tmp_path: P
     assert "fewer frames than it states" in probe_video(path).notes
     dropped = write_dropped_frames(tmp_path / "dropped.avi")  # whose header counts what was dropped
     assert "fewer frames than it states" not in probe_video(dropped).notes
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    error = refusal(tmp_path / "a.avi")
+    assert (error.reason, error.detail) == ("can't be read", "No such file or directory")
+
+
+def without_index(path: Path) -> Path:
+    """The AVI without its index, so that its headers are not believed."""
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"idx1")
+    data[at : at + 4] = b"JUNK"
+    path.write_bytes(data)
+    return path
+
+
+def test_the_size_of_damaged_mpeg4_is_that_of_its_layer(video: Path) -> None:
+    sound = video.read_bytes()
+    video.write_bytes(patched_size(sound, 8000, 8000))
+    record = probe_video(without_index(video), max_pixels=128 * 96)
+    assert (record.width, record.height, record.num_frames) == (128, 96, 30)
+    video.write_bytes(patched_size(sound, 16, 16))
+    with pytest.raises(VideoError, match="too large: 128x96 px, the limit is 12287 px a frame") as caught:
+        probe_video(without_index(video), max_pixels=128 * 96 - 1)
+    assert caught.value.reason == "too large"
+    # Without a picture FFmpeg knows the size of the container alone.
+    video.write_bytes(patched_size(sound.replace(b"\0\0\1\xb6", b"\0\0\1\xb7"), 8000, 8000))
+    assert refusal(video).reason == "no frame decodes"
+
+
+@pytest.mark.parametrize(("content", "tries"), [("not a video", 2), ("too large", 1), ("gone", 1)])
+def test_that_a_file_can_not_be_used_is_believed_once_it_was_seen_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, tries: int
+) -> None:
+    path = clips.write_stamped_video(tmp_path / "v.mkv", num_frames=5)
+    if content == "not a video":
+        path.write_bytes(b"no video " * 100)
+    elif content == "gone":
+        path = tmp_path / "other.mkv"
+    asked: list[str] = []
+    probed = probe._probed
+    monkeypatch.setattr(probe, "_probed", lambda full, what: (asked.append(full), probed(full, what))[1])
+    with pytest.raises(VideoError):
+        probe_video(path, max_pixels=100)
+    assert asked == [str(path)] * tries
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate"), [("v.avi", "mpeg4", 30), ("v.mkv", "h264", 24), ("v.mp4", "h264", 2000)]
+)
+def test_the_frame_rate_is_that_of_the_file(tmp_path: Path, name: str, codec: str, rate: int) -> None:
+    path = clips.write_stamped_video(tmp_path / name, codec=codec, fps=rate, num_frames=20)
+    assert probe_video(path).fps == rate
+
+
+def test_the_frame_rate_of_raw_dv_is_not_its_clock(tmp_path: Path) -> None:
+    path = tmp_path / "v.dv"
+    with av.open(str(path), "w", format="rawvideo") as target:
+        stream = target.add_stream("dvvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 720, 576, "yuv420p"
+        for number in range(4):
+            frame = av.VideoFrame(720, 576, "yuv420p")
+            frame.pts = number
+            target.mux(stream.encode(frame))
+        target.mux(stream.encode(None))
+    record = probe_video(path)
+    assert (record.container, record.fps, record.num_frames) == ("dv", 25.0, 4)
+
+
+def test_packets_that_may_be_lost_let_a_video_be_decoded_as_a_whole(tmp_path: Path) -> None:
+    """`corrupt` is -1 where the file was not decoded to find out."""
+    even = [40 * number for number in range(12)]
+    uneven = [*even[:6], *(time + 200 for time in even[6:])]
+    for codec in ("libvpx-vp9", "libx264"):
+        for times, corrupt in ((even, -1), (uneven, 0 if codec == "libvpx-vp9" else -1)):
+            path = write_with_times(tmp_path / ("v.webm" if codec == "libvpx-vp9" else "v.mp4"), times, codec=codec)
+            record = probe_video(path)
+            assert ("uneven frame times" in record.notes) == (times is uneven)
+            assert (record.num_frames, record.corrupt, record.packets.ordinal) == (12, corrupt, False)
+            assert path.suffix != ".mp4" or record.fps == pytest.approx(12 / (times[-1] + 40) * 1000)
+
+
+def test_packed_pictures_are_counted_by_headers_and_by_a_decode_where_that_shows_damage(tmp_path: Path) -> None:
+    clips.write_packed_mpeg4(tmp_path / "v.avi", num_frames=30, b_frames=2)
+    record = probe_video(tmp_path / "v.avi")
+    assert (record.num_frames, record.corrupt, record.packets.ordinal, record.note) == (30, 0, False, "")
+    data = bytearray((tmp_path / "v.avi").read_bytes())
+    at, size = int(record.packets.offset[15]), int(record.packets.size[15])
+    data[at + size // 2 : at + size] = bytes(size - size // 2)
+    (tmp_path / "v.avi").write_bytes(data)
+    damaged = probe_video(tmp_path / "v.avi")
+    assert damaged.corrupt > 0
+    assert damaged.packets.ordinal
+    assert {"concealed errors", "read from its start"} <= set(damaged.notes)
+    assert damaged.num_frames == decoded(tmp_path / "v.avi")
+
+
+def test_pictures_are_left_out_only_where_the_container_is_sound(tmp_path: Path) -> None:
+    for name, droppable in (("v.mp4", True), ("v.mkv", False), ("v.avi", False)):
+        table = probe_video(clips.write_stamped_video(tmp_path / name, codec="h264", b_frames=2)).packets
+        flags = table.flags
+        assert not table.ordinal
+        assert bool(np.any(flags & DROPPABLE)) == droppable
+        assert np.flatnonzero(flags & START).tolist() == [0, 12, 24, 36] == np.flatnonzero(flags & KEY).tolist()
+
+
+def test_what_is_decoded_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_lost_packet(tmp_path / "v.ts")
+    told: list[float] = []
+    record = probe_video(path, watch=told.append)
+    assert told == []  # it took less time than half a second
+    monkeypatch.setattr(probe, "_WATCH_SECONDS", 0.0)
+    assert probe_video(path, watch=told.append) == record
+    assert told == sorted(told)
+    assert told[0] == 0.0
+    assert told[-1] == 1.0
+    assert len(told) >= len(record.packets.offset)
+    clock = iter(range(10**6))
+    monkeypatch.setattr(probe, "_WATCH_SECONDS", 5)
+    monkeypatch.setattr(probe, "monotonic", lambda: next(clock))
+    told.clear()
+    probe_video(path, watch=told.append)
+    assert 0 < len(told) <= len(record.packets.offset) // 4

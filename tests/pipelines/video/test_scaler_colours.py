@@ -225,7 +225,7 @@ def tagged(tmp_path_factory: pytest.TempPathFactory) -> VideoIndex:
         path = write_tagged(root / "data" / "any" / name, codec, pixel_format, tags, options)
         if name == "prores-zero.mov":
             value_0_in_prores(path)
-    return VideoIndex.build(root / "data", index=root / "index", workers=1)
+    return VideoIndex.build(root / "data", index=root / "index", workers=0)
 
 
 def decoded(index: VideoIndex, name: str) -> list[av.VideoFrame]:

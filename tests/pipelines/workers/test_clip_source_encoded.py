@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from clips import read_stamp, write_stamped_video
 from numpy.typing import NDArray
+from waiting import is_asleep, wait_until
 
 from pipelines.dali_limits import DaliLimits
 from pipelines.index.video_index import VideoIndex
@@ -38,7 +38,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def index(root: Path) -> VideoIndex:
-    return VideoIndex.build(root, workers=1, val_fraction=0.0)
+    return VideoIndex.build(root, workers=0, val_fraction=0.0)
 
 
 def batches(index: VideoIndex, decoder: str, *, train: bool, epochs: int = 1, **options: Any) -> list[Batch]:
@@ -90,7 +90,7 @@ def test_frames_that_dali_decodes_show_their_numbers(tmp_path: Path) -> None:
             write_stamped_video(
                 tmp_path / "v" / codec / f"{n}.{suffix}", codec=codec, num_frames=25 + n, size=(112, 112)
             )
-    index = VideoIndex.build(tmp_path / "v", workers=1, val_fraction=0.0)
+    index = VideoIndex.build(tmp_path / "v", workers=0, val_fraction=0.0)
     whole = AugmentSpec(
         size_px=112, scales=(1.0,), mirror=0.0, value_max=255, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)
     )
@@ -179,7 +179,7 @@ def test_leaving_an_epoch_while_dali_fails_on_its_next_batch(
         for number in range(4):
             batches = loader.epoch(number)
             next(batches)
-            time.sleep(0.3)  # what follows is decoded
+            wait_until(lambda: all(map(is_asleep, loader.worker_pids)))  # what follows is decoded
             assert next(batches).bad == ()  # and the batch after this one is in DALI
 
 
@@ -196,7 +196,7 @@ def test_all_real_oddities_in_one_batch(oddities: VideoIndex, train: bool) -> No
 def test_a_real_mjpeg_video_is_the_same_through_dali(real_clips: Path, tmp_path: Path) -> None:
     (tmp_path / "v" / "a").mkdir(parents=True)
     (tmp_path / "v" / "a" / "real.avi").symlink_to(real_clips / "odd" / "mjpeg_320x600.avi")
-    index = VideoIndex.build(tmp_path / "v", workers=1, val_fraction=0.0, follow_links=True)
+    index = VideoIndex.build(tmp_path / "v", workers=0, val_fraction=0.0, follow_links=True)
     for train in (True, False):
         one = batches(index, "dali", train=train, epochs=20, batch_size=1, size_px=112)
         assert_alike(one, batches(index, "pyav", train=train, epochs=20, batch_size=1, size_px=112))

@@ -41,7 +41,7 @@ def turned(root: Path, device: str, *, with_others: bool = False) -> VideoIndex:
             copy = plain.with_stem(str(code))
             copy.write_bytes(plain.read_bytes())
             turn_mp4(copy, MATRICES[code])
-    return VideoIndex.build(root, workers=1, val_fraction=0.0)
+    return VideoIndex.build(root, workers=0, val_fraction=0.0)
 
 
 @pytest.mark.parametrize("device", DEVICES, indirect=True)
@@ -103,7 +103,7 @@ def test_tagged_colours_are_those_of_pyav(tmp_path: Path, device: str, tags: str
     for name, options in {"tagged": TAGS[tags], "plain": {}}.items():
         path = tmp_path / "v" / "a" / f"{name}.webm"
         write_stamped_video(path, codec="vp9", num_frames=20, size=SIZE, options=options)
-    index = VideoIndex.build(tmp_path / "v", workers=1, val_fraction=0.0)
+    index = VideoIndex.build(tmp_path / "v", workers=0, val_fraction=0.0)
     refused = bool(limits_of_device(device).refuses(index[1]))
     assert refused == ("bt709" in tags)
     options = {"train": train, "batch_size": 2}

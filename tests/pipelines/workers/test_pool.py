@@ -6,16 +6,16 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from crashing import CRASHES, HANGS, RAISES, CrashingSource
+from crashing import CRASHES, HANGS, RAISES, SPINS, CrashingSource
 
 from pipelines.errors import EnvironmentProblem
 from pipelines.workers.arena import Arena
+from pipelines.workers.clip_source import LeftOut
 from pipelines.workers.pool import WorkerPool
 from pipelines.workers.worker import Reply, Task
 
@@ -68,30 +68,35 @@ def test_work_is_shared_out(arena: Arena) -> None:
 def test_task_that_kills_its_process_thrice_is_given_up_and_no_other(
     arena: Arena, caplog: pytest.LogCaptureFixture
 ) -> None:
-    pool = pool_of(arena, 1)
+    source = CrashingSource()
+    pool = WorkerPool(source, arena, workers=1, timeout_seconds=30.0)
     with caplog.at_level(logging.WARNING, "pipelines.workers.pool"):
         replies = do(pool, arena, [1, 2, CRASHES, 3, 4])
     pool.close()
     assert [replies[k].samples[0].is_real for k in (1, 2, 3, 4)] == [True] * 4
     (bad,) = replies[CRASHES].samples
     assert not bad.is_real
-    assert bad.reason == "crashes the decoder: the process that read it died, three times"
-    assert len(caplog.records) == 3
-    assert caplog.records[0].getMessage() == (
-        "a decoding process died (exit code -11): another one makes its clips again"
-    )
+    what = "the process that read it was ended by SIGSEGV, three times"
+    assert bad.reason == f"/videos/{CRASHES}.avi: crashes the decoder: {what}"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"a decoding process was ended by SIGSEGV with /videos/{CRASHES}.avi: another one makes its clips again"
+    ] * 3
+    assert source.left_out == [LeftOut(CRASHES, f"crashes the decoder: {what}")]
 
 
-def test_task_that_hangs_thrice_is_given_up(arena: Arena) -> None:
-    pool = pool_of(arena, 2, timeout_seconds=0.4)
-    begin = time.monotonic()
-    replies = do(pool, arena, [1, HANGS, 2, 3])
-    assert time.monotonic() - begin < 20
+@pytest.mark.parametrize(("position", "waits"), [(HANGS, True), (SPINS, False)], ids=["waits", "spins"])
+def test_task_that_hangs_thrice_is_given_up_and_left_out_if_it_would_hang_again(
+    arena: Arena, position: int, waits: bool
+) -> None:
+    source = CrashingSource()
+    pool = WorkerPool(source, arena, workers=2, timeout_seconds=1.0)
+    replies = do(pool, arena, [1, position, 2, 3])
     pool.close()
     assert [replies[k].samples[0].is_real for k in (1, 2, 3)] == [True] * 3
-    assert replies[HANGS].samples[0].reason == (
-        "crashes the decoder: the process that read it gave no clip for 0.4 s and was ended, three times"
-    )
+    what = "gave no clip for 1 s and was ended" + " while it waited for data" * waits
+    reason = f"hangs the decoder: the process that read it {what}, three times"
+    assert replies[position].samples[0].reason == f"/videos/{position}.avi: {reason}"
+    assert source.left_out == ([] if waits else [LeftOut(position, reason)])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -109,7 +114,7 @@ def test_error_that_is_no_bad_clip_ends_it_with_its_reason(arena: Arena, workers
 def test_process_that_cannot_start_is_an_error_at_once(arena: Arena, capfd: pytest.CaptureFixture[str]) -> None:
     pool = pool_of(arena, 1, bad_start=True)
     with pytest.raises(
-        EnvironmentProblem, match=r"^a decoding process ended while it started \(exit code 1\); see its output above; "
+        EnvironmentProblem, match=r"^a decoding process ended with exit code 1 while it started; see its output above; "
     ):
         do(pool, arena, [1])
     pool.close()

@@ -19,9 +19,9 @@ from r3d_fast.acceleration.gpu import accelerate_training
 from r3d_fast.backend.feed import DeviceBatch
 from r3d_fast.backend.paddle import older_graphs
 from r3d_fast.backend.precision import Precision
+from r3d_fast.learning.loss_scale import LossScaler
+from r3d_fast.learning.step import TrainStep
 from r3d_fast.models.architectures import MODELS, build_model
-from r3d_fast.training.loss_scale import LossScaler
-from r3d_fast.training.step import TrainStep
 
 FORMATS = ("NCDHW", "NDHWC")
 

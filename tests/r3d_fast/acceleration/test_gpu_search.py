@@ -13,7 +13,7 @@ import r3d_fast.acceleration.gpu
 from r3d_fast.acceleration.gpu import choose_batch_norm, search_algorithms
 from r3d_fast.backend.precision import Precision
 from r3d_fast.config.config import load_config
-from r3d_fast.training.learner import Learner, model_to_train
+from r3d_fast.learning.learner import Learner, model_to_train
 
 SEARCH, LIMIT, DETERMINISTIC = (
     f"FLAGS_{name}" for name in ("cudnn_exhaustive_search", "conv_workspace_size_limit", "cudnn_deterministic")

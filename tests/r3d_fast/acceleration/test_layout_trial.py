@@ -18,7 +18,7 @@ from pipelines.errors import UsageError
 from r3d_fast.acceleration.layout_trial import Attempt, Layout, Trial, candidates, stored_layout, try_layouts
 from r3d_fast.backend.precision import Precision
 from r3d_fast.config.config import load_config
-from r3d_fast.training.learner import Learner, step_on_noise
+from r3d_fast.learning.learner import Learner, step_on_noise
 
 FIRST, LAST, PADDED = Layout("NCDHW"), Layout("NDHWC"), Layout("NDHWC", padded_stem=True)
 ROWS = 2

@@ -9,7 +9,7 @@ import yaml
 from config_texts import problems, write
 
 from r3d_fast.config.config import config_diff, config_from_json, load_config
-from r3d_fast.config.yaml_files import config_files
+from r3d_fast.config.yaml_files import config_files, shipped_configs
 
 
 def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ augment:
         "FILE: clip.num_frames (line 2): expected greater than or equal to 1, got 0",
         "FILE: augment.scales.1 (line 14): expected a valid number, got 'big'",
         "FILE: augment.scales.2 (line 14): expected a valid number, got true",
-        "FILE: loader.batch_size (line 4): expected greater than or equal to 1, got 0",
+        "FILE: loader.batch_size (line 4): expected greater than or equal to 1 or 'auto', got 0",
         "-o model.widht=3: unknown key; did you mean width?",
         "FILE: optimizer.lr (line 6): expected greater than 0, got -0.1",
         "FILE: optimizer.momentum (line 9): expected a finite number, got inf",
@@ -80,16 +80,25 @@ augment:
         ("train: {epochs: 2}\ntrain: {seed: 1}", "FILE: train (line 2): given twice, first on line 1"),
         (
             "clip:\n  stride: 2",
-            "FILE: clip (line 1): stride 2 has no meaning for segments sampling; expected 1",
+            "FILE: clip.stride (line 2): stride 2 has no meaning for segments sampling; expected 1",
         ),
         (
             "model: {data_format: NDHWC}\naugment: {layout: NCTHW}",
-            "FILE: model.data_format NDHWC needs augment.layout NTHWC, got NCTHW",
+            "FILE: model.data_format (line 1): model.data_format NDHWC needs augment.layout NTHWC, got NCTHW",
         ),
-        ("eval: {views: all}", "FILE: eval.views 'all' needs clip.sampling consecutive, got segments"),
-        ("eval: {views: paper}", "FILE: eval.views 'paper' needs clip.sampling consecutive, got segments"),
-        ("clip: {views: paper}", "FILE: clip (line 1): views 'paper' needs sampling 'consecutive'"),
-        ("clip: {reach_end: false}", "FILE: clip (line 1): reach_end false has no meaning for segments sampling"),
+        (
+            "eval: {views: all}",
+            "FILE: eval.views (line 1): eval.views 'all' needs clip.sampling consecutive, got segments",
+        ),
+        (
+            "eval: {views: paper}",
+            "FILE: eval.views (line 1): eval.views 'paper' needs clip.sampling consecutive, got segments",
+        ),
+        ("clip: {views: paper}", "FILE: clip.views (line 1): views 'paper' needs sampling 'consecutive'"),
+        (
+            "clip: {reach_end: false}",
+            "FILE: clip.reach_end (line 1): reach_end false has no meaning for segments sampling",
+        ),
         ("clip: {reach_end: 0.5}", "FILE: clip.reach_end (line 1): expected a valid boolean"),
         ("<<: {a: 1}", "FILE: << (line 1): unknown key; expected one of data, clip, augment"),
         ("- a\n- b", "FILE: expected sections such as `train:` with keys below them, got ['a', 'b']"),
@@ -144,7 +153,7 @@ def test_bombs_are_refused_quickly(tmp_path: Path) -> None:
 def test_files_that_are_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "run.yaml"
     assert (
-        "no such file; expected a YAML file, or one of the shipped configs: activitynet_r3d18_paper, demo, "
+        f"no such file; expected a YAML file, or one of the {len(shipped_configs())} shipped configs, which `r3d-fast "
         in problems(path)[0]
     )
     path.write_bytes(b"data: {root: caf\xe9}")
@@ -158,15 +167,38 @@ def test_files_that_are_no_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert load_config(path).data.root == Path("café")
 
 
-def test_an_unknown_name_tells_those_like_it_or_all() -> None:
+def test_an_unknown_name_tells_those_like_it_or_the_command_that_lists_all() -> None:
     assert problems("ucf101_r3d81") == [
         "FILE: no such config; expected a file that ends in .yaml, or a shipped config: did you mean ucf101_r3d18?"
     ]
     (found,) = problems("mine")
-    assert found.startswith(
-        "FILE: no such config; expected a file that ends in .yaml, or one of the shipped configs: "
-        "activitynet_r3d18_paper, demo, folder_r3d18, hmdb51_"
+    assert found == (
+        f"FILE: no such config; expected a file that ends in .yaml, or one of the {len(shipped_configs())} shipped "
+        "configs, which `r3d-fast config show` lists"
     )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["clip.views=all", "clip.num_frames=8"], "-o clip.views=all: views 'all' needs sampling 'consecutive'"),
+        (["eval.views=all", "train.epochs=2"], "-o eval.views=all: eval.views 'all' needs clip.sampling consecutive"),
+        (["eval.views=all", "eval.crops=3"], "-o eval.views=all: eval.views 'all' needs clip.sampling consecutive"),
+        (["schedule.kind=cosine", "schedule.gamma=1"], "-o schedule.kind=cosine: milestones_epochs [15.0, 20.0] have"),
+        (
+            ["optimizer.name=adamw", "optimizer.momentum=0.5", "optimizer.lr=0.1"],
+            "-o optimizer.momentum=0.5: momentum 0.5 has no meaning for name 'adamw'",
+        ),
+        (
+            ["model.data_format=NCDHW", "augment.layout=NTHWC", "augment.mirror=0"],
+            "-o augment.layout=NTHWC: model.data_format NCDHW needs augment.layout NCTHW, got NTHWC",
+        ),
+        (["clip={views: all, num_frames: 8}"], "-o clip={views: all, num_frames: 8}: views 'all' needs"),
+    ],
+)
+def test_values_that_do_not_go_together_blame_the_one_that_was_set_last(overrides: list[str], said: str) -> None:
+    (found,) = problems("ucf101_r3d18", *overrides)
+    assert found.startswith(said)
 
 
 def test_a_checkpoint_from_before_crop_and_jitter_resumes() -> None:
@@ -240,7 +272,7 @@ def test_problems_of_a_base_carry_its_name_and_line(tmp_path: Path) -> None:
     path = write(tmp_path, "base: below.yaml\nloader: {batch_size: 0}\n")
     assert problems(path) == [
         f"{below}: train.sed (line 3): given twice, first on line 3",
-        "FILE: loader.batch_size (line 2): expected greater than or equal to 1, got 0",
+        "FILE: loader.batch_size (line 2): expected greater than or equal to 1 or 'auto', got 0",
         f"{below}: train.epochs (line 3): expected greater than or equal to 1, got 0",
         f"{below}: train.sed (line 3): unknown key; did you mean seed?",
     ]

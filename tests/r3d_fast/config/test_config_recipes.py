@@ -14,7 +14,7 @@ from r3d_fast import load_config, train
 from r3d_fast.config.config import Config, dump_config
 from r3d_fast.config.yaml_files import shipped_configs
 from r3d_fast.demo.videos import make_demo_dataset
-from r3d_fast.weights.checkpoint import read_tensors
+from r3d_fast.weights.tensor_reader import read_tensors
 
 SMALL = (
     "augment.size_px=16", "loader.batch_size=8", "loader.workers=0", "loader.threads=1", "train.epochs=1",
@@ -25,7 +25,7 @@ LAST_PART = ("backbone.layer4", "backbone.block4", "backbone.norm")
 
 def pretrained_on(name: str) -> str | None:
     """The shipped config whose run gives the weights that config `name` starts from."""
-    if not name.endswith("_finetune"):
+    if not name.endswith("_finetune") or name == "folder_finetune":  # that one starts from weights of torchvision
         return None
     model = name.removesuffix("_finetune").partition("_")[2]
     return f"kinetics{700 if model.endswith('master') else 400}_{model}"
@@ -58,7 +58,7 @@ def halves(tmp_path_factory: pytest.TempPathFactory) -> list[VideoIndex]:
     for number, motion in enumerate(motions):
         for split in ("train", "test"):
             shutil.move(folder / "all" / split / motion, folder / str(number % 2) / split / motion)
-    return [VideoIndex.build(folder / half, workers=1) for half in ("0", "1")]
+    return [VideoIndex.build(folder / half, workers=0) for half in ("0", "1")]
 
 
 def small(name: str, index: VideoIndex, *more: str) -> Config:
@@ -77,9 +77,12 @@ def trained(config: Config, run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 @pytest.mark.parametrize("name", slow_if_deep(ALONE))
 def test_a_shipped_config_takes_a_step_and_is_evaluated(name: str, halves: list[VideoIndex], tmp_path: Path) -> None:
-    more = ["schedule.warmup_epochs=0"] if name == "demo" else []  # a run of one epoch has no room for a warmup of one
+    more = {
+        "demo": ["schedule.warmup_epochs=0"],  # a run of one epoch has no room for a warmup of one
+        "folder_finetune": ["init.weights=", "init.num_classes_changed=error"],  # its weights have to be fetched
+    }.get(name, [])
     step, evaluation = trained(small(name, halves[0], *more), tmp_path / "run")
-    assert step["lr"] == pytest.approx(load_config(name).optimizer.lr)
+    assert step["lr"] == pytest.approx(load_config(name).optimizer.rate_for(8))  # SMALL has batches of 8
     assert (step["count"], step["skipped"], evaluation["count"]) == (8, 0, 4)
 
 
@@ -93,7 +96,7 @@ def test_a_config_for_fine_tuning_starts_from_a_run_of_its_kinetics_config(
     trained(small(start, halves[0]), tmp_path / "kinetics")
     config = small(name, halves[1], f"init.weights={tmp_path / 'kinetics'}")
     step, evaluation = trained(config, tmp_path / "run")
-    assert step["lr"] == pytest.approx(load_config(name).optimizer.lr)
+    assert step["lr"] == pytest.approx(load_config(name).optimizer.rate_for(8))  # SMALL has batches of 8
     assert (step["count"], step["skipped"], evaluation["count"]) == (8, 0, 4)
 
     before, after = (read_tensors(tmp_path / run / "best" / "model.safetensors")[0] for run in ("kinetics", "run"))

@@ -7,6 +7,7 @@ import json
 import re
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -239,6 +240,27 @@ def test_a_disk_that_fills_while_unpacking(said: Said, server: FaultyServer, tmp
         assert "run the command again: complete files are kept" in err
         assert not list(disk.glob(".*"))
         assert not (disk / "UCF-101").exists()
+
+
+@pytest.mark.parametrize("kind", ["full", "read-only", "file", "below a file"])
+def test_a_root_that_can_not_be_written_is_said_before_a_byte_comes(
+    said: Said, server: FaultyServer, tmp_path: Path, kind: str
+) -> None:
+    root, reason = tmp_path / "d", "a part of the path is a file"
+    with ExitStack() as stack:
+        if kind == "full":
+            stack.enter_context(mounted(root, "size=4k"))
+            (root / "all").write_bytes(bytes(4096))
+            reason = "No space left on device"
+        elif kind == "read-only":
+            stack.enter_context(mounted(root, "ro"))
+            reason = "Read-only file system"
+        else:
+            root.write_text("mine")
+            root = root / "in" if kind == "below a file" else root
+        code, out, err = said("ucf101", "--root", root)
+    assert (code, out, err) == (2, "", f"r3d-fast: {root}: can't be written: {reason}\n")
+    assert server.requests == []
 
 
 def test_nothing_that_unpacks_is_said_before_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 from faulty_server import Fault, FaultyServer, serving
+from waiting import wait_until
+from written import names
 
 from pipelines.errors import DataError, EnvironmentProblem, UsageError
 from r3d_fast.download.transfer import Wanted, _Redirects, fetch
@@ -98,6 +100,34 @@ def test_kill_9_leaves_a_part_that_goes_on(server: FaultyServer, tmp_path: Path)
     assert server.requests[-1][1] == f"bytes={had}-"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("after", "has_tags", "left"), [
+    (20_000, True, ["f.rar.part", "f.rar.part.json"]),  # what the next call goes on with
+    (20_000, False, []),  # nothing vouches for it, so the next call can't go on with it
+    (0, True, []),
+])  # fmt: skip
+def test_a_signal_leaves_what_a_resumed_download_needs_and_nothing_else(
+    server: FaultyServer, tmp_path: Path, number: int, after: int, has_tags: bool, left: list[str]
+) -> None:
+    server.has_tags = has_tags
+    server.faults["/f.rar"] = [Fault(chunk_seconds=0.01 if after else 60)]
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom r3d_fast.interrupt import take_interrupts\n"
+        "from r3d_fast.download.transfer import Wanted, fetch\ntake_interrupts('x')\n"
+        "fetch(Wanted(sys.argv[1], int(sys.argv[2])), Path(sys.argv[3]))\n"
+    )
+    command = [sys.executable, "-c", code, f"{server.url}/f.rar", str(len(DATA)), str(tmp_path / "f.rar")]
+    part = tmp_path / "f.rar.part"
+    with subprocess.Popen(command, cwd=REPO, stderr=subprocess.DEVNULL) as child:
+        wait_until(lambda: server.requests and part.stat().st_size >= after, "the first bytes")
+        child.send_signal(number)
+    assert names(tmp_path) == left
+    fetch(wanted(server), tmp_path / "f.rar")
+    assert (tmp_path / "f.rar").read_bytes() == DATA
+    assert names(tmp_path) == ["f.rar"]
+    assert server.requests[-1][1].startswith("bytes=") is bool(left)
+
+
 def test_a_server_without_ranges_begins_anew(server: FaultyServer, tmp_path: Path, waits: list[float]) -> None:
     server.faults["/f.rar"] = [Fault(after=100_000), Fault(no_range=True)]
     fetch(wanted(server), tmp_path / "f.rar", pause=waits.append)
@@ -162,7 +192,7 @@ def test_another_size_is_refused_before_it_is_downloaded(server: FaultyServer, t
     ):
         fetch(wanted(server, size=len(DATA) - 1), tmp_path / "f.rar")
     assert not (tmp_path / "f.rar").exists()
-    assert (tmp_path / "f.rar.part").stat().st_size == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_length_that_is_too_long_is_never_whole(server: FaultyServer, tmp_path: Path, waits: list[float]) -> None:
@@ -188,6 +218,7 @@ def test_what_will_not_change_is_not_tried_again(server: FaultyServer, tmp_path:
     with pytest.raises(DataError, match=text):
         fetch(wanted(server), tmp_path / "f.rar")
     assert len(server.requests) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_server_that_stays_busy(server: FaultyServer, tmp_path: Path, waits: list[float]) -> None:
@@ -208,7 +239,7 @@ def test_no_server_at_all(tmp_path: Path, waits: list[float]) -> None:
 
 def test_a_web_page_is_no_file(server: FaultyServer, tmp_path: Path) -> None:
     server.faults["/f.rar"] = [Fault(content_type="text/html; charset=utf-8")]
-    with pytest.raises(DataError, match="the server sent a web page, not an archive"):
+    with pytest.raises(DataError, match="the server sent a web page, not the file"):
         fetch(Wanted(f"{server.url}/f.rar"), tmp_path / "f.rar")
 
 
@@ -257,7 +288,7 @@ def test_a_disk_without_the_room_is_said_before_a_byte_comes(
     monkeypatch.setattr("shutil.disk_usage", lambda _: full)
     with pytest.raises(EnvironmentProblem, match=r"needs 300\.00 kB, 1\.00 kB are free; make room there"):
         fetch(wanted(server), tmp_path / "f.rar")
-    assert (tmp_path / "f.rar.part").stat().st_size == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_can_not_be_written(server: FaultyServer, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,8 +15,11 @@ from pathlib import Path
 import pytest
 from rar_files import PACKED, Stored, packed_text, rar5
 from small_disk import mounted
+from waiting import wait_until
+from written import REPO, names
 
 from pipelines.errors import DataError, EnvironmentProblem
+from r3d_fast.download import unpacking
 from r3d_fast.download.rar_readers import LIBRARY, rar_readers
 from r3d_fast.download.unpacking import as_bytes, unpack
 
@@ -168,16 +170,79 @@ def test_kill_9_while_unpacking_leaves_no_folder(tmp_path: Path, wait: Callable[
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.rar", "d"]
 
 
+_UNPACKS = """
+import os, sys
+from contextlib import contextmanager
+from pathlib import Path
+from r3d_fast.download import rar_readers
+from r3d_fast.download.unpacking import unpack
+from r3d_fast.interrupt import end_at_once, take_interrupts
+
+def end():
+    if where == "at once":
+        end_at_once("x")
+    os.kill(os.getpid(), int(number))
+
+@contextmanager
+def writing(member, folder, plain=rar_readers._writing):
+    with plain(member, folder) as write:
+        yield lambda data: (where == "library" and member.name == "20.avi" and end(), write(data))
+
+where, number, *readers = sys.argv[1:]
+rar_readers._writing = writing
+take_interrupts("x")
+between = lambda done, total: where in ("between", "at once") and done == 20 and end()
+unpack(Path("a.rar"), Path("d"), readers=readers or None, on_file=between)
+"""
+
+
+def unpacker(folder: Path, *words: object, **environment: str) -> subprocess.Popen[bytes]:
+    """A process that unpacks an archive of 30 files to `folder`/d, and sends itself a signal meanwhile."""
+    (folder / "a.rar").write_bytes(rar5(*(Stored(f"{i}.avi", bytes(10_000)) for i in range(30))))
+    return subprocess.Popen(
+        [sys.executable, "-c", _UNPACKS, *map(str, words)], cwd=folder, stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(REPO), **environment},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("where", "readers"),
+    [("between", []), ("at once", []), ("between", [LIBRARY]), ("at once", [LIBRARY]), ("library", [LIBRARY])],
+)
+def test_a_signal_while_unpacking_leaves_nothing_also_where_the_process_ends_at_once(
+    tmp_path: Path, where: str, readers: list[str], number: int
+) -> None:
+    if readers and LIBRARY not in rar_readers():
+        pytest.skip(f"{LIBRARY} is not installed")
+    with unpacker(tmp_path, where, number, *readers) as child:
+        pass
+    assert child.returncode not in (0, None)
+    assert names(tmp_path) == ["a.rar"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_program_that_unpacks_ends_with_the_command(
+    tmp_path: Path, wait: Callable[[Path], None], number: int
+) -> None:
+    program = tmp_path / "bsdtar"
+    program.write_text('#!/bin/sh\necho $$ > "$(dirname "$0")/pid"\ntouch "$5/20.avi"\nexec sleep 600\n')
+    program.chmod(0o755)
+    with unpacker(tmp_path, "program", 0, "bsdtar", PATH=f"{tmp_path}:{os.environ['PATH']}") as child:
+        wait(tmp_path / ".d.unpacking" / "20.avi")
+        child.send_signal(number)
+    pid = Path("/proc", (tmp_path / "pid").read_text().strip())
+    wait_until(lambda: not pid.exists(), "the end of the program")
+    left = [".d.unpacking"] if number == signal.SIGKILL else []
+    assert names(tmp_path) == [*left, "a.rar", "bsdtar", "pid"]
+
+
 @pytest.fixture
 def wait() -> Callable[[Path], None]:
     """Wait until a file is there."""
 
     def until(path: Path) -> None:
-        for _ in range(3000):
-            if path.exists():
-                return
-            time.sleep(0.01)
-        raise AssertionError(f"{path} did not come")
+        wait_until(path.exists, f"{path}")
 
     return until
 
@@ -185,3 +250,27 @@ def wait() -> Callable[[Path], None]:
 def test_the_packed_fixtures_are_what_they_say() -> None:
     assert len({packed_text(number) for number in range(3)}) == 3
     assert all(path.stat().st_size < 4000 for path in PACKED)
+
+
+def test_an_archive_of_many_times_its_size_is_refused_before_a_file_is_written(tmp_path: Path) -> None:
+    archive = zipped(tmp_path / "bomb.zip", *((f"{number}.avi", bytes(2**24)) for number in range(20)))
+    assert archive.stat().st_size < 2**19
+    with pytest.raises(
+        DataError,
+        match=r"bomb\.zip: refused, nothing was unpacked: 20 files and folders of 335\.54 MB in an archive of ",
+    ):
+        unpack(archive, tmp_path / "d")
+    assert [path.name for path in tmp_path.iterdir()] == ["bomb.zip"]
+
+
+def test_lists_that_shrink_to_a_hundredth_are_unpacked(tmp_path: Path) -> None:
+    archive = zipped(tmp_path / "lists.zip", ("trainlist01.txt", b"a/v_a_g01_c01.avi 1\n" * 500_000))
+    assert archive.stat().st_size < 100_000
+    assert unpack(archive, tmp_path / "d") == 1
+
+
+def test_an_archive_of_more_files_than_any_data_set_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpacking, "MOST_MEMBERS", 3)  # a million take a minute to write
+    archive = zipped(tmp_path / "many.zip", *((f"{number}.avi", b"") for number in range(4)))
+    with pytest.raises(DataError, match=r"4 files and folders of 0 bytes in an archive of .*; expected at most 3 of"):
+        unpack(archive, tmp_path / "d")

@@ -17,11 +17,11 @@ from from_config import eval_clips
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, recall_score, top_k_accuracy_score
 
-from pipelines.errors import DataError, UsageError
+from pipelines.errors import DataError
 from pipelines.index.video_index import VideoIndex
 from r3d_fast import train as run_training
 from r3d_fast.backend.feed import feed
-from r3d_fast.evaluation.protocols import check_splits, models_of_splits, protocol_overrides
+from r3d_fast.evaluation.protocols import check_splits
 from r3d_fast.weights.checkpoint import load_checkpoint
 from r3d_fast.weights.stored_model import restore
 
@@ -118,6 +118,13 @@ def test_every_figure_is_what_scikit_learn_says(
         table = list(csv.DictReader(file))
     assert [float(row["top1"]) for row in table] == pytest.approx(of_videos["per_class"], abs=1e-6)
     assert {row["videos"] for row in table} == {"2"}
+    for row in table:
+        for column, key in (("precision", "precision"), ("f1", "f1")):
+            share = report["video"][key][row["class"]]
+            assert row[column] == ("" if share is None else f"{share:.6f}")
+    assert f"balanced accuracy {100 * report['video']['balanced_accuracy']:6.2f} %" in told
+    assert report["video"]["majority"] == 2 / 16
+    assert f"\nwrote {out}: figures.json, per_class.csv, confusion.csv, predictions.jsonl, confusion.png\n" in told
     assert (out / "confusion.png").read_bytes().startswith(b"\x89PNG")
 
     lines = json_lines(out / "predictions.jsonl")
@@ -128,6 +135,7 @@ def test_every_figure_is_what_scikit_learn_says(
         assert line["predicted"] == line["top"][0]["class"] == index.classes[int(mean.argmax())]
         assert line["correct"] is (int(mean.argmax()) == labels[video])
         assert line["clips"] == clips
+        assert line["label_probability"] == pytest.approx(mean[labels[video]], rel=1e-3)
         assert [entry["probability"] for entry in line["top"]] == pytest.approx(sorted(mean)[:2:-1], rel=1e-3)
 
 
@@ -154,7 +162,7 @@ def test_a_video_that_cannot_be_read_is_told_and_counts_nowhere(
     capsys: pytest.CaptureFixture[str], run: Path, index: VideoIndex, tmp_path: Path
 ) -> None:
     shutil.copytree(index.root, tmp_path / "data")
-    other = VideoIndex.build(tmp_path / "data", index=tmp_path / "i", workers=1)
+    other = VideoIndex.build(tmp_path / "data", index=tmp_path / "i", workers=0)
     bad = index[int(index.columns("test").video_id[3])].path
     (tmp_path / "data" / bad).write_bytes(b"no video any more")
     options = tiny.options([f"data.root={other.root}", f"data.index={other.path}"])
@@ -181,7 +189,7 @@ def split_of(index: VideoIndex, folder: Path, number: int) -> VideoIndex:
         rows.append(f"{record.path},{index.classes[record.label]},{'test' if held_out else 'train'}\n")
     (folder / f"list{number}.csv").write_text("".join(rows), encoding="utf-8")
     return VideoIndex.build(
-        index.root, lists=folder / f"list{number}.csv", index=folder / f"split{number}.r3dindex", workers=1
+        index.root, lists=folder / f"list{number}.csv", index=folder / f"split{number}.r3dindex", workers=0
     )
 
 
@@ -222,7 +230,7 @@ def test_of_kinetics_the_mean_of_top1_and_top5_has_a_line(
         shutil.copy(Path(index.root) / row.path, tmp_path / "videos" / name)
         rows.append(f"{index.classes[row.label]},v{number},0,10,test")
     (tmp_path / "test.csv").write_text("\n".join(rows) + "\n")
-    kinetics = VideoIndex.build(tmp_path / "videos", lists=tmp_path / "test.csv", workers=1)
+    kinetics = VideoIndex.build(tmp_path / "videos", lists=tmp_path / "test.csv", workers=0)
     place = ["-o", f"data.index={kinetics.path}", "-o", f"data.root={kinetics.root}"]
     code, told, err = tiny.said(capsys, "eval", "--run", run, *place, "--json", tmp_path / "json")
     assert code == 0, err
@@ -270,28 +278,10 @@ def test_files_are_there_though_whoever_read_the_table_has_gone(run: Path, tmp_p
     assert (tmp_path / "out" / "confusion.png").is_file()
 
 
-def test_protocols_become_settings() -> None:
-    assert protocol_overrides(None, None, None) == []
-    assert protocol_overrides("clip", None, None) == ["eval.views=1", "eval.crops=1"]
-    assert protocol_overrides("video", None, 3) == ["eval.views=paper", "eval.crops=3"]
-    assert protocol_overrides("video-all", None, None) == ["eval.views=all"]
-    assert protocol_overrides(None, 5, 10) == ["eval.views=5", "eval.crops=10"]
-    with pytest.raises(UsageError, match="give only one of them"):
-        protocol_overrides("clip", 1, None)
-
-
-def test_each_split_gets_its_own_files() -> None:
-    (alone,) = models_of_splits(None, Path("r"), None, None, ["a.b=c"])
-    assert (alone.number, alone.model, alone.config, alone.overrides) == (None, Path("r"), "r/config.yaml", ("a.b=c",))
-    parts = models_of_splits("3, 1", None, Path("w{split}.safetensors"), "c", ["data.index=i{split}"])
-    assert [str(part.model) for part in parts] == ["w3.safetensors", "w1.safetensors"]
-    assert [part.overrides for part in parts] == [("data.index=i3",), ("data.index=i1",)]
-
-
 @pytest.mark.real
 def test_an_index_of_another_split_is_refused(real_clips: Path, tmp_path: Path) -> None:
     lists = real_clips / "ucfTrainTestlist"
-    index = VideoIndex.build(real_clips / "UCF-101", lists=lists, split=1, index=tmp_path / "i", workers=1)
+    index = VideoIndex.build(real_clips / "UCF-101", lists=lists, split=1, index=tmp_path / "i", workers=0)
     check_splits([index], [1])
     with pytest.raises(DataError, match="was built from split 1 of its lists, expected split 2"):
         check_splits([index], [2])

@@ -29,7 +29,7 @@ from r3d_fast.export.inference_engine import InferenceEngine
 from r3d_fast.export.static_graph import save_half
 from r3d_fast.prediction.predictor import Predictor
 from r3d_fast.prediction.restored_network import open_network
-from r3d_fast.weights.checkpoint import read_tensors
+from r3d_fast.weights.tensor_reader import read_tensors
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,9 @@ def test_an_export_predicts_what_its_run_predicts(run: Path, index: VideoIndex, 
     videos = [index.root / index[number].path for number in range(6)]
     ours, theirs = Predictor(tmp_path / "out", device="cpu")(videos), Predictor(run, device="cpu")(videos)
     assert result.about.classes == index.classes
+    seconds = open_network(tmp_path / "out", "cpu").clip_seconds
+    assert seconds is not None
+    assert seconds == open_network(run, "cpu").clip_seconds
     for mine, yours in zip(ours, theirs, strict=True):
         assert mine.error is None
         assert dict(mine.classes) == pytest.approx(dict(yours.classes), abs=1e-4)
@@ -281,7 +284,7 @@ def test_an_export_of_before_there_was_a_recipe_is_read(run: Path, tmp_path: Pat
     export(run, tmp_path / "out")
     about = tmp_path / "out" / "r3d_fast.json"
     said = json.loads(about.read_text(encoding="utf-8"))
-    del said["recipe"], said["inputs"][0]["onnx_name"]
+    del said["recipe"], said["clip_seconds"], said["inputs"][0]["onnx_name"]
     about.write_text(json.dumps(said), encoding="utf-8")
     assert InferenceEngine(tmp_path / "out").about.recipe is None
 

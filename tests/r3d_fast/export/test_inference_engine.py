@@ -195,6 +195,12 @@ def put(*path: str | int, value: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def huge_clips(values: dict[str, Any]) -> None:
+    """Clips of 51 GB, in all places that tell of them."""
+    values["clip"]["num_frames"], values["augment"]["size_px"] = 4096, 1024
+    values["inputs"][0]["shape"] = [-1, 3, 4096, 1024, 1024]
+
+
 PLAIN = {"bytes": 1, "sha256": "0" * 64}
 
 
@@ -202,6 +208,10 @@ PLAIN = {"bytes": 1, "sha256": "0" * 64}
     ("change", "said"),
     [
         (put("classes", value=["a", "b"]), "outputs: logits [-1, 5] for 2 classes"),
+        (put("batch_size", value=10**9), "batch_size: Input should be less than or equal to 65536"),
+        (put("clip", "num_frames", value=10**9), "clip.num_frames: Input should be less than or equal to 4096"),
+        (put("augment", "size_px", value=10**9), "augment.size_px: Input should be less than or equal to 1024"),
+        (huge_clips, "clip: 4096 frames of 1024 px; expected at most 134217728 pixels"),
         (put("classes", value=[]), "classes: Tuple should have at least 1 item"),
         (put("classes", value="abcde"), "classes: Input should be a valid tuple"),
         (put("classes", 0, value=1), "classes.0: Input should be a valid string"),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,8 @@ from click.testing import CliRunner
 
 from r3d_fast.cli import cli
 from r3d_fast.models.architectures import MODELS, build_model
-from r3d_fast.models.cost import summarise, table_lines
+from r3d_fast.models.cost import summarise
+from r3d_fast.models.cost_table import stored_summaries, table_lines
 
 KINDS = ("r3d10", "preact18", "wide50", "resnext50", "densenet121", "r2plus1d34", "r2plus1d50")
 STEMS: tuple[dict[str, Any], ...] = ({"conv1_t_size": 3}, {"conv1_t_stride": 2}, {"max_pool": False})
@@ -41,7 +45,8 @@ def counted(model: Any) -> int:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameters_and_multiply_adds_are_the_published_ones(name: str) -> None:
-    summary = summarise(name)
+    """Of the stored table; that the models cost what it says is the test of the pages, and of some models below."""
+    (summary,) = (summary for summary in stored_summaries() if summary.name == name)
     assert (round(summary.parameters / 1e6, 2), round(summary.gmac, 2)) == PUBLISHED[name]
 
 
@@ -105,9 +110,13 @@ def test_multiply_adds_and_memory_by_hand() -> None:
     ],
 )
 def test_parameters_and_multiply_adds_of_every_stem_are_those_that_the_layers_do(
-    name: str, choices: dict[str, Any]
+    name: str, choices: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Counted from the shapes that each convolution and linear layer gives when the model runs."""
+    """Counted from the shapes that each convolution and linear layer gives when the model runs.
+
+    Of shallow models: the stem is that of the deep ones, and they have every kind of block.
+    """
+    monkeypatch.setitem(MODELS, name, replace(MODELS[name], blocks=(1, 1, 1, 2)))
     model = build_model(name, num_classes=3, width=16, **choices)
     model.eval()
     macs: list[int] = []
@@ -138,13 +147,35 @@ def test_the_command_lists_every_model_and_writes_json(tmp_path: Path, monkeypat
     file = tmp_path / "models.json"
     done = CliRunner().invoke(cli, ["models", "--classes", "5", "--size", "32", "--frames", "8", "--json", str(file)])
     assert done.exit_code == 0, done.output
-    lines = done.output.splitlines()
+    lines = done.stdout.splitlines()
     assert lines[0].split()[:3] == ["model", "shortcut", "parameters"]
     assert [line.split()[:2] for line in lines[1:3]] == [["r3d10", "B"], ["densenet121", "-"]]
     said = json.loads(file.read_text())
     assert (said["classes"], said["frames"], said["size_px"]) == (5, 8, 32)
     assert said["models"][0] == summarise("r3d10", num_classes=5, frames=8, size=32).as_json()
     assert list(table_lines([summarise("r3d10", num_classes=5, frames=8, size=32)]))[1].split() == lines[1].split()
+
+
+def test_the_stored_table_is_what_the_models_cost_with_any_number_of_classes() -> None:
+    """All of it is compared by the test of the pages, as `make docs` writes it."""
+    assert [summary.name for summary in stored_summaries()] == list(MODELS)
+    for classes, name in ((101, "r3d18"), (5, "densenet121")):
+        (stored,) = (summary for summary in stored_summaries(classes) if summary.name == name)
+        calculated = summarise(name, num_classes=classes)
+        assert (stored.parameters, stored.features) == (calculated.parameters, calculated.features)
+        assert stored.gmac == pytest.approx(calculated.gmac, rel=1e-12)
+        assert stored.memory_mib == pytest.approx(calculated.memory_mib, rel=1e-12)
+
+
+def test_the_usual_table_needs_no_paddle(tmp_path: Path) -> None:
+    """So it is there at once."""
+    code = (
+        "import sys; from r3d_fast.cli import cli; cli(['models', '--classes', '5'], standalone_mode=False); "
+        "assert 'paddle' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == len(MODELS) + 4
 
 
 def test_the_command_needs_sensible_sizes() -> None:

@@ -79,5 +79,7 @@ def test_no_model_at_all(tmp_path: Path, run: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     weights = tmp_path / "run" / "best" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-7])
+    assert open_network(tmp_path / "run").classes  # the weights of its last step
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
     with pytest.raises(CheckpointError):
         open_network(tmp_path / "run")

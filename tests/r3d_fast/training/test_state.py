@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from r3d_fast.evaluation.evaluate import Evaluation
 from r3d_fast.metrics import ClassificationMetrics, Result, VideoScores
 from r3d_fast.ranks.group import News
 from r3d_fast.training.state import Due, RunClock, RunState, due_after
+from r3d_fast.weights.checkpoint import Checkpoint
 
 QUIET = News((), stop=False, save=False, seconds=0.0)
 
@@ -51,6 +53,47 @@ def test_a_plateau_watches_the_figure_that_it_is_told_to(watch: Any, falls: list
         evaluation = Evaluation(**figures, scores=VideoScores(2), bad=(), source=None)  # type: ignore[arg-type]
         state.note(evaluation, schedule, whole_epoch=True)
         assert state.falls == expected
+
+
+def noted(state: RunState, *figures: tuple[float, float]) -> list[bool]:
+    """Whether each evaluation, given as (top1, loss), is the best so far."""
+    best = []
+    for number, (top1, loss) in enumerate(figures, state.step + 1):
+        of_videos: Any = {**result(1.0), "top1": top1, "loss": loss}
+        state.step = number
+        evaluation = Evaluation(clip=of_videos, video=of_videos, scores=VideoScores(2), bad=(), source=None)  # type: ignore[arg-type]
+        best.append(state.note(evaluation, ScheduleSpec(), whole_epoch=True))
+    return best
+
+
+def test_of_equal_top1_the_lower_loss_is_better_and_early_stopping_counts_on() -> None:
+    state = RunState()
+    assert noted(state, (0.5, 9.0), (0.5, 3.0), (0.5, 3.0), (0.5, 4.0), (0.25, 1.0)) == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert (state.best_step, state.best_loss, state.evals_since_best) == (2, 3.0, 4)
+    assert noted(state, (0.75, 9.0)) == [True]
+    assert (state.best_step, state.best_loss, state.evals_since_best) == (6, 9.0, 0)
+
+
+def test_a_loss_that_is_no_number_is_the_worst() -> None:
+    assert noted(RunState(), (0.5, math.nan), (0.5, math.nan), (0.5, 3.0), (0.5, math.nan)) == [
+        True,
+        False,
+        True,
+        False,
+    ]
+
+
+def test_a_checkpoint_without_the_loss_of_its_best_goes_on() -> None:
+    before = {"epoch": 2, "step": 8, "best_top1": 0.5, "best_step": 4, "evals_since_best": 1}
+    state = RunState.of(Checkpoint({}, {}, before))
+    assert noted(state, (0.5, 0.1), (0.75, 2.0), (0.75, 1.0)) == [False, True, True]
+    assert state.best_step == 11
 
 
 def test_a_clock_goes_on_from_earlier_parts_and_knows_how_old_the_last_checkpoint_is() -> None:

@@ -5,7 +5,6 @@ import json
 import math
 import shutil
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 import tiny
 from from_config import a_model
 from runs import assert_same, each_checkpoint, last_checkpoint, records, start, wait_for_step
+from waiting import PATIENCE
 
 from pipelines.errors import DataError, UsageError
 from pipelines.index.video_index import VideoIndex
@@ -25,11 +25,11 @@ from r3d_fast.backend.precision import Precision
 from r3d_fast.cli import cli, run_cli
 from r3d_fast.errors import DivergedError
 from r3d_fast.evaluation.evaluate import evaluate
+from r3d_fast.learning.loss_scale import LossScaler
+from r3d_fast.learning.optimizer import new_optimizer
+from r3d_fast.learning.step import TrainStep
 from r3d_fast.models.classifier import Classifier
-from r3d_fast.runs.folder import RunFolder
-from r3d_fast.training.loss_scale import LossScaler
-from r3d_fast.training.optimizer import new_optimizer
-from r3d_fast.training.step import TrainStep
+from r3d_fast.runs.folder import RunFolder, resume_command
 from r3d_fast.weights.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
 
 STEPS = 3 * 4  # epochs x batches of 6 out of 24 videos
@@ -46,7 +46,8 @@ def finished(index: VideoIndex, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def test_a_run_leaves_what_the_readme_promises(finished: Path, index: VideoIndex) -> None:
     names = {path.name for path in finished.iterdir()} - {".lock"}
-    assert names == {"config.yaml", "env.json", "metrics.jsonl", "metrics.csv", "checkpoints", "best"}
+    of_the_run = {"config.yaml", "env.json", "plan.json", "metrics.jsonl", "metrics.csv", "checkpoints", "best"}
+    assert names == of_the_run | {"evaluation", "train_clips.png", "eval_clips.png"}
     written = records(finished)
     assert [r["step"] for r in written if r["kind"] == "train"] == list(range(1, STEPS + 1))
     assert [r["epoch"] for r in written if r["kind"] == "eval"] == [1, 2, 3]
@@ -62,7 +63,7 @@ def test_a_run_leaves_what_the_readme_promises(finished: Path, index: VideoIndex
 
 def test_the_best_checkpoint_is_the_best_evaluation(finished: Path) -> None:
     evaluations = [r for r in records(finished) if r["kind"] == "eval"]
-    best = max(evaluations, key=lambda r: (r["top1"], -r["step"]))
+    best = max(evaluations, key=lambda r: (r["top1"], -r["loss"]))
     state = load_checkpoint(finished / "best").state
     assert (state["best_top1"], state["best_step"]) == (best["top1"], best["step"])
 
@@ -105,10 +106,10 @@ def test_a_signal_stops_after_a_checkpoint_and_says_how_to_go_on(
     _, err = child.communicate(timeout=60)
     assert child.returncode == 75, err
     assert "Traceback" not in err
-    assert "stopping after this step or evaluation; a second signal stops at once\n" in err
-    assert f"continue with: r3d-fast train -c {run / 'config.yaml'} --run {run} --resume auto" in err
+    assert "stopping after this batch; a second signal stops at once\n" in err
+    assert f"continue with: r3d-fast train --resume {run}" in err
     assert last_checkpoint(run).state["step"] >= 2
-    done = tiny.call("train", "-c", run / "config.yaml", "--run", run, "--resume", "auto")
+    done = tiny.call("train", "--resume", run)
     assert done.returncode == 0, done.stderr
     assert_same(run, finished)
 
@@ -146,7 +147,8 @@ def test_moments_outlive_a_resumption_that_has_no_step_left_to_take(
 
 
 def test_a_run_is_not_overwritten(index: VideoIndex, finished: Path) -> None:
-    with pytest.raises(UsageError, match="holds a run already; continue it with --resume auto, or choose another"):
+    said = f"holds a run already; choose another --run, or continue with: r3d-fast train --resume {finished}"
+    with pytest.raises(UsageError, match=said):
         train_function(tiny.tiny_config(index), run=finished)
 
 
@@ -163,14 +165,31 @@ def test_another_setup_does_not_resume(index: VideoIndex, finished: Path, change
         train_function(tiny.tiny_config(index, change), run=finished, resume=True)
 
 
-def test_another_data_set_does_not_resume(finished: Path, index: VideoIndex, tmp_path: Path) -> None:
-    other = VideoIndex.build(index.root, index=tmp_path / "i", workers=1)
-    relabelled = tmp_path / "data"
-    shutil.copytree(index.root, relabelled)
-    next((relabelled / "train" / "left").iterdir()).unlink()
-    other = VideoIndex.build(relabelled, index=tmp_path / "j", workers=1)
-    with pytest.raises(UsageError, match=r"index digest: .* -> .* "):
-        train_function(tiny.tiny_config(other), run=finished, resume=True)
+def test_another_data_set_does_not_resume_and_the_remedies_are_named_and_help(
+    finished: Path, index: VideoIndex, tmp_path: Path
+) -> None:
+    run, data, path = tmp_path / "run", tmp_path / "data", tmp_path / "data.r3dindex"
+    shutil.copytree(finished, run)
+    shutil.copytree(index.root, data)
+    gone = next((data / "train" / "left").iterdir())
+    content = gone.read_bytes()
+    gone.unlink()
+    other = VideoIndex.build(data, index=path, workers=0, val_fraction=0.5, allow_partial=True)
+    with pytest.raises(UsageError) as caught:
+        train_function(tiny.tiny_config(other), run=run, resume=True)
+    said = str(caught.value)
+    assert f"the videos, labels or splits in {path} have changed since the run began" in said
+    assert "(then 24 videos to train on and 16 to evaluate on, now 23 videos to train on and 16 to evaluate on)" in said
+    assert "undo these changes" not in said
+    assert f"start a new run on what is there now: r3d-fast train -c {run}/config.yaml; or " in said
+    again = said.rpartition("index them as before: r3d-fast ")[2]
+    assert again == f"data index {data} --val-fraction 0.5 --allow-partial"
+    with pytest.raises(UsageError, match=r"another setup: loader.seed: 0 -> 5; undo .* Also: .* have changed since"):
+        train_function(tiny.tiny_config(other, "loader.seed=5"), run=run, resume=True)
+    gone.write_bytes(content)
+    done = tiny.call(*again.split())
+    assert done.returncode == 0, done.stderr
+    assert train_function(tiny.tiny_config(VideoIndex.open(path)), run=run, resume=True).steps == 12
 
 
 def test_more_epochs_go_on_from_a_finished_run(index: VideoIndex, finished: Path, tmp_path: Path) -> None:
@@ -191,7 +210,7 @@ def test_a_run_folder_in_use_is_left_alone(index: VideoIndex, tmp_path: Path) ->
 def damaged(index: VideoIndex, tmp_path: Path) -> VideoIndex:
     """The data set with a third of its training videos gone after indexing."""
     shutil.copytree(index.root, tmp_path / "data")
-    copy = VideoIndex.build(tmp_path / "data", index=tmp_path / "data.r3dindex", workers=1)
+    copy = VideoIndex.build(tmp_path / "data", index=tmp_path / "data.r3dindex", workers=0)
     for path in sorted((tmp_path / "data" / "train").rglob("001.avi")):
         path.unlink()
     return copy
@@ -200,6 +219,27 @@ def damaged(index: VideoIndex, tmp_path: Path) -> VideoIndex:
 def test_too_many_unreadable_videos_end_the_run(damaged: VideoIndex, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"of 24 training videos can't be read, more than data.max_bad_fraction 0.01"):
         train_function(tiny.tiny_config(damaged), run=tmp_path / "run")
+
+
+def test_steps_before_too_many_unreadable_videos_are_not_lost(index: VideoIndex, tmp_path: Path) -> None:
+    shutil.copytree(index.root, tmp_path / "data")
+    copy = VideoIndex.build(tmp_path / "data", index=tmp_path / "data.r3dindex", workers=0)
+    config, run = tiny.tiny_config(copy), tmp_path / "run"
+    taken: list[int] = []
+
+    def delete_after_two(batch: Batch) -> None:
+        taken.append(batch.position)
+        if len(taken) == 2:
+            for path in (tmp_path / "data" / "train").rglob("*.avi"):
+                path.unlink()
+
+    with pytest.raises(DataError, match=r"can.t be read, more than data.max_bad_fraction") as caught:
+        train_function(config, run=run, on_batch=delete_after_two)
+    assert str(caught.value).endswith(f"; continue with: {resume_command(run)}")
+    shutil.rmtree(tmp_path / "data")
+    shutil.copytree(index.root, tmp_path / "data")
+    assert last_checkpoint(run).state["step"] >= 2
+    assert train_function(config, run=run, resume=True).steps == STEPS
 
 
 def test_allowed_unreadable_videos_count_nowhere(damaged: VideoIndex, tmp_path: Path) -> None:
@@ -244,11 +284,13 @@ def test_a_second_signal_stops_at_once(index: VideoIndex, tmp_path: Path) -> Non
         index, run, "train.epochs=50", "clip.num_frames=8", "augment.size_px=64", "model.width=32", resume=False
     )
     wait_for_step(run, 1, child)
+    assert child.stderr is not None
     child.send_signal(signal.SIGTERM)
-    time.sleep(0.05)
+    while "a second signal stops at once" not in child.stderr.readline():
+        assert child.poll() is None
     child.send_signal(signal.SIGTERM)
-    child.communicate(timeout=60)
-    assert child.returncode in (-signal.SIGTERM, 75)
+    child.communicate(timeout=PATIENCE)
+    assert child.returncode in (130, 75)
 
 
 def test_memory_that_runs_out_ends_the_run_with_4_and_the_batch_that_fits(
@@ -298,3 +340,11 @@ def test_a_precision_that_is_not_to_be_had_gives_way_in_evaluation(
 def test_another_precision_does_not_resume_when_it_is_asked_for(index: VideoIndex, finished: Path) -> None:
     with pytest.raises(UsageError, match=r'train\.precision: "auto" -> "fp32"'):
         train_function(tiny.tiny_config(index, "train.precision=fp32"), run=finished, resume=True)
+
+
+def test_the_rate_is_in_proportion_to_the_clips_of_a_step(index: VideoIndex, tmp_path: Path) -> None:
+    """Goyal et al. 2017, arXiv:1706.02677: lr 0.02 for steps of 48 clips is 0.01 for two batches of 12 each."""
+    scaled = ("optimizer.lr_for_batch=48", "loader.batch_size=12", "train.accumulate=2")
+    flat = ("schedule={kind: constant, warmup_epochs: 0}", "train.epochs=1", "train.log_every_steps=1")
+    train_function(tiny.tiny_config(index, *scaled, *flat, "optimizer.lr=0.02"), run=tmp_path / "run")
+    assert [record["lr"] for record in records(tmp_path / "run") if record["kind"] == "train"] == [0.01]

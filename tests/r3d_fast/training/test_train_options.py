@@ -29,10 +29,11 @@ from r3d_fast.backend.precision import Precision
 from r3d_fast.config.config import load_config
 from r3d_fast.errors import DivergedError
 from r3d_fast.evaluation.evaluate import evaluate
+from r3d_fast.learning.loss_scale import LossScaler
+from r3d_fast.learning.mixing import Mix
+from r3d_fast.learning.schedule import learning_rate
 from r3d_fast.prediction.predictor import Predictor
-from r3d_fast.training.loss_scale import LossScaler
-from r3d_fast.training.mixing import Mix
-from r3d_fast.training.schedule import learning_rate
+from r3d_fast.training import trainer
 from r3d_fast.weights.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
 from r3d_fast.weights.stored_model import restore
 
@@ -247,8 +248,7 @@ def test_top1_counts_against_the_label_that_a_clip_holds_more_of(
     """Clips wholly replaced by their partners, labels too: the same batches in another order."""
     config = tiny.tiny_config(index, "train.epochs=1", "optimizer.lr=1.0e-9", "schedule.warmup_epochs=0")
     train_function(config, run=tmp_path / "plain")
-    module = sys.modules[train_function.__module__]
-    monkeypatch.setattr(module, "draw_mix", lambda batch, spec, size_px: Mix(np.arange(6)[::-1].copy(), 0.0))
+    monkeypatch.setattr(trainer, "draw_mix", lambda batch, spec, size_px: Mix(np.arange(6)[::-1].copy(), 0.0))
     train_function(config, run=tmp_path / "mixed")
     plain, mixed = of_kind(tmp_path / "plain", "train"), of_kind(tmp_path / "mixed", "train")
     assert [record["top1"] for record in mixed] == [record["top1"] for record in plain]

@@ -18,15 +18,16 @@ import pytest
 import tiny
 from runs import assert_same, each_checkpoint, last_checkpoint, records, wait_for_step
 from small_disk import mounted
+from waiting import wait_until
 
 from pipelines.errors import EnvironmentProblem, UsageError
 from pipelines.index.video_index import VideoIndex
 from r3d_fast import train as train_function
 from r3d_fast.cli import cli, run_cli
+from r3d_fast.learning.learner import seed_batch
 from r3d_fast.models.classifier import Head
 from r3d_fast.runs.checkpoint_writer import CheckpointWriter
 from r3d_fast.runs.folder import RunFolder
-from r3d_fast.training.learner import seed_batch
 from r3d_fast.weights.checkpoint import Checkpoint, list_checkpoints
 
 STEPS = 12  # 3 epochs of 24 videos in batches of 6
@@ -81,10 +82,7 @@ def processes_of(group: int) -> list[str]:
 
 
 def assert_nobody_left(group: int) -> None:
-    deadline = time.monotonic() + 30
-    while processes_of(group) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert processes_of(group) == []
+    wait_until(lambda: not processes_of(group), "the end of all processes of the run")
 
 
 @pytest.mark.slow
@@ -158,7 +156,7 @@ def test_a_signal_to_the_whole_group_saves_and_leaves_no_process(
     assert (last["step"], last["records"]) == (len(records(run, "train")), len(records(run)))
     (line,) = [line for line in err.splitlines() if "continue with: " in line]
     command = line.partition("continue with: r3d-fast ")[2]
-    assert f"--run '{run}'" in command
+    assert command == f"train --resume '{run}'"
     words = subprocess.run(["sh", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True, check=True)
     done = tiny.call(*words.stdout.splitlines())
     assert done.returncode == 0, done.stderr
@@ -251,7 +249,7 @@ def test_a_run_folder_that_cannot_be_written_is_said_before_the_first_step(
     with pytest.raises(UsageError, match="full: can't be written: File too large; choose another --run"):
         RunFolder(tmp_path / "full")
     limit()
-    assert list((tmp_path / "full").iterdir()) == []
+    assert not (tmp_path / "full").exists()
     with RunFolder(tmp_path / "full"):
         pass
 
@@ -284,6 +282,19 @@ def test_damage_is_passed_over_set_aside_and_never_kept_instead_of_a_good_one(
     names = sorted(path.name for path in (run / "checkpoints").iterdir())
     assert names == [newest.name, newest.name + ".damaged"]
     assert_same(run, whole)
+
+
+def test_a_damaged_best_checkpoint_is_said_when_the_run_goes_on(index: VideoIndex, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    weights = run / "best" / "model.safetensors"
+    weights.write_bytes(bytes(weights.stat().st_size))
+    done = tiny.call(
+        "train", "-c", "demo", "--run", run, "--resume", "auto", *tiny.options(tiny.overrides(index, *EAGER))
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith(f"warning: {weights}: "))
+    assert line.endswith("; until a better one is written, `eval` and `predict` take the newest checkpoint of the run")
 
 
 def test_memory_that_runs_out_in_the_middle_of_a_run_costs_no_step(

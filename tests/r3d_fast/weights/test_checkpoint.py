@@ -15,13 +15,17 @@ from pipelines.errors import UsageError
 from r3d_fast.errors import CheckpointError
 from r3d_fast.weights.checkpoint import (
     Checkpoint,
+    clean_leftovers,
     drop_old_checkpoints,
     find_weights,
     latest_checkpoint,
     list_checkpoints,
     load_checkpoint,
+    model_files,
     save_checkpoint,
+    set_aside_newer,
     step_folder,
+    weights_places,
 )
 
 REPO = Path(__file__).resolve().parents[3]
@@ -142,6 +146,64 @@ def test_kill_9_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
         assert found[2] == []
         assert (found[1].weights["w"] == found[1].state["step"]).all()
         assert find_weights(run).is_file()
+
+
+def test_without_the_optimizer_its_file_is_checked_and_not_kept(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "c", example(7))
+    loaded = load_checkpoint(tmp_path / "c", with_optimizer=False)
+    assert (loaded.state, loaded.optimizer) == (example(7).state, {})
+    flip_byte(tmp_path / "c" / "optimizer.safetensors")
+    with pytest.raises(CheckpointError, match=r"optimizer\.safetensors: SHA-256 differs from the manifest"):
+        load_checkpoint(tmp_path / "c", with_optimizer=False)
+
+
+def test_newer_checkpoints_are_set_aside(tmp_path: Path) -> None:
+    for step in (5, 10, 100):
+        save_checkpoint(step_folder(tmp_path, step), example(step))
+    set_aside_newer(tmp_path, step_folder(tmp_path, 10))
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step-000000005", "step-000000010", "step-000000100.damaged"]
+    assert [folder.name for folder in list_checkpoints(tmp_path)] == names[:2]
+
+
+def test_what_killed_writes_left_is_cleaned_and_a_checkpoint_that_stood_by_gets_its_name(tmp_path: Path) -> None:
+    for step in (1, 2):
+        save_checkpoint(step_folder(tmp_path, step), example(step))
+    save_checkpoint(tmp_path / "best.old", example(1))
+    step_folder(tmp_path, 1).rename(tmp_path / "checkpoints" / "step-000000001.old")
+    save_checkpoint(tmp_path / "checkpoints" / "step-000000002.old", example(9))
+    (tmp_path / "checkpoints" / "step-000000003.tmp").mkdir()
+    clean_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "checkpoints"]
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-000000001", "step-000000002"]
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+    assert [load_checkpoint(folder).state["step"] for folder in list_checkpoints(tmp_path)] == [1, 2]
+    assert load_checkpoint(tmp_path / "best").state["step"] == 1
+
+
+def test_the_weights_of_a_run_are_its_best_ones_else_the_newest(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for step in (5, 10):
+        save_checkpoint(step_folder(run, step), example(step))
+    newest = [step_folder(run, step) / "model.safetensors" for step in (10, 5)]
+    assert (find_weights(run), weights_places(run)) == (newest[0], newest)
+    for name in ("best.old", "best"):
+        save_checkpoint(run / name, example(5))
+        assert find_weights(run) == run / name / "model.safetensors"
+    save_checkpoint(run / "best.old", example(5))  # the one that stood by went when the best had its place
+    assert weights_places(run) == [run / "best" / "model.safetensors", run / "best.old" / "model.safetensors", *newest]
+    assert find_weights(newest[0]) == newest[0]
+    assert find_weights(newest[0].parent) == newest[0]
+    assert {run, run / "config.yaml", *weights_places(run)} <= set(model_files(run))
+    assert newest[0].with_name("manifest.json") in model_files(run)
+    assert newest[0].with_name("manifest.json") in model_files(newest[0])
+
+
+def test_the_error_of_the_system_is_told_in_words(tmp_path: Path) -> None:
+    with pytest.raises(
+        CheckpointError, match=r"c: not a complete checkpoint \(manifest.json: No such file or directory\)"
+    ):
+        load_checkpoint(tmp_path / "c")
 
 
 def test_what_has_no_model_is_said(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import tiny
 import yaml
 from from_config import a_model
 from runs import each_checkpoint, last_checkpoint
-from safetensors.numpy import save_file
+from untrained import write_changed
 
 from pipelines.errors import UsageError
 from pipelines.index.video_index import VideoIndex
@@ -22,9 +22,10 @@ from r3d_fast.config.config import Config, config_from_json, load_config
 from r3d_fast.errors import CheckpointError, ConfigError
 from r3d_fast.models.architectures import MODELS
 from r3d_fast.weights.checkpoint import Checkpoint as Point
-from r3d_fast.weights.checkpoint import list_checkpoints, load_checkpoint, read_tensors, save_checkpoint
+from r3d_fast.weights.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from r3d_fast.weights.initialization import initialise
 from r3d_fast.weights.stored_model import restore
+from r3d_fast.weights.tensor_reader import read_tensors
 
 QUICK = ("train.epochs=1", "schedule.warmup_epochs=0", "train.checkpoint_every_steps=1", "train.keep_checkpoints=9")
 STEM, HEAD, LAST = "backbone.stem.0.conv.weight", "head.fc.weight", "backbone.layer4.0.block.1.weight"
@@ -37,7 +38,7 @@ def fewer(index: VideoIndex, tmp_path_factory: pytest.TempPathFactory) -> VideoI
     for split in ("train", "test"):
         for name in sorted(index.classes)[:3]:
             shutil.copytree(index.root / split / name, folder / "data" / split / name)
-    return VideoIndex.build(folder / "data", index=folder / "data.r3dindex", workers=1)
+    return VideoIndex.build(folder / "data", index=folder / "data.r3dindex", workers=0)
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +62,7 @@ def weights_of(path: Path) -> dict[str, np.ndarray]:
 def changed(file: Path, source: Path, **arrays: np.ndarray) -> Path:
     """`file` with the weights of `source`, some of them others."""
     weights, about = read_tensors(source / "best" / "model.safetensors")
-    save_file({**weights, **arrays}, file, about)
-    return file
+    return write_changed(file, {**weights, **arrays}, about)
 
 
 @pytest.mark.parametrize("form", ["run", "checkpoint", "file"])
@@ -307,7 +307,7 @@ def test_a_run_from_before_r3d18_had_shortcut_a_is_read_with_its_own_and_goes_on
     begun(index, f"init.weights={run}", "model.name=r3d18", "model.shortcut=B")
     for folder in list_checkpoints(run)[2:]:
         shutil.rmtree(folder)
-    with pytest.raises(UsageError, match=f'model.shortcut: "B" -> null; undo these changes .-c {run}/config.yaml has'):
+    with pytest.raises(UsageError, match=f'model.shortcut: "B" -> null; undo these changes .{run}/config.yaml has'):
         run_training(tiny.tiny_config(index, *options), run=run, resume=True)
     run_training(load_config(run / "config.yaml"), run=run, resume=True)
     for name, array in last_checkpoint(run).weights.items():

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +17,17 @@ import tiny
 from from_config import a_learner
 from runs import last_checkpoint
 from safetensors.numpy import save_file
+from untrained import write_changed
 
 from pipelines.index.video_index import VideoIndex
+from r3d_fast.backend.paddle import weight_shapes
 from r3d_fast.backend.precision import Precision
 from r3d_fast.cli import cli, run_cli
 from r3d_fast.config.config import load_config
 from r3d_fast.errors import CheckpointError
-from r3d_fast.weights.checkpoint import read_tensors
+from r3d_fast.models.architectures import build_model
+from r3d_fast.models.cost_table import estimated_parameters
+from r3d_fast.weights.tensor_reader import read_tensors
 
 Weights = dict[str, np.ndarray]
 
@@ -62,7 +72,7 @@ def test_weights_that_do_not_fit_are_refused_with_their_keys(
 ) -> None:  # fmt: skip
     weights, about = read_tensors(run / "best" / "model.safetensors")
     change(weights)
-    save_file(weights, tmp_path / "w.safetensors", about)
+    write_changed(tmp_path / "w.safetensors", weights, about)
     code = run_cli(cli, ["predict", str(tmp_path / "w.safetensors"), str(index.root / index[0].path)], "r3d-fast")
     err = capsys.readouterr().err
     assert code == 5
@@ -84,3 +94,76 @@ def test_a_run_does_not_go_on_from_another_architecture(run: Path) -> None:
     config = load_config("demo", [*tiny.OVERRIDES, "model.width=8", "data.root=unused"]).in_data_format("NCDHW")
     with pytest.raises(CheckpointError, match=r"does not fit the model: backbone\.stem\.0\.conv\.weight"):
         a_learner(config, 8, Precision(), "cpu", last_checkpoint(run))
+
+
+PEAK = (
+    "import sys\n"
+    "from r3d_fast.cli import cli, run_cli\n"
+    "code = run_cli(cli, sys.argv[1:], 'r3d-fast')\n"
+    # Not getrusage, which counts the process that this one was forked from.
+    "most = next(line for line in open('/proc/self/status') if line.startswith('VmHWM'))\n"
+    "print(code, int(most.split()[1]) // 1024)\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "classes"),
+    [
+        ({"name": "r3d18_reference", "width": 512}, 8),
+        ({"name": "r3d200", "width": 512}, 8),
+        ({"name": "resnext152", "width": 512, "stem_factor": 2}, 8),
+        ({}, 400_000),
+    ],
+)
+def test_a_small_file_that_describes_a_huge_network_takes_no_memory(
+    run: Path, tmp_path: Path, index: VideoIndex, changes: dict[str, object], classes: int
+) -> None:
+    """A file of this size that told of a network of 33 million weights once took predict to 6.6 GB."""
+    weights, about = read_tensors(run / "best" / "model.safetensors")
+    described = json.loads(about["r3d_fast"])
+    described["config"]["model"] |= changes
+    if classes != 8:
+        described["classes"] = ["c"] * classes
+    file = write_changed(tmp_path / "w.safetensors", weights, {"r3d_fast": json.dumps(described)})
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, "predict", str(file), str(index.root / index[0].path)],
+        env={**os.environ, "PYTHONPATH": str(tiny.REPO)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    code, mib = map(int, done.stdout.split())
+    assert code == 5
+    assert f"{file}: does not fit the model: " in done.stderr
+    assert mib < 800  # Python with Paddle takes some 300
+
+
+def as_halves(weights: Weights) -> None:
+    weights["head.fc.weight"] = weights["head.fc.weight"].astype(np.float16)
+
+
+def as_integers(weights: Weights) -> None:
+    for name, value in weights.items():
+        weights[name] = value.astype(np.int64)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (as_halves, "does not fit the model: head.fc.weight is float16, the model has float32\n"),
+        (as_integers, "backbone.stem.0.conv.weight is int64, the model has float32; "),
+    ],
+)
+def test_another_dtype_is_named_with_that_of_the_model(
+    run: Path, tmp_path: Path, index: VideoIndex, change: Callable[[Weights], None], said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    weights, about = read_tensors(run / "best" / "model.safetensors")
+    change(weights)
+    write_changed(tmp_path / "w.safetensors", weights, about)
+    code = run_cli(cli, ["predict", str(tmp_path / "w.safetensors"), str(index.root / index[0].path)], "r3d-fast")
+    assert code == 5
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "width"), [("r3d18_reference", 128), ("r2plus1d18", 32), ("densenet121", 96)])
+def test_the_estimated_size_of_a_model_is_within_a_factor_of_two(name: str, width: int) -> None:
+    shapes = weight_shapes(partial(build_model, name, num_classes=1000, width=width))
+    assert 0.5 < estimated_parameters(name, 1000, width) / sum(map(math.prod, shapes.values())) < 2.0

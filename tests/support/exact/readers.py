@@ -20,8 +20,8 @@ from pipelines.specs import AugmentSpec, ClipSpec, LoaderSpec
 from pipelines.video.sequence import FrameSequence
 from r3d_fast.config.config import Config
 from r3d_fast.prediction.clip_logits import answers
-from r3d_fast.prediction.timeline import timeline
-from r3d_fast.prediction.windows import Hops
+from r3d_fast.prediction.timelines.timeline import timeline
+from r3d_fast.prediction.timelines.windows import Hops
 
 Clip = NDArray[np.float64]
 FRAMES = 5
@@ -39,6 +39,7 @@ class ShownClips:
 
     classes = ("a",)
     device = "cpu"
+    clip_seconds = None
     clip_dtype: Literal["float32", "float16"] = "float32"
 
     def __init__(self) -> None:
@@ -61,7 +62,7 @@ def disagreements(root: Path) -> Iterator[str]:
 
     A file that the index refuses is a disagreement too.
     """
-    index = VideoIndex.build(root, index=root.parent / f"{root.name}.r3dindex", workers=1, val_fraction=0.0)
+    index = VideoIndex.build(root, index=root.parent / f"{root.name}.r3dindex", workers=0, val_fraction=0.0)
     yield from (f"{item.path}, index: {item.reason}: {item.detail}" for item in index.quarantined)
     truths = {number: truth_of(root / index[number].path) for number in range(len(index))}
     for number, truth in truths.items():
@@ -91,7 +92,7 @@ def _loader(index: VideoIndex, truths: dict[int, Truth], *, train: bool) -> Iter
                 yield f"{path}, {name}: {batch.bad[0].reason}"
                 continue
             shown = np.asarray(np.from_dlpack(batch.clips)[0], np.float64)
-            fault = _clip_fault(shown, truths[plan.video_id], plan, augment, scaled=train)
+            fault = clip_fault(shown, truths[plan.video_id], plan, augment, scaled=train)
             if fault:
                 yield f"{path}, {name}: {fault}"
 
@@ -123,8 +124,8 @@ def _predict(path: Path, truth: Truth) -> Iterator[str]:
         if answer.error:
             yield answer.error
             return
-        plan = _evaluation_plan(answer.frames, truth, spec)
-        fault = _clip_fault(network.clips[number], truth, plan, spec)
+        plan = evaluation_plan(answer.frames, truth, spec)
+        fault = clip_fault(network.clips[number], truth, plan, spec)
         if fault:
             yield fault
 
@@ -136,7 +137,7 @@ def _timeline(path: Path, truth: Truth) -> Iterator[str]:
     moments = list(timeline(network, [str(path)], Hops(0.2, 0.4)))
     if moments[-1].error and not network.clips:
         yield moments[-1].error
-    plan = _evaluation_plan(np.arange(len(truth.frames), dtype=np.int32), truth, spec)
+    plan = evaluation_plan(np.arange(len(truth.frames), dtype=np.int32), truth, spec)
     wanted = planned_clip(np.stack(truth.frames), plan, spec)
     for number, clip in enumerate(network.clips):
         found = [int(np.argmin([np.abs(frame - one).max() for one in wanted])) for frame in clip]
@@ -147,13 +148,13 @@ def _timeline(path: Path, truth: Truth) -> Iterator[str]:
             yield f"window {number}: frames {found}"
 
 
-def _evaluation_plan(frames: NDArray[np.int32], truth: Truth, spec: AugmentSpec) -> ClipPlan:
-    height, width, _ = truth.frames[0].shape
+def evaluation_plan(frames: NDArray[np.int32], truth: Truth, spec: AugmentSpec) -> ClipPlan:
+    height, width, _ = truth.frames[0].shape if truth.frames else (1, 1, 3)
     resized, window, mirror = eval_geometry(height, width, spec)
     return ClipPlan(0, 0, frames, (0, 0, height, width), resized, window, mirror, True)
 
 
-def _clip_fault(clip: Clip, truth: Truth, plan: ClipPlan, spec: AugmentSpec, *, scaled: bool = False) -> str:
+def clip_fault(clip: Clip, truth: Truth, plan: ClipPlan, spec: AugmentSpec, *, scaled: bool = False) -> str:
     """How a clip differs from its plan carried out on the true frames, "" if it does not."""
     if max(plan.frames) >= len(truth.frames):
         return f"frames {plan.frames.tolist()} of {len(truth.frames)}"

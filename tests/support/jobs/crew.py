@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from time import monotonic
 from typing import Any, NamedTuple
+
+# A new process imports what the job needs; on a busy machine that takes its time.
+_START_SECONDS = 120.0
+_END = object()  # after the last task
 
 Job = Callable[[Any, Callable[[str], None]], Any]
 
@@ -37,17 +40,19 @@ def run(job: Job, tasks: Iterable[Any], *, processes: int, timeout_seconds: floa
 
     `job` runs in another process, which a task may bring down: then the next task gets a new one. It calls `say(stage)`
     with what it is about to do. A task that says nothing for `timeout_seconds` is ended. What the job prints, or what
-    the libraries under it print, is thrown away.
+    the libraries under it print, is thrown away. Tasks are asked for as they are given out, one ahead.
     """
-    left = deque(tasks)
+    tasks = iter(tasks)
+    following = next(tasks, _END)
     crew: list[_Member] = []
     try:
-        while left or any(member.task is not None for member in crew):
-            while len(crew) < processes and left:
+        while following is not _END or any(member.task is not None for member in crew):
+            while len(crew) < processes and following is not _END:
                 crew.append(_start(job))
             for member in crew:
-                if member.task is None and left:
-                    _give(member, left.popleft(), timeout_seconds)
+                if member.task is None and following is not _END:
+                    _give(member, following, timeout_seconds)
+                    following = next(tasks, _END)
             busy = [member for member in crew if member.task is not None]
             wait([member.pipe for member in busy], timeout=1.0)
             for member in busy:
@@ -73,7 +78,7 @@ def _start(job: Job) -> _Member:
 
 
 def _give(member: _Member, task: Any, timeout_seconds: float) -> None:
-    member.task, member.stage, member.deadline = task, "", monotonic() + timeout_seconds
+    member.task, member.stage, member.deadline = task, "", monotonic() + timeout_seconds + _START_SECONDS
     member.pipe.send(task)
 
 
@@ -110,6 +115,7 @@ def _serve(job: Job, pipe: Connection) -> None:
             task = pipe.recv()
         except EOFError:
             return
+        pipe.send(("stage", ""))  # from here on the time of the task counts, and no longer that of the start
         try:
             pipe.send(("result", job(task, lambda stage: pipe.send(("stage", stage)))))
         except Exception as error:

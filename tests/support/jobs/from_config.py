@@ -8,9 +8,9 @@ from pipelines.index.video_index import VideoIndex
 from pipelines.loader import ClipLoader
 from r3d_fast.backend.precision import Precision
 from r3d_fast.config.config import Config
+from r3d_fast.learning.learner import Learner, model_to_train
 from r3d_fast.loaders import eval_loader, train_loader
 from r3d_fast.ranks.group import Group
-from r3d_fast.training.learner import Learner, model_to_train
 from r3d_fast.weights.checkpoint import Checkpoint
 from r3d_fast.weights.stored_model import new_model
 

@@ -19,9 +19,9 @@ from r3d_fast.backend.feed import feed
 from r3d_fast.backend.paddle import import_paddle
 from r3d_fast.backend.precision import Precision
 from r3d_fast.evaluation.evaluate import evaluate_model
+from r3d_fast.learning.learner import seed_batch
 from r3d_fast.loaders import open_index
 from r3d_fast.ranks.group import Group, join_group
-from r3d_fast.training.learner import seed_batch
 
 LIMIT = 240.0
 STEPS = 3

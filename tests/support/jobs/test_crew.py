@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import crew
 
@@ -31,3 +31,17 @@ def test_each_task_has_an_outcome_though_some_crash_or_hang() -> None:
     assert outcomes["hangs"].failure == "hung for 3 s"
     assert outcomes["raises"].failure == "ValueError: no"
     assert all(outcome.stage == f"doing {outcome.task}" for outcome in outcomes.values())
+
+
+def test_tasks_are_asked_for_as_they_are_given_out() -> None:
+    asked: list[str] = []
+
+    def tasks() -> Iterator[str]:
+        for number in range(9):
+            asked.append(f"{number}")
+            yield asked[-1]
+
+    outcomes = crew.run(job, tasks(), processes=1, timeout_seconds=60)
+    assert next(outcomes).result == "0"
+    assert len(asked) <= 3
+    assert [outcome.result for outcome in outcomes] == [*"12345678"]

@@ -6,6 +6,7 @@ files, and does not use Paddle.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -134,6 +135,16 @@ def older(names: dict[str, Any]) -> dict[str, Any]:
                     name = name.replace(f".{kind}{number}.", f".{kind}.{number}.")
         renamed[f"module.{name}"] = value
     return renamed
+
+
+def of_torchvision(state: dict[str, Any]) -> dict[str, Any]:
+    """The tensors of the authors' R3D-18 by the names that torchvision gives them."""
+    named = {}
+    for name, value in state.items():
+        name = re.sub(r"^conv1\.", "stem.0.", re.sub(r"^bn1\.", "stem.1.", name))
+        name = re.sub(r"(layer\d\.\d)\.conv(\d)\.", r"\1.conv\2.0.", name)
+        named[re.sub(r"(layer\d\.\d)\.bn(\d)\.", r"\1.conv\2.1.", name)] = value
+    return named
 
 
 def drawn(wanted: dict[str, Shape]) -> State:

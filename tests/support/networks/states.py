@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from r3d_fast.backend.precision import float32_weights
-from r3d_fast.training.optimizer import moments
-from r3d_fast.training.step import TrainStep
+from r3d_fast.learning.optimizer import moments
+from r3d_fast.learning.step import TrainStep
 
 
 def everything(step: TrainStep) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from r3d_fast.backend.paddle import import_paddle
 from r3d_fast.config.config import Config, load_config
@@ -32,6 +33,13 @@ def write_weights(path: Path, name: str = "r3d10", width: int = 8, *more: str) -
     with path.open("wb") as file:
         write_tensors(file, arrays, {"r3d_fast": json.dumps(about)})
     return config
+
+
+def write_changed(path: Path, weights: dict[str, np.ndarray], about: dict[str, str]) -> Path:
+    """Write `weights` with the metadata `about` of others to `path`, as another program does: without digests."""
+    described = {key: value for key, value in json.loads(about["r3d_fast"]).items() if key != "tensors_sha256"}
+    save_file(weights, path, {"r3d_fast": json.dumps(described)})
+    return path
 
 
 def clips(count: int, seed: int = 0, frames: int = 8, side: int = 32) -> np.ndarray:

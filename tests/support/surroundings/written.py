@@ -10,8 +10,15 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from waiting import PATIENCE
+
 REPO = Path(__file__).resolve().parents[3]
-BEFORE = "import os, sys\nfrom pathlib import Path\nfrom r3d_fast.files import *\n"  # the first lines of each program
+# The first lines of each program.
+BEFORE = """import os, sys
+from pathlib import Path
+from pipelines.output.files import *
+from pipelines.output.folders import *
+"""
 _NODES = ("/dev/stdout", "/dev/stderr", "/dev/null", "/dev/full", "/dev/fd")
 
 
@@ -38,7 +45,7 @@ class Reader:
         self._content = self.path.read_bytes()
 
     def content(self) -> bytes:
-        self._thread.join(30)
+        self._thread.join(PATIENCE)
         assert not self._thread.is_alive()
         return self._content
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ LENGTHS = (5, 21, 34, 47)
 
 def make(index: VideoIndex, *, workers: int = 0, batch_size: int = 3, seed: int = 0, **options: Any) -> ClipLoader:
     """A small loader of all videos, by default for training."""
-    names = ("prefetch", "repeats", "timeout_seconds", "decoder")
+    names = ("prefetch", "repeats", "last_batch", "timeout_seconds", "decoder", "io_retries")
     own = {name: options.pop(name) for name in names if name in options}
     spec = LoaderSpec(batch_size=batch_size, workers=workers, threads=1, seed=seed, **own)
     options = {"clip": CLIP, "augment": SMALL, "split": None, "train": True, **options}
@@ -50,17 +51,20 @@ def children() -> list[int]:
     """The ids of the decoding processes of this process, without the tracker process of multiprocessing."""
     found = []
     for folder in Path("/proc").iterdir():
-        try:
-            status = (folder / "stat").read_text().rsplit(")", 1)[1].split() if folder.name.isdigit() else []
-            if (
-                status
-                and int(status[1]) == os.getpid()
-                and b"pipelines.workers.worker" in (folder / "cmdline").read_bytes()
-            ):
-                found.append(int(folder.name))
-        except OSError:
-            continue
+        if folder.name.isdigit():
+            with suppress(OSError):
+                command = _command_of_child(folder)
+                while command == b"":  # it is about to be a program of its own
+                    command = _command_of_child(folder)
+                if command is not None and b"pipelines.workers.worker" in command:
+                    found.append(int(folder.name))
     return found
+
+
+def _command_of_child(folder: Path) -> bytes | None:
+    """The command line of the process, b"" where it has none yet; None where it has ended or is no child."""
+    state, parent = (folder / "stat").read_text().rsplit(")", 1)[1].split()[:2]
+    return (folder / "cmdline").read_bytes() if int(parent) == os.getpid() and state != "Z" else None
 
 
 # What the graph does to frames, computed independently
@@ -102,4 +106,4 @@ def index_some(videos: Path, folder: Path, count: int = 96) -> VideoIndex:
         path = paths[k * len(paths) // min(count, len(paths))]
         (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
         (folder / path.parent.name / path.name).symlink_to(path.resolve())
-    return VideoIndex.build(folder, workers=1, val_fraction=0.0, follow_links=True, allow_partial=True)
+    return VideoIndex.build(folder, workers=0, val_fraction=0.0, follow_links=True, allow_partial=True)

@@ -38,9 +38,12 @@ def sampler(
     seed: int = 0,
     train: bool = True,
     shard: tuple[int, int] = (0, 1),
+    **options: Any,
 ) -> ClipSampler:
     spec = ShardSpec(index=shard[0], count=shard[1])
-    return ClipSampler(columns, clip or ClipSpec(), augment or AugmentSpec(), seed=seed, train=train, shard=spec)
+    return ClipSampler(
+        columns, clip or ClipSpec(), augment or AugmentSpec(), seed=seed, train=train, shard=spec, **options
+    )
 
 
 def as_json(plan: ClipPlan) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Writes videos whose frames have given times."""
+"""Writes videos whose frames have given times, and long ones."""
 
 from __future__ import annotations
 
@@ -45,5 +45,22 @@ def write_with_times(
             frame = av.VideoFrame.from_ndarray(clips.stamped_frame(number), format="rgb24")
             frame.pts, frame.time_base = round(Fraction(time, 1000) / tick), tick
             target.mux(stream.encode(frame))
+        target.mux(stream.encode(None))
+    return path
+
+
+def write_long(path: Path, num_frames: int) -> Path:
+    """A video of a few pictures that come again and again: made fast, however long."""
+    with av.open(str(path), "w") as target:
+        stream = target.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        pictures = [
+            av.VideoFrame.from_ndarray(np.full((48, 64, 3), 8 * k, np.uint8), format="rgb24").reformat(format="yuv420p")
+            for k in range(25)
+        ]
+        for number in range(num_frames):
+            picture = pictures[number % len(pictures)]
+            picture.pts = number
+            target.mux(stream.encode(picture))
         target.mux(stream.encode(None))
     return path

@@ -110,7 +110,7 @@ def test_an_index_of_segments(tmp_path: Path) -> None:
             "web": video("validation", segment(0.2, 1.2, "b"), segment(-0.5, 0.8, "a")),
         },
     )
-    index = VideoIndex.build(tmp_path / "r", lists=lists, workers=1)
+    index = VideoIndex.build(tmp_path / "r", lists=lists, workers=0)
     shown = {}
     for number, name in enumerate(index.names()):
         record = index[number]

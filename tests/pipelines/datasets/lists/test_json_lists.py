@@ -34,7 +34,7 @@ def test_something_something_v2(tmp_path: Path) -> None:
         test=[("5", ""), ("6", "")],
     )
     (folder / "something-something-v2-labels.json").write_text(json.dumps(NAMES))
-    index = VideoIndex.build(tmp_path / "r", lists=folder)
+    index = VideoIndex.build(tmp_path / "r", lists=folder, workers=0)
     assert (index.kind, index.classes) == ("something-something-v2", tuple(sorted(NAMES)))
     records = [index[i] for i in range(len(index))]
     assert [(r.path, r.label, r.split, r.num_frames) for r in records] == [

@@ -157,7 +157,7 @@ def test_an_index_of_parts(tmp_path: Path) -> None:
     write_stamped_video(tmp_path / "r" / "cut_000007_000009.avi", num_frames=20, fps=10)
     rows = ["a,long,2,4,train", "b,long,5,7,val", "a,cut,7,9,val", "b,late,0,2,val", "a,long,40,50,train"]
     lists = kinetics(tmp_path / "l.csv", *rows)
-    index = VideoIndex.build(tmp_path / "r", lists=lists)
+    index = VideoIndex.build(tmp_path / "r", lists=lists, workers=0)
     assert [(r.path, r.span, r.num_frames, r.split) for r in (index[i] for i in range(len(index)))] == [
         ("cut_000007_000009.avi", None, 20, "val"),
         ("long.mp4", (2.0, 4.0), 20, "train"),
@@ -170,10 +170,10 @@ def test_an_index_of_parts(tmp_path: Path) -> None:
     assert [(item.path, item.reason) for item in index.quarantined] == [("long.mp4#t=40,50", "no frame in its range")]
     assert index.lists == str(lists)
     looked: list[int] = []
-    again = VideoIndex.build(tmp_path / "r", lists=lists, progress=lambda done, total: looked.append(done))
+    again = VideoIndex.build(tmp_path / "r", lists=lists, progress=lambda done, total: looked.append(done), workers=0)
     assert (looked, again.digest, len(again.missing)) == ([], index.digest, 1)
     kinetics(lists, *rows, "b,long,8,9,val")
-    more = VideoIndex.build(tmp_path / "r", lists=lists, progress=lambda done, total: looked.append(done))
+    more = VideoIndex.build(tmp_path / "r", lists=lists, progress=lambda done, total: looked.append(done), workers=0)
     assert (looked, len(more), stamps(more, 3)) == ([5], 4, list(range(80, 90)))
     assert more.digest != index.digest
 
@@ -182,7 +182,7 @@ def test_clips_never_leave_their_part(tmp_path: Path) -> None:
     (tmp_path / "r").mkdir()
     write_stamped_video(tmp_path / "r" / "v.mp4", num_frames=90, codec="h264", gop=30, b_frames=2, fps=10)
     lists = kinetics(tmp_path / "l.csv", "a,v,2,4,train", "b,v,5,6,train", "b,v,7,8,val")
-    index = VideoIndex.build(tmp_path / "r", lists=lists)
+    index = VideoIndex.build(tmp_path / "r", lists=lists, workers=0)
     clip, seen = ClipSpec(num_frames=8, sampling="consecutive"), {0: set[int](), 1: set[int]()}
     augment = AugmentSpec(
         size_px=96, scales=(1.0,), max_scale_step=0, mirror=0.0, value_max=255, mean=(0, 0, 0), std=(1, 1, 1)

@@ -30,7 +30,7 @@ def test_mmaction2_kinetics_with_a_folder_of_videos_for_each_split(tmp_path: Pat
         lines(tmp_path / f"l/kinetics400_{side}_list_videos.txt", *rows)
         frames = [f"{path[:-4]} 300 {label}" for label, path in enumerate(paths)]
         lines(tmp_path / f"l/kinetics400_{side}_list_rawframes.txt", *frames)
-    index = VideoIndex.build(tmp_path / "r", lists=tmp_path / "l")
+    index = VideoIndex.build(tmp_path / "r", lists=tmp_path / "l", workers=0)
     assert (index.kind, index.classes) == ("text list", ("abseiling", "yoga"))
     assert indexed(index) == {
         "videos_train/abseiling/a 1.mp4": ("abseiling", "train"),
@@ -54,13 +54,13 @@ def test_paddlevideo_ucf_with_numbered_splits(tmp_path: Path) -> None:
             ]
             lines(tmp_path / f"l/ucf101_{side}_split_{number}_videos.txt", *rows, end="\r\n")
     for number, train in ((None, "g01"), (1, "g01"), (2, "g02")):
-        index = VideoIndex.build(tmp_path / "UCF-101", lists=tmp_path / "l", split=number)
+        index = VideoIndex.build(tmp_path / "UCF-101", lists=tmp_path / "l", split=number, workers=0)
         assert index.lists_split == (number or 1)
         assert indexed(index) == {p: (p[: p.index("/")], "train" if train in p else "test") for p in paths}
         assert "_train_split_" in index.warnings[0]
         assert "data/ucf101/videos/ was taken off its paths" in index.warnings[0]
     with pytest.raises(ListError, match="split 3 is not there; expected one of these: 1, 2"):
-        VideoIndex.build(tmp_path / "UCF-101", lists=tmp_path / "l", split=3)
+        VideoIndex.build(tmp_path / "UCF-101", lists=tmp_path / "l", split=3, workers=0)
 
 
 @pytest.mark.parametrize("prefix", ["", "/home/somebody/k400/", "{root}/", "D:\\k400\\"])
@@ -73,7 +73,7 @@ def test_pyslowfast_csvs_with_spaces_for_commas(tmp_path: Path, prefix: str) -> 
     lines(tmp_path / "l/train.csv", *rows[:2])
     lines(tmp_path / "l/val.csv", *rows[2:])
     lines(tmp_path / "l/test.csv", *rows[2:])  # PySlowFast tests on a copy of val.csv
-    index = VideoIndex.build(tmp_path / "r", lists=tmp_path / "l")
+    index = VideoIndex.build(tmp_path / "r", lists=tmp_path / "l", workers=0)
     assert indexed(index) == {
         "a, b/1.mp4": ("a, b", "train"),
         "a, b/2.mp4": ("a, b", "test"),
@@ -89,11 +89,11 @@ def test_pytorchvideo_list_without_a_split_is_held_out(tmp_path: Path) -> None:
     names = [f"v{i}.mp4" for i in range(10)]
     videos(tmp_path / "r", *names)
     file = lines(tmp_path / "all.txt", *(f"{name} {i % 2}" for i, name in enumerate(names)))
-    index = VideoIndex.build(tmp_path / "r", lists=file)
+    index = VideoIndex.build(tmp_path / "r", lists=file, workers=0)
     assert (index.classes, index.warnings) == (("0", "1"), ())
     assert [split for _, split in indexed(index).values()].count("test") == 2
     with pytest.raises(UsageError, match=r"split 1 with .*all\.txt: it has no numbers; leave split out"):
-        VideoIndex.build(tmp_path / "r", lists=file, split=1)
+        VideoIndex.build(tmp_path / "r", lists=file, split=1, workers=0)
 
 
 def test_one_list_of_several_says_that_the_others_are_not_read(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,9 +12,9 @@ import tiny
 from numpy.typing import NDArray
 from timed_video import write_with_times
 
-from pipelines.errors import EnvironmentProblem, UsageError, VideoError
+from pipelines.errors import UsageError, VideoError
 from r3d_fast.cli import cli, run_cli
-from r3d_fast.prediction.timeline import Moment
+from r3d_fast.prediction.timelines.moments import Moment
 from r3d_fast.prediction.writers.annotated_video import annotate
 from r3d_fast.prediction.writers.captions import Captions
 
@@ -198,9 +197,3 @@ def test_a_font_that_can_not_be_used_is_said_before_anything_is_written(
     assert run_cli(cli, ["predict", str(model), str(video), "--font", str(DEJAVU)], "r3d-fast") == 2
     assert "--font is used only with --annotate; give both or none" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == there
-
-
-def test_without_pillow_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(EnvironmentProblem, match=r"pip install 'r3d-fast\[annotate\]'"):
-        Captions(240, 320, [])

@@ -14,21 +14,21 @@ import numpy as np
 import pytest
 import tiny
 from families import drawn, shapes
-from safetensors.numpy import save_file
+from untrained import write_changed
 
-from pipelines.errors import UsageError
+from pipelines.errors import EnvironmentProblem, UsageError
 from pipelines.index.video_index import VideoIndex
 from r3d_fast.backend.paddle import import_paddle
 from r3d_fast.cli import cli, run_cli
 from r3d_fast.errors import CheckpointError
 from r3d_fast.evaluation.evaluate import evaluate
 from r3d_fast.models.architectures import build_model
-from r3d_fast.weights.checkpoint import read_tensors
 from r3d_fast.weights.foreign import importer
 from r3d_fast.weights.foreign.class_names import read_class_names
 from r3d_fast.weights.foreign.importer import import_weights
 from r3d_fast.weights.normalisation import NORMALISATIONS
 from r3d_fast.weights.stored_model import restore
+from r3d_fast.weights.tensor_reader import read_tensors
 
 paddle = import_paddle()
 CLASSES = 8
@@ -282,7 +282,7 @@ def test_another_model_or_a_wrong_number_of_names_is_refused(file: Path, names: 
     out = tmp_path / "w.safetensors"
     with pytest.raises(CheckpointError, match=r"does not fit the model: .*unexpected"):
         import_weights(file, out, model="r3d18")
-    with pytest.raises(UsageError, match="model 'r3d81' is unknown"):
+    with pytest.raises(UsageError, match=r"model\.name 'r3d81' is unknown"):
         import_weights(file, out, model="r3d81")
     for option, said in (({"no_max_pool": True}, "max_pool False"), ({"conv1_t_stride": 2}, "conv1_t_stride 2")):
         with pytest.raises(UsageError, match=f"{said}: r3d18_reference has the stem of the reference run; expected "):
@@ -290,8 +290,16 @@ def test_another_model_or_a_wrong_number_of_names_is_refused(file: Path, names: 
     with pytest.raises(UsageError, match="conv1_t_stride 3: Input should be 1 or 2"):
         import_weights(file, out, conv1_t_stride=3)
     names.write_text("one\ntwo\n", encoding="utf-8")
-    with pytest.raises(CheckpointError, match=f"{names}: 2 class names, but {file} has 8 classes; expected as many"):
+    with pytest.raises(
+        UsageError, match=f"--classes {names}: 2 class names, but {file} has 8 classes; expected as many"
+    ):
         import_weights(file, out, classes=names)
+
+
+def test_what_is_neither_of_the_two_formats_is_said(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not weights at all", encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"notes\.txt: neither a \.pth nor a \.pdparams"):
+        import_weights(tmp_path / "notes.txt", tmp_path / "w.safetensors")
 
 
 def test_places_that_are_none_are_refused(file: Path, tmp_path: Path) -> None:
@@ -330,8 +338,7 @@ def test_weights_with_nan_predict_nothing(file: Path, tmp_path: Path, index: Vid
     import_weights(file, tmp_path / "w.safetensors")
     weights, about = read_tensors(tmp_path / "w.safetensors")
     broken = {**weights, "head.fc.bias": np.full(CLASSES, np.nan, np.float32)}
-    described = {key: v for key, v in json.loads(about["r3d_fast"]).items() if key != "tensors_sha256"}
-    save_file(broken, tmp_path / "w.safetensors", {"r3d_fast": json.dumps(described)})
+    write_changed(tmp_path / "w.safetensors", broken, about)
     with pytest.raises(CheckpointError, match=r"NaN or infinite numbers in head\.fc\.bias"):
         restore(tmp_path / "w.safetensors")
 
@@ -381,3 +388,13 @@ def test_class_names_that_are_none_are_refused(tmp_path: Path, text: str, said: 
     (tmp_path / "names.txt").write_bytes(b"\xff\xfe")
     with pytest.raises(CheckpointError, match="not UTF-8"):
         read_class_names(tmp_path / "names.txt")
+
+
+@pytest.mark.parametrize(("name", "start"), [("w.pdparams", b"\x80\x04"), ("w.pth", b"PK\x03\x04")])
+def test_a_file_that_no_memory_holds_is_refused_before_it_is_read(tmp_path: Path, name: str, start: bytes) -> None:
+    with (tmp_path / name).open("wb") as stream:
+        stream.write(start)
+        stream.truncate(2**42)  # zeros that take no room
+    with pytest.raises(EnvironmentProblem, match=rf"{name}: {2**42} bytes of tensors, \d+ bytes of memory are free"):
+        import_weights(tmp_path / name, tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()

@@ -1,0 +1,43 @@
+"""Opens only regular files, without waiting for anybody, and reads no more of them than is allowed."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+from pathlib import Path
+
+_KINDS = {
+    stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}  # fmt: skip
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """The file at `path`, open for reading in binary; links are followed.
+
+    Raises OSError where it can't be read, also where it is no regular file: opening a pipe could wait for ever.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
+        if kind != stat.S_IFREG:
+            raise OSError(errno.EINVAL, f"it is {_KINDS.get(kind, 'no file')}; expected a regular file", str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """The content of the regular file at `path`, which has `most` bytes or fewer.
+
+    Raises OSError where it is larger, where it can't be read, and where it is no regular file.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(most + 1) if size <= most else b""  # it may have grown since
+    if max(size, len(content)) > most:
+        raise OSError(errno.EFBIG, f"more than {most} bytes; expected at most so many", str(path))
+    return content

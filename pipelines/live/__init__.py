@@ -1,0 +1,1 @@
+"""Live sources: cameras, streams and pipes, whose frames come while they happen."""

@@ -1,0 +1,1 @@
+"""The command `r3d-fast predict`: what it takes, and what it prints and writes."""

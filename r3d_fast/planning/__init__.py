@@ -1,0 +1,1 @@
+"""Measures what a step costs on this machine before a run begins, and chooses batches that fit into its memory."""

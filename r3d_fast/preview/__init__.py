@@ -1,0 +1,1 @@
+"""Pictures of clips as the model gets them."""

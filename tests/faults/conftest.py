@@ -1,0 +1,1 @@
+from made_once import index, model, video  # noqa: F401 - fixtures

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from pipelines.output import undoing
+from pipelines.output.undoing import undo_all, undone
+
+
+def test_what_is_open_is_undone_the_last_first_and_an_error_stops_nothing() -> None:
+    done: list[str] = []
+
+    def fail() -> None:
+        raise ValueError("x")
+
+    with undone(lambda: done.append("never")):
+        pass
+    with undone(lambda: done.append("first")), undone(fail), undone(lambda: done.append("last")):
+        undo_all()
+    assert done == ["last", "first"]
+    undo_all()
+    assert done == ["last", "first"]
+    assert undoing._undoings == []
