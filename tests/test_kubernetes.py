@@ -123,7 +123,12 @@ def test_the_two_pods_train_together(tmp_path: Path) -> None:
         (programs / program).chmod(0o755)
     (script,) = pod(TWO_MACHINES)["containers"][0]["args"]
     # Another name that has an address here, and what fits a machine without GPUs.
-    for there, here in (("r3d-fast-0.r3d-fast", "localhost"), ("node 8", "node 1"), ("/runs/ucf101", str(tmp_path))):
+    for there, here in (
+        ("r3d-fast-0.r3d-fast", "localhost"),
+        ("node 8", "node 1"),
+        ("/runs/ucf101", str(tmp_path)),
+        (":6170", f":{ranks.free_port()}"),
+    ):
         assert there in script
         script = script.replace(there, here)
     path = f"{programs}{os.pathsep}{os.environ['PATH']}"

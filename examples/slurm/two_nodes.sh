@@ -8,8 +8,9 @@
 # Two minutes before the limit, to every process that srun started, but not to this script.
 #SBATCH --signal=TERM@120
 
-# The first address of this node, which is the first of the two. With a name in its place Paddle's launcher waits for ever.
-MASTER=$(hostname -I | cut -d ' ' -f 1):6170
+# The first address of this node, which is the first of the two, and a port that no other job there has. With a name, or
+# a port that another job has, Paddle's launcher waits for ever.
+MASTER=$(hostname -I | cut -d ' ' -f 1):$((20000 + SLURM_JOB_ID % 10000))
 export MASTER
 # Since Slurm 22.05 srun takes one CPU a task where it is not told the number again.
 # shellcheck disable=SC2016  # each node's own bash is to fill these in

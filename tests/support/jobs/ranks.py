@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
+import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,14 @@ STEPS = 3
 def environment() -> dict[str, str]:
     paths = os.pathsep.join([str(tiny.REPO), str(Path(__file__).parent)])
     return {**os.environ, "PYTHONPATH": paths, "PYTHONWARNINGS": "ignore"}
+
+
+def free_port() -> int:
+    """A port of 20,000 to 29,999 that nobody listens at. The system gives none of these to a connection of its own."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with suppress(OSError), socket.create_server(("", port)):
+            return port
 
 
 def launcher(count: int, logs: Path, *command: str | Path) -> list[str]:

@@ -53,15 +53,17 @@ def programs(folder: Path) -> Path:
     return folder
 
 
-def start(script: Path, folder: Path, bin_folder: Path, nodes: int, *arguments: str) -> subprocess.Popen[str]:
-    """A job that runs `script` in `folder`, as sbatch would start it on `nodes` nodes with two GPUs together."""
+def start(
+    script: Path, folder: Path, bin_folder: Path, nodes: int, number: int, *arguments: str
+) -> subprocess.Popen[str]:
+    """Job `number`, which runs `script` in `folder` as sbatch would on `nodes` nodes with two GPUs together."""
     environment = {
         **os.environ,
         "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(tiny.REPO),
         "PYTHONWARNINGS": "ignore",
         "GLOG_minloglevel": "2",
-        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_ID": str(number),
         "SLURM_NNODES": str(nodes),
         "SLURM_CPUS_PER_TASK": "1",
         "SLURM_GPUS_ON_NODE": str(2 // nodes),
