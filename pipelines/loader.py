@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Literal
@@ -76,13 +76,15 @@ class ClipLoader:
         dtype: Literal["float32", "float16"] = "float32",
         balanced: bool = False,
         max_corrupt_fraction: float = 1.0,
+        names: Sequence[str] = (),
     ) -> None:
         """A loader of the videos of `split` (None: of all splits).
 
         `train` says whether to shuffle and augment; by default it is true for the split "train". `device` is where
         clips are augmented and where the batches lie: "cpu", "gpu" or "gpu:N". `dtype` is that of the clips. If
         `balanced`, an epoch of training shows all classes equally often. A video of whose frames the index says that
-        more than the share `max_corrupt_fraction` are damaged is not read: its clips are bad ones.
+        more than the share `max_corrupt_fraction` are damaged is not read: its clips are bad ones. `names` is what
+        messages call the videos of the index, by number (none: by their paths).
 
         Raises DataError if the index lacks the split or the split is empty, UsageError if it has fewer clips than a
         batch, EnvironmentProblem if the device is a GPU that can't be used.
@@ -103,7 +105,7 @@ class ClipLoader:
             shard or ShardSpec(), self.batch_size, self.spec.seed, train,
             self.spec.repeats if train else 1, self.spec.last_batch, balanced and train, self.spec.decoder,
             self.spec.dali_share, device, dtype, fitting_retries(self.spec.io_retries, self.spec.timeout_seconds),
-            index.digest, max_corrupt_fraction,
+            index.digest, max_corrupt_fraction, names=tuple(names),
         )  # fmt: skip
         self._finder: ShareFinder | None = None
         self.index = index

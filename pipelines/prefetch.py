@@ -12,7 +12,6 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
@@ -285,8 +284,8 @@ class ClipPrefetcher:
             self._collect(block=True)
         sample = batch.samples[row]
         if sample is not None and sample.is_real and reason:
-            path = Path(self._stream.root) / self._index[sample.video_id].path
-            _log.warning("%s: DALI can't decode this video (%s): PyAV decodes it", path, reason)
+            name = self._stream.name_of(sample.video_id, self._index[sample.video_id].path)
+            _log.warning("%s: DALI can't decode this video (%s): PyAV decodes it", name, reason)
         return self._row(batch, row)
 
     def _position(self, batch: _Pending, row: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pipelines.dali_limits import DaliLimits
@@ -40,6 +41,7 @@ class ClipStream:
     index_digest: str | None = None  # of the index, which may be made again while it is in use; None: of any
     max_corrupt_fraction: float = 1.0  # no clip is read of a video with a larger share of damaged frames
     limits: DaliLimits | None = None  # which of the videos DALI can decode; None: PyAV decodes all
+    names: tuple[str, ...] = ()  # what messages call the videos, by number; none: by their paths
 
     def sampler(self, index: VideoIndex) -> ClipSampler:
         """The sampler that plans the clips of this stream."""
@@ -48,6 +50,10 @@ class ClipStream:
             repeats=self.repeats, batch_size=self.batch_size, last_batch=self.last_batch,
             balanced=self.balanced,
         )  # fmt: skip
+
+    def name_of(self, video_id: int, path: str) -> str:
+        """What messages call the video number `video_id`, the file `path` below the root of the index."""
+        return self.names[video_id] if self.names else str(Path(self.root, path))
 
     @property
     def scaled(self) -> bool:

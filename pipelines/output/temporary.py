@@ -14,6 +14,8 @@ from pipelines.output.hidden import MARK, NEW, delete_unheld, hold
 from pipelines.output.places import write_errors
 from pipelines.output.undoing import undone
 
+_made: set[Path] = set()  # those of this process that are there
+
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
@@ -27,12 +29,19 @@ def temporary_folder() -> Iterator[Path]:
         delete_unheld(left, folders=True)
     with write_errors(place / f"{MARK}*", "set TMPDIR to a folder with room"):
         folder, lock = _new_folder()
+    _made.add(folder)
     try:
         with undone(partial(shutil.rmtree, folder, ignore_errors=True)):
             yield folder
     finally:
+        _made.discard(folder)
         shutil.rmtree(folder, ignore_errors=True)
         os.close(lock)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether `path` lies in a folder that this process made by `temporary_folder` and will delete."""
+    return not _made.isdisjoint(path.parents)
 
 
 def _new_folder() -> tuple[Path, int]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pipelines.errors import FrameError, R3DFastError, UsageError
 from pipelines.index.known_bad import BadVideo, KnownBad
 from pipelines.index.video_index import VideoIndex
+from pipelines.output.temporary import is_temporary
 from pipelines.sampler import NO_JITTER, ClipPlan, ClipSampler
 from pipelines.stream import ClipStream, Sample
 from pipelines.video.decoder import Cut, FrameReader, ReadStatistics
@@ -58,7 +59,7 @@ class ClipSource(Protocol):
         """Make the same clips black and not real, with `reason`, without reading the video."""
 
     def path_of(self, epoch: int, position: int) -> str:
-        """The path of the file that the clip at `position` of `epoch` is of."""
+        """The path of the file that the clip at `position` of `epoch` is of, as messages name it."""
 
     def quarantine(self, epoch: int, position: int, reason: str, detail: str) -> LeftOut:
         """Never read the video of the clip at `position` of `epoch` again, also in later runs, and say so."""
@@ -85,18 +86,24 @@ class _IndexedClipSource:
         return type(self), (self.stream, self._left_out)
 
     def path_of(self, epoch: int, position: int) -> str:
-        """The path of the file that the clip at `position` of `epoch` is of."""
+        """The path of the file that the clip at `position` of `epoch` is of, as messages name it."""
         index, sampler = self._open()
-        return str(index.root / index[sampler.plan(epoch, position).video_id].path)
+        number = sampler.plan(epoch, position).video_id
+        return self.stream.name_of(number, index[number].path)
 
     def quarantine(self, epoch: int, position: int, reason: str, detail: str) -> LeftOut:
-        """Never read the video of the clip at `position` of `epoch` again, also in later runs, and say so."""
+        """Never read the video of the clip at `position` of `epoch` again, also in later runs, and say so.
+
+        An index in a temporary folder has no later runs.
+        """
         index, sampler = self._open()
         number = sampler.plan(epoch, position).video_id
         record = index[number]
         video = LeftOut(number, f"{reason}: {detail}")
         self.leave_out(video)
-        place = index.root / record.path
+        if is_temporary(index.path):  # there is no later run
+            return video
+        place = self.stream.name_of(number, record.path)
         try:
             KnownBad(index.path).add(BadVideo.of_file(index.root, record.path, record.span, reason, detail))
         except (OSError, UsageError) as error:
@@ -128,7 +135,14 @@ class _IndexedClipSource:
         if reason is None:
             return ""
         index, _ = self._open()
-        return f"{index.root / index[video_id].path}: quarantined: {reason}"
+        return f"{self.stream.name_of(video_id, index[video_id].path)}: quarantined: {reason}"
+
+    def _why(self, error: R3DFastError, video_id: int) -> str:
+        """The text of an `error` of reading a video, which names it as messages do."""
+        index, _ = self._open()
+        path = index[video_id].path
+        name = self.stream.name_of(video_id, path)
+        return str(error).replace(str(index.root / path), name) or type(error).__name__
 
     def _plans(self, epoch: int, positions: Sequence[int]) -> list[ClipPlan]:
         _, sampler = self._open()
@@ -165,7 +179,7 @@ class DecodedSource(_IndexedClipSource):
             if cuts:
                 self._reader.fill(index[plans[0].video_id], cuts, root=str(index.root))
         except R3DFastError as error:
-            return self.failed(epoch, positions, slots, str(error) or type(error).__name__)
+            return self.failed(epoch, positions, slots, self._why(error, plans[0].video_id))
         return [
             _sample(plan, self._shape(plan)) if plan.is_real else self._blank(plan, slot)
             for plan, slot in zip(plans, slots, strict=True)
@@ -241,7 +255,7 @@ class EncodedSource(DecodedSource):
         except R3DFastError as error:
             if isinstance(error, FrameError) and error.reason == INEXACT:
                 return super().load(epoch, positions, slots)
-            return self.failed(epoch, positions, slots, str(error) or type(error).__name__)
+            return self.failed(epoch, positions, slots, self._why(error, plans[0].video_id))
         self._statistics.read_seconds += perf_counter() - begin
         return samples
 

@@ -202,6 +202,7 @@ class _Chunk:
         loader = clip_loader(
             index, self.network.device, self.network.clip_dtype, clip=clip, augment=augment,
             loader=config.loader.model_copy(update=update), split=None, train=False,
+            names=[self.videos[number] for number in self._numbers],
         )  # fmt: skip
         if on_cpu:
             loader.start()
@@ -225,7 +226,7 @@ class _Chunk:
             reasons = iter(batch.bad)
             for i in range(count):
                 number = self._numbers[row]
-                error = "" if batch.is_real[i] else self._without_link(number, next(reasons).reason)
+                error = "" if batch.is_real[i] else next(reasons).reason.removeprefix(f"{self.videos[number]}: ")
                 if not error and not np.isfinite(logits[i]).all():
                     error = NOT_FINITE
                 is_last = view + 1 == sampler.views[row] * sampler.crops
@@ -234,10 +235,6 @@ class _Chunk:
                     None if error else logits[i], None if error else features[i], error, is_last,
                 )  # fmt: skip
                 row, view = (row + 1, 0) if is_last else (row, view + 1)
-
-    def _without_link(self, number: int, reason: str) -> str:
-        """`reason` without the path of the temporary link; the Answer names the video itself."""
-        return reason.removeprefix(f"{self.root / _link_name(number)}: ")
 
 
 def _leading(batch: Batch, count: int, device: str) -> Any:

@@ -12,7 +12,7 @@ import pytest
 from written import REPO, names
 
 from pipelines.errors import UsageError
-from pipelines.output.temporary import temporary_folder
+from pipelines.output.temporary import is_temporary, temporary_folder
 
 _HOLDS = """
 import signal, sys
@@ -42,11 +42,14 @@ def holder() -> tuple[subprocess.Popen[str], Path]:
 def test_a_temporary_folder_is_private_and_gone_after_the_block(place: Path) -> None:
     with temporary_folder() as folder:
         assert folder.parent == place
+        assert is_temporary(folder / "f")
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         (folder / "f").write_text("x")
     with pytest.raises(KeyboardInterrupt), temporary_folder():
         raise KeyboardInterrupt
     assert names(place) == []
+    assert not is_temporary(folder / "f")
+    assert not is_temporary(place / "f")
 
 
 def test_the_folder_of_a_killed_process_is_deleted_by_the_next_one_that_of_a_living_one_is_not(place: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import tiny
 from clips import write_stamped_video
-from faulty_reads import FaultyReads
+from faulty_reads import ALWAYS, FaultyReads
 
 from pipelines.isolation.reserve import reserve
 from r3d_fast.prediction.predictor import Predictor
@@ -43,3 +43,26 @@ def test_a_video_that_crashes_the_decoder_has_a_timeline_with_an_error(model: Pa
     assert errors[videos[0]] is None
     assert errors[videos[2]] is None
     assert errors[videos[1]] == "crashes the decoder: the process that read it was ended by SIGSEGV"
+
+
+def test_a_decoding_process_that_dies_is_told_by_the_path_that_the_user_gave(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.avi", "bad.avi"):
+        write_stamped_video(tmp_path / name, num_frames=30)
+    faults = FaultyReads(tmp_path, monkeypatch)
+    arguments = ("predict", model.absolute(), "a.avi", "bad.avi", "--device", "cpu")
+    faults.begin("/bad.avi", "segv", times=0, after=ALWAYS)
+    assert tiny.call(*arguments, cwd=tmp_path).returncode == 0
+    reads = faults.count
+    faults.begin("/bad.avi", "segv", after=reads - 1)  # the last one is of the process that decodes
+    done = tiny.call(*arguments, "--json", "-", cwd=tmp_path)
+    assert done.returncode == 3, done.stderr
+    died = "WARNING: a decoding process was ended by SIGSEGV with bad.avi: another one makes its clips again"
+    reason = "crashes the decoder: the process that read it was ended by SIGSEGV, three times"
+    lines = done.stderr.splitlines()
+    assert lines.count(died) == 3
+    assert f"bad.avi: error: {reason}" in lines
+    assert [item["error"] for item in json.loads(done.stdout)] == [None, reason]
+    assert "r3d-fast-" not in done.stderr.replace("r3d-fast: ", "")  # no temporary folder
+    assert "quarantine" not in done.stderr  # which would be deleted with the folder

@@ -1,7 +1,7 @@
 /* For LD_PRELOAD: reading a file whose path ends with $FAULT_NAME fails, kills the process or blocks it.
  *
- * $FAULT_WHAT is the number of an error, "segv" or "block". It happens $FAULT_TIMES times in all processes together:
- * each time a byte is added to the file $FAULT_COUNT. */
+ * $FAULT_WHAT is the number of an error, "segv" or "block". It happens $FAULT_TIMES times in all processes together,
+ * after $FAULT_AFTER reads that are as ever: with each of these and those a byte is added to the file $FAULT_COUNT. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -31,9 +31,10 @@ static int is_due(void)
 {
     struct stat status;
     int file = open(getenv("FAULT_COUNT"), O_WRONLY | O_CREAT | O_APPEND, 0644);
-    int due = fstat(file, &status) == 0 && status.st_size < atol(getenv("FAULT_TIMES"));
-    if (due && write(file, "x", 1) != 1)
-        due = 0;
+    long after = atol(getenv("FAULT_AFTER")), end = after + atol(getenv("FAULT_TIMES"));
+    int due = 0;
+    if (fstat(file, &status) == 0 && status.st_size < end && write(file, "x", 1) == 1)
+        due = status.st_size >= after;
     close(file);
     return due;
 }

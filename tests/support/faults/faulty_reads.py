@@ -25,12 +25,12 @@ class FaultyReads:
         command = [compiler, "-shared", "-fPIC", "-O1", "-o", str(self._library), str(SOURCE), "-ldl"]
         subprocess.run(command, check=True)
 
-    def begin(self, name: str, what: int | str, times: int = ALWAYS) -> None:
-        """From now on reading `name` gives the error `what`, or is a "segv" or a "block", `times` times."""
+    def begin(self, name: str, what: int | str, times: int = ALWAYS, after: int = 0) -> None:
+        """After `after` more reads, the next `times` of `name` give the error `what`, or are a "segv" or a "block"."""
         self._count.unlink(missing_ok=True)
         for key, value in {
             "LD_PRELOAD": self._library, "FAULT_NAME": name, "FAULT_WHAT": what, "FAULT_TIMES": times,
-            "FAULT_COUNT": self._count,
+            "FAULT_AFTER": after, "FAULT_COUNT": self._count,
         }.items():  # fmt: skip
             self._monkeypatch.setenv(key, str(value))
 
@@ -40,5 +40,5 @@ class FaultyReads:
 
     @property
     def count(self) -> int:
-        """How often it has happened."""
+        """How often it has happened; with `after`, how often the file was read before, too."""
         return self._count.stat().st_size if self._count.exists() else 0
