@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipelines.errors import VideoError
+from pipelines.input.regular_files import kind_of
 
 # The pixels that a frame may have where the user sets no other limit: the largest picture of the levels 6 to 6.2 of
 # H.264 and HEVC and of level 6 of AV1, so that all of 8K is taken. As RGB it is 107 MB, which a process can hold a few
@@ -43,8 +44,7 @@ def check_regular(path: str) -> os.stat_result:
     except OSError as error:
         raise VideoError(path, "can't be read", error.strerror or str(error)) from error
     if not stat.S_ISREG(status.st_mode):
-        kind = "FIFO" if stat.S_ISFIFO(status.st_mode) else "folder" if stat.S_ISDIR(status.st_mode) else "device"
-        raise VideoError(path, f"not a regular file ({kind})")
+        raise VideoError(path, f"not a regular file ({kind_of(status.st_mode)})")
     if status.st_size == 0:
         raise VideoError(path, "empty", "0 bytes")
     return status

@@ -12,8 +12,7 @@ from pathlib import Path
 from pipelines.datasets.text_files import escaped
 from pipelines.datasets.video_files import is_video_name
 from pipelines.errors import DataError
-
-_NOT_REGULAR = {stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
+from pipelines.input.regular_files import kind_of
 
 
 @dataclass
@@ -79,16 +78,16 @@ class FolderWalk:
         is_video = is_video_name(path) and not stat.S_ISDIR(mode)
         if not is_video and not stat.S_ISDIR(mode):
             self.others["." + path.rpartition(".")[2].lower() if "." in item.name else "no extension"] += 1
+        elif not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # also behind a link: no option takes it
+            self.left_out[path] = f"not a regular file ({'link to a ' * item.is_symlink()}{kind_of(mode)})"
         elif item.is_symlink() and not self.follow_links and not self.is_inside(item):
             self.left_out[path] = "symlink outside ROOT (--follow-links takes it)"
         elif not is_video and item.is_symlink():
             heapq.heappush(self.linked, path)
         elif not is_video:
             self.to_scan.append(path)
-        elif stat.S_ISREG(mode):
-            self.videos.add(path)
         else:
-            self.left_out[path] = f"not a regular file ({_NOT_REGULAR.get(stat.S_IFMT(mode), 'unknown')})"
+            self.videos.add(path)
 
     def is_inside(self, item: os.DirEntry[str]) -> bool:
         """Whether the link leads to something under the root."""

@@ -9,9 +9,14 @@ import stat
 from pathlib import Path
 
 _KINDS = {
-    stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device",
+    stat.S_IFBLK: "device",
 }  # fmt: skip
+
+
+def kind_of(mode: int) -> str:
+    """What a file that is no regular one is, by its `mode`: "folder", "FIFO", "socket" or "device"."""
+    return _KINDS.get(stat.S_IFMT(mode), "file of an unknown kind")
 
 
 def open_regular(path: Path) -> io.BufferedReader:
@@ -21,9 +26,9 @@ def open_regular(path: Path) -> io.BufferedReader:
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        kind = stat.S_IFMT(os.fstat(descriptor).st_mode)
-        if kind != stat.S_IFREG:
-            raise OSError(errno.EINVAL, f"it is {_KINDS.get(kind, 'no file')}; expected a regular file", str(path))
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, f"it is a {kind_of(mode)}; expected a regular file", str(path))
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)

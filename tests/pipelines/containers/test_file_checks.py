@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,11 @@ def test_an_avi_is_told_by_its_head(tmp_path: Path) -> None:
 def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     os.mkfifo(tmp_path / "fifo")
-    for name, said in (("empty", "empty"), ("fifo", r"FIFO"), (".", "folder"), ("none", "can't be read")):
-        with pytest.raises(VideoError, match=said):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+    kinds = (("empty", "empty"), ("fifo", "FIFO"), ("socket", "socket"), (".", "folder"), ("none", "can't be read"))
+    for name, said in (*kinds, ("/dev/zero", "device")):
+        with pytest.raises(VideoError, match=f": .*{said}"):
             check_regular(str(tmp_path / name))
 
 

@@ -117,9 +117,26 @@ def test_special_files_are_left_out_without_being_opened(tmp_path: Path, monkeyp
         data = recognise_dataset(tmp_path, follow_links=True)
     assert data.left_out == (
         LeftOut("A/fifo.avi", "not a regular file (FIFO)"),
-        LeftOut("A/null.avi", "not a regular file (device)"),
+        LeftOut("A/null.avi", "not a regular file (link to a device)"),
         LeftOut("A/sock.avi", "not a regular file (socket)"),
     )
+    assert [e.path for e in data.entries] == ["A/x.avi"]
+
+
+@pytest.mark.parametrize("kind", ["FIFO", "socket", "device"])
+@pytest.mark.parametrize("follow", [True, False])
+def test_a_link_out_of_the_root_to_no_regular_file_is_named_as_what_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, follow: bool
+) -> None:
+    touch(tmp_path, "root/A/x.avi")
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("FIFO")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket")
+        places = {"device": Path("/dev/zero"), "FIFO": tmp_path / "FIFO", "socket": tmp_path / "socket"}
+        (tmp_path / "root/A/odd.avi").symlink_to(places[kind])
+        data = recognise_dataset(tmp_path / "root", follow_links=follow)
+    assert data.left_out == (LeftOut("A/odd.avi", f"not a regular file (link to a {kind})"),)
     assert [e.path for e in data.entries] == ["A/x.avi"]
 
 

@@ -22,7 +22,7 @@ def test_a_file_of_just_the_size_that_is_allowed_is_read(tmp_path: Path) -> None
 
 def test_what_never_ends_or_never_comes_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError, match="it is a pipe; expected a regular file"):
+    with pytest.raises(OSError, match="it is a FIFO; expected a regular file"):
         open_regular(tmp_path / "pipe")
     with pytest.raises(OSError, match="it is a folder"):
         open_regular(tmp_path)

@@ -61,7 +61,7 @@ def test_aliases_in_a_config_are_counted(run: Path) -> None:
 
 def test_folds_that_are_a_pipe_are_an_error(tmp_path: Path) -> None:
     as_pipe(tmp_path / "folds.json")
-    with pytest.raises(UsageError, match=r"folds\.json: can't be read .*it is a pipe"):
+    with pytest.raises(UsageError, match=r"folds\.json: can't be read .*it is a FIFO"):
         read_folds(tmp_path)
     (tmp_path / "folds.json").unlink()
     (tmp_path / "folds.json").write_text("[" * 100_000)
