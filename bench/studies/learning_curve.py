@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from r3d_fast.console import tell
+from r3d_fast.runs.history import read_history
 
 FIGURES = ("top1", "test loss", "train loss")  # of each point of a curve
 Point = dict[str, Any]
@@ -15,8 +17,11 @@ Curve = list[Point]
 
 
 def read_records(run: Path) -> list[dict[str, Any]]:
-    """The records in metrics.jsonl of the folder `run`."""
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    """The records in metrics.jsonl of the folder `run`. What the file lacks is said on stderr."""
+    history = read_history(run)
+    if history.lost:
+        tell(f"warning: {run}: {history.lost}")
+    return list(history.records)
 
 
 def learning_curve(records: Iterable[Mapping[str, Any]]) -> Curve:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
 import os
 import stat
 from collections.abc import Iterator
@@ -65,6 +66,22 @@ def sync(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def keep_aside(path: Path, ending: str) -> Path:
+    """Give what is at `path` a second name, `path` + `ending` or that with a number, and return it: nothing is lost.
+
+    On a disk without links it has only the new name. Raises OSError.
+    """
+    taken = itertools.count(2)
+    aside = path.with_name(path.name + ending)
+    while os.path.lexists(aside):
+        aside = path.with_name(f"{path.name}{ending}-{next(taken)}")
+    try:
+        os.link(path, aside, follow_symlinks=False)
+    except OSError:
+        path.rename(aside)
+    return aside
 
 
 def keep_as(path: Path, name: Path) -> None:

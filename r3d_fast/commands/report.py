@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from r3d_fast.console import print_line
+from r3d_fast.console import print_line, tell
 
 
 @click.command()
@@ -24,5 +24,5 @@ def report(runs: tuple[Path, ...], target: Path | None) -> None:
     from r3d_fast.report.report import REPORT, write_report
 
     target = target or (runs[0] / REPORT if len(runs) == 1 else Path(REPORT))
-    write_report(runs, target)
+    tell(*(f"warning: {problem}" for problem in write_report(runs, target)))
     print_line(f"wrote {target}")

@@ -16,7 +16,8 @@ from pipelines.index.video_index import VideoIndex
 from r3d_fast.config.config import Config
 from r3d_fast.console import as_time, counted
 from r3d_fast.report.standing import percent, whole
-from r3d_fast.runs.history import Record, RunHistory, number
+from r3d_fast.runs.history import RunHistory, number
+from r3d_fast.runs.metrics_file import Record
 
 Fact = tuple[str, str]  # what it is, and its value
 

@@ -17,8 +17,10 @@ from r3d_fast.runs.history import RunHistory, is_running, read_history
 REPORT = "report.html"  # in the folder of a run
 
 
-def write_report(runs: Sequence[Path], target: Path, *, ended: bool = False) -> None:
-    """Write the report of `runs` to `target`. `ended`: this process has trained the run, which is over.
+def write_report(runs: Sequence[Path], target: Path, *, ended: bool = False) -> list[str]:
+    """Write the report of `runs` to `target`; returns a line for each thing that is missing or damaged in a run.
+
+    `ended`: this process has trained the run, which is over.
 
     In place of a folder of folds, the page has the folds that have begun, and a line of their mean and spread. What is
     missing or damaged in a run is said on the page. Raises UsageError where one of `runs` is no folder of a run, or one
@@ -41,6 +43,7 @@ def write_report(runs: Sequence[Path], target: Path, *, ended: bool = False) -> 
     page = render(reports, together, _unequal_settings(histories), recalls, notes)
     # Names of files may hold bytes that are no UTF-8.
     write_file(target, page.encode("utf-8", "backslashreplace"), "choose another --out")
+    return [f"{report.history.path}: {problem}" for report in reports for problem in report.problems]
 
 
 def _begun(folds: Folds) -> list[Path]:

@@ -22,7 +22,8 @@ from r3d_fast.report.facts import (
 from r3d_fast.report.mistakes import Judged, judged_videos, opened_index, with_strips, worst_videos
 from r3d_fast.report.run_charts import DrawnChart, drawn_charts, run_charts
 from r3d_fast.report.standing import Standing, misfit, standing
-from r3d_fast.runs.history import Record, RunHistory
+from r3d_fast.runs.history import RunHistory
+from r3d_fast.runs.metrics_file import Record
 
 _MOST_CHECKED = 50_000  # videos of a data set that is checked: a check asks for the size of each file
 _STRIPS = 24  # videos with frames on a page, so that it stays small: 10 kB each

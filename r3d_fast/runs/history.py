@@ -6,7 +6,6 @@ Nothing here writes to the run, and no content of a file raises an error: what c
 from __future__ import annotations
 
 import fcntl
-import json
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -22,9 +21,9 @@ from pipelines.errors import UsageError
 from pipelines.input.regular_files import open_regular, read_regular
 from r3d_fast.config.yaml_files import read_sections
 from r3d_fast.errors import ConfigError
-from r3d_fast.runs.metrics_file import LONGEST_LINE
+from r3d_fast.runs.metrics_file import LONGEST_LINE, Record, as_object, as_record
+from r3d_fast.weights.checkpoint import counted_records
 
-Record = dict[str, Any]
 EVALUATION = "evaluation"  # the folder in a run with the files of its best evaluation
 _MOST_BYTES = 256 << 20  # of the files of a run, but for metrics.jsonl; what is larger is no run's
 _MOST_METRICS = 2 << 30  # bytes of metrics.jsonl: 7 million steps
@@ -36,6 +35,7 @@ class MetricsReader:
     """The records of a metrics.jsonl that may still grow: `update` reads what was added since the last time.
 
     `records` are those of whole lines. `skipped` counts lines that are no record, such as those that a full disk cut.
+    `refused` says why the file could not be read at all.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,15 +44,16 @@ class MetricsReader:
 
     def _forget(self) -> None:
         self.records: list[Record] = []
-        self.skipped = 0
+        self.skipped, self.refused = 0, ""
         self._end, self._tail = 0, b""
         self._inode: int | None = None
 
-    def update(self) -> bool:
+    def update(self, *, is_final: bool = False) -> bool:
         """Read the new lines; returns whether `records` changed.
 
         A file that was cut back or replaced, as a run does that goes on from a checkpoint, is read from its beginning.
-        A line without its line break is left for the next time. A file that isn't there has no records.
+        A line without its line break is left for the next time, unless the file `is_final`. A file that isn't there
+        has no records.
         """
         before = len(self.records)
         try:
@@ -64,16 +65,18 @@ class MetricsReader:
                 self._inode = inode
                 file.seek(self._end)
                 added = file.read(_MOST_METRICS)
-        except OSError:
+        except OSError as error:
             gone = before > 0
             self._forget()
+            if not isinstance(error, FileNotFoundError):
+                self.refused = error.strerror or str(error)
             return gone
-        whole = added[: added.rfind(b"\n") + 1]
+        whole = added if is_final else added[: added.rfind(b"\n") + 1]
         self._end += len(whole)
         self._tail = (self._tail + whole)[-_TAIL:]
         for line in whole.splitlines():
-            record = _as_object(line)
-            if record is not None and isinstance(record.get("kind"), str):
+            record = as_record(line)
+            if record is not None:
                 self.records.append(record)
             elif line.strip():
                 self.skipped += 1
@@ -92,7 +95,7 @@ class RunHistory:
     `records` are the lines of metrics.jsonl. `config` has the sections of config.yaml, `environment` the content of
     env.json, `plan` that of plan.json, `figures` that of evaluation/figures.json; each is empty where there is no such
     file. `predictions` has a line for each video of evaluation/predictions.jsonl. `problems` has a line for each file
-    that is missing or damaged.
+    that is missing or damaged; `lost` is the one about metrics.jsonl that lacks records ("": it lacks none).
     """
 
     path: Path
@@ -103,6 +106,7 @@ class RunHistory:
     figures: dict[str, Any] = field(default_factory=dict)
     predictions: tuple[Record, ...] = ()
     problems: tuple[str, ...] = ()
+    lost: str = ""
 
     @property
     def steps(self) -> list[Record]:
@@ -144,17 +148,17 @@ def read_history(run: str | Path) -> RunHistory:
     check_run(run)
     problems: list[str] = []
     reader = MetricsReader(run / "metrics.jsonl")
-    reader.update()
-    if not reader.records:
+    reader.update(is_final=not is_running(run))
+    if lost := _lost(reader, counted_records(run)):
+        problems.append(lost)
+    elif not reader.records:
         problems.append("metrics.jsonl: no step has been recorded yet")
-    if reader.skipped:
-        problems.append(f"metrics.jsonl: {_lines(reader.skipped)} left out, which can't be read")
     folder = run / EVALUATION
     return RunHistory(
         run, tuple(reader.records), _read_config(run / "config.yaml", problems),
         _read_object(run / "env.json", problems, is_expected=True), _read_object(run / "plan.json", problems),
         _read_object(folder / "figures.json", problems), _read_lines(folder / "predictions.jsonl", problems),
-        tuple(problems),
+        tuple(problems), lost,
     )  # fmt: skip
 
 
@@ -167,6 +171,19 @@ def check_run(run: Path) -> None:
         raise UsageError(f"{run}: no run (none of {', '.join(_MARKS)} is there); expected a folder that training wrote")
 
 
+def _lost(reader: MetricsReader, counted: int) -> str:
+    """What the file of `reader` lacks, of whose records a checkpoint has `counted` so many; "" if it lacks nothing."""
+    what = f"{_lines(reader.skipped)} left out, which can't be read" if reader.skipped else reader.refused
+    known = len(reader.records)
+    if known + reader.skipped < counted and not reader.refused:
+        missing = "cut short" if reader.path.exists() else "missing"
+        what += f"{'; ' if what else ''}{missing}: the newest checkpoint counts {counted} records"
+    if not what:
+        return ""
+    used = f"{known} {'whole record is' if known == 1 else 'whole records are'} used"
+    return f"metrics.jsonl: {what}; {used}; if you have a copy of the file, put it back"
+
+
 def has_steps(run: Path) -> bool:
     """Whether a step or an evaluation of the run in the folder `run` has been recorded, or can't be told.
 
@@ -175,7 +192,7 @@ def has_steps(run: Path) -> bool:
     try:
         with open_regular(run / "metrics.jsonl") as file:
             while line := file.readline(LONGEST_LINE):
-                record = _as_object(line)
+                record = as_object(line)
                 if record is None or record.get("kind") in ("train", "eval"):
                     return True
     except FileNotFoundError:
@@ -244,7 +261,7 @@ def _read_object(path: Path, problems: list[str], *, is_expected: bool = False) 
         if is_expected or path.exists():
             problems.append(f"{path.name}: {error.strerror}")
         return {}
-    found = _as_object(content)
+    found = as_object(content)
     if found is None:
         problems.append(f"{path.name}: no JSON object, or cut short")
     return found or {}
@@ -259,19 +276,10 @@ def _read_lines(path: Path, problems: list[str]) -> tuple[Record, ...]:
     except OSError as error:
         problems.append(f"{path.name}: {error.strerror}")
         return ()
-    found = [_as_object(line) for line in lines]
+    found = [as_object(line) for line in lines]
     if bad := found.count(None):
         problems.append(f"{path.name}: {_lines(bad)} left out, which can't be read")
     return tuple(line for line in found if line is not None)
-
-
-def _as_object(text: bytes) -> dict[str, Any] | None:
-    """The JSON object in `text`; None where it is none."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _lines(count: int) -> str:

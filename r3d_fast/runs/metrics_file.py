@@ -13,15 +13,35 @@ from typing import Any
 from pipelines.input.regular_files import open_regular
 from pipelines.output.csv_table import csv_text
 from pipelines.output.files import write_file
-from pipelines.output.places import write_errors
+from pipelines.output.places import keep_aside, write_errors
 from r3d_fast.console import tell
 
+Record = dict[str, Any]
 _COLUMNS = (
     "kind", "epoch", "step", "loss", "top1", "top5", "clip_loss", "lr", "clips_per_second", "wait_share", "count",
     "seconds",
 )  # fmt: skip
 _HINT = "choose another --run"
+_ASIDE = ".damaged"
 LONGEST_LINE = 64 << 20  # bytes of a record: one of a step that moved nothing names the videos of its batch
+
+
+def as_object(text: bytes) -> dict[str, Any] | None:
+    """The JSON object in `text`; None where it is none."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def as_record(line: bytes) -> Record | None:
+    """The record in a line of metrics.jsonl, which has at least a kind and a step; None where it is damaged."""
+    record = as_object(line)
+    if record is None or not isinstance(record.get("kind"), str):
+        return None
+    step = record.get("step")
+    return record if isinstance(step, int) and not isinstance(step, bool) else None
 
 
 class AppendedFile:
@@ -68,16 +88,17 @@ class AppendedFile:
 class MetricsFile:
     """Writes records to metrics.jsonl, one JSON object a line, and to metrics.csv.
 
-    A run that goes on from a checkpoint first cuts both files back to the records of that checkpoint.
+    A run that goes on from a checkpoint first cuts both files back to the records of that checkpoint. Where some of
+    these are damaged the others are kept, and the files as they were get another name.
     """
 
-    def __init__(self, run: Path, keep: int) -> None:
-        """Open the files of `run`, keep the first `keep` records and drop the later ones.
+    def __init__(self, run: Path, keep: int, step: float = math.inf) -> None:
+        """Open the files of `run`, keep the first `keep` records, the last of which is of `step`, drop the later ones.
 
         Raises UsageError where the files can't be written.
         """
         self.path = run / "metrics.jsonl"
-        self.records = self._read(keep)
+        self.records = self._read(keep, step)
         self._count, self._waiting, self._refused = len(self.records), 0, False
         rows = "".join((csv_text([_COLUMNS], "\r\n"), *map(_as_row, self.records)))
         lines = "".join(json.dumps(record) + "\n" for record in self.records)
@@ -86,25 +107,43 @@ class MetricsFile:
             self._json = AppendedFile(self.path, lines)
             opened.pop_all()
 
-    def _read(self, keep: int) -> list[dict[str, Any]]:
-        """The first `keep` records; fewer where the file has fewer, or where it ends in the middle of one."""
-        records: list[dict[str, Any]] = []
-        with suppress(ValueError, RecursionError, OSError), open_regular(self.path) as file:
-            while len(records) < keep:
-                record = json.loads(file.readline(LONGEST_LINE))
-                if not isinstance(record, dict):
-                    break
-                records.append(record)
-        if len(records) < keep:
-            tell(f"warning: {self.path}: holds only {len(records)} of the {keep} records that the checkpoint counts")
-        return records
+    def _read(self, keep: int, step: float) -> list[Record]:
+        """The first `keep` records without those that are damaged, which is said."""
+        found: list[Record] = []
+        damaged, missing = 0, ""
+        try:
+            with open_regular(self.path) as file:
+                while len(found) + damaged < keep and (line := file.readline(LONGEST_LINE)):
+                    record = as_record(line)
+                    if record is None:
+                        damaged += 1
+                    else:
+                        found.append(record)
+        except OSError as error:
+            missing = error.strerror or str(error)
+        if damaged:  # where a line break is damaged too, the lines reach beyond the checkpoint
+            found = [record for record in found if record["step"] <= step]
+        if len(found) < keep:
+            what = missing or (f"{damaged} damaged {'line' if damaged == 1 else 'lines'}" if damaged else "cut short")
+            kept = f"of the {keep} records that the checkpoint counts {len(found)} are kept"
+            tell(f"warning: {self.path}: {what}; {kept}{self._set_aside()}; training goes on without the others")
+        return found
+
+    def _set_aside(self) -> str:
+        """Keep both files as they are under other names; returns these as a part of a sentence."""
+        names = []
+        for path in (self.path, self.path.with_suffix(".csv")):
+            if os.path.lexists(path):
+                with write_errors(path, _HINT):
+                    names.append(keep_aside(path, _ASIDE).name)
+        return f", and all that was there is in {' and '.join(names)}" if names else ""
 
     @property
     def count(self) -> int:
         """The number of records in metrics.jsonl, without those that still wait for the disk."""
         return self._count
 
-    def write(self, record: dict[str, Any]) -> None:
+    def write(self, record: Record) -> None:
         """Append `record`. Where the disk is full it waits, and the run goes on."""
         # JSON has no NaN and no infinity, so null is written for them.
         record = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
@@ -134,6 +173,6 @@ class MetricsFile:
             tell(f"warning: {self.path}: the last {self._waiting} records could not be written")
 
 
-def _as_row(record: dict[str, Any]) -> str:
+def _as_row(record: Record) -> str:
     """The record's columns as a line of CSV."""
     return csv_text([[record.get(key) for key in _COLUMNS]], "\r\n")

@@ -47,7 +47,7 @@ class RunWriter:
         if folder is None:
             return
         with ExitStack() as stack:
-            metrics = stack.enter_context(closing(MetricsFile(folder, records)))
+            metrics = stack.enter_context(closing(MetricsFile(folder, records, done)))
             progress = stack.enter_context(
                 Progress("train", total, done, spec.log_every_steps, seconds=spec.log_every_seconds, left=left)
             )

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from r3d_fast.console import plain, print_line
+from r3d_fast.console import plain, print_line, tell
 from r3d_fast.watching.braille_chart import Line, plain_text
 from r3d_fast.watching.overview import Overview, Watch
 from r3d_fast.watching.screen import screen
@@ -27,6 +27,7 @@ def show_once(run: Path) -> None:
 
     check_run(run)
     overview = Watch(run).look()
+    _warn(overview)
     if sys.stdout.isatty():
         _print_in_colour(screen(overview, *_size(), is_ascii=_is_ascii(sys.stdout)))
     else:
@@ -39,8 +40,15 @@ def show_once(run: Path) -> None:
 def follow(run: Path) -> None:
     """Show the run until it is over. Raises UsageError where `run` is something else than a run or its future place."""
     watch = Watch(run)
+    _warn(watch.look())
     overview = _follow_on_terminal(watch) if sys.stdout.isatty() else _follow_in_lines(watch)
     print_line(overview.last_word())
+
+
+def _warn(overview: Overview) -> None:
+    """Say on stderr what the metrics of the run lack."""
+    if overview.history.lost:
+        tell(f"warning: {overview.path}: {overview.history.lost}")
 
 
 def _follow_on_terminal(watch: Watch) -> Overview:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from r3d_fast.runs.history import Record, RunHistory, series
+from r3d_fast.runs.history import RunHistory, series
+from r3d_fast.runs.metrics_file import Record
 from r3d_fast.watching.braille_chart import Curve, Line, beside, chart
 from r3d_fast.watching.overview import Overview
 

@@ -184,6 +184,14 @@ def latest_checkpoint(run: Path) -> tuple[Path, Checkpoint, list[str]] | None:
     return None
 
 
+def counted_records(run: Path) -> int:
+    """How many lines metrics.jsonl of a run had at its newest checkpoint; 0 where that can't be told."""
+    with suppress(OSError, ValueError, RecursionError, IndexError, AttributeError):
+        count = json.loads(read_regular(list_checkpoints(run)[-1] / STATE, _MOST_STATE)).get("records")
+        return count if isinstance(count, int) else 0
+    return 0
+
+
 def damaged_best(run: Path) -> str:
     """What is wrong with the best checkpoint of a run, in a line; "" if it is whole, or the run has none."""
     if not os.path.lexists(run / "best"):

@@ -32,6 +32,14 @@ def test_a_curve_has_a_point_an_evaluation(tmp_path: Path) -> None:
     ]
 
 
+def test_damaged_records_are_left_out_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"kind": "loader", "step": 0}\n{"kind": "tr\n{"kind": "eval", "step": 2}\n'
+    )
+    assert [record["step"] for record in read_records(tmp_path)] == [0, 2]
+    assert f"warning: {tmp_path}: metrics.jsonl: 1 line left out" in capsys.readouterr().err
+
+
 def test_the_spread_of_seeds() -> None:
     assert spread_of([1.0, 2.0, 6.0]) == {
         "mean": 3.0, "deviation": pytest.approx(7**0.5), "low": 1.0, "high": 6.0,

@@ -20,7 +20,8 @@ from r3d_fast.report.facts import (
     shown_command,
     training_counts,
 )
-from r3d_fast.runs.history import Record, RunHistory, read_history
+from r3d_fast.runs.history import RunHistory, read_history
+from r3d_fast.runs.metrics_file import Record
 
 
 @pytest.mark.parametrize("name", ["demo", "ucf101_r3d18", "ucf101_resnext101_finetune"])

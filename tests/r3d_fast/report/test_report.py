@@ -100,11 +100,16 @@ def test_files_that_were_cut_short_are_named(browser: Browser, tmp_path: Path) -
         content = (run / name).read_bytes()
         (run / name).write_bytes(content[: len(content) * 2 // 3])
     page = page_of(run)
-    for text in ("env.json: no JSON object", "figures.json: no JSON object", "predictions.jsonl: 1 line left out"):
+    for text in (
+        "metrics.jsonl: 1 line left out",
+        "env.json: no JSON object",
+        "figures.json: no JSON object",
+        "predictions.jsonl: 1 line left out",
+    ):
         assert text in page
     with browser.opened(run / "report.html") as shown:
         assert shown.page.locator(".charts svg").count() == 5
-        assert shown.page.locator(".problems li").count() == 3
+        assert shown.page.locator(".problems li").count() == 4
         assert shown.complaints == []
 
 

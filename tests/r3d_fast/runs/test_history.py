@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import math
+import os
 import subprocess
 import sys
 from contextlib import closing
@@ -99,7 +101,51 @@ def test_lines_that_are_no_record_are_counted(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([*bad, b"", good, b""]))
     history = read_history(tmp_path)
     assert len(history.records) == 1
-    assert f"metrics.jsonl: {len(bad)} lines left out, which can't be read" in history.problems
+    assert history.problems[0] == history.lost
+    assert history.lost == (
+        f"metrics.jsonl: {len(bad)} lines left out, which can't be read; 1 whole record is used; if you have a copy "
+        "of the file, put it back"
+    )
+
+
+def test_metrics_that_end_too_early_are_noticed_by_the_checkpoint(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoints" / "step-000000003"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "state.json").write_text('{"step": 3, "records": 3}')
+    path = tmp_path / "metrics.jsonl"
+    cut = f"{json.dumps(step(1))}\n{json.dumps(step(2))}\n"
+    for content, what in (
+        (cut, "cut short: the newest checkpoint counts 3 records; 2 whole"),
+        (f'{cut}{{"kind": ', "1 line left out, which can't be read; 2 whole"),
+        (f"{cut}{json.dumps(step(3))}", ""),  # only a line break is missing
+        (f"{cut}{json.dumps(step(3))}\n{json.dumps(step(4))}\n", ""),
+    ):
+        path.write_text(content)
+        assert read_history(tmp_path).lost.startswith(f"metrics.jsonl: {what}") == bool(what)
+    with (tmp_path / ".lock").open("a") as lock, path.open("a") as file:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        file.write('{"kind": ')  # a line that the training is just writing
+        file.flush()
+        assert read_history(tmp_path).lost == ""
+    path.unlink()
+    assert "missing: the newest checkpoint counts 3 records; 0 whole" in read_history(tmp_path).lost
+    os.mkfifo(path)
+    assert "it is a pipe; expected a regular file; 0 whole" in read_history(tmp_path).lost
+
+
+@pytest.mark.parametrize("command", [["report"], ["watch", "--once"]])
+def test_damaged_metrics_are_said_by_what_shows_them(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "metrics.jsonl").write_text(f"{json.dumps(step(1))}\nx\n")
+    (tmp_path / "config.yaml").write_text("{}")
+    (tmp_path / "env.json").write_text("{}")
+    code, _, err = tiny.said(capsys, *command, tmp_path)
+    assert code == 0
+    assert err == (
+        f"warning: {tmp_path}: metrics.jsonl: 1 line left out, which can't be read; 1 whole record is used; if you "
+        "have a copy of the file, put it back\n"
+    )
 
 
 def test_only_numbers_are_numbers(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -78,14 +79,62 @@ def test_a_resumed_file_ends_where_its_checkpoint_counts(tmp_path: Path, capsys:
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("tail", [b"", b'{"kind": "tra', b"\xff\xfe\n", b"\n"])
-def test_a_file_that_lost_its_end_is_continued(tmp_path: Path, tail: bytes, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "metrics.jsonl").write_bytes(json.dumps(record(1)).encode() + b"\n" + tail)
-    metrics = MetricsFile(tmp_path, 4)
-    assert "holds only 1 of the 4 records that the checkpoint counts" in capsys.readouterr().err
-    metrics.write(record(5))
-    metrics.close()
-    assert steps(tmp_path) == ([1, 5], [1, 5])
+def test_what_can_be_read_of_a_damaged_file_is_kept_and_the_rest_set_aside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [json.dumps(record(step)).encode() + b"\n" for step in range(1, 7)]
+    zeros = [*lines[:2], b"\0" * 30 + b"\n", *lines[3:]]
+    joined = [*lines[:2], lines[2][:-1], *lines[3:]]
+    for number, (content, what, kept) in enumerate(
+        (
+            (zeros, "1 damaged line", [1, 2, 4, 5]),
+            (joined, "1 damaged line", [1, 2, 5]),  # and not 6, which the checkpoint does not count
+            ([*lines[:2], b'{"kind": "tra'], "1 damaged line", [1, 2]),
+            ([*lines[:1], b"\xff\xfe\n", b'{"kind": "train"}\n', b"\n"], "3 damaged lines", [1]),
+            (lines[:2], "cut short", [1, 2]),
+            ([], "cut short", []),
+        )
+    ):
+        run = tmp_path / str(number)
+        run.mkdir()
+        before = b"".join(content)
+        (run / "metrics.jsonl").write_bytes(before)
+        (run / "metrics.csv").write_text("as it was")
+        (run / "metrics.csv.damaged").write_text("of an earlier time")
+        metrics = MetricsFile(run, 5, 5)
+        assert capsys.readouterr().err == (
+            f"warning: {run / 'metrics.jsonl'}: {what}; of the 5 records that the checkpoint counts {len(kept)} are "
+            "kept, and all that was there is in metrics.jsonl.damaged and metrics.csv.damaged-2; training goes on "
+            "without the others\n"
+        )
+        assert metrics.count == len(kept)
+        metrics.write(record(6))
+        metrics.close()
+        assert steps(run) == ([*kept, 6], [*kept, 6])
+        assert (run / "metrics.jsonl.damaged").read_bytes() == before
+        assert (run / "metrics.csv.damaged-2").read_text() == "as it was"
+        assert (run / "metrics.csv.damaged").read_text() == "of an earlier time"
+        assert steps(run) == ([*kept, 6], [*kept, 6])
+        MetricsFile(run, metrics.count, 6).close()
+        assert capsys.readouterr().err == ""
+
+
+def test_what_lies_in_the_place_of_the_file_is_named_and_set_aside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe" / "metrics.jsonl")
+    (tmp_path / "folder" / "metrics.jsonl" / "more").mkdir(parents=True)
+    for what in ("pipe", "folder"):
+        metrics = MetricsFile(tmp_path / what, 3, 3)
+        said = capsys.readouterr().err
+        assert f"metrics.jsonl: it is a {what}; expected a regular file; of the 3 records" in said
+        assert said.count("\n") == 1
+        metrics.write(record(4))
+        metrics.close()
+        assert steps(tmp_path / what) == ([4], [4])
+    assert (tmp_path / "pipe" / "metrics.jsonl.damaged").is_fifo()
+    assert (tmp_path / "folder" / "metrics.jsonl.damaged" / "more").is_dir()
 
 
 def test_logs_that_cannot_be_opened_are_said_before_the_first_step(tmp_path: Path) -> None:
