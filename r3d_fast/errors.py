@@ -48,23 +48,30 @@ class RankFailed(R3DFastError):
         self.exit_code = exit_code
 
 
-# What the system refuses, whatever a program does, and what can be done about it.
+# What the system refuses, whatever a program does: how that is mended, and what else can be done.
 _REFUSALS = {
-    errno.EACCES: "change its permissions, or choose another place",
-    errno.EDQUOT: "delete what you don't need, or choose another disk",
-    errno.EIO: "the disk or the network behind it fails: check it, then run the same again",
-    errno.ELOOP: "its links lead in a circle: remove them",
-    errno.EMFILE: "raise the limit of open files (ulimit -n), or use fewer workers",
-    errno.ENAMETOOLONG: "choose a shorter name",
-    errno.ENFILE: "the whole system has too many files open: end what you don't need",
-    errno.ENOMEM: "free memory, or use fewer workers",
-    errno.ENOSPC: "make room there, or choose another disk",
-    errno.ENOTDIR: "a part of the path is a file: choose another place",
-    errno.EPERM: "change its permissions, or choose another place",
-    errno.EROFS: "choose a place that can be written",
-    errno.ESTALE: "the server of the files has changed: mount it again, then run the same again",
-    errno.ETIMEDOUT: "the server of the files does not answer: check it, then run the same again",
+    errno.EACCES: ("change its permissions", "choose another place"),
+    errno.EDQUOT: ("delete what you don't need", "choose another disk"),
+    errno.EFBIG: ("raise the limit of a file's size (ulimit -f)", "choose another disk"),
+    errno.EIO: ("the disk or the network behind it fails: check it", ""),
+    errno.ELOOP: ("its links lead in a circle: remove them", ""),
+    errno.EMFILE: ("raise the limit of open files (ulimit -n)", "use fewer workers"),
+    errno.ENAMETOOLONG: ("", "choose a shorter name"),
+    errno.ENFILE: ("the whole system has too many files open: end what you don't need", ""),
+    errno.ENOMEM: ("free memory", "use fewer workers"),
+    errno.ENOSPC: ("make room there", "choose another disk"),
+    errno.ENOTDIR: ("", "a part of the path is a file: choose another place"),
+    errno.EPERM: ("change its permissions", "choose another place"),
+    errno.EROFS: ("mount its disk for writing", "choose another place"),
+    errno.ESTALE: ("the server of the files has changed: mount it again", ""),
+    errno.ETIMEDOUT: ("the server of the files does not answer: check it", ""),
 }
+_AGAIN = "then run the same again"
+
+
+def mending(error: OSError) -> str:
+    """How what the system refused by `error` is mended where it is; "" where nothing is known that helps."""
+    return _REFUSALS.get(error.errno or 0, ("", ""))[0]
 
 
 _LOOP = "Symlink loop from "
@@ -73,16 +80,17 @@ _LOOP = "Symlink loop from "
 def refusal(error: Exception) -> str:
     """What the system refused and what to do, in one line; "" if the program itself may be to blame for `error`."""
     if isinstance(error, RuntimeError) and str(error).startswith(_LOOP):  # of Path.resolve
-        return f"{str(error).removeprefix(_LOOP).strip()}: {_REFUSALS[errno.ELOOP]}"
+        return f"{str(error).removeprefix(_LOOP).strip()}: {_REFUSALS[errno.ELOOP][0]}"
     if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
         return f"{error.object}: this name is not UTF-8, which this command needs; rename it"
     if not isinstance(error, OSError):
         return ""
     if isinstance(error, FileNotFoundError) and not _has_current_folder():
         return "the current folder was deleted; go to another one (cd), and run the same again"
-    remedy = _REFUSALS.get(error.errno or 0)
-    if remedy is None:
+    mend, instead = _REFUSALS.get(error.errno or 0, ("", ""))
+    if not mend and not instead:
         return ""
+    remedy = f"{mend}, or {instead}" if mend and instead else instead or f"{mend}, {_AGAIN}"
     name = error.filename
     place = f"{os.fsdecode(name)}: " if isinstance(name, str | bytes) else ""
     return f"{place}{error.strerror}; {remedy}"

@@ -21,13 +21,13 @@ from pipelines.datasets.video_files import is_video_name
 from pipelines.errors import UsageError
 from pipelines.output.descriptors import STDOUT, check_stdout, descriptor_of, is_stdout, open_descriptor
 from pipelines.output.hidden import held_file, try_out
-from pipelines.output.places import resolve, sync, write_errors
+from pipelines.output.places import Hint, resolve, sync, write_errors
 
 _PIECE = 1 << 22  # bytes read at once
 
 
 @contextmanager
-def new_file(path: Path, hint: str = "", *, follow: bool = True) -> Iterator[BinaryIO]:
+def new_file(path: Path, hint: Hint = "", *, follow: bool = True) -> Iterator[BinaryIO]:
     """A binary file to write to. It becomes `path` when the block ends without an error, and else is deleted.
 
     `follow`: what is written to a link, a device or a pipe reaches what it stands for; if not, as for the files of a
@@ -63,7 +63,7 @@ def replaced_file(path: Path, *, follow: bool = True) -> Iterator[BinaryIO]:
     sync(place.parent)
 
 
-def write_file(path: Path, content: bytes, hint: str = "", *, follow: bool = True) -> None:
+def write_file(path: Path, content: bytes, hint: Hint = "", *, follow: bool = True) -> None:
     """Write `content` to `path`. Raises UsageError like new_file, which says what `follow` means."""
     with new_file(path, hint, follow=follow) as file:
         file.write(content)
@@ -78,7 +78,7 @@ def write_json(path: Path | None, values: Any, indent: int = 1) -> None:
         write_file(path, json.dumps(values, indent=indent).encode() + b"\n")
 
 
-def check_writable(path: Path | None, hint: str = "") -> None:
+def check_writable(path: Path | None, hint: Hint = "") -> None:
     """Raise the UsageError that new_file would raise for `path`, for use before long work. None is accepted.
 
     An existing file is not touched: a small file is written next to it and deleted.

@@ -18,10 +18,10 @@ from pipelines.errors import UsageError
 from pipelines.output.descriptors import STDOUT
 from pipelines.output.files import put_in_place
 from pipelines.output.hidden import OLD, held_folder, hidden_beside, hold, opened_folder, sweep, try_out
-from pipelines.output.places import sync, write_errors
+from pipelines.output.places import Hint, sync, write_errors
 
 
-def make_folder(path: Path, hint: str = "") -> None:
+def make_folder(path: Path, hint: Hint = "") -> None:
     """Make the folder `path` if needed, and check that it can be written to.
 
     Raises UsageError, which ends in `hint`, if it can't.

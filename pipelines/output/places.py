@@ -7,16 +7,19 @@ import io
 import itertools
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.errors import UsageError
 from pipelines.output.descriptors import STDOUT
 
+# What can be done where a path can't be written, added to the message: a text, or what makes it of the system's error.
+Hint = str | Callable[[OSError], str]
+
 
 @contextmanager
-def write_errors(path: Path, hint: str = "") -> Iterator[None]:
+def write_errors(path: Path, hint: Hint = "") -> Iterator[None]:
     """Turn an OSError of the block into a UsageError that names `path`, says why it can't be written, and adds `hint`.
 
     A BrokenPipeError is passed on: the program that read the pipe has ended, and the command then ends without a
@@ -36,7 +39,8 @@ def write_errors(path: Path, hint: str = "") -> Iterator[None]:
             reason = "a part of the path is a file"
         else:
             reason = str(error.strerror or error)
-        raise UsageError(f"{name}: can't be written: {reason}{f'; {hint}' if hint else ''}") from error
+        remedy = hint if isinstance(hint, str) else hint(error)
+        raise UsageError(f"{name}: can't be written: {reason}{f'; {remedy}' if remedy else ''}") from error
 
 
 def resolve(path: Path) -> Path | None:

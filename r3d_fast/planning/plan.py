@@ -12,7 +12,7 @@ from pipelines.index.video_index import VideoIndex
 from r3d_fast.config.config import Config
 from r3d_fast.console import as_time, counted, plain
 from r3d_fast.planning.batch_choice import ChosenBatches
-from r3d_fast.runs.folder import resume_command
+from r3d_fast.runs.fold_results import resume_command
 
 _NARROW = 80  # columns of a terminal; most lines fit
 

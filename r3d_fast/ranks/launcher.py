@@ -20,7 +20,7 @@ from pipelines.errors import EnvironmentProblem, UsageError
 from pipelines.machine.processes import end_with_parent
 from pipelines.output.files import write_file
 from pipelines.output.folders import make_folder
-from pipelines.output.places import write_errors
+from pipelines.output.places import Hint, write_errors
 from pipelines.output.temporary import temporary_folder
 from r3d_fast.console import tell
 
@@ -54,21 +54,23 @@ def is_launched() -> bool:
     return bool(os.environ.get(_REPORTS))
 
 
-def launch(arguments: Sequence[str], count: int, logs: Path, echo: Callable[[str], Any]) -> int:
+def launch(
+    arguments: Sequence[str], count: int, logs: Path, echo: Callable[[str], Any], hint: Hint = "choose another --run"
+) -> int:
     """Run `r3d-fast ARGUMENTS` as `count` ranks on this machine; returns the exit code that they ended with.
 
     The output of rank 0 goes to stderr as it comes, the lines of its result to `echo`; the output of all ranks is kept
     in `logs`, a folder within that of the run, unless the run could not start. SIGINT, SIGTERM and SIGHUP are passed on
-    to the ranks; the second signal ends them at once. Raises UsageError where `logs` can't be written,
-    EnvironmentProblem where the launcher itself failed.
+    to the ranks; the second signal ends them at once. Raises UsageError, which ends in `hint`, where `logs` can't be
+    written, EnvironmentProblem where the launcher itself failed.
     """
     if rank_and_count()[1] > 1:
         raise UsageError("--nproc: this process was started by a launcher already; leave --nproc out")
     missing = [place for place in (logs, *logs.parents) if not place.exists()]
-    make_folder(logs, "choose another --run")
+    make_folder(logs, hint)
     try:
         with temporary_folder() as private:
-            job = _Job(logs, private, count)
+            job = _Job(logs, private, count, hint)
             return job.conclude(job.run(arguments), echo)
     finally:
         if not (logs.parent / "config.yaml").exists():
@@ -95,13 +97,13 @@ def hide_environment() -> None:
 class _Job:
     """The launcher and its ranks, from start to end."""
 
-    def __init__(self, logs: Path, private: Path, count: int) -> None:
+    def __init__(self, logs: Path, private: Path, count: int, hint: Hint) -> None:
         """`private` is a folder that only this user may read: the launcher writes the whole environment there."""
         self._logs, self._reports, self._launcher, self._count = logs, private / "reports", private / "launcher", count
         self._signals = 0
         for folder in (self._reports, self._launcher):
             folder.mkdir()
-        with write_errors(logs, "choose another --run"):
+        with write_errors(logs, hint):
             for name in ("launch.log", *(f"workerlog.{rank}" for rank in range(count))):
                 (logs / name).unlink(missing_ok=True)
                 (logs / name).open("xb").close()

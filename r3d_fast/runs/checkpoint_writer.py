@@ -8,7 +8,8 @@ from pathlib import Path
 from types import TracebackType
 
 from r3d_fast.errors import CheckpointError
-from r3d_fast.weights.checkpoint import Checkpoint, drop_old_checkpoints, save_checkpoint, step_folder
+from r3d_fast.runs.fold_results import resume_hint
+from r3d_fast.weights.checkpoint import Checkpoint, drop_old_checkpoints, list_checkpoints, save_checkpoint, step_folder
 
 _PAUSE = 19  # after each piece of work the writer waits 19 times as long as it took, so that it uses 5 % of the machine
 
@@ -59,7 +60,10 @@ class CheckpointWriter:
             self._raise()
             if refused := self._last_refusal():
                 folder, error = refused
-                raise CheckpointError(f"{folder}: the last checkpoint can't be written ({error.strerror or error})")
+                raise CheckpointError(
+                    f"{folder}: the last checkpoint can't be written ({error.strerror or error}); {self._saved()}; "
+                    f"{resume_hint(self._run)(error)}"
+                )
 
     def __enter__(self) -> CheckpointWriter:
         return self
@@ -81,6 +85,13 @@ class CheckpointWriter:
                 self._waiting.clear()
                 self._changed.notify_all()
             self._thread.join()
+
+    def _saved(self) -> str:
+        """What of the run is on the disk, in words."""
+        folders = list_checkpoints(self._run)
+        if not folders:
+            return "no step is saved"
+        return f"saved is {folders[-1]}, and what came after it has to be trained again"
 
     def _last_refusal(self) -> tuple[Path, OSError] | None:
         return self._refused

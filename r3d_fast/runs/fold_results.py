@@ -1,10 +1,13 @@
-"""The folder of all folds of a data set: where each lies, and what came out, with mean and spread, in folds.json."""
+"""The folder of all folds of a data set: where each lies, and what came out, with mean and spread, in folds.json.
+
+Also how a run goes on, whether it is one of folds or not, and what helps where its folder can't be written.
+"""
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,8 @@ from typing import Any
 from pipelines.errors import UsageError
 from pipelines.input.regular_files import read_regular
 from pipelines.output.files import write_file
+from r3d_fast.console import quoted
+from r3d_fast.errors import mending
 
 FOLDS = "folds.json"  # in the folder of all folds: how many there are, and what came out
 _MOST_BYTES = 1 << 20  # of folds.json
@@ -76,6 +81,37 @@ def run_to_resume(run: Path) -> Path:
     return run.parent if is_fold_folder(run) and (run.parent / FOLDS).is_file() else run
 
 
+def resume_command(run: Path) -> str:
+    """The command that goes on with the run in the folder `run`, or with all folds if it is one of them."""
+    return quoted("r3d-fast", "train", "--resume", run_to_resume(run))
+
+
+def has_begun(run: Path) -> bool:
+    """Whether a run, or one of folds, was begun in the folder `run`."""
+    return (run / "config.yaml").is_file()
+
+
+def start_hint(run: Path) -> Callable[[OSError | None], str]:
+    """What helps where a run can't start because of its folder `run`, by the error of the system if that is known.
+
+    A new run may lie elsewhere; one that has begun can only go on where it is.
+    """
+    begun = has_begun(run)
+
+    def hint(error: OSError | None = None) -> str:
+        mend = "" if error is None else mending(error)
+        if begun:
+            return f"{mend or 'mend that'}, then run the same again"
+        return f"{mend}, or choose another --run" if mend else "choose another --run"
+
+    return hint
+
+
+def resume_hint(run: Path) -> Callable[[OSError], str]:
+    """What helps where the run in `run` can't go on because the system refuses a file."""
+    return lambda error: f"{mending(error) or 'mend that'}, then continue with: {resume_command(run)}"
+
+
 def stored_folds(run: Path) -> int | None:
     """How many folds the folder `run` was begun with; None if it has no folds.
 
@@ -134,4 +170,4 @@ def write_folds(run: Path, count: int, results: Mapping[int, FoldResult]) -> Non
     """
     known = [results[fold] for fold in sorted(results)]
     values: dict[str, Any] = {"folds": count, "results": [asdict(result) for result in known], **figures(known)}
-    write_file(run / FOLDS, json.dumps(values, indent=1).encode(), "choose another --run", follow=False)
+    write_file(run / FOLDS, json.dumps(values, indent=1).encode(), resume_hint(run), follow=False)

@@ -25,7 +25,7 @@ from r3d_fast.config.yaml_files import MAX_BYTES
 from r3d_fast.console import quoted
 from r3d_fast.errors import CheckpointError
 from r3d_fast.runs.environment import environment
-from r3d_fast.runs.fold_results import FOLDS, run_to_resume
+from r3d_fast.runs.fold_results import FOLDS, has_begun, resume_command, run_to_resume, start_hint
 from r3d_fast.runs.history import EVALUATION, has_steps
 from r3d_fast.weights.checkpoint import (
     Checkpoint,
@@ -45,7 +45,6 @@ _FREE = {
     "train.eval_every_epochs", "train.rank_timeout_seconds", "train.early_stop_evals", "train.max_minutes",
     "eval.views", "eval.crops", "eval.batch_size",
 }  # fmt: skip
-_HINT = "choose another --run"
 _OPEN_LOCK = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MOST_BYTES = 16 << 20  # of env.json, which grows with each part of a run, and of plan.json
 # What has begun has at least one of these. A config.yaml alone may be the user's own.
@@ -65,18 +64,18 @@ class RunFolder:
         Raises UsageError if it holds anything but a run (or folds), if it can't be written, or if another process uses
         it.
         """
-        self.path = path
+        self.path, self._hint = path, start_hint(path)
         _refuse_other_folders(path, of_folds=of_folds)
         for place in (path, path / "checkpoints", path / EVALUATION):
-            check_own_files(place, _HINT)
+            check_own_files(place, self._hint(None))
         for backend in BACKENDS:
             # In a folder of its own for each part of a run, wandb makes a link to the log in the user's cache.
-            check_links_inside(path / backend, _HINT, deep=backend != "wandb")
+            check_links_inside(path / backend, self._hint(None), deep=backend != "wandb")
         parts = [path / ".lock", *([] if of_folds else [path / "checkpoints"])]
         self._made = [place for place in (*parts, path, *path.parents) if not place.exists()]
         try:
-            make_folder(path, _HINT)
-            with write_errors(path, _HINT):
+            make_folder(path, self._hint)
+            with write_errors(path, self._hint):
                 for part in parts[1:]:
                     part.mkdir(exist_ok=True)
                 self._lock = os.fdopen(os.open(path / ".lock", _OPEN_LOCK, 0o666), "a")
@@ -95,7 +94,7 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not (self.path / "config.yaml").exists():
+        if not has_begun(self.path):
             self._remove_made()
         self._lock.close()
 
@@ -131,8 +130,8 @@ class RunFolder:
         with suppress(OSError, ValueError):
             before = json.loads(read_regular(self.path / "env.json", _MOST_BYTES))
             values["earlier"] = [*before.pop("earlier", []), before]
-        write_file(self.path / "config.yaml", text.encode(), _HINT, follow=False)
-        write_file(self.path / "env.json", json.dumps(values, indent=1).encode(), _HINT, follow=False)
+        write_file(self.path / "config.yaml", text.encode(), self._hint, follow=False)
+        write_file(self.path / "env.json", json.dumps(values, indent=1).encode(), self._hint, follow=False)
 
     def find_checkpoint(self, config: Config, index: VideoIndex) -> tuple[Checkpoint, list[str]] | None:
         """(newest checkpoint that is not damaged, complaints about newer ones); None if the run has none yet.
@@ -197,12 +196,6 @@ def check_run_folder(run: Path, *, is_new: bool) -> None:
     with RunFolder(run) as folder:
         if is_new:
             folder.require_new()
-
-
-def resume_command(run: Path) -> str:
-    """The command that goes on with the run in the folder `run`, or with all folds if it is one of them."""
-    run = run_to_resume(run)
-    return quoted("r3d-fast", "train", "--resume", run)
 
 
 def written_config(run: Path) -> Config | None:

@@ -15,13 +15,13 @@ from pipelines.output.csv_table import csv_text
 from pipelines.output.files import write_file
 from pipelines.output.places import keep_aside, write_errors
 from r3d_fast.console import tell
+from r3d_fast.runs.fold_results import start_hint
 
 Record = dict[str, Any]
 _COLUMNS = (
     "kind", "epoch", "step", "loss", "top1", "top5", "clip_loss", "lr", "clips_per_second", "wait_share", "count",
     "seconds",
 )  # fmt: skip
-_HINT = "choose another --run"
 _ASIDE = ".damaged"
 LONGEST_LINE = 64 << 20  # bytes of a record: one of a step that moved nothing names the videos of its batch
 
@@ -48,9 +48,13 @@ class AppendedFile:
     """A text file that grows by whole lines. Lines that a full disk refuses wait until there is room for them."""
 
     def __init__(self, path: Path, content: str) -> None:
-        """Replace the content of `path` by `content`. Raises UsageError where it can't be written."""
-        write_file(path, content.encode(), _HINT, follow=False)
-        with write_errors(path, _HINT):
+        """Replace the content of `path`, in the folder of a run, by `content`.
+
+        Raises UsageError where it can't be written.
+        """
+        hint = start_hint(path.parent)
+        write_file(path, content.encode(), hint, follow=False)
+        with write_errors(path, hint):
             self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC), "ab", 0)
         self._size = len(content.encode())  # bytes of whole lines
         self._pending = b""
@@ -134,7 +138,7 @@ class MetricsFile:
         names = []
         for path in (self.path, self.path.with_suffix(".csv")):
             if os.path.lexists(path):
-                with write_errors(path, _HINT):
+                with write_errors(path, start_hint(path.parent)):
                     names.append(keep_aside(path, _ASIDE).name)
         return f", and all that was there is in {' and '.join(names)}" if names else ""
 

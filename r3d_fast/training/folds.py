@@ -14,7 +14,7 @@ from pipelines.output.files import write_file
 from r3d_fast.config.config import Config, dump_config
 from r3d_fast.console import counted, tell
 from r3d_fast.loaders import open_index
-from r3d_fast.runs.fold_results import FoldResult, fold_folder, stored_folds, stored_results, write_folds
+from r3d_fast.runs.fold_results import FoldResult, fold_folder, resume_hint, stored_folds, stored_results, write_folds
 from r3d_fast.runs.folder import RunFolder
 from r3d_fast.training.train import TrainResult, check_start
 
@@ -51,7 +51,7 @@ def train_folds(
 
         def begin() -> None:
             write_folds(run, count, results)  # first: it marks the folder as one of folds
-            write_file(run / "config.yaml", dump_config(config).encode(), "choose another --run", follow=False)
+            write_file(run / "config.yaml", dump_config(config).encode(), resume_hint(run), follow=False)
 
         for part in parts:
             results[part.fold.part] = part.train(train_fold, begin)

@@ -33,7 +33,8 @@ from r3d_fast.loaders import eval_loader, open_index, rank_batch_size, train_loa
 from r3d_fast.planning.batch_choice import ChosenBatches, choose_batches, kept_batches, rate_note, with_batches
 from r3d_fast.planning.plan import Plan, Work, plan_of
 from r3d_fast.ranks.group import Group, join_group
-from r3d_fast.runs.folder import RunFolder, resume_command, written_config
+from r3d_fast.runs.fold_results import resume_command, start_hint
+from r3d_fast.runs.folder import RunFolder, written_config
 from r3d_fast.runs.shared_checkpoint import FoundCheckpoint, checkpoint_of_first
 from r3d_fast.runs.writer import RunWriter
 from r3d_fast.training.epoch import EpochPlan
@@ -207,7 +208,7 @@ def _outlook(
     if learner.group.is_first:
         tell(*str(outlook).split("\n"))
         shown = values_without_credentials(outlook.as_json())
-        write_file(run / "plan.json", json.dumps(shown, indent=1).encode(), follow=False)
+        write_file(run / "plan.json", json.dumps(shown, indent=1).encode(), start_hint(run), follow=False)
     return outlook
 
 

@@ -24,7 +24,7 @@ from r3d_fast.learning.schedule import learning_rate
 from r3d_fast.learning.step import StepResult
 from r3d_fast.preview.first_clips import FirstClips
 from r3d_fast.ranks.group import Group, News
-from r3d_fast.runs.folder import resume_command
+from r3d_fast.runs.fold_results import resume_command
 from r3d_fast.runs.writer import RunWriter
 from r3d_fast.training.epoch import EpochPlan, TakenStep, steps_of_epoch
 from r3d_fast.training.forecast import Forecast
@@ -247,9 +247,7 @@ class Trainer:
         try:
             self.writer.finish()
         except CheckpointError as refused:
-            return CheckpointError(
-                f"{error}, and {refused}; free space there and continue from the one before it: {command}"
-            )
+            return CheckpointError(f"{error}, and {refused}" if str(error) else str(refused))
         if str(error):
             error.args = (f"{error}; continue with: {command}",)
         return error

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from r3d_fast.console import as_time, plain
-from r3d_fast.runs.fold_results import is_fold_folder, read_folds
-from r3d_fast.runs.folder import resume_command
+from r3d_fast.runs.fold_results import is_fold_folder, read_folds, resume_command
 from r3d_fast.runs.history import MetricsReader, RunHistory, check_run, is_running, number, read_history
 
 _QUIET_SECONDS = 600.0  # a run that writes nothing for so long, and that no process here writes, has stopped

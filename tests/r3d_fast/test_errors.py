@@ -51,7 +51,7 @@ def test_an_error_of_a_video_crosses_a_process_border() -> None:
     ("error", "said"),
     [
         (OSError(28, "No space left on device", "a"), "a: No space left on device; make room there, or choose another"),
-        (OSError(30, "Read-only file system"), "Read-only file system; choose a place that can be written"),
+        (OSError(30, "Read-only file system"), "Read-only file system; mount its disk for writing, or choose"),
         (NotADirectoryError(20, "Not a directory", b"f/x"), "f/x: Not a directory; a part of the path is a file"),
         (RuntimeError("Symlink loop from '/a'"), "'/a': its links lead in a circle: remove them"),
         (ValueError("x"), ""),

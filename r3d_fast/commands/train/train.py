@@ -64,11 +64,13 @@ def train(
             tell(f"training as {config} says, in {folder}")
         folds = _folds_in(folder, folds, nproc)
         if nproc is not None and nproc > 1:
+            from r3d_fast.runs.fold_results import start_hint
             from r3d_fast.runs.folder import check_run_folder
 
             check_run_folder(folder, is_new=resume is None)  # before the launcher writes its logs there
             again = ["train", "-c", config, "--run", str(folder), *(part for value in given for part in ("-o", value))]
-            return launch([*again, *(["--resume", "auto"] if resume else [])], nproc, folder / "ranks", print_line)
+            again += ["--resume", "auto"] if resume else []
+            return launch(again, nproc, folder / "ranks", print_line, start_hint(folder))
         from r3d_fast.training.train import train as run_training
 
         run_one = partial(run_training, resume=resume is not None)

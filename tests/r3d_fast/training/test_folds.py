@@ -16,8 +16,8 @@ from pipelines.index.video_index import VideoIndex
 from r3d_fast import train
 from r3d_fast.config.config import Config, dump_config
 from r3d_fast.errors import Stopped
-from r3d_fast.runs.fold_results import spread, stored_folds
-from r3d_fast.runs.folder import RunFolder, resume_command
+from r3d_fast.runs.fold_results import resume_command, spread, stored_folds
+from r3d_fast.runs.folder import RunFolder
 from r3d_fast.training.folds import train_folds
 from r3d_fast.training.train import TrainResult
 

@@ -29,7 +29,8 @@ from r3d_fast.learning.loss_scale import LossScaler
 from r3d_fast.learning.optimizer import new_optimizer
 from r3d_fast.learning.step import TrainStep
 from r3d_fast.models.classifier import Classifier
-from r3d_fast.runs.folder import RunFolder, resume_command
+from r3d_fast.runs.fold_results import resume_command
+from r3d_fast.runs.folder import RunFolder
 from r3d_fast.weights.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
 
 STEPS = 3 * 4  # epochs x batches of 6 out of 24 videos

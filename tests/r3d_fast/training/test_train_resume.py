@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +229,12 @@ def test_a_disk_that_stays_full_ends_with_5_and_the_last_good_checkpoint(
     err = capsys.readouterr().err
     assert code == 5, err
     assert err.count("the checkpoint before it stays") == 1
-    assert "the last checkpoint can't be written (File too large)" in err.splitlines()[-1]
+    saved = run / "checkpoints" / "step-000000003"
+    assert err.splitlines()[-1] == (
+        f"r3d-fast: {run / 'best'}: the last checkpoint can't be written (File too large); saved is {saved}, and what "
+        "came after it has to be trained again; raise the limit of a file's size (ulimit -f), then continue with: "
+        f"r3d-fast train --resume {run}"
+    )
     assert len(records(run, "train")) == STEPS  # it trained to the end
     assert last_checkpoint(run).state["step"] == 3
     limit()
@@ -246,7 +252,7 @@ def test_a_run_folder_that_cannot_be_written_is_said_before_the_first_step(
         train_function(tiny.tiny_config(index), run=tmp_path / "file" / "run")
     assert caught.value.exit_code == 2
     limit(0)
-    with pytest.raises(UsageError, match="full: can't be written: File too large; choose another --run"):
+    with pytest.raises(UsageError, match=r"full: can't be written: File too large; .*, or choose another --run"):
         RunFolder(tmp_path / "full")
     limit()
     assert not (tmp_path / "full").exists()
@@ -257,9 +263,36 @@ def test_a_run_folder_that_cannot_be_written_is_said_before_the_first_step(
 def test_a_read_only_disk_is_said_before_the_first_step(tmp_path: Path) -> None:
     with (
         mounted(tmp_path / "disk", "ro") as disk,
-        pytest.raises(UsageError, match="run: can't be written: Read-only file system; choose another --run"),
+        pytest.raises(UsageError, match=r"run: can't be written: Read-only file system; .*, or choose another --run"),
     ):
         RunFolder(disk / "run")
+
+
+def test_a_run_that_can_not_go_on_for_its_disk_says_what_helps_there(
+    index: VideoIndex, whole: Path, tmp_path: Path
+) -> None:
+    with mounted(tmp_path / "disk", "size=64m") as disk:
+        run, filler = disk / "run", disk / "filler"
+        shutil.copytree(whole, run)
+        again = ("train", "--resume", run, *tiny.options(["train.epochs=4"]))
+        with filler.open("wb", buffering=0) as file, suppress(OSError):
+            while file.write(bytes(2**20)):
+                pass
+        done = tiny.call(*again)
+        assert done.returncode == 2, done.stderr
+        full = "No space left on device; make room there, then run the same again"
+        assert done.stderr.splitlines()[-1] == f"r3d-fast: {run}: can't be written: {full}"
+        filler.unlink()
+        remount = ["mount", "-o", "remount,ro", disk]
+        subprocess.run(remount, check=True)
+        done = tiny.call(*again)
+        assert done.returncode == 2, done.stderr
+        read_only = "Read-only file system; mount its disk for writing, then run the same again"
+        assert done.stderr.splitlines()[-1] == f"r3d-fast: {run}: can't be written: {read_only}"
+        subprocess.run([*remount[:2], "remount,rw", disk], check=True)
+        done = tiny.call(*again)
+        assert done.returncode == 0, done.stderr
+        assert last_checkpoint(run).state["step"] == 4 * STEPS // 3
 
 
 def test_damage_is_passed_over_set_aside_and_never_kept_instead_of_a_good_one(
