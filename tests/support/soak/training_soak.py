@@ -14,6 +14,7 @@ import runs
 from pipelines.index.video_index import VideoIndex
 from soak.usage import Usage
 
+STEPS_AN_EVALUATION = 100
 _STEPS_AN_EPOCH = 4  # of the tiny data set
 _NOTES = 50
 
@@ -35,7 +36,8 @@ def soak_training(
     """Train `steps` steps twice in `folder`: in one go, and killed about once in `every` steps, each time resumed."""
     begin, draw, usage = perf_counter(), Random(seed), Usage()
     options = (
-        f"train.epochs={-(-steps // _STEPS_AN_EPOCH)}", "train.eval_every_epochs=25", "train.checkpoint_every_steps=10",
+        f"train.epochs={-(-steps // _STEPS_AN_EPOCH)}",
+        f"train.eval_every_epochs={STEPS_AN_EVALUATION // _STEPS_AN_EPOCH}", "train.checkpoint_every_steps=10",
     )  # fmt: skip
     calm, hit = folder / "calm", folder / "hit"
     child = runs.start(index, calm, *options, resume=False)
