@@ -8,7 +8,8 @@ from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
-from pipelines.containers.file_checks import DOES_NOT_DECODE, TRUNCATED
+from pipelines.containers.ffmpeg_errors import reason_of
+from pipelines.containers.file_checks import BACK, DOES_NOT_DECODE, TRUNCATED, require_regular
 from pipelines.containers.notes import DAMAGED
 from pipelines.errors import VideoError
 from pipelines.file_bytes import FileBytes
@@ -89,6 +90,12 @@ class Decoding(NamedTuple):
         """What decoding the whole file of `job` gives: the frames that were counted when it was indexed, or why not."""
         path = Path(self.root) / job.path
         try:
+            require_regular(str(path), path.stat(), BACK)
+        except VideoError as error:
+            return Decoded(job.path, reason=error.reason, detail=error.detail)
+        except OSError as error:
+            return Decoded(job.path, reason=UNREADABLE, detail=reason_of(error))
+        try:
             with FileBytes(path) as opened:
                 if (opened.size, opened.checksum()) != (job.size, job.checksum):
                     return Decoded(job.path, reason=CHANGED, detail="index it again")
@@ -97,7 +104,7 @@ class Decoding(NamedTuple):
             proven = not error.is_passing
             return Decoded(job.path, reason=error.reason, detail=error.detail, is_proven=proven)
         except OSError as error:
-            return Decoded(job.path, reason=UNREADABLE, detail=error.strerror or str(error))
+            return Decoded(job.path, reason=UNREADABLE, detail=reason_of(error))
         return _judged(job, facts)
 
 

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from pipelines.checks.check import Check, ClassVideos, Copies, PartedGroup, Spread, Trouble
 from pipelines.checks.copies import find_copies, likely_copies
 from pipelines.checks.full_decode import CHANGED, UNREADABLE, Decoded, IndexedFile, decode_all
+from pipelines.containers.ffmpeg_errors import reason_of
+from pipelines.containers.file_checks import BACK, require_regular
 from pipelines.containers.notes import CONCEALED_ERRORS, DAMAGED, DAMAGED_PACKETS
 from pipelines.datasets.split_names import SPLITS
-from pipelines.errors import DataError, IndexFileError
+from pipelines.errors import DataError, IndexFileError, VideoError
 from pipelines.index.changes import find_changes
 from pipelines.index.video_index import FileState, VideoIndex
 
@@ -88,9 +90,14 @@ def _unreadable(index: VideoIndex, files: Sequence[FileState]) -> list[Trouble]:
     found = []
     for path, size in {file.path: file.size for file in files}.items():
         try:
-            now = (index.root / path).stat().st_size
+            status = (index.root / path).stat()
+            require_regular(str(index.root / path), status, BACK)
+            now = status.st_size
+        except VideoError as error:
+            found.append(Trouble(path, error.reason, error.detail))
+            continue
         except OSError as error:
-            found.append(Trouble(path, UNREADABLE, error.strerror or str(error)))
+            found.append(Trouble(path, UNREADABLE, reason_of(error)))
             continue
         if now != size:
             found.append(Trouble(path, CHANGED, f"it has {now} bytes, and had {size}: index it again"))

@@ -19,6 +19,7 @@ MOST_CORRUPT = 0.5  # the largest share of damaged frames with which a video is 
 TRUNCATED, DOES_NOT_DECODE, TOO_LARGE = "truncated", "does not decode", "too large"  # reasons of VideoErrors
 TOO_DAMAGED = "too many damaged frames"
 NEEDS_MEMORY = "needs more memory than there is"
+BACK = "put the video back, or index the data set again"  # what to do where something lies in its place
 AVI_HEAD = 12  # bytes at the start of an AVI: "RIFF", the little-endian size of the rest, "AVI "
 
 
@@ -43,11 +44,16 @@ def check_regular(path: str) -> os.stat_result:
         status = Path(path).stat()
     except OSError as error:
         raise VideoError(path, "can't be read", error.strerror or str(error)) from error
-    if not stat.S_ISREG(status.st_mode):
-        raise VideoError(path, f"not a regular file ({kind_of(status.st_mode)})")
+    require_regular(path, status)
     if status.st_size == 0:
         raise VideoError(path, "empty", "0 bytes")
     return status
+
+
+def require_regular(path: str, status: os.stat_result, remedy: str = "") -> None:
+    """Raise VideoError, with `remedy`, where the `status` of what lies at `path` is not that of a regular file."""
+    if not stat.S_ISREG(status.st_mode):
+        raise VideoError(path, f"not a regular file ({kind_of(status.st_mode)})", remedy)
 
 
 # What lies in folders of videos in their stead: how it begins, and what it is.

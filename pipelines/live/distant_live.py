@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.containers.ffmpeg_errors import reason_of
 from pipelines.containers.file_checks import MAX_PIXELS
 from pipelines.containers.live_source import LiveSource
 from pipelines.errors import VideoError
@@ -94,7 +95,7 @@ class DistantLive:
             self._steps = mmap.mmap(files[0], _STEP.size)
             self._process = ReadingProcess(source.name, _MAIN, *files, stall_seconds=stall_seconds)
         except OSError as error:
-            raise VideoError(source.name, "can't be opened", error.strerror or str(error)) from error
+            raise VideoError(source.name, "can't be opened", reason_of(error)) from error
         finally:
             for file in files:
                 os.close(file)

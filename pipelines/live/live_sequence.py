@@ -16,6 +16,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from pipelines.containers.clock import FrameClock, TimeBase, usual_rate
+from pipelines.containers.ffmpeg_errors import reason_of
 from pipelines.containers.file_checks import MAX_PIXELS, check_size
 from pipelines.containers.live_source import LiveSource
 from pipelines.containers.opening import open_live
@@ -124,4 +125,4 @@ def _why(error: av.error.FFmpegError | OSError, seconds: float) -> str:
     """The reason in words, without the address, which may hold a password."""
     if isinstance(error, av.error.ExitError):  # PyAV interrupts what takes too long
         return f"nothing came for {seconds:g} s"
-    return error.strerror or type(error).__name__
+    return reason_of(error)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pipelines.bitstreams.mpeg4 import parse_video_object_layer
 from pipelines.bitstreams.mpeg4_strictness import well_ended_slices
 from pipelines.bitstreams.packet_flags import KEY
+from pipelines.containers.ffmpeg_errors import reason_of
 from pipelines.containers.file_checks import DOES_NOT_DECODE, NEEDS_MEMORY
 from pipelines.containers.io_retries import is_of_system, with_retries
 from pipelines.containers.opening import open_video
@@ -108,7 +109,7 @@ class FrameReader:
         try:
             out = np.empty((len(frames), box[2], box[3], 3), np.uint8)
         except MemoryError as error:
-            raise VideoError(Path(root, record.path), NEEDS_MEMORY, str(error), passing=True) from error
+            raise VideoError(Path(root, record.path), NEEDS_MEMORY, reason_of(error), passing=True) from error
         self.fill(record, [Cut(frames, box, None, out)], root=root)
         return out
 
@@ -135,11 +136,11 @@ class FrameReader:
         except R3DFastError:
             raise
         except MemoryError as error:
-            raise VideoError(path, NEEDS_MEMORY, str(error), passing=True) from error
+            raise VideoError(path, NEEDS_MEMORY, reason_of(error), passing=True) from error
         except (av.error.FFmpegError, ValueError, OSError) as error:  # PyAV raises ValueError for some damage
             if is_of_system(error):
-                raise VideoError(path, "can't be read", getattr(error, "strerror", "") or str(error)) from error
-            raise FrameError(path, DOES_NOT_DECODE, str(error)) from error
+                raise VideoError(path, "can't be read", reason_of(error)) from error
+            raise FrameError(path, DOES_NOT_DECODE, reason_of(error)) from error
         finally:
             spent = self.statistics.read_seconds + self.statistics.convert_seconds - before
             self.statistics.decode_seconds += perf_counter() - begin - spent

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 
 import av
 import av.error
 from av.video.stream import VideoStream
 
+from pipelines.containers.file_checks import BACK, require_regular
 from pipelines.containers.opening import open_video
 from pipelines.errors import VideoError
 from pipelines.file_bytes import checksum_of, read_exactly
@@ -17,15 +19,19 @@ from pipelines.video.record import VideoRecord
 
 
 def check_unchanged(path: str, record: VideoRecord) -> None:
-    """Raise VideoError if the file has changed since it was indexed, OSError if it is gone.
+    """Raise VideoError if the file has changed since it was indexed or is no regular one, OSError if it is gone.
 
     A copy, which may have another time, has the same bytes: then it is read once as a whole to see that.
     """
     status = os.stat(path)  # noqa: PTH116 - in the hot path
-    if status.st_size == record.size and (
-        status.st_mtime_ns == record.mtime_ns or checksum_of(path, status.st_mtime_ns) == record.checksum
+    is_file = stat.S_ISREG(status.st_mode)  # a folder may have the size, and a FIFO would be waited for
+    if (
+        is_file
+        and status.st_size == record.size
+        and (status.st_mtime_ns == record.mtime_ns or checksum_of(path, status.st_mtime_ns) == record.checksum)
     ):
         return
+    require_regular(path, status, BACK)
     detail = "the same size, but other bytes"
     if status.st_size != record.size:
         detail = f"{record.size} bytes then, {status.st_size} now"

@@ -18,6 +18,7 @@ from pipelines.bitstreams.mpeg4 import VOP, mpeg4_pictures, parse_video_object_l
 from pipelines.bitstreams.packet_flags import DROPPABLE, KEY, START
 from pipelines.containers.completeness import Completeness, completeness
 from pipelines.containers.demuxer import PacketList, list_packets
+from pipelines.containers.ffmpeg_errors import reason_of
 from pipelines.containers.file_checks import (
     AVI_HEAD,
     DOES_NOT_DECODE,
@@ -94,9 +95,9 @@ def probe_video(
     try:
         return with_retries(lambda: tries.of(lambda: _probed(full, asked)), USUAL_RETRIES)
     except MemoryError as error:
-        raise VideoError(full, NEEDS_MEMORY, str(error), passing=True) from error
+        raise VideoError(full, NEEDS_MEMORY, reason_of(error), passing=True) from error
     except OSError as error:
-        raise VideoError(full, "can't be read", error.strerror or str(error)) from error
+        raise VideoError(full, "can't be read", reason_of(error)) from error
 
 
 class _Asked(NamedTuple):
@@ -132,7 +133,7 @@ class _Tries:
             except MemoryError:
                 raise
             except av.error.FFmpegError as error:
-                failed = VideoError(self.path, "not a readable video", error.strerror or str(error))
+                failed = VideoError(self.path, "not a readable video", reason_of(error))
             if failed.is_passing or failed.reason == TOO_LARGE or self.has_failed:
                 raise failed
             if Path(self.path).is_file():

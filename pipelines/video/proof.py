@@ -18,6 +18,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from pipelines.bitstreams.packet_flags import START
+from pipelines.containers.ffmpeg_errors import reason_of
 from pipelines.containers.io_retries import USUAL_RETRIES
 from pipelines.containers.opening import open_video
 from pipelines.errors import R3DFastError, VideoError
@@ -92,7 +93,7 @@ def decode_fully(
     except MemoryError:  # FFmpeg's too, which says nothing about the file
         raise
     except av.error.FFmpegError as error:
-        raise VideoError(path, "not a readable video", error.strerror or str(error)) from error
+        raise VideoError(path, "not a readable video", reason_of(error)) from error
 
 
 def _decode(
@@ -139,7 +140,7 @@ def _decode(
         except (VideoError, MemoryError):
             raise
         except (av.error.FFmpegError, ValueError) as error:  # PyAV raises ValueError for some damage
-            found.error = getattr(error, "strerror", None) or str(error)
+            found.error = reason_of(error)
         if latest is None:
             raise VideoError(path, "no frame decodes", found.error)
         found.is_whole = True

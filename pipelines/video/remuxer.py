@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pipelines.bitstreams.mpeg4 import USER_DATA, VOP, has_video_object_layer
 from pipelines.bitstreams.nal_units import is_slice, length_size, nal_units, unit_type
 from pipelines.bitstreams.packet_flags import DROPPABLE, SILENT, START
+from pipelines.containers.ffmpeg_errors import reason_of
 from pipelines.containers.file_checks import NEEDS_MEMORY
 from pipelines.containers.io_retries import with_retries
 from pipelines.errors import FrameError, R3DFastError, VideoError
@@ -90,9 +91,9 @@ def remux(
     except R3DFastError:
         raise
     except MemoryError as error:
-        raise VideoError(path, NEEDS_MEMORY, str(error), passing=True) from error
+        raise VideoError(path, NEEDS_MEMORY, reason_of(error), passing=True) from error
     except (av.error.FFmpegError, ValueError, OSError) as error:  # PyAV raises ValueError for some damage
-        raise VideoError(path, "can't be read", getattr(error, "strerror", "") or str(error)) from error
+        raise VideoError(path, "can't be read", reason_of(error)) from error
     ticks = np.empty(len(numbers), np.int32)
     ticks[np.argsort(shown[numbers])] = np.arange(len(numbers))
     tick_of = dict(zip(numbers, ticks.tolist(), strict=True))

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from pipelines.containers.clock import FrameClock, TimeBase, usual_rate
 from pipelines.containers.completeness import completeness
+from pipelines.containers.ffmpeg_errors import reason_of
 from pipelines.containers.file_checks import DOES_NOT_DECODE, MAX_PIXELS, TRUNCATED, check_regular, check_size
 from pipelines.containers.opening import open_video
 from pipelines.errors import FrameError, VideoError
@@ -58,7 +59,7 @@ class FrameSequence:
             self._whole = completeness(self.path, video.format, entries)
         except (av.error.FFmpegError, OSError) as error:
             self._open.close()
-            raise VideoError(self.path, "not a readable video", error.strerror or str(error)) from error
+            raise VideoError(self.path, "not a readable video", reason_of(error)) from error
         self.fps = usual_rate(self._stream)
         self.clock = FrameClock(TimeBase.of(self._stream))
         self.num_frames = 0  # the number of frames given so far
@@ -73,7 +74,7 @@ class FrameSequence:
         except VideoError:
             raise
         except (av.error.FFmpegError, ValueError) as problem:  # PyAV raises ValueError for some damage
-            error = getattr(problem, "strerror", None) or str(problem)
+            error = reason_of(problem)
         missing = self._whole.missing
         if self.num_frames == 0:
             raise VideoError(self.path, "no frame decodes", missing or error)

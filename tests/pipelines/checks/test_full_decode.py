@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from random import Random
 
@@ -70,6 +71,18 @@ def test_damaged_frames_are_counted_as_the_decoder_marks_them(tmp_path: Path) ->
     (found,) = decode_all([IndexedFile.of(probe_video("0.avi", root=tmp_path))], tmp_path, workers=0)
     assert (found.frames, found.corrupt, found.reason) == (len(marked), sum(marked), "")
     assert found.corrupt > 0
+
+
+def test_what_lies_in_the_place_of_a_file_is_named_and_not_proven(tmp_path: Path) -> None:
+    files = some_files(tmp_path, 3)
+    for number in (0, 1):
+        (tmp_path / f"{number}.avi").unlink()
+    os.mkfifo(tmp_path / "0.avi")
+    (tmp_path / "1.avi").mkdir()
+    found = decode_all(files, tmp_path, workers=1)
+    assert [item.reason for item in found] == ["not a regular file (FIFO)", "not a regular file (folder)", ""]
+    assert found[0].detail == "put the video back, or index the data set again"
+    assert not any(item.is_proven for item in found)
 
 
 def test_only_what_the_bytes_prove_is_proven(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import zlib
 from pathlib import Path
@@ -117,14 +118,17 @@ def test_files_that_are_gone_or_changed_since_are_named(root: Path) -> None:
     (root / "train/a/0.avi").unlink()
     with (root / "train/a/1.avi").open("ab") as file:
         file.write(b"more")
+    (root / "train/b/2.avi").unlink()
+    os.mkfifo(root / "train/b/2.avi")
     write(root, "test/b/new.avi")
     check = check_index(index)
     assert check.unindexed == ("test/b/new.avi",)
     assert [(item.name, item.reason) for item in check.unreadable] == [
         ("train/a/0.avi", "can't be read"),
         ("train/a/1.avi", "changed since it was indexed"),
+        ("train/b/2.avi", "not a regular file (FIFO)"),
     ]
-    assert said(check)["2 videos can't be read now"] == "problem"
+    assert said(check)["3 videos can't be read now"] == "problem"
 
 
 def test_a_full_check_decodes_all_and_tells_how_far_it_is(root: Path) -> None:

@@ -174,6 +174,21 @@ def test_a_file_that_changed_or_went_is_an_error(tmp_path: Path) -> None:
         FrameReader().read(record, [0])
 
 
+def test_what_lies_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
+    path = clips.write_stamped_video(tmp_path / "a.avi")
+    record = probe_video(path)
+    for what, lay in (
+        ("FIFO", lambda: os.mkfifo(path)), ("folder", path.mkdir), ("device", lambda: path.symlink_to("/dev/zero")),
+    ):  # fmt: skip
+        path.rename(tmp_path / f"before {what}")
+        lay()
+        # Whatever its size is, which for a folder depends on the file system.
+        for known in (record, replace(record, size=path.stat().st_size)):
+            says = rf"not a regular file \({what}\): put the video back, or index the data set again$"
+            with pytest.raises(VideoError, match=says):
+                FrameReader().read(known, [0])
+
+
 @pytest.mark.parametrize("change", [-1, 1])
 def test_a_file_of_another_size_has_changed_though_its_time_is_the_same(tmp_path: Path, change: int) -> None:
     path = clips.write_stamped_video(tmp_path / "a.avi")

@@ -314,7 +314,7 @@ def test_live_sources_in_a_list_and_files_given_as_live_are_told(predictor: Pred
         (gone,) = predictor.live(f"{server.url}/none.mp4")
         (page,) = predictor.live(f"{server.url}/page")
     assert gone.error == "can't be opened: Server returned 404 Not Found"
-    assert str(page.error).startswith("can't be opened: Invalid data")
+    assert str(page.error).startswith("can't be opened: invalid data")
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs Debian's ffmpeg: apt-get install ffmpeg")
