@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from pipelines.errors import ExitCode, R3DFastError
+from pipelines.plain_text import plain
 from r3d_fast.backend.restart import restart_with_cuda_libraries
 from r3d_fast.commands import config as settings
 from r3d_fast.commands import doctor as machine
@@ -29,7 +30,7 @@ from r3d_fast.commands.data.data import data
 from r3d_fast.commands.data.demo import demo
 from r3d_fast.commands.predict.predict import predict
 from r3d_fast.commands.train.train import train
-from r3d_fast.console import plain, show_warnings_plainly, tell
+from r3d_fast.console import show_warnings_plainly, tell
 from r3d_fast.errors import ConfigError, refusal
 from r3d_fast.interrupt import MESSAGE, Terminated, end_by_signal
 from r3d_fast.ranks.launcher import hide_environment, tell_exit_code

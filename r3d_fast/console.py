@@ -14,6 +14,7 @@ from typing import TextIO
 from pipelines.output.descriptors import STDOUT
 from pipelines.output.files import check_outputs
 from pipelines.output.places import write_errors
+from pipelines.plain_text import plain
 
 
 def as_time(seconds: float) -> str:
@@ -26,16 +27,6 @@ def as_time(seconds: float) -> str:
 def counted(count: int, thing: str, things: str | None = None) -> str:
     """`count` of `thing`: "1 step", "2 steps". `things` is the plural where that is not `thing` with an s."""
     return f"{count} {thing if count == 1 else things or thing + 's'}"
-
-
-def plain(text: str, encoding: str | None = None) -> str:
-    """`text` as one line that any terminal shows as it is: characters that are not printable become escapes.
-
-    A file may be called by any bytes but / and NUL. Without this, a name could move the cursor, colour the screen or
-    look like a line of its own. With `encoding`, characters that it lacks become escapes, too.
-    """
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return shown.encode(encoding, "backslashreplace").decode(encoding) if encoding else shown
 
 
 def print_line(line: str = "", stream: TextIO | None = None) -> None:

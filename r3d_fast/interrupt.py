@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from pipelines.errors import ExitCode
 from pipelines.output.undoing import undo_all
+from pipelines.plain_text import plain
 
 _IMPORTER = "<frozen importlib._bootstrap"  # how the names of Python's own files for imports begin
 _ENDINGS = (signal.SIGTERM, signal.SIGHUP)
@@ -112,5 +113,5 @@ def end_at_once(line: str) -> NoReturn:
     """End the process with the exit code of Ctrl-C and `line` on stderr, once what `undone` names is undone."""
     undo_all()
     with suppress(OSError):
-        os.write(2, f"{line}\n".encode(errors="backslashreplace"))
+        os.write(2, f"{plain(line)}\n".encode())
     os._exit(ExitCode.INTERRUPTED)

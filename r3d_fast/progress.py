@@ -12,7 +12,8 @@ from types import TracebackType
 from typing import Any
 
 from pipelines.output.undoing import undone
-from r3d_fast.console import as_time, plain, tell
+from pipelines.plain_text import plain
+from r3d_fast.console import as_time, tell
 
 _BARS = (10, 40)  # characters of a bar, at least and at most
 _SILENT_SECONDS = 5.0  # a step that takes longer is told how long it has taken so far

@@ -13,6 +13,7 @@ from pipelines.datasets.text_files import escaped
 from pipelines.datasets.video_files import is_video_name
 from pipelines.errors import DataError
 from pipelines.input.regular_files import kind_of
+from pipelines.plain_text import plain
 
 
 @dataclass
@@ -70,7 +71,7 @@ class FolderWalk:
             else:
                 mode = item.stat().st_mode
         except UnicodeEncodeError:
-            self.left_out[os.fsencode(path).decode(errors="backslashreplace")] = "file name is not valid UTF-8"
+            self.left_out[plain(path)] = "file name is not valid UTF-8"
             return
         except OSError:
             self.left_out[path] = "broken link" if item.is_symlink() else "unreadable"

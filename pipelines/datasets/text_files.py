@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipelines.errors import ListError
 from pipelines.input.regular_files import read_regular
+from pipelines.plain_text import plain
 
 MOST_BYTES = 1 << 30  # of a list; the JSON of ActivityNet's 20,000 videos has 11 MB, the CSV of Kinetics-700 45 MB
 
@@ -42,9 +43,9 @@ def text_lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def escaped(path: str | Path) -> str:
-    """The path for a one-line message: quoted and escaped if it holds line ends or characters that can't be printed."""
+    """The path for a one-line message: by `plain`, and then in quotes, if not all of it is printable."""
     text = str(path)
-    return text if text.isprintable() else repr(text)
+    return text if text.isprintable() else f"'{plain(text)}'"
 
 
 def first_ten(names: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from r3d_fast.console import plain
+from pipelines.plain_text import plain
 from r3d_fast.metrics import class_figures, mean_top1_top5
 
 if TYPE_CHECKING:

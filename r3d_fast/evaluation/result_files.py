@@ -40,7 +40,7 @@ def write_evaluation(
     }
     make_folder(folder, hint)
     for name, text in texts.items():
-        write_file(folder / name, text.encode("utf-8", "backslashreplace"), hint, follow=False)
+        write_file(folder / name, text.encode(), hint, follow=False)
     if not picture or len(classes) > _MOST_DRAWN:
         return tuple(texts)
     _draw_confusion(folder / "confusion.png", evaluation, classes)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.index.video_index import VideoIndex
+from pipelines.plain_text import plain
 from r3d_fast.config.config import Config
-from r3d_fast.console import as_time, counted, plain
+from r3d_fast.console import as_time, counted
 from r3d_fast.planning.batch_choice import ChosenBatches
 from r3d_fast.runs.fold_results import resume_command
 

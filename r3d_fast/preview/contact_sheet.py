@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.plain_text import plain
 from pipelines.specs import AugmentSpec, ClipSpec
-from r3d_fast.console import plain
 from r3d_fast.pictures.letters import drawable, fitting, fitting_end, wide_font, wrapped
 from r3d_fast.preview.shown_clips import ShownClip
 

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from r3d_fast.console import plain
+from pipelines.plain_text import plain
 from r3d_fast.pictures.letters import drawable, fitting, wide_font
 from r3d_fast.pictures.mp4 import Mp4Writer, even_sides
 from r3d_fast.preview.contact_sheet import scaled, tile_side

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pipelines.errors import UsageError
 from pipelines.output.files import check_writable, write_file
+from pipelines.plain_text import valid
 from r3d_fast.report.facts import differences
 from r3d_fast.report.html_page import render
 from r3d_fast.report.run_charts import charts_together, drawn_charts
@@ -42,7 +43,7 @@ def write_report(runs: Sequence[Path], target: Path, *, ended: bool = False) -> 
     notes = [f"{run}: {found.outcome()}" for run, found in folds.items()]
     page = render(reports, together, _unequal_settings(histories), recalls, notes)
     # Names of files may hold bytes that are no UTF-8.
-    write_file(target, page.encode("utf-8", "backslashreplace"), "choose another --out")
+    write_file(target, valid(page).encode(), "choose another --out")
     return [f"{report.history.path}: {problem}" for report in reports for problem in report.problems]
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from r3d_fast.console import plain, tell
+from pipelines.plain_text import plain
+from r3d_fast.console import tell
 from r3d_fast.interrupt import end_at_once
 
 _SAID = "stopping after this batch; a second signal stops at once"

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from r3d_fast.console import plain, print_line, tell
+from pipelines.plain_text import plain
+from r3d_fast.console import print_line, tell
 from r3d_fast.watching.braille_chart import Line, plain_text
 from r3d_fast.watching.overview import Overview, Watch
 from r3d_fast.watching.screen import screen

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from r3d_fast.console import as_time, plain
+from pipelines.plain_text import plain
+from r3d_fast.console import as_time
 from r3d_fast.runs.fold_results import is_fold_folder, read_folds, resume_command
 from r3d_fast.runs.history import MetricsReader, RunHistory, check_run, is_running, number, read_history
 

@@ -235,6 +235,29 @@ def test_a_name_that_a_spreadsheet_would_run_is_text_in_the_tables(
         assert not any(cell.startswith("=") for cell in cells)
 
 
+def test_a_name_with_commands_and_odd_bytes_has_one_form_on_the_terminal_and_in_csv(
+    model: Path, video: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "v").mkdir()
+    names = [tmp_path / "v" / "a\x1b[31m\udcff.avi", tmp_path / "v" / "b\n\x07\udcff.avi"]
+    names[0].write_bytes(video.read_bytes())
+    names[1].write_bytes(b"no video")
+    shown = [r"a\x1b[31m\xff.avi", r"b\n\x07\xff.avi"]
+    files = ("--csv", tmp_path / "p.csv", "--json", tmp_path / "p.json")
+    done = tiny.call("predict", model, tmp_path / "v", "--device", "cpu", *files)
+    assert done.returncode == 3, done.stderr
+    assert f"{tmp_path}/v/{shown[0]}: " in done.stdout
+    assert f"{tmp_path}/v/{shown[1]}: error: " in done.stderr
+    with (tmp_path / "p.csv").open(encoding="utf-8", newline="") as file:
+        cells = [row["video"] for row in csv.DictReader(file)]
+    assert cells == [f"{tmp_path}/v/{shown[0]}", f"{tmp_path}/v/{shown[1]}".replace(r"\n", "\n")]
+    found = [Path(item["video"]) for item in json.loads((tmp_path / "p.json").read_text(encoding="utf-8"))]
+    assert found == names
+    done = tiny.call("data", "index", tmp_path / "v", "--json", tmp_path / "i.json")
+    assert r"a\x1b[31m\xff.avi" in done.stdout + done.stderr
+    assert "udcff" not in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("planted", ["folder", "link", "fifo"])
 def test_a_folder_for_results_that_can_not_take_them_is_said_before_the_work(
     index: VideoIndex, model: Path, tmp_path: Path, planted: str, capsys: pytest.CaptureFixture[str]

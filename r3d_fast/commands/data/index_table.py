@@ -27,7 +27,8 @@ from pipelines.containers.notes import (
     UNEVEN_TIMES,
 )
 from pipelines.datasets.split_names import SPLITS
-from r3d_fast.console import counted, plain, quoted
+from pipelines.plain_text import plain
+from r3d_fast.console import counted, quoted
 
 if TYPE_CHECKING:
     from pipelines.index.video_index import VideoIndex

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from pipelines.errors import EnvironmentProblem, UsageError
 from pipelines.output.csv_table import csv_rows
 from pipelines.output.files import new_file
+from pipelines.plain_text import valid
 from r3d_fast.prediction.clip_logits import Answer
-from r3d_fast.prediction.writers.video_names import FileNames, is_folder_name, plain_text
+from r3d_fast.prediction.writers.video_names import FileNames, is_folder_name
 
 Add = Callable[[Answer], None]
 _ROWS_AT_ONCE = 1024
@@ -82,7 +83,7 @@ def _folder(path: Path) -> Iterator[Add]:
                 video, name, array = current
                 array.end()
                 files.close()
-                table([plain_text(video), name, array.rows])
+                table([video, name, array.rows])
 
         def add(answer: Answer) -> None:
             nonlocal current
@@ -117,7 +118,8 @@ def _parquet(path: Path) -> Iterator[Add]:
                 rows.clear()
 
         def add(answer: Answer) -> None:
-            rows.append({**dict(zip(_COLUMNS, _row(answer), strict=True)), "features": _features(answer)})
+            row = dict(zip(_COLUMNS, _row(answer), strict=True))
+            rows.append({**row, "video": valid(answer.video), "features": _features(answer)})
             if len(rows) == _ROWS_AT_ONCE:
                 flush()
 
@@ -149,7 +151,7 @@ class _Array:
 
 
 def _row(answer: Answer) -> list[Any]:
-    return [plain_text(answer.video), answer.clip, int(answer.frames[0]), int(answer.frames.max())]
+    return [answer.video, answer.clip, int(answer.frames[0]), int(answer.frames.max())]
 
 
 def _features(answer: Answer) -> NDArray[np.float32]:

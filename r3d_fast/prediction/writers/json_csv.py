@@ -12,7 +12,6 @@ from pipelines.output.csv_table import csv_rows
 from pipelines.output.files import new_file
 from r3d_fast.prediction.predictor import Prediction
 from r3d_fast.prediction.top_classes import TopClasses
-from r3d_fast.prediction.writers.video_names import plain_text
 
 if TYPE_CHECKING:
     from r3d_fast.prediction.timelines.events import Event
@@ -35,7 +34,7 @@ def predictions_csv(path: Path, top: int) -> Iterator[Callable[[Prediction], obj
     The columns are video, error, then `top` classes and probabilities. Raises UsageError where `path` can't be written.
     """
     with new_file(path) as file, csv_rows(file, ["video", "error", *_class_columns(top)]) as write:
-        yield lambda item: write([plain_text(item.video), item.error or "", *_class_cells(item.classes, top)])
+        yield lambda item: write([item.video, item.error or "", *_class_cells(item.classes, top)])
 
 
 @contextmanager
@@ -84,7 +83,7 @@ def timeline_csv(path: Path, top: int) -> Iterator[Callable[[Moment], object]]:
 
         def add(moment: Moment) -> None:
             times = [f"{moment.start:g}", f"{moment.end:g}"]
-            write([plain_text(moment.video), *times, moment.error or "", *_class_cells(moment.classes, top)])
+            write([moment.video, *times, moment.error or "", *_class_cells(moment.classes, top)])
 
         yield add
 
@@ -112,7 +111,7 @@ def events_csv(path: Path) -> Iterator[Callable[[Event], object]]:
             known = ["", "", ""] if event.error is not None else [event.label, f"{event.mean:.6f}", f"{event.peak:.6f}"]
             at = "" if event.at is None else event.at.isoformat(timespec="milliseconds")
             times = [f"{event.start:g}", f"{event.end:g}"]
-            write([plain_text(event.video), *times, *known, event.error or "", at])
+            write([event.video, *times, *known, event.error or "", at])
             file.flush()
 
         yield add

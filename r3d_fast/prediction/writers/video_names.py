@@ -35,8 +35,3 @@ class FileNames:
             chosen = f"{stem}-{number}"
         self._taken.add(chosen.lower())
         return self._folder / f"{chosen}{self._suffix}"
-
-
-def plain_text(name: str) -> str:
-    """`name` as valid UTF-8: bytes that are not valid become `\\xNN`."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
