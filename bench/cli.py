@@ -15,7 +15,7 @@ from bench.commands.train import train
 from pipelines.output.descriptors import hold_standard_streams
 from r3d_fast.backend.restart import restart_with_cuda_libraries
 from r3d_fast.cli import run_cli
-from r3d_fast.console import show_warnings_plainly
+from r3d_fast.console import show_logs_plainly, show_warnings_plainly
 from r3d_fast.interrupt import take_interrupts
 
 
@@ -23,6 +23,7 @@ from r3d_fast.interrupt import take_interrupts
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def cli(debug: bool) -> None:
     """Measure r3d-fast on this machine."""
+    show_logs_plainly()
 
 
 for command in (gpu, loader, train, index, studies, report, compare):

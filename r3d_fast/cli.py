@@ -6,7 +6,6 @@ everything else to stderr.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Callable
@@ -16,7 +15,6 @@ from typing import Any
 import click
 
 from pipelines.errors import ExitCode, R3DFastError
-from pipelines.plain_text import plain
 from r3d_fast.backend.restart import restart_with_cuda_libraries
 from r3d_fast.commands import config as settings
 from r3d_fast.commands import doctor as machine
@@ -30,7 +28,7 @@ from r3d_fast.commands.data.data import data
 from r3d_fast.commands.data.demo import demo
 from r3d_fast.commands.predict.predict import predict
 from r3d_fast.commands.train.train import train
-from r3d_fast.console import show_warnings_plainly, tell
+from r3d_fast.console import show_logs_plainly, show_warnings_plainly, tell
 from r3d_fast.errors import ConfigError, refusal
 from r3d_fast.interrupt import MESSAGE, Terminated, end_by_signal
 from r3d_fast.ranks.launcher import hide_environment, tell_exit_code
@@ -42,9 +40,7 @@ from r3d_fast.version import __version__
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def cli(debug: bool) -> None:
     """Train 3D ResNets on action recognition straight from video files."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_OneLine("%(levelname)s: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    show_logs_plainly()
 
 
 for command in (
@@ -52,13 +48,6 @@ for command in (
     weights.import_weights, models.models, settings.config, machine.doctor,
 ):  # fmt: skip
     cli.add_command(command)
-
-
-class _OneLine(logging.Formatter):
-    """Log records as lines that any terminal shows as they are."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return plain(super().format(record))
 
 
 def main(arguments: list[str] | None = None) -> None:

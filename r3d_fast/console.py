@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import sys
@@ -79,6 +80,20 @@ def tell(*lines: str) -> None:
     with suppress(OSError, ValueError):
         for line in lines if sys.stderr is not None else ():
             print_line(line, sys.stderr)
+
+
+class _OneLine(logging.Formatter):
+    """Log records as `warning: ...`: lines that any terminal shows as they are."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return plain(f"{record.levelname.lower()}: {super().format(record)}")
+
+
+def show_logs_plainly() -> None:
+    """Have each warning that is logged be a line on stderr, like those that the commands say themselves."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 def show_warnings_plainly() -> None:

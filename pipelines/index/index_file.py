@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 from urllib.parse import quote
 
 from pipelines.errors import IndexFileError
+from pipelines.input.regular_files import kind_of
 
 APPLICATION_ID = 0x72336478  # "r3dx"
 SCHEMA = 4
@@ -253,7 +254,7 @@ def _open_locked(path: Path) -> int:
             raise IndexFileError(f"it can't be read ({error.strerror})") from error
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise IndexFileError("it is not a regular file")
+                raise IndexFileError(f"it is a {kind_of(os.fstat(descriptor).st_mode)}; expected a regular file")
             with suppress(OSError):  # some network disks have no locks
                 _lock_shared(descriptor)
             if os.path.samestat(os.fstat(descriptor), path.stat()):

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from pipelines.input.regular_files import what_lies_at
 from pipelines.output.files import new_file
 from pipelines.output.places import write_errors
 from pipelines.video.record import Span
@@ -83,7 +84,11 @@ class KnownBad:
             found[entry.path, entry.span] = entry
         if damaged:
             what = "1 line" if damaged == 1 else f"{damaged} lines"
-            _log.warning("%s: %s can't be read; the other entries hold", self.path, what)
+            _log.warning(
+                "%s: %s can't be read; the other entries hold; the next change of the file leaves %s out, and "
+                "`r3d-fast data check --full --quarantine` finds again what they named",
+                self.path, what, "it" if damaged == 1 else "them",
+            )  # fmt: skip
         return list(found.values())
 
     def holding(self, root: Path) -> list[BadVideo]:
@@ -118,14 +123,19 @@ class KnownBad:
         """The lines of the file; none if it isn't there, or is no regular file, which is logged."""
         try:
             if not stat.S_ISREG(self.path.stat().st_mode):
-                _log.warning("%s: not a regular file; it is not read", self.path)
+                lies = what_lies_at(self.path)
+                _log.warning("%s: it is %s; expected a file; no entry of it holds: remove it", self.path, lies)
                 return []
             with self.path.open("rb") as file:
                 return [line for line in file.read(_MOST_BYTES).split(b"\n") if line.strip()]
         except FileNotFoundError:
             return []
         except OSError as error:
-            _log.warning("%s: can't be read (%s); no entry of it holds", self.path, error.strerror)
+            _log.warning(
+                "%s: can't be read (%s); no entry of it holds; make it readable or remove it",
+                self.path,
+                error.strerror,
+            )
             return []
 
     def _write(self, entries: list[BadVideo]) -> None:
@@ -149,7 +159,7 @@ class KnownBad:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
             try:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise OSError(errno.EINVAL, "it is no regular file; remove it")
+                    raise OSError(errno.EINVAL, f"it is {what_lies_at(self.path)}; expected a file: remove it")
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
                 if os.path.samestat(os.fstat(descriptor), self.path.stat()):
                     return descriptor

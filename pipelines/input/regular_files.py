@@ -19,6 +19,18 @@ def kind_of(mode: int) -> str:
     return _KINDS.get(stat.S_IFMT(mode), "file of an unknown kind")
 
 
+def what_lies_at(path: Path) -> str:
+    """What is at `path`, behind links, with its article: "a file", "a FIFO", "a link to nothing" or "nothing".
+
+    Raises OSError where it can't be looked at.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "a link to nothing" if path.is_symlink() else "nothing"
+    return "a file" if stat.S_ISREG(mode) else f"a {kind_of(mode)}"
+
+
 def open_regular(path: Path) -> io.BufferedReader:
     """The file at `path`, open for reading in binary; links are followed.
 

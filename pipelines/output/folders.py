@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UsageError
+from pipelines.input.regular_files import what_lies_at
 from pipelines.output.descriptors import STDOUT
 from pipelines.output.files import put_in_place
 from pipelines.output.hidden import OLD, held_folder, hidden_beside, hold, opened_folder, sweep, try_out
@@ -63,7 +64,7 @@ def check_links_inside(folder: Path, hint: str = "", *, deep: bool = True) -> No
                 if not Path(os.path.realpath(path)).is_relative_to(inside):
                     raise UsageError(f"{path}: it is a symbolic link out of {folder}; remove it{end}")
             elif not (path.is_file() or path.is_dir()):
-                raise UsageError(f"{path}: it is a pipe, a socket or a device; expected a file: remove it{end}")
+                raise UsageError(f"{path}: it is {what_lies_at(path)}; expected a file: remove it{end}")
         if not deep:
             return
 
@@ -77,7 +78,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     with write_errors(path, "nothing was left there"):
         if path.exists() and not path.is_dir():
-            raise UsageError(f"{path}: can't be written: it is a file; expected a folder")
+            raise UsageError(f"{path}: can't be written: it is {what_lies_at(path)}; expected a folder")
         with replaced_folder(path) as folder:
             yield folder
 

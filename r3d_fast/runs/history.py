@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import UsageError
-from pipelines.input.regular_files import open_regular, read_regular
+from pipelines.input.regular_files import open_regular, read_regular, what_lies_at
 from r3d_fast.config.yaml_files import read_sections
 from r3d_fast.errors import ConfigError
 from r3d_fast.runs.metrics_file import LONGEST_LINE, Record, as_object, as_record
@@ -165,7 +165,7 @@ def read_history(run: str | Path) -> RunHistory:
 def check_run(run: Path) -> None:
     """Raise UsageError where `run` is no folder, or a folder in which no run has been."""
     if not run.is_dir():
-        what = "a file" if run.exists() else "not there"
+        what = what_lies_at(run).replace("nothing", "not there")
         raise UsageError(f"{run}: {what}; expected the folder of a run, such as runs/NAME")
     if not any((run / name).exists() for name in _MARKS):
         raise UsageError(f"{run}: no run (none of {', '.join(_MARKS)} is there); expected a folder that training wrote")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UsageError
-from pipelines.input.regular_files import open_regular, read_regular
+from pipelines.input.regular_files import open_regular, read_regular, what_lies_at
 from pipelines.output.files import file_digest, put_in_place
 from pipelines.output.folders import delete_folder, delete_leftovers, replaced_folder, set_aside
 from r3d_fast.backend.snapshot import Arrays
@@ -81,6 +81,10 @@ def load_checkpoint(folder: Path, *, with_optimizer: bool = True) -> Checkpoint:
 
     Raises CheckpointError where any of its files is missing, is no regular file or differs from the manifest.
     """
+    with _whole(folder):
+        lies = what_lies_at(folder)
+        if lies not in ("a folder", "nothing"):
+            raise ValueError(f"it is {lies}; expected the folder of a checkpoint: remove it")
     proofs = _read_manifest(folder)
     for name, proof in proofs.items():
         _require_file(folder / name, proof)
@@ -140,15 +144,19 @@ def _require_file(path: Path, proof: FileProof) -> None:
 
 
 @contextmanager
-def _whole(folder: Path, name: str) -> Iterator[None]:
-    """A block that reads the file `name` of the checkpoint in `folder`; what is wrong is raised as CheckpointError."""
+def _whole(folder: Path, name: str = "") -> Iterator[None]:
+    """A block that reads the file `name` of the checkpoint in `folder` ("": looks at the folder itself).
+
+    What is wrong is raised as CheckpointError.
+    """
     try:
         yield
     except CheckpointError:
         raise
     except (OSError, ValueError, TypeError, RecursionError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-        raise CheckpointError(f"{folder}: not a complete checkpoint ({name}: {reason}){_USE_EARLIER}") from error
+        what = f"{name}: {reason}" if name else reason
+        raise CheckpointError(f"{folder}: not a complete checkpoint ({what}){_USE_EARLIER}") from error
 
 
 def step_folder(run: Path, step: int) -> Path:

@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 from pipelines.datasets.video_files import is_video_name
+from pipelines.input.regular_files import what_lies_at
 
 _SQLITE = b"SQLite format 3\0"
 _LOOKED_AT = 200  # entries of a folder, and of each folder in it
@@ -21,6 +22,9 @@ def other_kind(path: Path) -> str | None:
             return _kind_of_file(path)
         if path.is_dir() and _has_videos(path):
             return "a folder of videos"
+        lies = what_lies_at(path)
+        if lies not in ("a file", "a folder", "nothing"):
+            return lies
     except OSError:  # whoever opens it says why
         pass
     return None

@@ -93,7 +93,8 @@ def read_weights(path: Path) -> StoredWeights:
 def _read(file: Path) -> StoredWeights:
     """The weights in `file`, and all that is stored beside them. Raises CheckpointError where anything is damaged."""
     trained_in = None
-    if any(os.path.lexists(file.parent / name) for name in (MANIFEST, STATE)) and file.name == WEIGHTS:
+    described_by = any(os.path.lexists(file.parent / name) for name in (MANIFEST, STATE))
+    if file.name == WEIGHTS and (described_by or not os.path.lexists(file)):  # else it is weights by themselves
         checkpoint = load_checkpoint(file.parent, with_optimizer=False)
         weights, described = checkpoint.weights, checkpoint.state
         trained_in = _trained_in(checkpoint.state)

@@ -128,7 +128,7 @@ def test_what_libraries_log_is_one_line(tmp_path: Path) -> None:
         "cli.add_command(log)\nrun_cli(cli, ['log'], 'r3d-fast')\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True, check=True)
-    assert done.stderr == "WARNING: a\\x1b[2J\\nr3d-fast: b\n"
+    assert done.stderr == "warning: a\\x1b[2J\\nr3d-fast: b\n"
 
 
 @pytest.mark.parametrize("program", ["r3d_fast.cli", "bench.cli"])

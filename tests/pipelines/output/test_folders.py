@@ -40,7 +40,7 @@ def test_a_file_is_never_replaced_by_a_folder(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for name, reason in (
         ("file", "it is a file; expected a folder"),
-        ("fifo", "it is a file; expected a folder"),
+        ("fifo", "it is a FIFO; expected a folder"),
         ("file/in", "a part of the path is a file; nothing was left there"),
     ):
         with (

@@ -58,7 +58,7 @@ def test_a_decoding_process_that_dies_is_told_by_the_path_that_the_user_gave(
     faults.begin("/bad.avi", "segv", after=reads - 1)  # the last one is of the process that decodes
     done = tiny.call(*arguments, "--json", "-", cwd=tmp_path)
     assert done.returncode == 3, done.stderr
-    died = "WARNING: a decoding process was ended by SIGSEGV with bad.avi: another one makes its clips again"
+    died = "warning: a decoding process was ended by SIGSEGV with bad.avi: another one makes its clips again"
     reason = "crashes the decoder: the process that read it was ended by SIGSEGV, three times"
     lines = done.stderr.splitlines()
     assert lines.count(died) == 3

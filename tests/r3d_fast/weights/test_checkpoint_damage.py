@@ -15,6 +15,7 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from r3d_fast.config.config import Config
 from r3d_fast.demo.videos import CLASSES
 from r3d_fast.errors import CheckpointError
 from r3d_fast.weights.checkpoint import (
@@ -23,6 +24,7 @@ from r3d_fast.weights.checkpoint import (
     STATE,
     WEIGHTS,
     Checkpoint,
+    damaged_best,
     latest_checkpoint,
     load_checkpoint,
     save_checkpoint,
@@ -267,3 +269,45 @@ def test_what_reads_a_run_uses_what_is_whole_and_says_so(
     shutil.rmtree(step_folder(run, 7))
     with pytest.raises(CheckpointError, match=f"{run / 'best'}"):
         read_weights(run)
+
+
+@pytest.mark.parametrize("place", ["best", "checkpoints/step-000000002"])
+@pytest.mark.parametrize(
+    ("what", "lay"),
+    [
+        ("FIFO", os.mkfifo),
+        ("file", Path.touch),
+        ("device", lambda path: path.symlink_to("/dev/zero")),
+        ("link to nothing", lambda path: path.symlink_to("nowhere")),
+    ],
+)
+def test_what_lies_in_the_place_of_a_checkpoint_is_named(
+    place: str, what: str, lay: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = {"config": Config().model_dump(mode="json"), "classes": ["x", "y"]}
+    for step in (1, 2):
+        save_checkpoint(
+            step_folder(tmp_path, step), Checkpoint(example().weights, {}, {**example(step).state, **state})
+        )
+    shutil.rmtree(tmp_path / place, ignore_errors=True)
+    lay(tmp_path / place)
+    expected = "expected the folder of a checkpoint: remove it"
+    says = f"{tmp_path / place}: not a complete checkpoint (it is a {what}; {expected})"
+    assert read_weights(tmp_path).file.parent == step_folder(tmp_path, 2 if place == "best" else 1)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == f"warning: {says}; use an earlier checkpoint"
+    assert second.endswith("is not damaged, and is used instead")
+    found = latest_checkpoint(tmp_path)
+    assert found is not None
+    if place == "best":
+        assert damaged_best(tmp_path).startswith(says)
+    else:
+        assert found[2] == [f"{says}; use an earlier checkpoint"]
+
+
+def test_a_best_without_any_file_is_no_complete_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = {"config": Config().model_dump(mode="json"), "classes": ["x", "y"]}
+    save_checkpoint(step_folder(tmp_path, 1), Checkpoint(example().weights, {}, {**example().state, **state}))
+    (tmp_path / "best").mkdir()
+    read_weights(tmp_path)
+    assert f"{tmp_path / 'best'}: not a complete checkpoint (manifest.json: No such file" in capsys.readouterr().err

@@ -39,7 +39,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, index: VideoIndex) -> Path:
         ("weights", None),
         ("empty", None),
         ("nothing", None),
-        ("/dev/null", None),
+        ("/dev/null", "a device"),
     ],
 )
 def test_each_kind_has_its_name(name: str, kind: str | None, place: Path) -> None:
