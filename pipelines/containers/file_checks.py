@@ -83,12 +83,16 @@ def is_avi(head: bytes) -> bool:
 def check_damage(path: str, corrupt: int, frames: int, max_corrupt: float) -> None:
     """Raise VideoError if more than the share `max_corrupt` of a video's `frames` is damaged; `corrupt` are."""
     if corrupt > max_corrupt * frames:
-        taken = math.ceil(100 * corrupt / frames) / 100
-        raise VideoError(path, TOO_DAMAGED, f"{corrupt} of {frames}; --max-corrupt-fraction {taken:g} takes it")
+        raise VideoError(path, TOO_DAMAGED, f"{corrupt} of {frames}; {option_for_damage(corrupt, frames)} takes it")
+
+
+def option_for_damage(corrupt: int, frames: int) -> str:
+    """The option of `data index` that takes a video of whose `frames` so many are `corrupt`."""
+    return f"--max-corrupt-fraction {math.ceil(100 * corrupt / frames) / 100:g}"
 
 
 def check_size(path: str, width: int, height: int, max_pixels: int) -> None:
     """Raise VideoError if a frame of `width` x `height` px has more than `max_pixels`."""
     if width * height > max_pixels:
         limit = f"{width}x{height} px, the limit is {max_pixels} px a frame"
-        raise VideoError(path, TOO_LARGE, f"{limit}; --max-pixels {width * height} takes it")
+        raise VideoError(path, TOO_LARGE, f"{limit}; --max-pixels {width * height} allows it")

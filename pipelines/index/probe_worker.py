@@ -6,12 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from pipelines.containers.file_checks import Acceptance, check_damage
+from pipelines.containers.file_checks import (
+    DOES_NOT_DECODE,
+    TRUNCATED,
+    Acceptance,
+    check_damage,
+    option_for_damage,
+)
 from pipelines.errors import VideoError
 from pipelines.file_bytes import checksum_of
 from pipelines.isolation.process import Tell
 from pipelines.video.record import Span, VideoRecord
 
+_ENDS_EARLY = (TRUNCATED, DOES_NOT_DECODE)  # reasons of errors before which there may be frames
 OnFile = Callable[[str, float], None]  # called with the path of a long file, and the share of it that is decoded
 
 
@@ -46,21 +53,39 @@ class Probe(NamedTuple):
 
     def __call__(self, job: ProbeJob, tell: Tell) -> ProbeResult:
         """The result of `job`; `tell` hears how far a file is that must be decoded."""
-        from pipelines.video.probe import probe_video
-
         path = Path(self.root) / job.path
         try:
             unchanged = _unchanged(path, job.was)
             if unchanged is not None:
                 return unchanged
-            record = probe_video(
-                job.path, root=self.root, allow_partial=self.accept.partial, max_pixels=self.accept.max_pixels,
-                span=job.span, uncut=job.uncut, threads=self.threads, watch=tell,
-            )  # fmt: skip
+            record = self._record(job, tell, partial=self.accept.partial)
             check_damage(str(path), record.corrupt, record.num_frames, self.accept.max_corrupt)
         except VideoError as error:
-            return error
+            takes_rest = not self.accept.partial and not error.is_passing and error.reason in _ENDS_EARLY
+            return self._with_advice(error, job, tell) if takes_rest else error
         return record
+
+    def _record(self, job: ProbeJob, tell: Tell, *, partial: bool) -> VideoRecord:
+        from pipelines.video.probe import probe_video
+
+        return probe_video(
+            job.path, root=self.root, allow_partial=partial, max_pixels=self.accept.max_pixels, span=job.span,
+            uncut=job.uncut, threads=self.threads, watch=tell,
+        )  # fmt: skip
+
+    def _with_advice(self, error: VideoError, job: ProbeJob, tell: Tell) -> VideoError:
+        """`error`, which ends a video early, with the options that take the frames before that, if there are any.
+
+        That is found out by trying: all frames may be gone, or too many of the rest damaged.
+        """
+        try:
+            rest = self._record(job, tell, partial=True)
+        except VideoError:
+            return error
+        too_damaged = rest.corrupt > self.accept.max_corrupt * rest.num_frames
+        more = f" {option_for_damage(rest.corrupt, rest.num_frames)}" if too_damaged else ""
+        advice = f"`data index --allow-partial{more}` and `predict --allow-partial` take the frames before that"
+        return VideoError(error.path, error.reason, f"{error.detail}; {advice}")
 
 
 def _unchanged(path: Path, was: tuple[int, str] | None) -> Unchanged | None:

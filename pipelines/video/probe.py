@@ -58,7 +58,6 @@ _SILENT = ("mjpeg", "vp8")
 # Notes that may come from damage.
 _SUSPICIOUS = frozenset([UNEVEN_TIMES, FEWER_FRAMES, INDEX_CUT, INDEX_MISSING])
 _WATCH_SECONDS = 0.5
-_TAKE_PART = "`data index --allow-partial` and `predict --allow-partial` take the frames before that"
 _MOST_FRAMES = 1000  # a second; with more than that, a rate is looked at twice
 OnShare = Callable[[float], None]
 
@@ -192,7 +191,7 @@ class _Probe:
         whole = completeness(path, video.format, ((entry.pos, entry.size) for entry in stream.index_entries))
         packets = list_packets(video, path, file)
         if whole.missing and not allow_partial:
-            raise VideoError(path, TRUNCATED, f"{whole.missing}; {_TAKE_PART}")
+            raise VideoError(path, TRUNCATED, whole.missing)
         base: dict[str, object] = {
             "codec": context.codec.canonical_name,
             "decoder": context.name,
@@ -276,8 +275,7 @@ class _Probe:
         watch = self._watch_packets()
         facts = decode_fully(self.path, form=form, threads=self.threads, samples=samples, watch=watch)
         if facts.error and not self.allow_partial:
-            where = f"after frame {len(facts.packets)}: {facts.error}"
-            raise VideoError(self.path, DOES_NOT_DECODE, f"{where}; {_TAKE_PART}")
+            raise VideoError(self.path, DOES_NOT_DECODE, f"after frame {len(facts.packets)}: {facts.error}")
         if not self.whole.missing:
             self._note_damage(facts)
         else:

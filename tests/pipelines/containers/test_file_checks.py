@@ -39,7 +39,7 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
 def test_a_frame_may_have_so_many_pixels() -> None:
     check_size("v", 7680, 4320, MAX_PIXELS)
     check_size("v", 8, 4, 32)
-    said = r"^v: too large: 11x3 px, the limit is 32 px a frame; --max-pixels 33 takes it$"
+    said = r"^v: too large: 11x3 px, the limit is 32 px a frame; --max-pixels 33 allows it$"
     with pytest.raises(VideoError, match=said):
         check_size("v", 11, 3, 32)
     check_size("v", 11, 3, 33)

@@ -197,10 +197,7 @@ def test_damage_that_the_decoder_hides_and_damage_that_it_does_not(tmp_path: Pat
     hidden = overwritten(write_stamped_video(tmp_path / "v.mkv", codec="h264", num_frames=24), 5)
     assert noted(hidden) == {notes.CONCEALED_ERRORS, notes.FROM_START}
     shown = overwritten(oddities.write_set(tmp_path / "v.avi", "png", pix_fmt="rgb24"), 5)
-    with pytest.raises(
-        VideoError,
-        match=r"does not decode: after frame 5: .*; .*`predict --allow-partial` take the frames",
-    ):
+    with pytest.raises(VideoError, match="does not decode: after frame 5: "):
         probe_video(shown)
     record = probe_video(shown, allow_partial=True)
     assert (record.num_frames, record.notes) == (5, (notes.DAMAGED,))

@@ -139,7 +139,7 @@ def test_another_pixel_limit_looks_again_only_at_the_files_that_it_is_about(root
     index, _ = build(root, max_pixels=128 * 96)
     (large,) = index.quarantined
     assert (large.path, large.reason) == ("a/large.avi", "too large")
-    assert large.detail == "256x192 px, the limit is 12288 px a frame; --max-pixels 49152 takes it"
+    assert large.detail == "256x192 px, the limit is 12288 px a frame; --max-pixels 49152 allows it"
     assert build(root, max_pixels=128 * 96)[1] == 0
     raised, looked = build(root, max_pixels=256 * 192)
     assert (looked, len(raised), raised.quarantined) == (1, 10, [])

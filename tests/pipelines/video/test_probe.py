@@ -145,7 +145,7 @@ def test_too_large_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
     for codec, name, size in (("mpeg4", "a.avi", (8000, 4500)), ("mjpeg", "b.mp4", (8200, 4400))):
         path, pixels = one_grey_frame(tmp_path / name, codec, size), size[0] * size[1]
         error, said = refusal(path), f"{size[0]}x{size[1]} px, the limit is 35651584 px a frame"
-        assert (error.reason, error.detail) == ("too large", f"{said}; --max-pixels {pixels} takes it")
+        assert (error.reason, error.detail) == ("too large", f"{said}; --max-pixels {pixels} allows it")
         record = probe_video(path, max_pixels=pixels)
         assert (record.width, record.height) == size
         assert FrameReader().read(record, [0], box=(8, 8, 16, 16)).shape == (1, 16, 16, 3)

@@ -132,9 +132,7 @@ def test_the_frames_before_the_damage_are_taken_where_one_asks_for_them(tmp_path
     at = data.index(sizes[30])
     data[at : at + len(sizes[30])] = bytes(len(sizes[30]))
     path.write_bytes(data)
-    with pytest.raises(
-        VideoError, match=r"does not decode: after frame \d+: .*--allow-partial` take the frames before"
-    ):
+    with pytest.raises(VideoError, match=r"does not decode: after frame 30: "):
         probe_video(path)
     record = probe_video(path, allow_partial=True)
     assert record.num_frames == 30

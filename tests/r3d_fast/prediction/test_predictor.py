@@ -97,7 +97,7 @@ def test_what_is_left_of_a_truncated_video_is_predicted_where_that_is_allowed(
 def test_larger_frames_than_the_limit_are_an_error_that_names_the_option(
     capsys: pytest.CaptureFixture[str], model: Path, videos: list[Path], tmp_path: Path
 ) -> None:
-    error = "too large: 128x96 px, the limit is 12287 px a frame; --max-pixels 12288 takes it"
+    error = "too large: 128x96 px, the limit is 12287 px a frame; --max-pixels 12288 allows it"
     for mode in ([], ["--timeline"], ["--annotate", tmp_path / "a"]):
         code, out, err = said(capsys, model, videos[3], "--max-pixels", "12287", *mode)
         assert (code, out) == (3, "")

@@ -10,6 +10,9 @@ import pytest
 import tiny
 from clips import write_stamped_video
 from cut_files import ENCRYPTED, write_layout
+from damage.mostly_damaged import write_mostly_damaged
+
+from pipelines.index.video_index import VideoIndex
 
 
 @pytest.fixture
@@ -52,7 +55,7 @@ def test_what_is_odd_is_counted_in_a_line_each(capsys: pytest.CaptureFixture[str
     truncated, large, encrypted = lines[begin + 7 : begin + 10]
     missing = r"its last \d+ KB of \d+ KB are missing; .*`predict --allow-partial` take the frames before that"
     assert re.fullmatch(rf"  truncated: b/cut\.avi \({missing}\)", truncated)
-    assert large == "  too large: b/large.avi (256x192 px, the limit is 20000 px a frame; --max-pixels 49152 takes it)"
+    assert large == "  too large: b/large.avi (256x192 px, the limit is 20000 px a frame; --max-pixels 49152 allows it)"
     assert encrypted == "  encrypted: b/locked.mp4 (cenc; make a decrypted copy of it)"
     warning = "warning: 2 files are pictures; they are taken as videos of one frame: b/one.mp4, b/two.avi"
     assert err.splitlines().count(warning) == 1
@@ -73,6 +76,33 @@ def test_the_commands_that_are_said_to_take_the_rest_have_the_option(
         code, usage, _ = tiny.said(capsys, *name.split(), "--help")
         assert code == 0
         assert "--allow-partial" in usage
+
+
+def write_cuts(folder: Path) -> None:
+    """Three videos that are cut short: one sound, one with most frames damaged, one without a frame."""
+    sound, damaged, empty = (folder / f"{name}.avi" for name in ("sound", "damaged", "empty"))
+    write_stamped_video(folder / "whole.avi", num_frames=4)
+    write_stamped_video(sound, num_frames=20)
+    write_mostly_damaged(damaged)
+    for path in (sound, damaged):
+        path.write_bytes(path.read_bytes()[: path.read_bytes().rfind(b"idx1") - 50])
+    empty.write_bytes(sound.read_bytes()[:100])
+
+
+def test_options_are_advised_only_where_they_take_the_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    (root / "a").mkdir(parents=True)
+    write_cuts(root / "a")
+    _, out, _ = tiny.said(capsys, "data", "index", root)
+    lines = [line for line in out.splitlines() if line.startswith("  truncated: ")]
+    advised = {re.split("[/.]", line)[1]: option for line in lines for option in re.findall("`data index (.*?)`", line)}
+    assert len(lines) == 3
+    assert advised.keys() == {"sound", "damaged"}
+    assert advised["sound"] == "--allow-partial"
+    assert re.fullmatch(r"--allow-partial --max-corrupt-fraction 0\.\d+", advised["damaged"])
+    for name, options in advised.items():
+        assert tiny.said(capsys, "data", "index", root, *options.split())[0] == 0
+        assert f"a/{name}.avi" in VideoIndex.open(root.with_suffix(".r3dindex")).names()
 
 
 def test_with_the_options_what_was_left_out_is_taken(capsys: pytest.CaptureFixture[str], root: Path) -> None:
