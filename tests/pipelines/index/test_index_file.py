@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import fcntl
 import gc
+import os
 import shutil
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +16,12 @@ from clips import write_classes
 from damage.forged_index import read_all
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waiting import wait_until
 
 from pipelines.datasets.entries import Missing
 from pipelines.datasets.recognition import recognise_dataset
 from pipelines.errors import IndexFileError
-from pipelines.index.index_file import PAGE_BYTES, TABLES
+from pipelines.index.index_file import PAGE_BYTES, TABLES, IndexFile, connect_guarded
 from pipelines.index.video_index import VideoIndex, write_index
 
 
@@ -119,6 +123,68 @@ def test_each_byte_of_the_header_can_be_another(sound: Path, whole: Whole, flip:
         content = bytearray(whole.content)
         content[place] ^= 1 << flip
         check(sound, bytes(content), whole.says)
+
+
+# The size of a page, the six bytes of its form, and the last bytes of five numbers; the page's kind and its rows.
+@pytest.mark.parametrize("place", [16, 17, *range(18, 24), 39, 55, 59, 67, 100, 104])
+def test_a_header_that_no_build_writes_is_refused_before_sqlite_reads_it(
+    sound: Path, tmp_path: Path, place: int
+) -> None:
+    content = bytearray(sound.read_bytes())
+    content[place] ^= 4
+    path = tmp_path / "i.r3dindex"
+    path.write_bytes(content)
+    with pytest.raises(IndexFileError, match="its header is damaged"):
+        IndexFile(path)
+
+
+@pytest.mark.parametrize("name", ["short", "other"])
+def test_a_file_without_a_whole_first_page_or_the_mark_of_sqlite_is_no_database(
+    sound: Path, tmp_path: Path, name: str
+) -> None:
+    content = sound.read_bytes()
+    path = tmp_path / "i.r3dindex"
+    path.write_bytes(content[:50] if name == "short" else bytes(1) + content[1:])
+    with pytest.raises(IndexFileError, match="it is no SQLite database"):
+        IndexFile(path)
+
+
+def test_a_connection_trusts_nothing_in_the_file(sound: Path) -> None:
+    with closing(connect_guarded(sound, sound.stat().st_size, lambda: False)) as db:
+        names = ("trusted_schema", "cell_size_check", "mmap_size", "query_only")
+        assert [db.execute(f"PRAGMA {name}").fetchone()[0] for name in names] == [0, 1, 0, 1]
+
+
+def test_an_index_that_is_deleted_while_one_waits_for_its_build_is_an_error(sound: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(sound, tmp_path / "i.r3dindex"))
+
+    def openings() -> int:
+        return sum(os.path.realpath(f"/proc/self/fd/{name}") == str(path) for name in os.listdir("/proc/self/fd"))
+
+    with path.open("rb") as held, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(held, fcntl.LOCK_EX)  # as a build does while it renames
+        found = pool.submit(IndexFile, path)
+        wait_until(lambda: openings() == 2 or found.done(), "to open the file")
+        path.unlink()
+        fcntl.flock(held, fcntl.LOCK_UN)
+        with pytest.raises(IndexFileError, match=r"it can't be read \(No such file or directory\)"):
+            found.result()
+
+
+def test_what_sqlite_finds_damaged_is_called_damaged_and_what_it_can_not_open_is_not(
+    sound: Path, tmp_path: Path
+) -> None:
+    path = Path(shutil.copy(sound, tmp_path / "i.r3dindex"))
+    with closing(sqlite3.connect(path)) as db:
+        (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'videos'").fetchone()
+    file = IndexFile(path)
+    with path.open("r+b") as changed:
+        changed.seek((page - 1) * PAGE_BYTES)
+        changed.write(b"\xff" * 8)  # no page of SQLite begins like this
+    with pytest.raises(IndexFileError, match="it is damaged: database disk image is malformed"):
+        list(file.rows("SELECT * FROM videos"))
+    with pytest.raises(IndexFileError, match="it can't be read: no such table: none"):
+        list(file.rows("SELECT * FROM none"))
 
 
 def test_texts_of_the_schema_that_are_no_utf_8_are_noticed(sound: Path, whole: Whole) -> None:

@@ -146,6 +146,16 @@ def test_rows_that_no_build_writes_are_refused(path: Path, statement: str) -> No
     assert error_of(path)
 
 
+@pytest.mark.parametrize("rowid", [0, 7])
+def test_rows_with_other_numbers_are_refused(path: Path, rowid: int) -> None:
+    forge(path, "INSERT INTO missing VALUES ('a', 'train')")
+    read_all(VideoIndex.open(path))
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("PRAGMA journal_mode = OFF").close()
+        db.execute("UPDATE missing SET rowid = ?", (rowid,))  # the digest is not of it
+    assert "the table missing is damaged" in error_of(path)
+
+
 @pytest.mark.parametrize("change", ["offset", "size", "frame", "more", "pts", "no key", "part", "none"])
 def test_packet_tables_that_are_not_of_the_file_are_refused(path: Path, change: str) -> None:
     index = VideoIndex.open(path)

@@ -113,6 +113,15 @@ def test_a_damaged_line_is_skipped_and_said_once(
     ]
 
 
+def test_one_damaged_line_is_one_line(index: VideoIndex, caplog: pytest.LogCaptureFixture) -> None:
+    known = KnownBad(index.path)
+    known.path.write_bytes(b"{")
+    assert known.entries() == []
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{known.path}: 1 line can't be read; the other entries hold"
+    ]
+
+
 @pytest.mark.parametrize("kind", ["pipe", "folder"])
 def test_what_is_no_file_is_not_waited_for(index: VideoIndex, kind: str, caplog: pytest.LogCaptureFixture) -> None:
     known = KnownBad(index.path)

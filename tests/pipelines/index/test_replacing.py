@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from clips import write_classes, write_stamped_video
-from damage.forged_index import read_all
+from damage.forged_index import forge, read_all
 from loading import children, content, make
 from small_disk import mounted
 
@@ -174,6 +174,36 @@ def test_a_damaged_index_that_tells_nothing_more_is_made_again_from_the_folder_b
         VideoIndex.open(path)
     command = f"r3d-fast data index {root} and the options that it was made with"
     assert str(error.value).endswith(f"; make it again with: {command}")
+
+
+@pytest.mark.parametrize(("name", "remedy"), [("i.r3dindex", "make it again"), ("i.db", "expected the file")])
+def test_no_folder_is_named_that_is_not_there_or_that_the_name_does_not_tell(
+    tmp_path: Path, name: str, remedy: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"no index")
+    with pytest.raises(IndexFileError) as error:
+        VideoIndex.open(path)
+    assert f"; {remedy}" in str(error.value)
+    assert ("data index ROOT --index" in str(error.value)) == (path.suffix == ".r3dindex")
+
+
+def test_options_that_are_nested_without_an_end_are_left_out(root: Path) -> None:
+    path = VideoIndex.build(root, workers=0).path
+    forge(path, "UPDATE meta SET value = ? WHERE key = 'options'", values=("[" * 9000,))
+    with pytest.raises(IndexFileError) as error:
+        VideoIndex.open(path)
+    assert str(error.value).endswith(f"; make it again with: r3d-fast data index {root}")
+
+
+def test_an_index_of_an_earlier_version_without_our_mark_is_replaced_whatever_its_name(
+    root: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "old.db"
+    with closing(sqlite3.connect(path)) as db:
+        for name in ("meta", "videos", "quarantine", "columns"):
+            db.execute(f"CREATE TABLE {name} (key TEXT, value TEXT)")
+    assert len(VideoIndex.build(root, index=path, workers=0)) == 6
 
 
 def test_what_a_damaged_index_still_knows_is_used(root: Path) -> None:

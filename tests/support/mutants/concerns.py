@@ -39,7 +39,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         *_INDEX,
         f"{_PIPELINES}/index/test_database.py",
     ),
-    "pipelines/index/index_file.py": (),
+    "pipelines/index/index_file.py": (f"{_PIPELINES}/index/test_replacing.py",),
     "pipelines/index/replacing.py": (),
     "pipelines/index/known_bad.py": (),
     "pipelines/index/probe_pool.py": (),
