@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import secrets
 import shutil
 import stat
@@ -24,7 +23,7 @@ from pipelines.output.undoing import delete_file, undone
 MARK = "r3d-fast-"  # shows whose file it is
 NEW, OLD = ".tmp", ".old"  # how the name of something new ends, and that of the folder that it replaces
 _TOKEN_BYTES = 4
-_TOKEN = rf"[0-9a-f]{{{2 * _TOKEN_BYTES}}}"
+_DIGITS = frozenset("0123456789abcdef")
 _LONGEST_NAME = 200  # bytes of NAME in the hidden name; file systems allow 255 in all
 _PROBE = bytes(4096)  # one block of a file system: a full disk refuses it
 
@@ -119,11 +118,15 @@ def hold(path: Path, descriptor: int) -> bool:
 def sweep(place: Path, ending: str = NEW, *, folders: bool) -> None:
     """Delete the hidden files, or `folders`, for `place` that this user's processes left when they were killed."""
     beginning = _beginning(place)
-    pattern = re.compile(re.escape(beginning) + _TOKEN + re.escape(ending))
     with suppress(OSError):
         for name in os.listdir(place.parent):  # noqa: PTH208 - a folder may have many names
-            if name.startswith(beginning) and pattern.fullmatch(name):
+            if name.startswith(beginning) and name.endswith(ending) and _is_token(name[len(beginning) : -len(ending)]):
                 delete_unheld(place.with_name(name), folders=folders)
+
+
+def _is_token(text: str) -> bool:
+    """Whether `text` is what `hidden_beside` draws."""
+    return len(text) == 2 * _TOKEN_BYTES and _DIGITS.issuperset(text)
 
 
 def delete_unheld(path: Path, *, folders: bool) -> None:

@@ -91,7 +91,11 @@ def test_a_file_that_only_looks_like_a_leftover_stays(tmp_path: Path) -> None:
     (tmp_path / ".r.json.r3d-fast-0123abcd.tmp").mkdir()
     (tmp_path / ".r.json.r3d-fast-0123abce.tmp").symlink_to("theirs")
     os.mkfifo(tmp_path / ".r.json.r3d-fast-0123abcf.tmp")
-    for other in (".r.json.deadbeef.tmp", ".r.json.r3d-fast-mine.tmp", ".rXjson.r3d-fast-01234567.tmp", "r.json.tmp"):
+    for other in (
+        ".r.json.deadbeef.tmp", ".r.json.r3d-fast-mine.tmp", ".rXjson.r3d-fast-01234567.tmp", "r.json.tmp",
+        ".r.json.r3d-fast-.tmp", ".r.json.r3d-fast-0123abc.tmp", ".r.json.r3d-fast-0123abcd0.tmp",
+        ".r.json.r3d-fast-0123ABCD.tmp", ".r.json.r3d-fast-0123abcd.tmp2", ".r.json.r3d-fast-0123abcd.old",
+    ):  # fmt: skip
         (tmp_path / other).write_text("mine")
     before = names(tmp_path)
     write_file(tmp_path / "r.json", b"x")
