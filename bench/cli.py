@@ -13,9 +13,9 @@ from bench.commands.reports import compare, report
 from bench.commands.studies import studies
 from bench.commands.train import train
 from pipelines.output.descriptors import hold_standard_streams
+from pipelines.plain_text import speak_plainly
 from r3d_fast.backend.restart import restart_with_cuda_libraries
 from r3d_fast.cli import run_cli
-from r3d_fast.console import show_logs_plainly, show_warnings_plainly
 from r3d_fast.interrupt import take_interrupts
 
 
@@ -23,7 +23,6 @@ from r3d_fast.interrupt import take_interrupts
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
 def cli(debug: bool) -> None:
     """Measure r3d-fast on this machine."""
-    show_logs_plainly()
 
 
 for command in (gpu, loader, train, index, studies, report, compare):
@@ -35,7 +34,7 @@ def main() -> None:
     hold_standard_streams()
     take_interrupts("bench")
     restart_with_cuda_libraries(("bench", "bench.cli"))
-    show_warnings_plainly()
+    speak_plainly()
     sys.exit(run_cli(cli, sys.argv[1:], "bench"))
 
 

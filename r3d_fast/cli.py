@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from pipelines.errors import ExitCode, R3DFastError
+from pipelines.plain_text import show_logs_plainly, speak_plainly
 from r3d_fast.backend.restart import restart_with_cuda_libraries
 from r3d_fast.commands import config as settings
 from r3d_fast.commands import doctor as machine
@@ -28,7 +29,7 @@ from r3d_fast.commands.data.data import data
 from r3d_fast.commands.data.demo import demo
 from r3d_fast.commands.predict.predict import predict
 from r3d_fast.commands.train.train import train
-from r3d_fast.console import show_logs_plainly, show_warnings_plainly, tell
+from r3d_fast.console import tell
 from r3d_fast.errors import ConfigError, refusal
 from r3d_fast.interrupt import MESSAGE, Terminated, end_by_signal
 from r3d_fast.ranks.launcher import hide_environment, tell_exit_code
@@ -56,7 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
         restart_with_cuda_libraries(("r3d-fast", "r3d_fast.__main__", "r3d_fast.cli"))
         arguments = sys.argv[1:]
     hide_environment()
-    show_warnings_plainly()
+    speak_plainly()
     code = run_cli(cli, arguments, "r3d-fast")
     tell_exit_code(code)
     sys.exit(code)

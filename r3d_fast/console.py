@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shlex
 import sys
-import warnings
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -16,6 +14,7 @@ from pipelines.output.descriptors import STDOUT
 from pipelines.output.files import check_outputs
 from pipelines.output.places import write_errors
 from pipelines.plain_text import plain
+from pipelines.plain_text import say as say_plainly
 
 
 def as_time(seconds: float) -> str:
@@ -77,32 +76,4 @@ def _ansi_c(word: str) -> str:
 
 def tell(*lines: str) -> None:
     """Print `lines` on stderr, by `plain`. Those that can't be written are dropped: the run goes on."""
-    with suppress(OSError, ValueError):
-        for line in lines if sys.stderr is not None else ():
-            print_line(line, sys.stderr)
-
-
-class _OneLine(logging.Formatter):
-    """Log records as `warning: ...`: lines that any terminal shows as they are."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return plain(f"{record.levelname.lower()}: {super().format(record)}")
-
-
-def show_logs_plainly() -> None:
-    """Have each warning that is logged be a line on stderr, like those that the commands say themselves."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_OneLine())
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-
-
-def show_warnings_plainly() -> None:
-    """Have each warning of Python, which may name a file, be one line on stderr, by `plain`."""
-
-    def show(
-        message: Warning | str, category: type[Warning], filename: str, lineno: int, file: object = None,
-        line: object = None,
-    ) -> None:  # fmt: skip
-        tell(f"{filename}:{lineno}: {category.__name__}: {message}")
-
-    warnings.showwarning = show
+    say_plainly(*lines)

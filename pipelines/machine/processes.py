@@ -97,17 +97,18 @@ def end_with_parent() -> None:
 def start_program(main: str, descriptor: int, *more: int) -> subprocess.Popen[bytes]:
     """A new Python process that runs `main`, such as "pipelines.workers.worker.main", with `descriptor` and `more`.
 
-    It has the import paths and warning filters of this process, and the open files `descriptor` and `more`. It ends
-    when the other end of the socket `descriptor` is closed, also by the end of this process. It has its own session, so
-    that Ctrl-C and a closed terminal reach only the parent, which then ends it. Raises OSError where the system allows
-    no more processes.
+    It has the import paths and warning filters of this process, and the open files `descriptor` and `more`. What Python
+    prints in it by itself goes through `plain`. It ends when the other end of the socket `descriptor` is closed, also
+    by the end of this process. It has its own session, so that Ctrl-C and a closed terminal reach only the parent,
+    which then ends it. Raises OSError where the system allows no more processes.
     """
     module, _, function = main.rpartition(".")
     paths = [path or os.getcwd() for path in sys.path]  # noqa: PTH109 - a string is wanted
     arguments = ", ".join(map(str, (descriptor, *more)))
     code = (
-        f"import sys; sys.path[:] = {paths!r}; from {module} import {function} as main; "
-        f"from {__name__} import end_with_other_side; end_with_other_side({descriptor}); main({arguments})"
+        f"import sys; sys.path[:] = {paths!r}; from pipelines.plain_text import speak_plainly; speak_plainly(); "
+        f"from {module} import {function} as main; from {__name__} import end_with_other_side; "
+        f"end_with_other_side({descriptor}); main({arguments})"
     )
     flags = [f"-W{option}" for option in sys.warnoptions]
     return subprocess.Popen(

@@ -45,7 +45,7 @@ def check_own_files(folder: Path, hint: str = "") -> None:
     with write_errors(folder, hint), os.scandir(folder) as entries:
         for entry in entries:
             if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
-                kind = "a symbolic link" if entry.is_symlink() else "a pipe, a socket or a device"
+                kind = "a symbolic link" if entry.is_symlink() else what_lies_at(Path(entry.path))
                 end = f"; {hint}" if hint else ""
                 raise UsageError(f"{entry.path}: it is {kind}; expected a file or folder of its own: remove it{end}")
 

@@ -11,6 +11,7 @@ from time import perf_counter
 
 from pipelines.errors import ExitCode
 from pipelines.isolation.rights import give_up_rights
+from pipelines.plain_text import say
 from pipelines.stream import Sample
 from pipelines.video.decoder import ReadStatistics
 from pipelines.workers.arena import Arena
@@ -73,7 +74,7 @@ def main(descriptor: int, memory: int) -> None:
         except (EOFError, ConnectionError):
             raise
         except Exception:  # said before the socket is closed, which ends this process at once
-            traceback.print_exc()
+            say(*traceback.format_exc().splitlines())
             raise SystemExit(ExitCode.INTERNAL) from None
 
 

@@ -17,7 +17,7 @@ from pipelines.index.locations import rebuild_command
 from pipelines.index.video_index import VideoIndex
 from pipelines.input.regular_files import read_regular
 from pipelines.output.files import write_file
-from pipelines.output.folders import check_links_inside, check_own_files, make_folder
+from pipelines.output.folders import check_links_inside, check_own_files, make_folder, set_aside
 from pipelines.output.places import write_errors
 from r3d_fast.config.config import Config, ConfigError, config_diff, config_from_json, dump_config, load_config
 from r3d_fast.config.sections import BACKENDS
@@ -137,7 +137,8 @@ class RunFolder:
         """(newest checkpoint that is not damaged, complaints about newer ones); None if the run has none yet.
 
         Newer ones, which are damaged, are renamed, and the remains of killed writes are deleted. That the best one is
-        damaged is a complaint too. Raises UsageError like `fitting_checkpoint`.
+        damaged is a complaint too; what is no folder in its place is renamed. Raises UsageError like
+        `fitting_checkpoint`.
         """
         clean_leftovers(self.path)
         found = self.fitting_checkpoint(config, index)
@@ -148,6 +149,9 @@ class RunFolder:
             complaints = [*complaints, f"{folder}: is not damaged, and is used instead"]
             set_aside_newer(self.path, folder)
         if best := damaged_best(self.path):
+            if not (self.path / "best").is_dir():  # a better one could not be written there
+                with suppress(OSError):
+                    set_aside(self.path / "best", ".damaged")
             complaints = [*complaints, best]
         return checkpoint, complaints
 

@@ -141,3 +141,25 @@ def test_a_warning_of_python_is_one_line_in_which_a_name_does_no_harm(program: s
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
     assert done.stderr == "v\\r.py:7: UserWarning: a\\x1b[2J\\nr3d-fast: b\n"
+
+
+def test_a_process_that_decodes_speaks_as_plainly(tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(
+        "import logging, warnings\n"
+        "def main(descriptor):\n"
+        "    logging.getLogger('x').warning('a\\x1b[2J\\nr3d-fast: b')\n"
+        "    warnings.warn_explicit('c\\x1b[2J\\nr3d-fast: d', UserWarning, 'v\\r.py', 7)\n"
+        "    raise ValueError('e\\x1b[2J')\n"
+    )
+    code = (
+        "import socket, sys\nfrom pipelines.machine.processes import start_program\n"
+        f"sys.path.append({str(tmp_path)!r})\n"
+        "ours, theirs = socket.socketpair()\nprint(start_program('odd.main', theirs.fileno()).wait())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+    first, second, *trace = done.stderr.splitlines()
+    assert first == "warning: a\\x1b[2J\\nr3d-fast: b"
+    assert second == "v\\r.py:7: UserWarning: c\\x1b[2J\\nr3d-fast: d"
+    assert trace[-1] == "ValueError: e\\x1b[2J"
+    assert "\x1b" not in done.stderr

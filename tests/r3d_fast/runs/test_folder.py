@@ -66,7 +66,7 @@ def test_what_somebody_planted_in_a_run_is_refused_before_the_work_and_untouched
         (run / name).symlink_to(victim)
     else:
         os.mkfifo(run / name)
-    what = "a symbolic link" if kind == "link" else "a pipe, a socket or a device"
+    what = "a symbolic link" if kind == "link" else "a FIFO"
     with pytest.raises(UsageError, match=rf"{re.escape(str(run / name))}: it is {what}; expected .*: remove it"):
         RunFolder(run)
     assert victim.read_text() == "mine"
@@ -89,7 +89,7 @@ def test_a_link_out_of_the_curves_of_a_run_is_refused_before_the_work_and_untouc
         victim.write_text("mine")
     elif kind == "folder":
         victim.mkdir()
-    what = "a pipe, a socket or a device" if kind == "fifo" else "a symbolic link out of"
+    what = "a FIFO" if kind == "fifo" else "a symbolic link out of"
     with pytest.raises(UsageError, match=rf"{re.escape(str(run / name))}: it is {what}.*remove it; choose another"):
         RunFolder(run)
     assert os.path.lexists(victim) == (kind in ("file", "folder"))

@@ -28,7 +28,7 @@ from r3d_fast.cli import cli, run_cli
 from r3d_fast.learning.learner import seed_batch
 from r3d_fast.models.classifier import Head
 from r3d_fast.runs.checkpoint_writer import CheckpointWriter
-from r3d_fast.runs.folder import RunFolder
+from r3d_fast.runs.folder import RunFolder, written_config
 from r3d_fast.weights.checkpoint import Checkpoint, list_checkpoints
 
 STEPS = 12  # 3 epochs of 24 videos in batches of 6
@@ -328,6 +328,24 @@ def test_a_damaged_best_checkpoint_is_said_when_the_run_goes_on(index: VideoInde
     assert done.returncode == 0, done.stderr
     (line,) = (line for line in done.stderr.splitlines() if line.startswith(f"warning: {weights}: "))
     assert line.endswith("; until a better one is written, `eval` and `predict` take the newest checkpoint of the run")
+
+
+def test_a_file_in_the_place_of_the_best_checkpoint_is_said_and_makes_room(
+    index: VideoIndex, whole: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    shutil.rmtree(run / "best")
+    (run / "best").write_text("mine")
+    config = written_config(run)
+    assert config is not None
+    with RunFolder(run) as folder:
+        found = folder.find_checkpoint(config, index)
+    assert found is not None
+    (complaint,) = found[1]
+    assert complaint.startswith(f"{run / 'best'}: not a complete checkpoint (it is a file; ")
+    assert (run / "best.damaged").read_text() == "mine"
+    assert not (run / "best").exists()
 
 
 def test_memory_that_runs_out_in_the_middle_of_a_run_costs_no_step(
