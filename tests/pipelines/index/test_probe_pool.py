@@ -4,8 +4,10 @@ import os
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
@@ -14,6 +16,8 @@ from clips import write_stamped_video
 from pipelines.errors import EnvironmentProblem, VideoError
 from pipelines.index import probe_pool
 from pipelines.index.probe_pool import probe_all
+from pipelines.index.probe_worker import Probe, ProbeJob
+from pipelines.isolation.jobs import do_apart
 from pipelines.video import probe
 from pipelines.video.record import VideoRecord
 
@@ -73,6 +77,24 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     frames, addressable, peak_kib = done.stdout.split()
     assert (frames, addressable) == ("300", "True")
     assert int(peak_kib) < MOST_MIB * 1024
+
+
+def test_few_small_files_take_one_process_and_fewer_files_than_processes_several_threads_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[tuple[int, int]] = []
+
+    def noted(work: Probe, jobs: Sequence[ProbeJob], **options: Any) -> Iterator[Any]:
+        taken.append((work.threads, options["workers"]))
+        return do_apart(work, jobs, **options)
+
+    monkeypatch.setattr(probe_pool, "do_apart", noted)
+    names = [write_stamped_video(tmp_path / f"{k}.avi", num_frames=4).name for k in range(2)]
+    for few in (64, 1):  # files below which one process is enough
+        monkeypatch.setattr(probe_pool, "_FEW", few)
+        for paths in (names, names[:1]):
+            assert all(isinstance(found, VideoRecord) for found in probe_all(paths, tmp_path, workers=4))
+    assert taken == [(2, 1), (4, 1), (2, 4), (4, 4)]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

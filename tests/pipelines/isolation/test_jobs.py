@@ -42,6 +42,20 @@ def test_a_process_that_is_killed_while_it_starts_is_started_again(tmp_path: Pat
     assert len(list(tmp_path.iterdir())) >= 3
 
 
+def test_a_process_that_has_worked_is_replaced_with_as_many_tries_as_a_first_one(tmp_path: Path) -> None:
+    marks = [tmp_path / str(number) for number in range(4)]
+    for mark in marks:  # so many that the first process starts
+        mark.touch()
+
+    def forget(job: str, share: float) -> None:
+        for mark in marks:
+            mark.unlink()
+
+    found = do_apart(StartOnce(tmp_path, 4), ["tells 1", "dies-once 1"], workers=1, watch=forget)
+    assert list(found) == ["TELLS 1", "DIES-ONCE 1"]
+    assert len(list(tmp_path.iterdir())) == 4  # the mark of the job, and of three processes that did not start
+
+
 def test_processes_that_never_start_are_told_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentProblem, match="was ended by SIGKILL while it started, 4 times in a row"):
         list(do_apart(StartOnce(tmp_path, 99), ["a", "b"], workers=1))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import pickle
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +20,7 @@ from pipelines.index.known_bad import KnownBad
 from pipelines.index.video_index import VideoIndex
 from pipelines.sampler import NO_JITTER
 from pipelines.specs import AugmentSpec, ClipSpec, ShardSpec
-from pipelines.stream import ClipStream
+from pipelines.stream import ClipStream, Sample
 from pipelines.video.decoder import read_frames
 from pipelines.workers.clip_source import DecodedSource, EncodedSource, LeftOut, clip_source
 
@@ -86,6 +89,45 @@ def test_the_cost_of_loading_is_that_since_it_was_asked_for(index: VideoIndex) -
     source.load(0, [0], slots)
     assert source.statistics().packets == 2 * once.packets
     assert source.statistics().packets == 0
+
+
+def test_the_seconds_of_reading_are_among_those_that_loading_took(index: VideoIndex) -> None:
+    source = EncodedSource(replace(stream_of(index), limits=DaliLimits(frozenset({"mpeg4"}))))
+    slots = slots_for(source, index)
+    begin = perf_counter()
+    (sample,) = source.load(0, [0], slots)
+    took = perf_counter() - begin
+    assert sample.numbers  # it is encoded
+    assert 0 < source.statistics().read_seconds <= took
+
+
+def test_a_file_that_can_not_be_read_is_not_read_again_to_be_decoded(
+    index: VideoIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[int] = []
+
+    def noted(self: DecodedSource, epoch: int, positions: Sequence[int], *more: Any, **options: Any) -> list[Sample]:
+        decoded.extend(positions)
+        return plain(self, epoch, positions, *more, **options)
+
+    plain = DecodedSource.load
+    monkeypatch.setattr(DecodedSource, "load", noted)
+    source = EncodedSource(replace(stream_of(index), limits=DaliLimits(frozenset({"mpeg4"}))))
+    Path(source.path_of(0, 1)).unlink()
+    (sample,) = source.load(0, [1], slots_for(source, index))
+    assert not sample.is_real
+    assert decoded == []
+
+
+def test_a_video_that_can_not_be_noted_as_bad_is_left_out_in_this_run(
+    index: VideoIndex, caplog: pytest.LogCaptureFixture
+) -> None:
+    KnownBad(index.path).path.mkdir()
+    source = DecodedSource(stream_of(index))
+    caplog.clear()
+    source.quarantine(0, 2, "hangs the decoder", "three times")
+    assert f"{source.path_of(0, 2)}: is not read again in this run (" in caplog.text
+    assert not source.load(0, [2], slots_for(source, index))[0].is_real
 
 
 def test_a_file_that_is_gone_is_a_black_clip_with_its_reason(index: VideoIndex) -> None:
