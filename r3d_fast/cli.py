@@ -29,7 +29,7 @@ from r3d_fast.commands.data.data import data
 from r3d_fast.commands.data.demo import demo
 from r3d_fast.commands.predict.predict import predict
 from r3d_fast.commands.train.train import train
-from r3d_fast.console import tell
+from r3d_fast.console import refused_lines, tell
 from r3d_fast.errors import ConfigError, refusal
 from r3d_fast.interrupt import MESSAGE, Terminated, end_by_signal
 from r3d_fast.ranks.launcher import hide_environment, tell_exit_code
@@ -65,7 +65,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run_cli(command: Callable[..., Any], arguments: list[str], name: str) -> int:
     """Run a click command and return its exit code; an error is printed as one line (--debug: after its traceback)."""
+    refused_lines()
     code = _run(command, arguments, name, debug="--debug" in arguments)
+    refused = refused_lines()
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -74,8 +76,10 @@ def run_cli(command: Callable[..., Any], arguments: list[str], name: str) -> int
     except OSError as error:
         _drop_stdout()
         if code == ExitCode.OK:
-            tell(f"{name}: stdout: can't be written: {error.strerror}")
-            return ExitCode.USAGE
+            refused = refused or f"stdout: can't be written: {error.strerror}"
+    if refused:
+        tell(f"{name}: {refused}")
+        return code or ExitCode.USAGE
     return code
 
 

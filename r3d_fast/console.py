@@ -10,11 +10,14 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TextIO
 
+from pipelines.errors import UsageError
 from pipelines.output.descriptors import STDOUT
 from pipelines.output.files import check_outputs
 from pipelines.output.places import write_errors
 from pipelines.plain_text import plain
 from pipelines.plain_text import say as say_plainly
+
+_refused: list[str] = []  # why lines beside results could not be printed
 
 
 def as_time(seconds: float) -> str:
@@ -46,7 +49,8 @@ def lines_beside(*files: Path | None, inputs: Iterable[Path] = (), others: bool 
     """What prints lines for the user while results are written to `files`: on stderr if one of these is stdout.
 
     Where a file is named, or with `others` a folder is made, that is the result: the command then goes on although
-    nobody reads the lines any more. Raises UsageError like `check_outputs`, which `files` and `inputs` are given to.
+    nobody reads the lines any more, or stdout can't be written, which `refused_lines` tells afterwards. Raises
+    UsageError like `check_outputs`, which `files` and `inputs` are given to.
     """
     if check_outputs(*files, inputs=inputs):
         return tell
@@ -54,10 +58,21 @@ def lines_beside(*files: Path | None, inputs: Iterable[Path] = (), others: bool 
         return print_line
 
     def say(line: str) -> None:
-        with suppress(BrokenPipeError):
+        try:
             print_line(line)
+        except BrokenPipeError:
+            pass
+        except UsageError as error:
+            _refused.append(str(error))
 
     return say
+
+
+def refused_lines() -> str:
+    """Why lines beside results could not be printed since the last call, as on a full disk; "" if all were."""
+    why = _refused[0] if _refused else ""
+    _refused.clear()
+    return why
 
 
 def quoted(*words: object) -> str:

@@ -17,11 +17,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipelines.datasets.video_files import is_video_name
 from pipelines.errors import UsageError
 from pipelines.output.descriptors import STDOUT, check_stdout, descriptor_of, is_stdout, open_descriptor
 from pipelines.output.hidden import held_file, try_out
+from pipelines.output.pipes import held_pipe, hold_pipe, is_pipe
 from pipelines.output.places import Hint, resolve, sync, write_errors
+from pipelines.output.replaceable import why_kept, why_video
 
 _PIECE = 1 << 22  # bytes read at once
 
@@ -48,7 +49,7 @@ def replaced_file(path: Path, *, follow: bool = True) -> Iterator[BinaryIO]:
             return
         place = resolve(path)
         if place is None:
-            with path.open("wb") as stream:
+            with held_pipe(path) if is_pipe(path) else path.open("wb") as stream:
                 yield stream
             return
     else:
@@ -81,7 +82,8 @@ def write_json(path: Path | None, values: Any, indent: int = 1) -> None:
 def check_writable(path: Path | None, hint: Hint = "") -> None:
     """Raise the UsageError that new_file would raise for `path`, for use before long work. None is accepted.
 
-    An existing file is not touched: a small file is written next to it and deleted.
+    An existing file is not touched: a small file is written next to it and deleted. A pipe is opened until it is
+    written to: one that nobody reads is refused.
     """
     if path is None:
         return
@@ -96,7 +98,9 @@ def check_writable(path: Path | None, hint: Hint = "") -> None:
         place = resolve(path)
         if place is not None:
             try_out(place)
-        elif not os.access(path, os.W_OK):  # not tried by opening it, because a pipe would wait for its reader
+        elif is_pipe(path):
+            hold_pipe(path)
+        elif not os.access(path, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
@@ -104,7 +108,7 @@ def check_outputs(*paths: Path | None, inputs: Iterable[Path] = ()) -> bool:
     """Whether one of `paths`, the output files that the user named, is stdout. All other text then goes to stderr.
 
     `inputs` are the other files that the command reads or writes. Raises UsageError if an output can't be written, is
-    one of `inputs` or an existing video, or if two outputs are stdout or the same file.
+    one of `inputs` or what `why_video` or `why_kept` has a reason for, or if two outputs are stdout or the same file.
     """
     for path in paths:
         check_writable(path)
@@ -121,9 +125,8 @@ def check_outputs(*paths: Path | None, inputs: Iterable[Path] = ()) -> bool:
             continue
         if place in written:
             raise UsageError(f"{path}: two results go to this file; expected a file for each")
-        is_video = place.exists() and (is_video_name(place.name) or is_video_name(path.name))
-        if is_video or place in read:
-            what = "it is a video" if is_video else "this command uses it"
+        used = "this command uses it" if place in read else ""
+        if what := why_video(place, path) or used or why_kept(place):
             raise UsageError(f"{path}: can't be written: {what}; choose another file for the results")
         written.add(place)
     return count == 1

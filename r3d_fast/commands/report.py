@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from r3d_fast.console import print_line, tell
+from r3d_fast.console import lines_beside, tell
 
 
 @click.command()
@@ -23,6 +23,7 @@ def report(runs: tuple[Path, ...], target: Path | None) -> None:
     """
     from r3d_fast.report.report import REPORT, write_report
 
+    say = lines_beside(target, others=True)
     target = target or (runs[0] / REPORT if len(runs) == 1 else Path(REPORT))
     tell(*(f"warning: {problem}" for problem in write_report(runs, target)))
-    print_line(f"wrote {target}")
+    say(f"wrote {target}")

@@ -199,7 +199,7 @@ def test_a_reader_that_leaves_early_ends_the_command_quietly(index: VideoIndex, 
     assert (child.wait(60), "Error" in err, "Traceback" in err) == (0, False, False)
 
 
-@pytest.mark.parametrize("command", ["models", "data index", "eval", "predict"])
+@pytest.mark.parametrize("command", ["models", "data index", "data check", "eval", "predict", "doctor"])
 def test_a_file_that_can_not_be_written_is_said_before_the_work(
     index: VideoIndex, model: Path, video: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -208,15 +208,47 @@ def test_a_file_that_can_not_be_written_is_said_before_the_work(
         "data index": [index.root, "--index", tmp_path / "index"],
         "eval": ["-c", "demo", "--weights", model, *tiny.options(tiny.overrides(index))],
         "predict": [model, video],
+        "data check": [index.path],
+        "doctor": [],
     }
+    os.mkfifo(tmp_path / "pipe")
     for place, reason in (
         (tmp_path, "it is a folder; expected a file"),
         (tmp_path / "no" / "f", f"there is no folder {tmp_path / 'no'}; make it first"),
+        (tmp_path / "pipe", "it is a pipe that nobody reads; start its reader first"),
     ):
         words = [*command.split(), *map(str, arguments[command]), "--json", str(place)]
         assert run_cli(cli, words, "r3d-fast") == 2
         assert capsys.readouterr() == ("", f"r3d-fast: {place}: can't be written: {reason}\n")
-    assert list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == [tmp_path / "pipe"]
+
+
+def test_a_file_that_somebody_keeps_is_not_replaced_by_a_result_but_an_earlier_result_is(
+    index: VideoIndex, model: Path, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tiny.untrained(tmp_path / "other")
+    (tmp_path / "vids.r3dindex").write_bytes(index.path.read_bytes())
+    (tmp_path / "renamed").write_bytes(index.path.read_bytes())
+    for name in ("config.yaml", "metrics.csv"):
+        (tmp_path / name).write_text("kept")
+    kept = {
+        tmp_path / "vids.r3dindex": "it is a file of an index",
+        tmp_path / "renamed": "it is an index, or another database",
+        tmp_path / "config.yaml": "it is a config",
+        tmp_path / "metrics.csv": "it belongs to the config.yaml beside it",
+        other / "model.safetensors": "it is weights",
+        other / "state.json": "it belongs to the model.safetensors beside it",
+        next(index.root.rglob("*.avi")): "it is a video",
+    }
+    for place, what in kept.items():
+        reason = f"can't be written: {what}; choose another file for the results"
+        _refused(capsys, ["predict", model, video, "--csv", place], place, reason)
+        _refused(capsys, ["predict", model, video, "--timeline", "--json", place], place, reason)
+        _refused(capsys, ["models", "--json", place], place, reason)
+    for name in ("p.csv", "noted.txt"):
+        (tmp_path / name).write_text("earlier")
+        assert tiny.said(capsys, "predict", model, video, "--csv", tmp_path / name, "--device", "cpu")[0] == 0
+        assert (tmp_path / name).read_text().startswith("video,")
 
 
 def test_a_name_that_a_spreadsheet_would_run_is_text_in_the_tables(

@@ -72,23 +72,46 @@ def unread(cwd: Path, *words: object) -> subprocess.CompletedProcess[str]:
         os.close(write)
 
 
-def test_files_are_there_although_nobody_reads_stdout(
-    index: VideoIndex, model: Path, video: Path, tmp_path: Path
-) -> None:
+def commands_with_files(index: VideoIndex, model: Path, video: Path) -> list[tuple[list[Any], list[str]]]:
+    """Commands and the files that they are asked for."""
     evaluated = ["eval", "-c", "demo", "--weights", model, *tiny.options(tiny.overrides(index))]
-    commands: list[tuple[list[Any], list[str]]] = [
+    return [
         (["models", "--json", "models.json"], ["models.json"]),
         (["data", "index", index.root, "--index", "i", "--json", "i.json"], ["i", "i.json"]),
         ([*evaluated, "--json", "e.json", "--out", "out"], ["e.json", "out/figures.json", "out/confusion.csv"]),
         (["predict", model, video, "--json", "-", "--csv", "q.csv", "--device", "cpu"], ["q.csv"]),
         (["data", "preview", index.path, "--out", "a.png", "--mp4", "a.mp4"], ["a.png", "a.mp4"]),
     ]
-    for words, files in commands:
+
+
+def test_files_are_there_although_nobody_reads_stdout(
+    index: VideoIndex, model: Path, video: Path, tmp_path: Path
+) -> None:
+    for words, files in commands_with_files(index, model, video):
         done = unread(tmp_path, *words)
         assert done.returncode == 0, (words, done.stderr)
         assert all((tmp_path / file).stat().st_size for file in files)
         assert "Traceback" not in done.stderr
         assert "Exception" not in done.stderr
+
+
+def test_files_are_there_although_stdout_is_full_and_the_exit_code_says_that_it_is(
+    index: VideoIndex, model: Path, video: Path, tmp_path: Path
+) -> None:
+    predicted = ["predict", model, video, "--device", "cpu"]
+    more: list[tuple[list[Any], list[str]]] = [
+        ([*predicted, "--csv", "p.csv"], ["p.csv"]),
+        ([*predicted, "--timeline", "--csv", "t.csv"], ["t.csv"]),
+        ([*predicted, "--features", "f.npy"], ["f.npy", "f.csv"]),
+        (["doctor", "--json", "d.json"], ["d.json"]),
+        (["data", "check", index.path, "--json", "c.json"], ["c.json"]),
+    ]
+    for words, files in [*commands_with_files(index, model, video), *more]:
+        done = in_shell(">/dev/full", tmp_path, *words)
+        assert done.returncode == 2, (words, done.returncode, done.stderr)
+        assert done.stderr.splitlines()[-1] == "r3d-fast: stdout: can't be written: No space left on device"
+        assert all((tmp_path / file).stat().st_size for file in files)
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("command", [["data", "index"], ["train"]])

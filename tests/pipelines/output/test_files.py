@@ -127,6 +127,12 @@ def test_checking_leaves_a_file_and_a_pipe_alone(tmp_path: Path) -> None:
     assert reader.content() == b"the reader has seen no end"
 
 
+def test_a_pipe_that_nobody_reads_is_said_before_it_is_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(UsageError, match="fifo: can't be written: it is a pipe that nobody reads; start its reader"):
+        check_writable(tmp_path / "fifo")
+
+
 def test_a_pipe_is_written_as_it_is_by_its_name_and_by_links(tmp_path: Path) -> None:
     for name, link in (("one", None), ("two", "to-two")):
         reader = Reader(tmp_path / name)

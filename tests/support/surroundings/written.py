@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import stat
 import subprocess
 import sys
@@ -37,12 +38,18 @@ class Reader:
 
     def __init__(self, path: Path) -> None:
         os.mkfifo(path)
-        self.path, self._content = path, b""
+        self._content = b""
+        self._file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # so that it has a reader from now on
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
 
     def _read(self) -> None:
-        self._content = self.path.read_bytes()
+        waiting = select.poll()
+        waiting.register(self._file)
+        waiting.poll()  # until something was written, or a writer has come and gone
+        os.set_blocking(self._file, True)
+        with os.fdopen(self._file, "rb") as file:
+            self._content = file.read()
 
     def content(self) -> bytes:
         self._thread.join(PATIENCE)
