@@ -14,6 +14,9 @@ PASSING_ERRORS = frozenset({
     errno.EREMOTEIO, errno.ESHUTDOWN, errno.ESTALE, errno.ETIMEDOUT,
 })  # fmt: skip
 
+# What mends the index where a file is not as it says, though its size and time may be.
+INDEX_FULLY = "bring the file back, or index the data set again with --full"
+
 
 class ExitCode(IntEnum):
     """The exit codes of the commands; `r3d_fast.errors.exit_code_table` says what each means and what to do."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from pipelines.containers.ffmpeg_errors import reason_of
 from pipelines.containers.file_checks import BACK, DOES_NOT_DECODE, TRUNCATED, require_regular
 from pipelines.containers.notes import DAMAGED
-from pipelines.errors import VideoError
+from pipelines.errors import INDEX_FULLY, VideoError
 from pipelines.file_bytes import FileBytes
 from pipelines.isolation.jobs import STALL_SECONDS, Lost, do_apart
 from pipelines.isolation.process import Tell
@@ -98,7 +98,7 @@ class Decoding(NamedTuple):
         try:
             with FileBytes(path) as opened:
                 if (opened.size, opened.checksum()) != (job.size, job.checksum):
-                    return Decoded(job.path, reason=CHANGED, detail="index it again")
+                    return Decoded(job.path, reason=CHANGED, detail=INDEX_FULLY, is_proven=True)
             facts = decode_fully(str(path), samples="none", watch=_now_and_then(tell))
         except VideoError as error:
             proven = not error.is_passing

@@ -27,12 +27,13 @@ class Acceptance(NamedTuple):
     """Which videos are taken: those whose frames have at most `max_pixels`.
 
     With `partial` also what is left of truncated and damaged ones. Of a file that is decoded to index it, at most the
-    share `max_corrupt` of the frames may be damaged.
+    share `max_corrupt` of the frames may be damaged. With `full` all files are decoded, also where headers tell all.
     """
 
     partial: bool = False
     max_pixels: int = MAX_PIXELS
     max_corrupt: float = 1.0
+    full: bool = False
 
 
 ACCEPT_WHOLE = Acceptance()

@@ -20,11 +20,12 @@ from pipelines.containers.file_checks import ACCEPT_WHOLE, TOO_DAMAGED, TOO_LARG
 from pipelines.datasets.entries import Dataset, Entry
 from pipelines.errors import IndexFileError, UsageError
 from pipelines.index.index_file import APPLICATION_ID, PAGE_BYTES, SCHEMA, TABLES, IndexFile, encoded
-from pipelines.index.known_bad import KnownBad
+from pipelines.index.known_bad import BadVideo, KnownBad
 from pipelines.index.probe_pool import probe_all
 from pipelines.index.probe_worker import OnFile, ProbeJob, ProbeResult, Unchanged
 from pipelines.index.replacing import build_lock, check_replaceable, replacement
 from pipelines.index.video_rows import FIELDS, Key, Row, check_fields, key_of, read_rows, row_digest, rows_of, shown_key
+from pipelines.isolation.jobs import CRASHES, HANGS
 from pipelines.output.files import new_file
 from pipelines.video.record import VideoRecord
 
@@ -69,6 +70,7 @@ def write_tables(
     workers: int | None = None,
     accept: Acceptance = ACCEPT_WHOLE,
     retry: bool = False,
+    anew: bool = False,
     progress: OnProgress | None = None,
     watch: OnFile | None = None,
 ) -> None:
@@ -83,7 +85,7 @@ def write_tables(
         known_bad = KnownBad(path)
         if retry:
             known_bad.clear()
-        old = _Old.at(path, accept, retry)
+        old = _Old.at(path, accept, retry=retry, anew=anew or accept.full)
         entries = sorted(data.entries, key=_key)
         bad = {key_of(item.path, item.span) for item in known_bad.holding(root)}  # of a whole file: all its parts
         sources = [
@@ -102,7 +104,7 @@ def write_tables(
             os.fsync(file.fileno())  # before `make_way`, as this may take long
             old.close()
             make_way(old.digest, digest)
-        known_bad.keep([item for item in known_bad.entries() if key_of(item.path, item.span) not in search.proven])
+        known_bad.keep([item for item in known_bad.entries() if not search.settles(item)])
 
 
 def write_database(
@@ -200,14 +202,17 @@ class _Old:
     left_out: dict[str, LeftOut] = field(default_factory=dict)
 
     @classmethod
-    def at(cls, path: Path, accept: Acceptance, retry: bool) -> _Old:
-        """What the index at `path` knows that holds for `accept` too; with `retry` only of the videos it has."""
+    def at(cls, path: Path, accept: Acceptance, *, retry: bool, anew: bool) -> _Old:
+        """What the index at `path` knows that holds for `accept` too.
+
+        With `retry` that is only of the videos it has, with `anew` nothing.
+        """
         old = cls()
         try:
             old.file = IndexFile(path)
             meta = old.file.meta
             old.digest = meta.get("digest", "")
-            if meta.get("partial") == str(accept.partial):
+            if meta.get("partial") == str(accept.partial) and not anew:
                 old.videos = dict(_known_videos(old.file, accept))
                 left_out = [LeftOut(*row) for row in old.file.checked("quarantine")]
                 holds = {
@@ -221,7 +226,7 @@ class _Old:
         return old
 
     def source(self, entry: Entry, stamp: tuple[int, int] | None, again: bool) -> _Source:
-        """Where what is written of a video comes from, whose file has `stamp`; if `again`, it is probed."""
+        """Where what is written of a video comes from, whose file has `stamp`; if `again`, it is decoded."""
         number, size, mtime_ns, checksum = self.videos.get(_key(entry), (-1, -1, -1, ""))
         left_out = self.left_out.get(shown_key(entry.path, entry.span))
         if stamp is not None and not again:
@@ -230,7 +235,7 @@ class _Old:
             if left_out is not None and stamp == left_out[3:]:
                 return left_out
         was = (size, checksum) if stamp is not None and stamp[0] == size and not again else None
-        return ProbeJob(entry.path, entry.span, was, entry.uncut)
+        return ProbeJob(entry.path, entry.span, was, entry.uncut, full=again)
 
     def rows(self, number: int) -> tuple[Row, Row] | None:
         """The rows of the video with this number; None if they are damaged."""
@@ -260,7 +265,8 @@ def _known_videos(file: IndexFile, accept: Acceptance) -> Iterator[tuple[Key, tu
 class _Search:
     """Finds what is written of each video: of the `old` index what holds, and what `probe` gives for the other files.
 
-    `proven` gets the videos that are left out because their bytes prove that they can't be used.
+    `proven` gets the videos that are left out because their bytes prove that they can't be used, `decoded` the paths of
+    files that were decoded without that.
     """
 
     root: Path
@@ -268,6 +274,7 @@ class _Search:
     probe: Callable[[Sequence[ProbeJob]], Iterator[ProbeResult]]
     progress: OnProgress | None
     proven: set[Key] = field(default_factory=set)
+    decoded: set[str] = field(default_factory=set)
 
     def found(self, entries: Sequence[Entry], sources: Sequence[_Source]) -> Iterator[Found]:
         """Of each of `entries` its rows, or why it is left out."""
@@ -287,9 +294,19 @@ class _Search:
                 assert found is not None
             yield found
 
+    def settles(self, item: BadVideo) -> bool:
+        """Whether an entry of the quarantine has had its day: its video is left out, or was decoded after all.
+
+        That it took down a process, or is too damaged for somebody, holds beside a decode that succeeds.
+        """
+        is_refuted = item.path in self.decoded and item.reason not in (CRASHES, HANGS, TOO_DAMAGED)
+        return is_refuted or key_of(item.path, item.span) in self.proven
+
     def _rows(self, entry: Entry, result: ProbeResult) -> Found | None:
         """What is written of a video, by what probing it gave; None if the old index should have it, but has not."""
         if isinstance(result, VideoRecord):
+            if result.corrupt >= 0:
+                self.decoded.add(entry.path)
             return rows_of(result)
         if isinstance(result, Unchanged):
             rows = self.old.rows(self.old.videos[_key(entry)][0])

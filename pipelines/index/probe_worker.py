@@ -25,14 +25,15 @@ OnFile = Callable[[str, float], None]  # called with the path of a long file, an
 class ProbeJob(NamedTuple):
     """A video to probe: the path of its file, and the part of it (None: the whole file).
 
-    `was` are size in bytes and checksum that the file had when it was probed before; None if it was not. `uncut` as in
-    probe_video.
+    `was` are size in bytes and checksum that the file had when it was probed before; None if it was not. `uncut` and
+    `full` as in probe_video.
     """
 
     path: str
     span: Span | None = None
     was: tuple[int, str] | None = None
     uncut: bool = False
+    full: bool = False
 
 
 class Unchanged(NamedTuple):
@@ -70,7 +71,7 @@ class Probe(NamedTuple):
 
         return probe_video(
             job.path, root=self.root, allow_partial=partial, max_pixels=self.accept.max_pixels, span=job.span,
-            uncut=job.uncut, threads=self.threads, watch=tell,
+            uncut=job.uncut, threads=self.threads, watch=tell, full=job.full or self.accept.full,
         )  # fmt: skip
 
     def _with_advice(self, error: VideoError, job: ProbeJob, tell: Tell) -> VideoError:

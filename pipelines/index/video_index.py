@@ -134,6 +134,8 @@ class VideoIndex:
         max_pixels: int = MAX_PIXELS,
         max_corrupt_fraction: float = MOST_CORRUPT,
         retry: bool = False,
+        anew: bool = False,
+        full: bool = False,
         progress: OnProgress | None = None,
         watch: OnFile | None = None,
     ) -> VideoIndex:
@@ -144,20 +146,17 @@ class VideoIndex:
         writable. `workers` processes probe the files (default: one for each usable CPU). With `allow_partial` a
         truncated video is used as far as it goes. Videos whose frames have more than `max_pixels` are left out, and of
         those that are decoded the ones with more than the share `max_corrupt_fraction` of damaged frames. Files that
-        were left out before are probed again if they have changed, or with `retry` all of them.
+        were left out before are probed again if they have changed, or with `retry` all of them. With `anew` all files
+        are probed, as if there were no index yet; with `full` they are decoded too, also where headers tell all.
         `progress` is called with (files done, all files), `watch` with the path of a file that must be decoded, which
         can take minutes, and the share of it that is done, 0 to 1. Raises DataError if there is nothing to index,
         ListError for a bad list, UsageError if the index can't be written.
         """
         root = Path(root)
         data = recognise_dataset(
-            root,
-            lists=Path(lists) if lists else None,
-            split=split,
-            val_fraction=val_fraction,
-            follow_links=follow_links,
-            group=group,
-        )
+            root, lists=Path(lists) if lists else None, split=split, val_fraction=val_fraction,
+            follow_links=follow_links, group=group,
+        )  # fmt: skip
         options = {
             "lists": str(Path(lists).resolve()) if lists else None, "split": split, "val_fraction": val_fraction,
             "follow_links": follow_links, "group": group, "allow_partial": allow_partial, "max_pixels": max_pixels,
@@ -165,9 +164,9 @@ class VideoIndex:
         }  # fmt: skip
         data = replace(data, options=options)
         path = Path(index) if index is not None else default_path(root)
-        accept = Acceptance(allow_partial, max_pixels, max_corrupt_fraction)
+        accept = Acceptance(allow_partial, max_pixels, max_corrupt_fraction, full)
         return write_index(
-            path, root, data, workers=workers, accept=accept, retry=retry, progress=progress, watch=watch
+            path, root, data, workers=workers, accept=accept, retry=retry, anew=anew, progress=progress, watch=watch
         )
 
     def __repr__(self) -> str:
@@ -389,9 +388,11 @@ def write_index(
     workers: int | None = None,
     accept: Acceptance = ACCEPT_WHOLE,
     retry: bool = False,
+    anew: bool = False,
     progress: OnProgress | None = None,
     watch: OnFile | None = None,
 ) -> VideoIndex:
     """The index of the videos of `data` at `path`, made or brought up to date; the arguments are those of build."""
-    write_tables(path, root, data, workers=workers, accept=accept, retry=retry, progress=progress, watch=watch)
+    look = {"retry": retry, "anew": anew}
+    write_tables(path, root, data, workers=workers, accept=accept, progress=progress, watch=watch, **look)
     return VideoIndex(path, root)

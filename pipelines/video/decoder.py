@@ -28,7 +28,7 @@ from pipelines.containers.ffmpeg_errors import reason_of
 from pipelines.containers.file_checks import DOES_NOT_DECODE, NEEDS_MEMORY
 from pipelines.containers.io_retries import is_of_system, with_retries
 from pipelines.containers.opening import open_video
-from pipelines.errors import FrameError, R3DFastError, VideoError
+from pipelines.errors import INDEX_FULLY, FrameError, R3DFastError, VideoError
 from pipelines.video.packet_reader import check_unchanged, demux_packets, read_ranges
 from pipelines.video.packets import DecodeRun, PacketTable, select
 from pipelines.video.record import VideoRecord
@@ -149,7 +149,7 @@ class FrameReader:
                 path,
                 "frames missing",
                 f"{sorted(left)[:10]} of {record.num_frames} did not come out of the decoder; "
-                "the file is damaged or changed: index the data set again",
+                f"the file is damaged or changed: {INDEX_FULLY}",
             )
 
     def _fill(self, path: str, record: VideoRecord, places: _Places) -> _Places:

@@ -72,6 +72,7 @@ def probe_video(
     uncut: bool = False,
     threads: int = 1,
     watch: OnShare | None = None,
+    full: bool = False,
 ) -> VideoRecord:
     """The record of the video at `root`/`path`, with the number of frames that decoding the whole file gives.
 
@@ -81,22 +82,23 @@ def probe_video(
 
     Where the headers of all packets tell, they give the number of frames: in AVI for MPEG-4 part 2, in a sound MP4 for
     H.264, HEVC, VP9 and AV1, in a sound Matroska or WebM for the last two. All other files are decoded, and
-    some of their frames are read again by the record, to prove that it gives the same pixels. With `allow_partial` a
-    truncated or damaged file is used as far as it decodes. A file that must be decoded is decoded by `threads`, and
+    some of their frames are read again by the record, to prove that it gives the same pixels; with `full` so are those
+    whose headers tell. With `allow_partial` a truncated or damaged file is used as far as it decodes. A file that must
+    be decoded is decoded by `threads`, and
     `watch` is called now and then with the share of it that is done, 0 to 1. This process decodes, and what crashes the
     decoder ends it. Raises VideoError with a short reason if the file can't be used, such as one whose frames have more
     than `max_pixels`.
     """
     name = str(path)
-    full = str(Path(root) / name) if str(root) else name
-    tries = _Tries(full)
-    asked = _Asked(name, str(root), allow_partial, max_pixels, span, uncut, threads, watch)
+    place = str(Path(root) / name) if str(root) else name
+    tries = _Tries(place)
+    asked = _Asked(name, str(root), allow_partial, max_pixels, span, uncut, threads, watch, full)
     try:
-        return with_retries(lambda: tries.of(lambda: _probed(full, asked)), USUAL_RETRIES)
+        return with_retries(lambda: tries.of(lambda: _probed(place, asked)), USUAL_RETRIES)
     except MemoryError as error:
-        raise VideoError(full, NEEDS_MEMORY, reason_of(error), passing=True) from error
+        raise VideoError(place, NEEDS_MEMORY, reason_of(error), passing=True) from error
     except OSError as error:
-        raise VideoError(full, "can't be read", reason_of(error)) from error
+        raise VideoError(place, "can't be read", reason_of(error)) from error
 
 
 class _Asked(NamedTuple):
@@ -110,6 +112,7 @@ class _Asked(NamedTuple):
     uncut: bool
     threads: int
     watch: OnShare | None
+    full: bool
 
 
 @dataclass
@@ -149,7 +152,7 @@ def _probed(full: str, asked: _Asked) -> VideoRecord:
         form = "avi" if is_avi(bytes(file.read(0, AVI_HEAD))) else None
         with open_video(full, form=form, max_pixels=asked.max_pixels) as video:
             probe = _Probe.of(full, video, file, asked.allow_partial, asked.max_pixels)
-            probe.threads, probe.watch = asked.threads, asked.watch
+            probe.threads, probe.watch, probe.full = asked.threads, asked.watch, asked.full
         probe.base.update(path=asked.name, size=status.st_size, mtime_ns=status.st_mtime_ns, checksum=file.checksum())
         record = probe.record(file, asked.root)
     if asked.span is None:
@@ -180,6 +183,7 @@ class _Probe:
     max_pixels: int
     threads: int = 1
     watch: OnShare | None = None
+    full: bool = False  # it is decoded whatever its headers tell
     vops: PacketTable | None = None  # of MPEG-4 part 2, by its headers
     counts: bool = False  # these headers tell the number of frames, whatever else is damaged
 
@@ -209,14 +213,14 @@ class _Probe:
         size = (self.parameters.height, self.parameters.width)
         if self.base["codec"] == "mpeg4":
             self.vops = self._list_vops(file)
-            if self.vops is not None and self.packets.indexed:
+            if self.vops is not None and self.packets.indexed and not self.full:
                 record = self._from_vops(self.vops) if self.counts else self._from_packed(self.vops)
                 if record is not None:
                     return record
             layer = parse_video_object_layer(self.extradata + self.packets.first)
             size = (layer.height, layer.width) if layer else size
         check_size(self.path, size[1], size[0], self.max_pixels)
-        if self._tells_all and self.packets.pts is not None:
+        if self._tells_all and self.packets.pts is not None and not self.full:
             giving = self.packets.giving
             shown = giving[np.argsort(self.packets.pts[giving], kind="stable")]
             record = self._proved([self._table(shown)], decode_fully(self.path, limit=1), root)

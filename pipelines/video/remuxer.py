@@ -24,7 +24,7 @@ from pipelines.bitstreams.packet_flags import DROPPABLE, SILENT, START
 from pipelines.containers.ffmpeg_errors import reason_of
 from pipelines.containers.file_checks import NEEDS_MEMORY
 from pipelines.containers.io_retries import with_retries
-from pipelines.errors import FrameError, R3DFastError, VideoError
+from pipelines.errors import INDEX_FULLY, FrameError, R3DFastError, VideoError
 from pipelines.video.packet_reader import check_unchanged, read_packets
 from pipelines.video.packets import DecodeRun, PacketTable, select
 from pipelines.video.record import VideoRecord
@@ -149,7 +149,7 @@ def _gather(
     for run in select(table, frames):
         packets = list(read_packets(path, table, run))
         if len(packets) < len(run.packets):
-            raise FrameError(path, "packets missing", "the file is damaged or changed: index the data set again")
+            raise FrameError(path, "packets missing", f"the file is damaged or changed: {INDEX_FULLY}")
         begins = run.packets[0] == 0 and not table.left_out  # whether it begins with the stream
         if record.codec in ("h264", "hevc") and not begins and not _restarts(record, packets[0][1]):
             if run.packets[0] == 0:

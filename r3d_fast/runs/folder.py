@@ -174,21 +174,21 @@ class RunFolder:
                 f"({run_to_resume(self.path) / 'config.yaml'} has none), or start a new run with another --run"
             )
         if checkpoint.state["index_digest"] != index.digest:
-            problems.append(self._other_videos(config, index))
+            problems.append(self._other_videos(config, index, folder))
         if problems:
             raise UsageError(f"{folder}: {'. Also: '.join(problems)}")
         return found
 
-    def _other_videos(self, config: Config, index: VideoIndex) -> str:
-        """That the run can't go on as `index` is not as it was, and what can be done."""
+    def _other_videos(self, config: Config, index: VideoIndex, folder: Path) -> str:
+        """That the run can't go on from `folder` as `index` is not as it was, and what can be done."""
         before, now = _planned_videos(self.path), _videos(config, index)
         counts = f" (then {_as_counts(before)}, now {_as_counts(now)})" if before and now and before != now else ""
-        again = quoted(*rebuild_command(index.path, index.root, index.options))
-        new = quoted("r3d-fast", "train", "-c", self.path / "config.yaml")
+        again = quoted(*rebuild_command(index.path, index.root, index.options), "--anew")
+        new = quoted("r3d-fast", "train", "-c", self.path / "config.yaml", "-o", f"init.weights={folder}")
         return (
             f"can't be continued, as the videos, labels or splits in {index.path} have changed since the run "
-            f"began{counts}; start a new run on what is there now: {new}; or bring the files in {index.root} back to "
-            f"what they were, and index them as before: {again}"
+            f"began{counts}; start a new run from its weights on what is there now: {new}; or bring the files in "
+            f"{index.root} back to what they were, and index them as before: {again}"
         )
 
 

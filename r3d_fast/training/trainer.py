@@ -6,6 +6,7 @@ before an evaluation, after one that is the best, at the end of an epoch, and be
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -14,9 +15,11 @@ from functools import partial
 from pathlib import Path
 
 from pipelines.errors import DataError, EnvironmentProblem, R3DFastError
+from pipelines.index.locations import rebuild_command
 from pipelines.loader import BadClip, Batch, ClipLoader
 from r3d_fast.backend.feed import DeviceBatch, feeding
 from r3d_fast.config.config import Config
+from r3d_fast.console import quoted
 from r3d_fast.errors import CheckpointError, RankFailed, RankLost, Stopped
 from r3d_fast.learning.learner import Learner
 from r3d_fast.learning.mixing import draw_mix
@@ -53,6 +56,7 @@ class Trainer:
         self.log = StepLog(config.train, clips.index, learner.device, group)
         self.clock = RunClock(state.seconds)
         self.first_clips = FirstClips(run if group.is_first else None, writer.say)
+        self._is_new = state.step == 0  # whether there is no checkpoint yet
         self._has_learned = False  # from a clip that could be read, since this process began
         self._unreadable: dict[int, str] = {}  # why, by the number of the video
         self._is_routing_known = False
@@ -155,19 +159,20 @@ class Trainer:
         except (EnvironmentProblem, RankFailed) as error:
             raise self._saved(error) from error
 
-    def _saved(self, error: R3DFastError, *, on_all: bool = False) -> R3DFastError:
+    def _saved(self, error: R3DFastError, *, on_all: bool = False, more: str = "") -> R3DFastError:
         """The error to raise for `error`, once a checkpoint of the steps before it is written; see `_ended`.
 
-        `on_all`: whether all ranks have it at the same time.
+        `on_all`: whether all ranks have it at the same time. `more`: the options that going on needs.
         """
         # Saving would hang in two cases: a GPU may wait for ever for a rank that is lost, and steps that were not read
         # yet can't be read without the other ranks.
         unsaved = isinstance(error, RankLost) or (self.group.count > 1 and self.log.has_unread and not on_all)
-        if unsaved or not self._has_learned:  # no step was taken, or of black clips alone: there is nothing to save
+        if unsaved or (self._is_new and not self._has_learned):
             return error
-        self.learner.undo_begun_step()
-        self._save()
-        return self._ended(error)
+        if self._has_learned:  # else no step was taken, or of black clips alone: there is nothing to save
+            self.learner.undo_begun_step()
+            self._save()
+        return self._ended(error, more)
 
     def _due_after(self, step: TakenStep, clips: int) -> Due:
         """What is due after `step`, of `clips` on all ranks, once the ranks have told each other what happened."""
@@ -191,11 +196,17 @@ class Trainer:
                 self.writer.say(f"warning: left out: {clip.reason}")
         videos, allowed = len(self.clips.sampler.videos), self.config.data.max_bad_fraction
         if len(bad) > allowed * videos:
+            # An index made again may have other videos, with which this run can't go on. More bad ones may follow.
+            option = f"-o data.max_bad_fraction={min(100, math.ceil(200 * len(bad) / videos)) / 100:g}"
+            index = self.clips.index
+            again = quoted(*rebuild_command(index.path, index.root, index.options), "--full")
+            is_begun = self._has_learned or not self._is_new
+            other = "" if is_begun else f", or index again what is there: {again}"
             error = DataError(
                 f"{len(bad)} of {videos} training videos can't be read, more than data.max_bad_fraction {allowed} "
-                f"allows; first: {next(iter(bad.values()))}; index the data set again"
+                f"allows; first: {next(iter(bad.values()))}; put them back, or train without them by {option}{other}"
             )
-            raise self._saved(error, on_all=True)
+            raise self._saved(error, on_all=True, more=f" {option}")
 
     def _evaluate(self, is_whole: bool, train_seconds: float) -> None:
         """Evaluate, report the figures, and save the model where it is the best so far.
@@ -238,12 +249,12 @@ class Trainer:
         if not best:
             self.clock.saved()
 
-    def _ended(self, error: R3DFastError) -> R3DFastError:
-        """The error to raise where the run stops early: `error`, with the command that goes on from there.
+    def _ended(self, error: R3DFastError, more: str = "") -> R3DFastError:
+        """The error to raise where the run stops early: `error`, with the command that goes on, by the options `more`.
 
         Waits until all checkpoints are on the disk; CheckpointError where the disk refuses.
         """
-        command = resume_command(self.run)
+        command = resume_command(self.run) + more
         try:
             self.writer.finish()
         except CheckpointError as refused:

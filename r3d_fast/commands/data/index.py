@@ -52,6 +52,12 @@ if TYPE_CHECKING:
     help="Leave out videos of whose frames more than this share is damaged, where that shows.",
 )  # fmt: skip
 @click.option("--retry", is_flag=True, help="Look again at all files that were left out before.")
+@click.option("--anew", is_flag=True, help="Look at all files again, as if there were no index yet.")
+@click.option(
+    "--full", is_flag=True,
+    help="Look at all files again and decode each from start to end, also where its headers tell all; this finds files "
+    "whose bytes have changed though size and time have not.",
+)  # fmt: skip
 @file_option("json", "the summary")
 def index(root: Path, json_file: Path | None, **options: Any) -> None:
     """Index the videos in the folder ROOT.

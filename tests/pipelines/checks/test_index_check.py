@@ -12,6 +12,7 @@ import pytest
 from pipelines.checks.check import Check, ClassVideos, Copies, PartedGroup, Trouble
 from pipelines.checks.findings import findings_of
 from pipelines.checks.index_check import check_index
+from pipelines.errors import INDEX_FULLY
 from pipelines.index.video_index import VideoIndex
 
 
@@ -166,5 +167,5 @@ def test_a_full_check_finds_other_bytes_of_the_same_size(root: Path) -> None:
     path.write_bytes(data)
     assert check_index(index).unreadable == ()
     assert check_index(index, full=True).unreadable == (
-        Trouble("train/b/2.avi", "changed since it was indexed", "index it again"),
+        Trouble("train/b/2.avi", "changed since it was indexed", INDEX_FULLY),
     )

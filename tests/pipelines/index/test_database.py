@@ -58,7 +58,7 @@ def test_what_the_bytes_prove_is_looked_at_again_only_when_that_is_asked_for(roo
 def enter(index: VideoIndex, path: str) -> KnownBad:
     """Let a video be one that took down the processes that decode it."""
     known = KnownBad(index.path)
-    known.add(BadVideo.of_file(index.root, path, None, "took its process down", "three times"))
+    known.add(BadVideo.of_file(index.root, path, None, "crashes the decoder", "three times"))
     return known
 
 
@@ -74,7 +74,7 @@ def test_a_known_bad_video_is_looked_at_again_and_leaves_the_splits_if_its_bytes
     again, looked = built(root, workers=0)
     assert (looked, len(again), [item.path for item in again.quarantined]) == (2, 3, ["a/v0.avi"])
     assert [item.path for item in known.entries()] == ["b/v1.avi"]  # nothing proves this one
-    assert again.known_bad == {again.names().index("b/v1.avi"): "took its process down: three times"}
+    assert again.known_bad == {again.names().index("b/v1.avi"): "crashes the decoder: three times"}
 
 
 def test_all_that_was_left_out_is_tried_again(root: Path) -> None:

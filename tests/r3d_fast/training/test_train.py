@@ -182,9 +182,12 @@ def test_another_data_set_does_not_resume_and_the_remedies_are_named_and_help(
     assert f"the videos, labels or splits in {path} have changed since the run began" in said
     assert "(then 24 videos to train on and 16 to evaluate on, now 23 videos to train on and 16 to evaluate on)" in said
     assert "undo these changes" not in said
-    assert f"start a new run on what is there now: r3d-fast train -c {run}/config.yaml; or " in said
+    new = f"-o init.weights={list_checkpoints(run)[-1]}"
+    assert (
+        f"start a new run from its weights on what is there now: r3d-fast train -c {run}/config.yaml {new}; or " in said
+    )
     again = said.rpartition("index them as before: r3d-fast ")[2]
-    assert again == f"data index {data} --val-fraction 0.5 --allow-partial"
+    assert again == f"data index {data} --val-fraction 0.5 --allow-partial --anew"
     with pytest.raises(UsageError, match=r"another setup: loader.seed: 0 -> 5; undo .* Also: .* have changed since"):
         train_function(tiny.tiny_config(other, "loader.seed=5"), run=run, resume=True)
     gone.write_bytes(content)
@@ -236,7 +239,7 @@ def test_steps_before_too_many_unreadable_videos_are_not_lost(index: VideoIndex,
 
     with pytest.raises(DataError, match=r"can.t be read, more than data.max_bad_fraction") as caught:
         train_function(config, run=run, on_batch=delete_after_two)
-    assert str(caught.value).endswith(f"; continue with: {resume_command(run)}")
+    assert str(caught.value).endswith(f"; continue with: {resume_command(run)} -o data.max_bad_fraction=0.5")
     shutil.rmtree(tmp_path / "data")
     shutil.copytree(index.root, tmp_path / "data")
     assert last_checkpoint(run).state["step"] >= 2
