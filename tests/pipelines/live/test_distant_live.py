@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from clips import write_stamped_video
+from faulty_server import FaultyServer, serving
 from senders import Sender
 from waiting import wait_until
 
@@ -117,3 +118,18 @@ def test_stdin_is_waited_for_and_a_silence_is_no_hang(video: Path, monkeypatch: 
         writer.join()
     assert count == FRAMES
     assert live.is_file
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["#EXTM3U|#EXT-X-TARGETDURATION:5|#EXTINF:5,|{}|#EXT-X-ENDLIST|", "ffconcat version 1.0|file {}|"],
+)
+def test_a_list_that_a_server_sends_opens_no_file_of_this_machine(form: str, tmp_path: Path) -> None:
+    path = write_stamped_video(tmp_path / "a.mkv")
+    for name in (str(path), f"file://{path}", f"file:{path}"):
+        with serving(FaultyServer({"/list": form.replace("|", "\n").format(name).encode()})) as server:
+            source = live_source(f"{server.url}/list")
+            assert source is not None
+            with pytest.raises(VideoError), DistantLive(source, open_seconds=5.0, read_seconds=5.0) as video:
+                list(video)
+            assert server.requests
