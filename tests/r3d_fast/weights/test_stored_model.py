@@ -54,6 +54,14 @@ def of_another_width(weights: Weights) -> None:
         weights[name] = np.zeros([2 * size for size in value.shape], np.float32)
 
 
+def predicted_with(change: Callable[[Weights], None], run: Path, index: VideoIndex, folder: Path) -> int:
+    """The exit code of a prediction with the best weights of `run` after a `change`."""
+    weights, about = read_tensors(run / "best" / "model.safetensors")
+    change(weights)
+    write_changed(folder / "w.safetensors", weights, about)
+    return run_cli(cli, ["predict", str(folder / "w.safetensors"), str(index.root / index[0].path)], "r3d-fast")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -70,10 +78,7 @@ def test_weights_that_do_not_fit_are_refused_with_their_keys(
     index: VideoIndex, run: Path, tmp_path: Path, change: Callable[[Weights], None], said: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    weights, about = read_tensors(run / "best" / "model.safetensors")
-    change(weights)
-    write_changed(tmp_path / "w.safetensors", weights, about)
-    code = run_cli(cli, ["predict", str(tmp_path / "w.safetensors"), str(index.root / index[0].path)], "r3d-fast")
+    code = predicted_with(change, run, index, tmp_path)
     err = capsys.readouterr().err
     assert code == 5
     assert said in err
@@ -155,10 +160,7 @@ def test_another_dtype_is_named_with_that_of_the_model(
     run: Path, tmp_path: Path, index: VideoIndex, change: Callable[[Weights], None], said: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    weights, about = read_tensors(run / "best" / "model.safetensors")
-    change(weights)
-    write_changed(tmp_path / "w.safetensors", weights, about)
-    code = run_cli(cli, ["predict", str(tmp_path / "w.safetensors"), str(index.root / index[0].path)], "r3d-fast")
+    code = predicted_with(change, run, index, tmp_path)
     assert code == 5
     assert said in capsys.readouterr().err
 
