@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pipelines.containers.file_checks import MOST_CORRUPT
 from pipelines.errors import DataError, UsageError
-from pipelines.index.locations import find_index
+from pipelines.index.locations import find_index, rebuild_command
 from pipelines.index.video_index import VideoIndex
 from pipelines.loader import ClipLoader
 from pipelines.machine.cpus import usable_cpus
@@ -19,17 +20,31 @@ ClipDtype = Literal["float32", "float16"]
 
 
 def open_index(data: DataSpec) -> VideoIndex:
-    """The index that `data` names. Raises ConfigError if it names no videos, DataError if they are not indexed yet."""
+    """The index that `data` names.
+
+    Raises ConfigError if it names no videos, DataError if they are not indexed yet, or not in the way that it asks for.
+    """
     data.require_source()
     if data.index is not None:
-        return VideoIndex.open(data.index, data.root)
+        return _with_known_damage(VideoIndex.open(data.index, data.root), data.max_corrupt_fraction)
     assert data.root is not None
     if not data.root.is_dir():
         raise DataError(f"{data.root}: no such folder; expected the videos there: set -o data.root=FOLDER")
     path = find_index(data.root)
     if path is None:
         raise DataError(f"{data.root}: not indexed yet; first run: {quoted('r3d-fast', 'data', 'index', data.root)}")
-    return VideoIndex.open(path, data.root)
+    return _with_known_damage(VideoIndex.open(path, data.root), data.max_corrupt_fraction)
+
+
+def _with_known_damage(index: VideoIndex, most: float) -> VideoIndex:
+    """The `index`. Raises DataError if a stricter limit than the usual one is asked for than it knows of all videos."""
+    if most < MOST_CORRUPT and (unknown := index.never_decoded()):
+        again = rebuild_command(index.path, index.root, {**index.options, "max_corrupt_fraction": most})
+        raise DataError(
+            f"data.max_corrupt_fraction {most:g}: {unknown} of {len(index)} videos in {index.path} were indexed by "
+            f"their headers, so how many of their frames are damaged is not known; decode them once: {quoted(*again)}"
+        )
+    return index
 
 
 def train_loader(

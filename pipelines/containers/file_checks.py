@@ -27,13 +27,19 @@ class Acceptance(NamedTuple):
     """Which videos are taken: those whose frames have at most `max_pixels`.
 
     With `partial` also what is left of truncated and damaged ones. Of a file that is decoded to index it, at most the
-    share `max_corrupt` of the frames may be damaged. With `full` all files are decoded, also where headers tell all.
+    share `max_corrupt` of the frames may be damaged. With `full`, and with a `max_corrupt` below the usual
+    one, all files are decoded, also where headers tell all.
     """
 
     partial: bool = False
     max_pixels: int = MAX_PIXELS
     max_corrupt: float = 1.0
     full: bool = False
+
+    @property
+    def decodes(self) -> bool:
+        """Whether all files are decoded: a stricter limit than the usual one would else hold for some of them alone."""
+        return self.full or self.max_corrupt < MOST_CORRUPT
 
 
 ACCEPT_WHOLE = Acceptance()

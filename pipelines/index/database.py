@@ -257,7 +257,8 @@ def _known_videos(file: IndexFile, accept: Acceptance) -> Iterator[tuple[Key, tu
         check_fields(row)
         path, begin, end, size, mtime_ns, checksum = (row[place] for place in columns)
         is_damaged = row[_AT["corrupt"]] > accept.max_corrupt * row[_AT["num_frames"]]
-        if row[_AT["width"]] * row[_AT["height"]] <= accept.max_pixels and not is_damaged:
+        is_unknown = accept.decodes and row[_AT["corrupt"]] < 0
+        if row[_AT["width"]] * row[_AT["height"]] <= accept.max_pixels and not is_damaged and not is_unknown:
             yield (path, begin, end), (number, size, mtime_ns, checksum)
 
 

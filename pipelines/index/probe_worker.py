@@ -71,7 +71,7 @@ class Probe(NamedTuple):
 
         return probe_video(
             job.path, root=self.root, allow_partial=partial, max_pixels=self.accept.max_pixels, span=job.span,
-            uncut=job.uncut, threads=self.threads, watch=tell, full=job.full or self.accept.full,
+            uncut=job.uncut, threads=self.threads, watch=tell, full=job.full or self.accept.decodes,
         )  # fmt: skip
 
     def _with_advice(self, error: VideoError, job: ProbeJob, tell: Tell) -> VideoError:

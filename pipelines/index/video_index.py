@@ -244,6 +244,10 @@ class VideoIndex:
         rows = self._rows("SELECT id, corrupt, num_frames FROM videos WHERE corrupt > 0") if most < 1 else []
         return {at - 1: f"{TOO_DAMAGED}: {bad} of {frames}" for at, bad, frames in rows if bad > most * frames}
 
+    def never_decoded(self) -> int:
+        """How many videos it is not known of how many of their frames are damaged."""
+        return len(self._rows("SELECT id FROM videos WHERE corrupt < 0"))
+
     def _parts(self) -> list[tuple[str, Span | None]]:
         """The path of each video, by number, and the part of the file that it is."""
         rows = self._rows("SELECT path, begin_seconds, end_seconds FROM videos ORDER BY id")
@@ -381,17 +385,9 @@ class VideoIndex:
 
 
 def write_index(
-    path: Path,
-    root: Path,
-    data: Dataset,
-    *,
-    workers: int | None = None,
-    accept: Acceptance = ACCEPT_WHOLE,
-    retry: bool = False,
-    anew: bool = False,
-    progress: OnProgress | None = None,
-    watch: OnFile | None = None,
-) -> VideoIndex:
+    path: Path, root: Path, data: Dataset, *, workers: int | None = None, accept: Acceptance = ACCEPT_WHOLE,
+    retry: bool = False, anew: bool = False, progress: OnProgress | None = None, watch: OnFile | None = None,
+) -> VideoIndex:  # fmt: skip
     """The index of the videos of `data` at `path`, made or brought up to date; the arguments are those of build."""
     look = {"retry": retry, "anew": anew}
     write_tables(path, root, data, workers=workers, accept=accept, progress=progress, watch=watch, **look)

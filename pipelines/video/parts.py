@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -18,9 +19,12 @@ _CUT_SLACK_SECONDS = 1.0  # a cut file may be this much too long: tools cut at t
 _ROUNDING_SECONDS = 1e-5  # containers round times: the frame at 10 s may have the time 9.999999
 
 
-def part_of(path: str, record: VideoRecord, stamps: TimeStamps, span: Span, *, uncut: bool = False) -> VideoRecord:
+def part_of(
+    path: str, record: VideoRecord, stamps: TimeStamps, span: Span, *, uncut: bool = False, damaged: Sequence[int] = (),
+) -> VideoRecord:  # fmt: skip
     """The record of the frames in `span`; `stamps` are those of the file. Raises VideoError if there are none.
 
+    `damaged` are the numbers of all damaged frames of the file, as far as `record` says how many there are.
     A file that is hardly longer than the span counts as cut to it already, unless it is `uncut`. Where one picture
     stands still through the whole span, it is that frame.
     """
@@ -36,7 +40,7 @@ def part_of(path: str, record: VideoRecord, stamps: TimeStamps, span: Span, *, u
         first -= 1
     notes = [record.note] * bool(record.note) + [ENDS_EARLY] * bool(finish + float(stamps.base.step) < end)
     table = record.packets.part(first, last)
-    corrupt = 0 if record.corrupt == 0 else -1  # of a damaged file it is not known which part is
+    corrupt = sum(first <= number < last for number in damaged) if record.corrupt >= 0 else -1
     return replace(record, num_frames=table.num_frames, table=table.to_bytes(), note="; ".join(notes), corrupt=corrupt)
 
 

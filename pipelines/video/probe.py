@@ -157,7 +157,7 @@ def _probed(full: str, asked: _Asked) -> VideoRecord:
         record = probe.record(file, asked.root)
     if asked.span is None:
         return record
-    return part_of(full, record, probe.packets.stamps, asked.span, uncut=asked.uncut)
+    return part_of(full, record, probe.packets.stamps, asked.span, uncut=asked.uncut, damaged=probe.damaged)
 
 
 def _rate(stream: VideoStream) -> Fraction:
@@ -184,6 +184,7 @@ class _Probe:
     threads: int = 1
     watch: OnShare | None = None
     full: bool = False  # it is decoded whatever its headers tell
+    damaged: tuple[int, ...] = ()  # numbers of the frames that the decoder marks
     vops: PacketTable | None = None  # of MPEG-4 part 2, by its headers
     counts: bool = False  # these headers tell the number of frames, whatever else is damaged
 
@@ -365,6 +366,7 @@ class _Probe:
         found = {
             ROTATED: facts.orientation.code != 0, INTERLACED: facts.is_interlaced, FROM_START: table.ordinal,
         }  # fmt: skip
+        self.damaged = tuple(facts.corrupt)
         notes = self.notes + [note for note, holds in found.items() if holds and note not in self.notes]
         return VideoRecord(
             **self.base,  # type: ignore[arg-type]

@@ -49,7 +49,7 @@ class DataSpec(Spec):
     )
     max_corrupt_fraction: Fraction = Field(
         MOST_CORRUPT, description="largest share of a video's frames that may be damaged, by the index; with more, the "
-        "video counts as unreadable, in training and evaluation"
+        "video counts as unreadable, in training and evaluation; below a half all videos must have been decoded once"
     )  # fmt: skip
 
     def require_source(self) -> None:

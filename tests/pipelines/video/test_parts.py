@@ -23,6 +23,7 @@ from pipelines.errors import FrameError, VideoError
 from pipelines.video.decoder import read_frames
 from pipelines.video.packets import PacketTable, select
 from pipelines.video.probe import probe_video
+from pipelines.video.proof import decode_fully
 from pipelines.video.record import VideoRecord
 from pipelines.video.remuxer import INEXACT, remux
 
@@ -200,3 +201,16 @@ def test_parts_of_real_files(real_clips: Path, pattern: str) -> None:
         assert all(np.array_equal(a, b) for a, b in zip(frames, everything[17:41], strict=True)), path
         seen += 1
     assert seen
+
+
+def test_each_part_of_a_damaged_file_counts_its_own_damaged_frames(tmp_path: Path) -> None:
+    path = write_stamped_video(tmp_path / "v.mkv", num_frames=100, codec="h264")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 20] = b"damage" * 3 + b"!!"
+    path.write_bytes(data)
+    corrupt = decode_fully(str(path)).corrupt
+    parts = [probe_video(path, span=(begin, begin + 1.0)) for begin in (0.0, 1.0, 2.0, 3.0)]
+    assert corrupt
+    assert [part.corrupt for part in parts] == [
+        sum(25 * second <= number < 25 * (second + 1) for number in corrupt) for second in range(4)
+    ]
