@@ -153,6 +153,16 @@ def test_a_connection_trusts_nothing_in_the_file(sound: Path) -> None:
     with closing(connect_guarded(sound, sound.stat().st_size, lambda: False)) as db:
         names = ("trusted_schema", "cell_size_check", "mmap_size", "query_only")
         assert [db.execute(f"PRAGMA {name}").fetchone()[0] for name in names] == [0, 1, 0, 1]
+        assert db.getlimit(sqlite3.SQLITE_LIMIT_ATTACHED) == db.getlimit(sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH) == 0
+
+
+def test_a_query_that_takes_more_steps_than_any_of_a_sound_index_is_ended(sound: Path) -> None:
+    endless = "WITH RECURSIVE n(k) AS (SELECT 1 UNION ALL SELECT k + 1 FROM n LIMIT ?) SELECT count(*) FROM n"
+    file = IndexFile(sound)
+    assert list(file.rows(endless, 1000)) == [(1000,)]
+    with pytest.raises(IndexFileError, match="it is damaged: its tables do not end"):
+        list(file.rows(endless, 20_000_000))
+    assert list(file.rows(endless, 1000)) == [(1000,)]  # each query has steps of its own
 
 
 def test_an_index_that_is_deleted_while_one_waits_for_its_build_is_an_error(sound: Path, tmp_path: Path) -> None:

@@ -117,9 +117,8 @@ def test_one_damaged_line_is_one_line(index: VideoIndex, caplog: pytest.LogCaptu
     known = KnownBad(index.path)
     known.path.write_bytes(b"{")
     assert known.entries() == []
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{known.path}: 1 line can't be read; the other entries hold"
-    ]
+    (said,) = (record.getMessage() for record in caplog.records)
+    assert said.startswith(f"{known.path}: 1 line can't be read; the other entries hold")
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder"])
