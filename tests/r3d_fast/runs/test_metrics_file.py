@@ -125,10 +125,10 @@ def test_what_lies_in_the_place_of_the_file_is_named_and_set_aside(
     (tmp_path / "pipe").mkdir()
     os.mkfifo(tmp_path / "pipe" / "metrics.jsonl")
     (tmp_path / "folder" / "metrics.jsonl" / "more").mkdir(parents=True)
-    for what in ("pipe", "folder"):
+    for what, kind in (("pipe", "FIFO"), ("folder", "folder")):
         metrics = MetricsFile(tmp_path / what, 3, 3)
         said = capsys.readouterr().err
-        assert f"metrics.jsonl: it is a {what}; expected a regular file; of the 3 records" in said
+        assert f"metrics.jsonl: it is a {kind}; expected a regular file; of the 3 records" in said
         assert said.count("\n") == 1
         metrics.write(record(4))
         metrics.close()
