@@ -13,7 +13,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -72,12 +72,24 @@ def held_folder(place: Path) -> Iterator[Path]:
         with undone(clear):
             try:
                 building.mkdir(parents=True)
-                with opened_folder(building) as descriptor:
-                    if hold(building, descriptor):
+                with _held(building) as is_ours:
+                    if is_ours:
                         yield building
                         return
             finally:
                 clear()
+
+
+@contextmanager
+def _held(building: Path) -> Iterator[bool]:
+    """Whether this process holds the new folder `building` in the block: another may have taken it for a leftover."""
+    with ExitStack() as stack:
+        try:
+            descriptor = stack.enter_context(opened_folder(building))
+        except FileNotFoundError:
+            yield False
+        else:
+            yield hold(building, descriptor)
 
 
 def _clear(building: Path, made: list[Path]) -> None:

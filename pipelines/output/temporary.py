@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -48,7 +48,9 @@ def _new_folder() -> tuple[Path, int]:
     """(a new folder, the descriptor that locks it). Raises OSError."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=MARK, suffix=NEW))
-        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        if hold(folder, lock):
-            return folder, lock
-        os.close(lock)
+        # Until it is held, another process that looks for what nobody holds may delete it.
+        with suppress(FileNotFoundError):
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            if hold(folder, lock):
+                return folder, lock
+            os.close(lock)

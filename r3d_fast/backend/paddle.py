@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import logging
 import os
@@ -10,7 +11,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, redirect_stderr, suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -23,6 +24,7 @@ from pipelines.errors import EnvironmentProblem
 from pipelines.machine.cpus import is_amd_with_avx2, usable_cpus
 from pipelines.machine.gpu_wait import GpuWait, choose_gpu_wait, chosen_gpu_wait
 from pipelines.machine.nvidia import probe_driver
+from pipelines.output.temporary import temporary_folder
 from r3d_fast.backend.restart import OF_EVERY_MODEL, what_paddle_lacks
 
 _log = logging.getLogger(__name__)
@@ -67,9 +69,28 @@ def import_paddle() -> ModuleType:
             kept = "".join(line for line in lines if "OMP_NUM_THREADS" not in line)
             with suppress(OSError, ValueError):  # stderr is closed
                 print(kept, end="", file=sys.stderr, flush=True)
+    graphs: Any = import_module("paddle.jit.dy2static.utils")
+    graphs.get_temp_dir = _graph_folder
     # Each batch norm prints this in each training step. It means that running statistics are kept, which we want.
     warnings.filterwarnings("ignore", message="When training, we now always track global mean and variance")
     return paddle  # type: ignore[no-any-return]
+
+
+def _graph_folder() -> str:
+    """The folder into which Paddle writes the code that it makes graphs of: one of this process, gone when it ends.
+
+    Paddle's own choice lies in the user's home, where a container may not let it write; training would be slower.
+    """
+    folder = _folder_of(os.getpid())
+    os.makedirs(folder, mode=0o700, exist_ok=True)  # noqa: PTH103 - what cleans up temporary files may have taken it
+    return folder
+
+
+@cache
+def _folder_of(process: int) -> str:
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return str(stack.enter_context(temporary_folder()))
 
 
 @contextmanager

@@ -6,7 +6,8 @@ from pathlib import Path
 from pipelines.index.locations import rebuild_command
 from pipelines.index.video_index import VideoIndex
 
-_OF_ONE_BUILD = {"root", "index", "workers", "retry", "anew", "full", "progress", "watch"}  # they decide nothing that an index keeps
+# They decide nothing that an index keeps.
+_OF_ONE_BUILD = {"root", "index", "workers", "retry", "anew", "full", "progress", "watch"}
 
 
 def test_the_command_has_each_option_of_a_build_that_is_not_at_its_default(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_disk import mounted
@@ -16,6 +17,7 @@ from written import BEFORE, REPO, names
 from pipelines.errors import UsageError
 from pipelines.output.files import check_writable, write_file
 from pipelines.output.folders import make_once, new_folder
+from pipelines.output.hidden import delete_unheld, held_folder
 
 _HOLDS = """
 def wait(folder):
@@ -84,6 +86,26 @@ def test_what_a_living_process_writes_is_not_touched_and_gets_its_place(tmp_path
     assert (tmp_path / "r.json").read_bytes() == b"half"
     assert names(tmp_path / "f") == ["half"]
     assert names(tmp_path / "once") == [".marker", "whole"]  # the first one counts
+
+
+def test_a_new_folder_that_another_process_takes_for_a_leftover_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+
+    def make(folder: Path, *arguments: Any, **more: Any) -> None:
+        _make(folder, *arguments, **more)
+        made.append(folder)
+        if len(made) < 3:
+            delete_unheld(folder, folders=True)
+
+    _make = Path.mkdir
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", make)
+        with held_folder(tmp_path / "runs") as folder:
+            assert folder.is_dir()
+    assert len(made) == 3
+    assert names(tmp_path) == []
 
 
 def test_a_file_that_only_looks_like_a_leftover_stays(tmp_path: Path) -> None:

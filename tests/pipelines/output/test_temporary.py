@@ -12,6 +12,7 @@ import pytest
 from written import REPO, names
 
 from pipelines.errors import UsageError
+from pipelines.output.hidden import delete_unheld
 from pipelines.output.temporary import is_temporary, temporary_folder
 
 _HOLDS = """
@@ -50,6 +51,24 @@ def test_a_temporary_folder_is_private_and_gone_after_the_block(place: Path) -> 
     assert names(place) == []
     assert not is_temporary(folder / "f")
     assert not is_temporary(place / "f")
+
+
+def test_a_folder_that_another_process_takes_for_a_leftover_is_made_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def make(**names: str) -> str:
+        made.append(_make(**names))
+        if len(made) < 3:
+            delete_unheld(Path(made[-1]), folders=True)
+        return made[-1]
+
+    _make = tempfile.mkdtemp
+    monkeypatch.setattr(tempfile, "mkdtemp", make)
+    with temporary_folder() as folder:
+        assert folder.is_dir()
+    assert (len(made), names(place)) == (3, [])
 
 
 def test_the_folder_of_a_killed_process_is_deleted_by_the_next_one_that_of_a_living_one_is_not(place: Path) -> None:

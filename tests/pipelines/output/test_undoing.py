@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import pytest
+
 from pipelines.output import undoing
 from pipelines.output.undoing import undo_all, undone
 
 
-def test_what_is_open_is_undone_the_last_first_and_an_error_stops_nothing() -> None:
+def test_what_is_open_is_undone_the_last_first_and_an_error_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(undoing, "_undoings", [])  # else that of the test process would be undone
     done: list[str] = []
 
     def fail() -> None:

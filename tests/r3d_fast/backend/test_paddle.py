@@ -1,10 +1,15 @@
 from __future__ import annotations
 
 import inspect
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
+from small_disk import mounted
 from stand_ins import cuda, python
 
 from pipelines.errors import EnvironmentProblem
@@ -79,3 +84,23 @@ def test_nothing_is_said_without_a_card_or_to_who_wants_the_cpu(v100: Path, tmp_
 def test_a_gpu_that_is_wanted_and_not_there() -> None:
     with pytest.raises(EnvironmentProblem, match=r"^train.device gpu: this is Paddle's CPU build; .* r3d-fast doctor$"):
         choose_device("gpu")
+
+
+_TRAINS = """
+from r3d_fast.acceleration.cpu import accelerate_training
+from r3d_fast.backend.layers import paddle
+from r3d_fast.models.architectures import build_model
+model = build_model("r3d10", num_classes=2, width=8)
+accelerate_training(model)(paddle.rand([1, 3, 4, 16, 16])).mean().backward()
+"""
+
+
+def test_a_graph_is_made_where_the_home_can_not_be_written_and_leaves_no_file(tmp_path: Path) -> None:
+    place = tmp_path / "temporary"
+    place.mkdir()
+    with mounted(tmp_path / "home", "ro") as home:
+        environment = {**os.environ, "HOME": str(home), "TMPDIR": str(place), "PYTHONPATH": str(tiny.REPO)}
+        command = [sys.executable, "-c", _TRAINS]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, "faster" in done.stderr, done.stdout) == (0, False, ""), done.stderr
+    assert [path.name for path in place.iterdir() if path.name != ".cache"] == []  # that is of Paddle's data sets

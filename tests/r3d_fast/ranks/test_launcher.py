@@ -70,7 +70,7 @@ def test_logs_are_never_written_through_a_link(tmp_path: Path) -> None:
         folder.mkdir()
     (logs / "workerlog.0").symlink_to(victim)
     os.mkfifo(logs / "launch.log")
-    _Job(logs, private, 2)
+    _Job(logs, private, 2, "")
     assert victim.read_text() == "mine"
     assert all((logs / name).is_file() and not (logs / name).is_symlink() for name in names(logs))
 

@@ -130,7 +130,7 @@ def test_metrics_that_end_too_early_are_noticed_by_the_checkpoint(tmp_path: Path
     path.unlink()
     assert "missing: the newest checkpoint counts 3 records; 0 whole" in read_history(tmp_path).lost
     os.mkfifo(path)
-    assert "it is a pipe; expected a regular file; 0 whole" in read_history(tmp_path).lost
+    assert "it is a FIFO; expected a regular file; 0 whole" in read_history(tmp_path).lost
 
 
 @pytest.mark.parametrize("command", [["report"], ["watch", "--once"]])

@@ -37,6 +37,7 @@ class Reader:
     """Makes a FIFO and reads it to its end in a thread."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         os.mkfifo(path)
         self._content = b""
         self._file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # so that it has a reader from now on
