@@ -69,8 +69,9 @@ def import_paddle() -> ModuleType:
             kept = "".join(line for line in lines if "OMP_NUM_THREADS" not in line)
             with suppress(OSError, ValueError):  # stderr is closed
                 print(kept, end="", file=sys.stderr, flush=True)
-    graphs: Any = import_module("paddle.jit.dy2static.utils")
-    graphs.get_temp_dir = _graph_folder
+    with suppress(ImportError):  # another Paddle may have it elsewhere, and then writes where it likes
+        graphs: Any = import_module("paddle.jit.dy2static.utils")
+        graphs.get_temp_dir = _graph_folder
     # Each batch norm prints this in each training step. It means that running statistics are kept, which we want.
     warnings.filterwarnings("ignore", message="When training, we now always track global mean and variance")
     return paddle  # type: ignore[no-any-return]
