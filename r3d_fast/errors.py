@@ -111,21 +111,24 @@ _MEANINGS = {
         "Run the command again as `r3d-fast --debug COMMAND` to see the traceback, and report it.",
     ),
     ExitCode.USAGE: (
-        "An argument, an option or a config can't be used. Also: there is no model, run or config at a path, or an "
-        "output can't be written.",
-        "Change what the message names. No data set, checkpoint or result was changed. A training that could not start "
-        "leaves no run folder.",
+        "An argument, an option or a config can't be used. Also: there is no model, run or config at a path, or a "
+        "result, an index or a run folder can't be written, as on a full disk.",
+        "Change what the message names. No data set, checkpoint or result was changed; only where stdout alone can't "
+        "be written, all other results are there. A training that could not start leaves no run folder.",
     ),
     ExitCode.DATA: (
         "A data set, a list or an index is missing or can't be used, or some of the videos could not be read.",
-        "Run `r3d-fast data index ROOT`: it makes the index again and lists the files that it leaves out, and why.",
+        "Do what the message says: correct the line of a list that it names, or run `r3d-fast data index ROOT`, which "
+        "makes the index again and lists the files that it leaves out, and why.",
     ),
     ExitCode.ENVIRONMENT: (
-        "The machine or the installation lacks something: a library, a GPU, memory. Or the system refused a file.",
+        "The machine or the installation lacks something: a library, a GPU, memory. Or the system refused another file "
+        "than those of 2 and 5.",
         "Do what the message says. `r3d-fast doctor` checks the whole installation.",
     ),
     ExitCode.CHECKPOINT: (
-        "A checkpoint or a weights file is damaged, belongs to another model, or could not be written.",
+        "A checkpoint or a weights file is damaged, belongs to another model, or could not be written, as on a full "
+        "disk.",
         "Use another file, or free space on the disk. `--resume auto` goes back to the last good checkpoint by itself.",
     ),
     ExitCode.DIVERGED: (
@@ -137,7 +140,8 @@ _MEANINGS = {
         "Run the command in the message: it continues from the checkpoint.",
     ),
     ExitCode.INTERRUPTED: (
-        "Ctrl-C ended the command before it had finished; of a training the second one, or a second SIGTERM.",
+        "Ctrl-C ended the command before it had finished. A training stops with 75 instead, and with 130 at a second "
+        "signal.",
         "Run it again. A training goes on from its last checkpoint, by the command in its message.",
     ),
 }
